@@ -1,0 +1,1 @@
+"""Networks of the course's own; what diffusers and transformers have is taken from there."""

@@ -1,0 +1,115 @@
+"""The judge: a small detector that reads a picture: which subjects are where, in which colour and pose, and the place.
+
+It works like CenterNet ("Objects as points", Zhou et al., arXiv:1904.07850): for each cell of a coarse grid it
+says how likely a subject of each kind has its centre there, and what colour and pose that subject has.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """Sizes of the judge; `kinds`, `colours`, `poses`, `places` are the words it knows."""
+
+    kinds: tuple[str, ...]
+    colours: tuple[str, ...]
+    poses: tuple[str, ...]
+    places: tuple[str, ...]
+    widths: tuple[int, ...] = (24, 48, 96, 128)
+    stride: int = 4  # pixels per grid cell
+
+
+class Judge(nn.Module):
+    """Pictures (batch, 3, size, size) in [-1, 1] -> maps of logits on the grid, and logits of the place.
+
+    Returns a dict: "kind" (batch, kinds, rows, columns), "colour" and "pose" likewise, "place" (batch, places).
+    """
+
+    def __init__(self, config: JudgeConfig):
+        super().__init__()
+        self.config = config
+        a, b, c, d = config.widths
+        self.fine = nn.Sequential(_conv(3, a), _conv(a, b, 2), _conv(b, b), _conv(b, c, 2), _conv(c, c))
+        self.coarse = nn.Sequential(_conv(c, d, 2), _conv(d, d), _conv(d, d))
+        self.join = nn.Sequential(_conv(c + d, c), _conv(c, c))
+        heads = (len(config.kinds), len(config.colours), len(config.poses))
+        self.heads = nn.ModuleList(nn.Conv2d(c, n, 1) for n in heads)
+        self.place = nn.Linear(d, len(config.places))
+        nn.init.constant_(self.heads[0].bias, -4.0)  # at first, no cell holds a subject
+
+    def forward(self, pictures):
+        fine = self.fine(pictures)
+        coarse = self.coarse(fine)
+        joined = self.join(torch.cat([fine, F.interpolate(coarse, scale_factor=2)], dim=1))
+        kind, colour, pose = (head(joined) for head in self.heads)
+        return {"kind": kind, "colour": colour, "pose": pose, "place": self.place(coarse.mean((2, 3)))}
+
+
+def _conv(inside: int, outside: int, stride: int = 1) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(inside, outside, 3, stride, 1), nn.GroupNorm(8, outside), nn.SiLU())
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One subject that the judge found; `score` in 0-1, `x`, `y` its centre in pixels."""
+
+    kind: str
+    colour: str
+    pose: str
+    score: float
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge reads in one picture."""
+
+    findings: tuple[Finding, ...]
+    place: str
+
+
+@torch.no_grad()
+def read(judge: Judge, pictures: torch.Tensor, threshold: float = 0.4) -> list[Verdict]:
+    """Read pictures (batch, 3, size, size) in [-1, 1]: a subject is a local maximum of its kind above `threshold`."""
+    config, maps = judge.config, judge(pictures)
+    score = maps["kind"].sigmoid()
+    best = score.amax(1, keepdim=True)
+    peaks = (score == F.max_pool2d(best, 5, 1, 2)) & (score > threshold)
+    places = maps["place"].argmax(1).tolist()
+    findings = [[] for _ in places]
+    for picture, kind, row, column in peaks.nonzero().tolist():
+        colour = maps["colour"][picture, :, row, column].argmax().item()
+        pose = maps["pose"][picture, :, row, column].argmax().item()
+        findings[picture].append(Finding(
+            config.kinds[kind], config.colours[colour], config.poses[pose], score[picture, kind, row, column].item(),
+            (column + 0.5) * config.stride, (row + 0.5) * config.stride))
+    return [Verdict(tuple(found), config.places[place]) for found, place in zip(findings, places, strict=True)]
+
+
+def detection_loss(maps: dict, kinds, colours, poses, rows, columns, places, radius: float = 1.0) -> torch.Tensor:
+    """Focal loss of the centres plus cross-entropy of colour, pose and place.
+
+    One subject a picture: `kinds`, `colours`, `poses`, `rows`, `columns` are int64 (batch,), the cell of its centre;
+    a pose of -1 is left out. Cells near the centre are punished less, by a Gaussian of `radius` cells
+    (arXiv:1904.07850, eq. 1, alpha = 2, beta = 4).
+    """
+    heat = maps["kind"].float()
+    batch, _, height, width = heat.shape
+    each = torch.arange(batch, device=heat.device)
+    y = torch.arange(height, device=heat.device)[None, :, None] - rows[:, None, None]
+    x = torch.arange(width, device=heat.device)[None, None, :] - columns[:, None, None]
+    target = torch.zeros_like(heat)
+    target[each, kinds] = torch.exp(-(x**2 + y**2) / (2 * radius**2))
+    p = heat.sigmoid().clamp(1e-5, 1 - 1e-5)
+    hit = (target == 1) * (1 - p) ** 2 * p.log()
+    miss = (target < 1) * (1 - target) ** 4 * p**2 * (1 - p).log()
+    loss = -(hit + miss).sum() / batch
+    loss = loss + F.cross_entropy(maps["colour"].float()[each, :, rows, columns], colours)
+    if (poses >= 0).any():
+        loss = loss + F.cross_entropy(maps["pose"].float()[each, :, rows, columns], poses, ignore_index=-1)
+    return loss + F.cross_entropy(maps["place"].float(), places)

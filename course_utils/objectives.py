@@ -1,0 +1,119 @@
+"""What the network is asked to predict (eps, x0 or v), how one follows from another, and the loss.
+
+All three say the same about x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps: given x_t and t, each
+yields the other two. Shapes throughout: x_t, x0, eps, v (batch, ...); t (batch,) whole numbers in 0 ... T-1;
+alpha_bar (T,). Times t out of range raise ValueError.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from course_utils.schedules import signal_and_noise, snr
+from course_utils.shapes import require_same_shape
+
+
+def x0_from_eps(
+    x_t: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor
+) -> torch.Tensor:
+    """x0 = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t). DDPM (arXiv:2006.11239), equation 15."""
+    signal, noise = signal_and_noise(t, alpha_bar, like=x_t)
+    return (x_t - noise * eps) / signal
+
+
+def eps_from_x0(
+    x_t: torch.Tensor, x0: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor
+) -> torch.Tensor:
+    """eps = (x_t - sqrt(alpha_bar_t) x0) / sqrt(1 - alpha_bar_t). DDPM (arXiv:2006.11239), equation 4."""
+    signal, noise = signal_and_noise(t, alpha_bar, like=x_t)
+    return (x_t - signal * x0) / noise
+
+
+def v_from_x0_eps(
+    x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor
+) -> torch.Tensor:
+    """v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x0. Progressive distillation (arXiv:2202.00512)."""
+    signal, noise = signal_and_noise(t, alpha_bar, like=x0)
+    return signal * eps - noise * x0
+
+
+def x0_from_v(x_t: torch.Tensor, v: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
+    """x0 = sqrt(alpha_bar_t) x_t - sqrt(1 - alpha_bar_t) v. Progressive distillation (arXiv:2202.00512)."""
+    signal, noise = signal_and_noise(t, alpha_bar, like=x_t)
+    return signal * x_t - noise * v
+
+
+def eps_from_v(x_t: torch.Tensor, v: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
+    """eps = sqrt(1 - alpha_bar_t) x_t + sqrt(alpha_bar_t) v. Progressive distillation (arXiv:2202.00512)."""
+    signal, noise = signal_and_noise(t, alpha_bar, like=x_t)
+    return noise * x_t + signal * v
+
+
+def as_eps(model: Callable, kind: str, alpha_bar: torch.Tensor) -> Callable:
+    """Turn a model that predicts `kind` ("eps", "x0" or "v") into one that predicts eps, as samplers ask.
+
+    Returns a callable eps(x_t, t, cond=None), for t of shape (batch,). Raises ValueError for another kind.
+    """
+    if kind == "eps":
+        return model
+    conversions = {"x0": eps_from_x0, "v": eps_from_v}
+    if kind not in conversions:
+        raise ValueError(f"Expected a prediction of kind eps, x0 or v, but got {kind!r}.")
+
+    def eps_model(x_t, t, cond=None):
+        return conversions[kind](x_t, model(x_t, t, cond), t, alpha_bar)
+
+    return eps_model
+
+
+def noise_prediction_loss(eps_hat: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
+    """Return each sample's mean squared error; shape (batch,), float32.
+
+        L_simple = || eps - eps_hat(x_t, t) ||^2, divided by the number of elements of one sample
+
+    It stays one number per sample, so that it can be weighted, or sorted by t, before it is averaged.
+    The same error serves for x0 and v. Raises ValueError if shapes differ.
+    DDPM (arXiv:2006.11239), equation 14.
+    """
+    require_same_shape(eps_hat, eps, "eps_hat and eps")
+    return (eps_hat.float() - eps.float()).square().flatten(1).mean(1)  # (batch,)
+
+
+def uniform_times(uniforms: torch.Tensor, T: int) -> torch.Tensor:
+    """Turn uniform numbers in [0, 1) into times that are equally likely: floor(u T), in 0 ... T-1, int64.
+
+    The numbers come from outside, so that each sample's t can follow from its own seed.
+    Raises ValueError for numbers outside [0, 1).
+    """
+    if uniforms.numel() and not 0 <= uniforms.min() <= uniforms.max() < 1:
+        raise ValueError(
+            f"Expected numbers in [0, 1), but got {uniforms.min():.3g} to {uniforms.max():.3g}. "
+            "Draw them with torch.rand."
+        )
+    return (uniforms * T).long().clamp(max=T - 1)
+
+
+def logit_normal_times(normals: torch.Tensor, T: int, mean: float = 0.0, std: float = 1.0) -> torch.Tensor:
+    """Turn standard normal numbers n into times that favour the middle: floor(T sigmoid(mean + std n)).
+
+    Both ends teach little: near t = 0 there is hardly any noise to see, near T-1 hardly any picture. A higher
+    mean moves the weight to noisier times. Returns int64 times in 0 ... T-1, of the same shape.
+    Raises ValueError unless std > 0. After Esser et al. (arXiv:2403.03206, section 3.1), who use it for
+    rectified flow; here it picks the step of a discrete schedule.
+    """
+    if std <= 0:
+        raise ValueError(f"Expected std > 0, but got {std}.")
+    return (torch.sigmoid(mean + std * normals) * T).long().clamp(max=T - 1)
+
+
+def min_snr_weight(alpha_bar_t: torch.Tensor, gamma: float = 5.0) -> torch.Tensor:
+    """Return the Min-SNR weight of an eps-prediction loss, in [0, 1], of the same shape.
+
+        w_t = min(SNR_t, gamma) / SNR_t
+
+    Nearly clean pictures weigh less: without it their easy steps outvote the rest.
+    Min-SNR (arXiv:2303.09556, section 3.4). Raises ValueError unless gamma > 0.
+    """
+    if gamma <= 0:
+        raise ValueError(f"Expected gamma > 0, but got {gamma}.")
+    return (gamma / snr(alpha_bar_t)).clamp(max=1)

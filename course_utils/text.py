@@ -1,0 +1,69 @@
+"""From words to numbers: a byte-pair tokenizer learnt from captions, and the null prompt."""
+
+import json
+import re
+from collections.abc import Iterable
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def train_tokenizer(captions: Iterable[str], vocabulary_size: int = 1000, length: int = 32):
+    """Learn byte-pair merges from captions and return them as a `transformers.CLIPTokenizer`.
+
+    The 256 bytes, alone and at a word's end, are always in the vocabulary, so that any text has tokens; a word
+    seen often enough in the captions becomes one token, written `word</w>`.
+
+    vocabulary_size: tokens in all, at least 514 (2 special ones + 2 x 256 bytes).
+    length: tokens a prompt is padded or cut to, start and end token included (Stable Diffusion v1.5: 77).
+    Source: Sennrich et al., arXiv:1508.07909; GPT-2's byte-level variant, as CLIP uses it.
+    """
+    from tokenizers import trainers
+    from transformers import CLIPTokenizer
+
+    if vocabulary_size < 514:
+        raise ValueError(f"expected a vocabulary of at least 514 tokens (2 special + 2 x 256 bytes), "
+                         f"got {vocabulary_size}; raise vocabulary_size")
+    captions = list(captions)
+    backend = CLIPTokenizer().backend_tokenizer
+    alphabet = sorted(_byte_characters())
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary_size - 256, initial_alphabet=alphabet, end_of_word_suffix="</w>",
+                                  show_progress=False)
+    backend.train_from_iterator(captions, trainer)
+    state = _model_state(backend)
+    learnt = [token for token in state["vocab"] if token not in alphabet and token not in (START, END)]
+    tokens = list(dict.fromkeys([*alphabet, *(character + "</w>" for character in alphabet), *learnt, START, END]))
+    return CLIPTokenizer({token: i for i, token in enumerate(tokens)}, [tuple(pair) for pair in state["merges"]],
+                         model_max_length=length, words=sorted(_words(captions)))
+
+
+def known_words(tokenizer) -> set[str]:
+    """The words of the captions that the tokenizer was learnt from (saved in `tokenizer_config.json`).
+
+    Empty for a tokenizer that `train_tokenizer` did not make.
+    """
+    return set(tokenizer.init_kwargs.get("words", ()))
+
+
+def tokenize(tokenizer, prompts: list[str]):
+    """Token ids of prompts, padded and cut to the tokenizer's length: int64 tensor (batch, length)."""
+    return tokenizer(prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length,
+                     return_tensors="pt").input_ids
+
+
+def encode(tokenizer, text_encoder, prompts: list[str]):
+    """Hidden states of prompts, (batch, length, channels); the empty prompt "" is the null condition."""
+    return text_encoder(tokenize(tokenizer, prompts).to(text_encoder.device)).last_hidden_state
+
+
+def _words(texts: Iterable[str]) -> set[str]:
+    return {word for text in texts for word in re.findall(r"[^\W\d_]+", text.lower())}
+
+
+def _byte_characters() -> list[str]:
+    from tokenizers import pre_tokenizers
+
+    return pre_tokenizers.ByteLevel.alphabet()
+
+
+def _model_state(backend) -> dict:
+    return json.loads(backend.to_str())["model"]

@@ -1,0 +1,249 @@
+"""One training loop for every model of the course.
+
+`train` is a generator: it makes one update, yields a small `Record` and leaves progress bars and plots to the
+caller. All randomness of a run is a function of (seed, step, sample), so that a run that was stopped and resumed,
+or that is spread over several processes, is the same run.
+"""
+
+import contextlib
+import copy
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+CHECKPOINT = "checkpoint.safetensors"
+_MASK = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one update reports: `loss` is the mean over the global batch, `seconds` the time spent so far."""
+
+    step: int  # updates made, 1...steps
+    steps: int
+    loss: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of one update that this process works on, each with randomness of its own.
+
+    `numbers` counts samples over the whole run (step * batch + position): int64 array (batch,).
+    """
+
+    numbers: np.ndarray
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def normals(self, *shape: int, stream: int = 0) -> torch.Tensor:
+        """Standard normal numbers, float32 (batch, *shape); another `stream` is independent."""
+        return torch.stack([torch.randn(shape, generator=self._generator(n, stream)) for n in self.numbers])
+
+    def uniforms(self, *shape: int, stream: int = 0) -> torch.Tensor:
+        """Numbers uniform on [0, 1), float32 (batch, *shape)."""
+        return torch.stack([torch.rand(shape, generator=self._generator(n, stream)) for n in self.numbers])
+
+    def integers(self, below: int, stream: int = 0) -> torch.Tensor:
+        """Whole numbers 0...below-1, int64 (batch,): which element of a data set each sample takes."""
+        return (self.uniforms(stream=stream).double() * below).long()
+
+    def _generator(self, number: int, stream: int) -> torch.Generator:
+        return torch.Generator().manual_seed(_hash(self.seed, int(number), stream))
+
+
+def _hash(*parts: int) -> int:
+    """Mix whole numbers into 63 bits (splitmix64, Steele et al. 2014): near inputs give unrelated seeds."""
+    state = 0
+    for part in parts:
+        state = (state + part + 0x9E3779B97F4A7C15) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        state ^= state >> 31
+    return state >> 1
+
+
+class MovingAverage:
+    """The exponential moving average (EMA) of a model's parameters, as a model of its own, `self.model`.
+
+    average <- d * average + (1 - d) * parameter, with d = min(decay, (1 + n) / (10 + n)) after n updates, so that
+    the random start is soon forgotten.
+    """
+
+    def __init__(self, model: torch.nn.Module, decay: float = 0.999):
+        if not 0 <= decay < 1:
+            raise ValueError(f"expected a decay in [0, 1), got {decay}; 0.999 is usual")
+        self.decay = decay
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: torch.nn.Module, updates: int) -> None:
+        """Take in the parameters of `model` after its update number `updates` (0, 1, ...)."""
+        decay = min(self.decay, (1 + updates) / (10 + updates))
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+
+
+def learning_rate_at(step: int, steps: int, peak: float, warmup: int) -> float:
+    """The learning rate of update `step` (0...steps-1): linear warm-up to `peak`, then linear decay towards 0."""
+    return peak * min((step + 1) / max(1, warmup), (steps - step) / max(1, steps - warmup))
+
+
+def train(model: torch.nn.Module, loss: Callable[[torch.nn.Module, Samples], torch.Tensor], *, steps: int, batch: int,
+          folder: Path | str | None = None, seed: int = 0, learning_rate: float = 1e-3, warmup: int = 100,
+          weight_decay: float = 0.0, clip: float = 1.0, average: MovingAverage | None = None, save_every: int = 250,
+          accumulate: int = 1, precision: torch.dtype = torch.float32, restart: bool = False) -> Iterator[Record]:
+    """Train `model` with AdamW, yielding a `Record` after each update.
+
+    loss(model, samples) returns the mean loss over `samples`, a scalar; it draws data, noise and times from
+    `samples`, whose numbers run on over the whole run. It must call `model(...)` and not its parts, so that several
+    processes can share the gradient.
+
+    batch: the *global* batch, over all processes and over `accumulate` pieces; both must divide it.
+    folder: where the checkpoint is kept (every `save_every` updates, at the end, and when the generator is closed);
+        a run found there is gone on with, unless `restart`. None: nothing is kept.
+    clip: the largest norm of the gradient. precision: the autocast dtype. average: an EMA to keep up to date.
+
+    Raises ValueError if `batch` cannot be divided, if the folder holds a run with other settings, or if the loss is
+    not finite.
+    """
+    from accelerate import Accelerator
+
+    precisions = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
+    accelerator = Accelerator(mixed_precision=precisions[precision], cpu=next(model.parameters()).device.type == "cpu")
+    pieces = accelerator.num_processes * accumulate
+    if steps < 1 or batch < 1 or batch % pieces:
+        raise ValueError(f"expected steps >= 1 and a batch that {accelerator.num_processes} processes x {accumulate} "
+                         f"pieces divide, got steps={steps}, batch={batch}; choose a multiple of {pieces}")
+    settings = dict(steps=steps, batch=batch, seed=seed, learning_rate=learning_rate, warmup=warmup,
+                    weight_decay=weight_decay, clip=clip, ema=average.decay if average else None)
+    plain = model
+    parameters = [p for p in plain.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99))
+    model, optimizer = accelerator.prepare(model, optimizer)
+    plain.train()
+    state = _State(Path(folder) / CHECKPOINT if folder else None, plain, optimizer, average, settings)
+    step, before = (0, 0.0) if restart else state.load()
+    start = time.perf_counter()
+
+    def save():
+        if accelerator.is_main_process:
+            state.save(step, before + time.perf_counter() - start)
+
+    saved = step
+    try:
+        while step < steps:
+            rate = learning_rate_at(step, steps, learning_rate, warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            value = _update(accelerator, model, optimizer, loss, step, batch, accumulate, seed, clip)
+            if not np.isfinite(value):
+                raise ValueError(f"expected a finite loss, got {value} at step {step + 1}; lower the learning rate "
+                                 f"({learning_rate}) or look for a division by zero in the loss")
+            if average is not None:
+                average.update(plain, step)
+            step += 1
+            if step % save_every == 0 or step == steps:
+                save()
+                saved = step
+            yield Record(step, steps, value, rate, before + time.perf_counter() - start)
+    except GeneratorExit:
+        if saved != step:
+            save()
+        raise
+
+
+def _update(accelerator, model, optimizer, loss, step, batch, accumulate, seed, clip) -> float:
+    """Forward, backward and one step of the optimizer; returns the mean loss over the global batch."""
+    pieces = accelerator.num_processes * accumulate
+    numbers = step * batch + np.arange(batch).reshape(pieces, -1)
+    total = 0.0
+    for piece in range(accumulate):
+        mine = Samples(numbers[accelerator.process_index * accumulate + piece], seed)
+        last = piece == accumulate - 1
+        with contextlib.nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
+            value = loss(model, mine) / accumulate
+        with contextlib.nullcontext() if last else accelerator.no_sync(model):
+            accelerator.backward(value)
+        total += value.detach()
+    accelerator.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    return accelerator.reduce(total, "mean").item()
+
+
+class _State:
+    """Model, average and optimizer in one safetensors file that is replaced as a whole, never half-written."""
+
+    def __init__(self, path: Path | None, model, optimizer, average, settings: dict):
+        self.path, self.model, self.optimizer, self.average, self.settings = path, model, optimizer, average, settings
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        if self.average:
+            tensors |= {f"average.{name}": value for name, value in self.average.model.state_dict().items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in slots.items()}
+        return tensors
+
+    def save(self, step: int, seconds: float) -> None:
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".part")
+        run = {"step": step, "seconds": seconds, "settings": self.settings}
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self._tensors().items()}
+        save_file(tensors, temporary, metadata={"run": json.dumps(run)})
+        os.replace(temporary, self.path)
+
+    def load(self) -> tuple[int, float]:
+        """Go back to the saved run; returns (steps made, seconds spent), (0, 0.0) if there is none."""
+        if self.path is None or not self.path.exists():
+            return 0, 0.0
+        with safe_open(self.path, "pt") as file:
+            run = json.loads(file.metadata()["run"])
+            self._require_same(run["settings"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        self.model.load_state_dict(_part(tensors, "model."))
+        if self.average:
+            self.average.model.load_state_dict(_part(tensors, "average."))
+        slots = {}
+        for name, value in _part(tensors, "optimizer.").items():
+            index, slot = name.split(".", 1)
+            slots.setdefault(int(index), {})[slot] = value
+        self.optimizer.load_state_dict({"state": slots, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        return run["step"], run["seconds"]
+
+    def _require_same(self, saved: dict) -> None:
+        other = [f"{name} {saved.get(name)} (now {value})" for name, value in self.settings.items()
+                 if saved.get(name) != value]
+        if other:
+            raise ValueError(f"expected the settings of the run saved in {self.path.parent}, got other ones: it was "
+                             f"made with {', '.join(other)}; use these again, or start anew with restart=True "
+                             f"(--restart on the command line)")
+
+
+def _part(tensors: dict, prefix: str) -> dict:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def gather(tensor: torch.Tensor) -> torch.Tensor:
+    """The rows of all processes, (processes * batch, ...), with gradients; with one process the tensor itself.
+
+    For losses that compare the samples of a batch with each other (InfoNCE).
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return tensor
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(tensor))
