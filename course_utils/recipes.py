@@ -335,8 +335,8 @@ def load_judge(folder: Path = CHECKPOINTS / "judge") -> Judge:
 
 PARTS = {
     "vae": Part("the autoencoder: pictures to latents and back", build_vae, 3000, 16, 1e-3),
-    "clip": Part("the text encoder, with its picture encoder", build_clip, 2000, 128, 1e-3),
-    "unet": Part("the U-Net that predicts the noise", build_unet, 12_000, 16, 6e-4, ema=0.9995),
+    "clip": Part("the text encoder, with its picture encoder", build_clip, 1500, 64, 1e-3),
+    "unet": Part("the U-Net that predicts the noise", build_unet, 8000, 16, 6e-4),
     "judge": Part("the judge that reads pictures", build_judge, 2000, 32, 2e-3),
 }
 

@@ -58,10 +58,11 @@ def is_held_out(kind: str, colour: str | None, place: str) -> bool:
     """Whether this (subject, colour, place) is kept out of all training but the judge's.
 
     A tenth of the combinations, spread like a Latin square, so that every *pair* of attributes is trained on.
-    The natural colour counts as a colour of its own; the corgi on the grass in its natural colour is trained on.
+    A natural colour that has a word is held out under both names; the corgi on the grass in its natural colour is
+    trained on.
     """
     s, p = list(SUBJECTS).index(kind), PLACES.index(place)
-    c = (None, *COLOURS).index(colour)
+    c = (None, *COLOURS).index(colour or SUBJECTS[kind])
     return (7 * s + 3 * c + 9 * p + 5) % 10 == 0
 
 

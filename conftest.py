@@ -1,0 +1,115 @@
+"""Runs every notebook as a test: within its budgets, with the state that each of its exercises must report.
+
+Chapters run as the learner finds them: every exercise must report `todo`, and nothing may raise. Solutions
+run strictly: every exercise must report `pass`. nbval runs the cells, each as one test.
+"""
+
+import json
+import os
+import re
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+
+# Before anything imports torch. Notebooks run in kernels, which inherit these.
+os.environ.setdefault("COURSE_PROFILE", "smoke")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # with two test processes on two cores this is the fastest
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+import psutil  # noqa: E402
+import pytest  # noqa: E402
+
+SECONDS = 600  # a notebook, in the smoke profile; COURSE_NOTEBOOK_SECONDS sets another budget
+GIGABYTES = 4  # of its kernel after each cell
+EXPECTED_STATE = {"chapters": "todo", "solutions": "pass"}
+EXERCISE = re.compile(r"""^[^#\n]*\bcheck\(\s*["'](\d\d\.\w+)["']""", re.MULTILINE)
+
+# Learners' copies are theirs, and hold attempts that may well raise.
+collect_ignore = ["work", "runs", ".venv"]
+
+
+def is_cell(item):
+    """True for a test that is a cell of a notebook."""
+    return type(item).__name__ == "IPyNbCell"
+
+
+def pytest_itemcollected(item):
+    if is_cell(item):
+        item.output_timeout = 60  # nbval waits 5 s for an output, which a busy machine exceeds
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    """Give a notebook's kernel, which starts here with its first cell, an environment of its own."""
+    if not is_cell(item) or item.parent.kernel is not None:
+        return (yield)
+    folder = Path(tempfile.mkdtemp(prefix="course-report-"))
+    item.parent.report, item.parent.seconds = folder / "report.jsonl", {}
+    saved = dict(os.environ)
+    for name in ("COURSE_STRICT", "NBGRADER_EXECUTION"):
+        os.environ.pop(name, None)
+    if item.path.parent.name == "solutions":
+        os.environ["COURSE_STRICT"] = "1"
+    os.environ["COURSE_REPORT"] = str(item.parent.report)
+    try:
+        return (yield)
+    finally:
+        os.environ.clear()
+        os.environ.update(saved)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Hold a notebook to its budgets after each cell, and to its exercises' states after the last."""
+    if not is_cell(item):
+        return (yield)
+    start = time.monotonic()
+    try:
+        result = yield
+    finally:
+        item.parent.seconds[item.name] = time.monotonic() - start
+    problem = over_time(item.parent.seconds) or over_memory(item.parent.kernel)
+    code_cells = [cell for cell in item.parent.nb.cells if cell.cell_type == "code"]
+    if not problem and item.cell_num == len(code_cells) - 1:
+        source = "\n".join(cell.source for cell in code_cells)
+        problem = unexpected_states(source, item.parent.report, EXPECTED_STATE.get(item.path.parent.name))
+    if problem:
+        pytest.fail(f"{item.path.name}: {problem}", pytrace=False)
+    return result
+
+
+def over_time(seconds):
+    """Say so if the cells so far took longer than the notebook's budget. seconds: of each cell, by name."""
+    budget = float(os.environ.get("COURSE_NOTEBOOK_SECONDS", SECONDS))
+    total = sum(seconds.values())
+    if total <= budget:
+        return None
+    slowest = sorted(seconds, key=seconds.get, reverse=True)[:3]
+    named = ", ".join(f"{name} {seconds[name]:.1f} s" for name in slowest)
+    return f"expected at most {budget:g} s for the notebook, got {total:.1f} s so far. Slowest: {named}"
+
+
+def over_memory(kernel):
+    """Say so if the notebook's kernel holds more memory than its budget."""
+    used = psutil.Process(kernel.km.provisioner.pid).memory_info().rss / 1e9
+    if used <= GIGABYTES:
+        return None
+    return f"expected at most {GIGABYTES} GB for the notebook's kernel, got {used:.1f} GB"
+
+
+def unexpected_states(source, report, expected):
+    """Say so if an exercise that the source checks did not report the expected state, and that state only."""
+    if expected is None:
+        return None
+    lines = report.read_text(encoding="utf-8").splitlines() if report.exists() else []
+    reported = {}
+    for entry in map(json.loads, lines):
+        reported.setdefault(entry["id"], set()).add(entry["state"])
+    wrong = [
+        f"{name} reported {' and '.join(sorted(reported.get(name, {'nothing'})))}"
+        for name in sorted(set(EXERCISE.findall(source)) | set(reported))
+        if reported.get(name) != {expected}
+    ]
+    return f"expected every exercise to report '{expected}', but {'; '.join(wrong)}" if wrong else None

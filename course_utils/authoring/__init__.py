@@ -1,0 +1,186 @@
+"""From one source to two notebooks: the solved one, with its outputs, and the one with the exercises.
+
+`solutions/source/NN_name.py` is the only thing edited (see `source.py` for its form). `build` writes
+`solutions/NN_name.ipynb` and `chapters/NN_name.ipynb`; `check` names those that are not what it would write.
+"""
+
+import hashlib
+import json
+import re
+from copy import deepcopy
+from pathlib import Path
+
+import nbformat
+
+from course_utils.authoring.execution import PROFILE, run
+from course_utils.authoring.source import read_source, stubbed, without_markers
+
+SIZE_LIMIT = 3_000_000  # bytes a notebook: GitHub and the browser still show it at once
+SOURCE_NAME = re.compile(r"(\d\d)_\w+\.py")
+
+
+def build(root, numbers=None, execute=True):
+    """Write both notebooks of each chapter and return the paths written.
+
+    root: the course's folder. numbers: chapters such as ["00", "05"], None for all of them.
+    execute: run the solution (profile `laptop`, working folder `solutions/`). Without it outputs are kept
+    where a cell has not changed, and `check` calls the solution stale until it has been run.
+    Raises ValueError for a malformed source, a cell that raises, and a notebook of more than 3 MB.
+    """
+    root = Path(root).resolve()
+    # All sources are read before the first one runs: a run takes minutes, a typing error is found at once.
+    sources = {path: read_source(path) for path in source_paths(root, numbers)}
+    written = []
+    for path, notebook in sources.items():
+        solution_path, chapter_path = notebook_paths(root, path)
+        solution = solution_from(notebook)
+        if execute:
+            stamped = stamp(path)  # before the run, during which someone may edit on
+            solution = run(solution, root, path.name)
+            solution.metadata["course"] = stamped
+        else:
+            keep_outputs(solution, load(solution_path))
+        chapter = chapter_from(notebook, solution)
+        for notebook_path, content in ((solution_path, solution), (chapter_path, chapter)):
+            write(content, notebook_path)
+            written.append(notebook_path)
+    return written
+
+
+def check(root, numbers=None):
+    """Return a line "FILE: what differs" for each built notebook that is not what its source would give.
+
+    Compares the cells' ids, types, sources and metadata, the source's hash and the profile of the solution's
+    run, and the chapter's static pictures with those of the solution. Empty: all in sync.
+    """
+    root = Path(root).resolve()
+    drifted, expected_files = [], set()
+    for path in source_paths(root, numbers):
+        notebook = read_source(path)
+        solution_path, chapter_path = notebook_paths(root, path)
+        expected_files |= {solution_path, chapter_path}
+        solution, built = solution_from(notebook), load(solution_path)
+        problem = difference(solution, built)
+        if problem is None and built.metadata.get("course") != stamp(path):
+            problem = f"stale: it was not run from this source in the {PROFILE} profile"
+        if problem:
+            drifted.append(f"solutions/{solution_path.name}: {problem}")
+        chapter = chapter_from(notebook, built or solution)
+        problem = difference(chapter, load(chapter_path), outputs=True)
+        if problem:
+            drifted.append(f"chapters/{chapter_path.name}: {problem}")
+    if numbers is None:
+        found = {path for folder in ("solutions", "chapters") for path in (root / folder).glob("*.ipynb")}
+        orphans = sorted(found - expected_files)
+        drifted += [f"{path.parent.name}/{path.name}: there is no source for it" for path in orphans]
+    return drifted
+
+
+def source_paths(root, numbers=None):
+    """Return the chapters' sources in order. Raises ValueError for a bad name or an unknown number."""
+    paths = sorted((Path(root) / "solutions" / "source").glob("*.py"))
+    for path in paths:
+        if not SOURCE_NAME.fullmatch(path.name):
+            raise ValueError(f"expected a source named NN_name.py, got {path.name}; rename it")
+    if numbers is None:
+        return paths
+    by_number = {path.name[:2]: path for path in paths}
+    unknown = [number for number in numbers if number not in by_number]
+    if unknown:
+        raise ValueError(f"expected chapters among {sorted(by_number)}, got {unknown}; write 05, not 5")
+    return [by_number[number] for number in sorted(set(numbers))]
+
+
+def notebook_paths(root, source_path):
+    """Return (solution, chapter): where the two notebooks of a source lie."""
+    name = source_path.with_suffix(".ipynb").name
+    return root / "solutions" / name, root / "chapters" / name
+
+
+def solution_from(notebook):
+    """Return the notebook without marker lines, its `#:` lines as comments."""
+    solution = deepcopy(notebook)
+    for cell in solution.cells:
+        cell.source = without_markers(cell.source)
+    return solution
+
+
+def chapter_from(notebook, solution):
+    """Return the notebook with stubs and, in cells tagged `static`, the solution's pictures."""
+    chapter = deepcopy(notebook)
+    solved = {cell.id: cell for cell in solution.cells}
+    for cell in chapter.cells:
+        cell.source = stubbed(cell.source)
+        if cell.cell_type == "code" and cell.id in solved and "static" in cell.metadata.get("tags", []):
+            cell.outputs = pictures(solved[cell.id].get("outputs", []))
+            # nbval refuses outputs of a cell that was never run
+            cell.execution_count = solved[cell.id].get("execution_count") if cell.outputs else None
+    return chapter
+
+
+def pictures(outputs):
+    """Return the outputs that hold an image, reduced to their images."""
+    kept = []
+    for output in outputs:
+        images = {kind: data for kind, data in output.get("data", {}).items() if kind.startswith("image/")}
+        if images:
+            metadata = output.get("metadata", {})
+            kept.append(nbformat.v4.new_output("display_data", data=images, metadata=metadata))
+    return kept
+
+
+def keep_outputs(solution, built):
+    """Copy into `solution` the stamp of the notebook on disk, and the outputs of its unchanged cells."""
+    if built is None:
+        return
+    old = {cell.get("id"): cell for cell in built.cells if cell.cell_type == "code"}
+    for cell in solution.cells:
+        if cell.cell_type == "code" and cell.id in old and old[cell.id].source == cell.source:
+            cell.outputs, cell.execution_count = old[cell.id].outputs, old[cell.id].execution_count
+    if "course" in built.metadata:
+        solution.metadata["course"] = built.metadata["course"]
+
+
+def stamp(source_path):
+    """Return what an executed solution remembers: the hash of its source's text, and its profile."""
+    text = source_path.read_text(encoding="utf-8")  # as text: a checkout on Windows ends its lines otherwise
+    return {"source_sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(), "profile": PROFILE}
+
+
+def difference(expected, found, outputs=False):
+    """Return in words the first difference between two notebooks (outputs only if asked), or None."""
+    if found is None:
+        return "it is missing"
+    for key in ("kernelspec", "widgets"):
+        if expected.metadata.get(key) != found.metadata.get(key):
+            return f"the notebook's metadata differ in '{key}'"
+    ids, found_ids = [cell.id for cell in expected.cells], [cell.get("id") for cell in found.cells]
+    if ids != found_ids:
+        where = next(i for i in range(len(ids) + 1) if ids[i : i + 1] != found_ids[i : i + 1])
+        return f"cell {where}: expected the id {ids[where : where + 1]}, got {found_ids[where : where + 1]}"
+    for cell, other in zip(expected.cells, found.cells, strict=True):
+        for key in ("cell_type", "source", "metadata") + (("outputs",) if outputs else ()):
+            if cell.get(key) != other.get(key):
+                return f"cell '{cell.id}' differs in its {key}"
+    return None
+
+
+def load(path):
+    """Return the notebook at the path, or None where there is none."""
+    return nbformat.read(path, as_version=4) if path.exists() else None
+
+
+def write(notebook, path):
+    """Write a notebook, whole or not at all. Raises ValueError if it is larger than 3 MB."""
+    content = (nbformat.writes(notebook, indent=1).rstrip("\n") + "\n").encode("utf-8")
+    if len(content) > SIZE_LIMIT:
+        sizes = sorted(((len(json.dumps(cell)), cell.id) for cell in notebook.cells), reverse=True)
+        largest = ", ".join(f"'{cell_id}' {size / 1e6:.1f} MB" for size, cell_id in sizes[:3])
+        raise ValueError(
+            f"{path.name}: expected at most {SIZE_LIMIT / 1e6:.0f} MB, got {len(content) / 1e6:.1f} MB; "
+            f"draw smaller or fewer pictures. Largest cells: {largest}"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".ipynb.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)

@@ -1,0 +1,311 @@
+"""The command line: `python -m course_utils.cli VERB`, with the verbs generate, doctor, train and build.
+
+What a verb needs is imported when it runs, so that help and error messages are quick. Every error that the
+user can cause is a ValueError (or typer's usage error): `OneSentence` makes it one sentence and exit code 2.
+"""
+
+import contextlib
+import gc
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+ROOT = Path(__file__).parent.parent
+PACKAGES = [
+    "torch", "diffusers", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "pillow",
+    "scikit-image", "scikit-learn", "matplotlib", "jupyterlab", "ipywidgets", "typer",
+]  # fmt: skip
+LEAST_DISK = 2  # GiB: room for training checkpoints and executed notebooks
+
+UsageError = typer.BadParameter.__base__  # typer gives no public name to the class of all usage errors
+
+
+class OneSentence(TyperGroup):
+    """The one place where errors become messages: a sentence on stderr and exit code 2, no traceback."""
+
+    def main(self, *args, **options):
+        try:
+            code = super().main(*args, **{**options, "standalone_mode": False})
+        except UsageError as error:
+            self.fail(error.format_message())
+        except ValueError as error:
+            self.fail(str(error))
+        except OSError as error:  # a full disk, for example
+            self.fail(f"{error.filename or 'The system'}: {error.strerror or error}.")
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def fail(self, message: str):
+        typer.echo(f"Error: {message}", err=True)
+        sys.exit(2)
+
+
+app = typer.Typer(cls=OneSentence, add_completion=False, help="Image generation: draw, train, build, check.")
+
+
+@app.callback(invoke_without_command=True)
+def choose_a_verb(context: typer.Context):
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def generate(
+    prompt: Annotated[list[str], typer.Argument(help="What to draw; several words need no quotes.")],
+    seed: Annotated[int, typer.Option(help="Same seed, same picture; picture i uses seed + i.")] = 0,
+    steps: Annotated[int, typer.Option(help="Steps of the sampler, 1 to 1000.")] = 20,
+    guidance: Annotated[
+        float, typer.Option(help="How strictly to follow the prompt, 1 (no guidance) to 50.")
+    ] = 4.0,
+    count: Annotated[int, typer.Option(help="Pictures to draw, 1 to 64.")] = 1,
+    scheduler: Annotated[
+        str, typer.Option(help="The sampler: unipc, dpm++, ddim, euler, heun, ddpm or pndm.")
+    ] = "unipc",
+    negative: Annotated[str, typer.Option(help="What should not be in the picture.")] = "",
+    size: Annotated[
+        int | None, typer.Option(help="Side in pixels; without it, what the model is made for.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The PNG to write; without it, named after the prompt.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite; without it a name that is free is found.")
+    ] = False,
+    model: Annotated[
+        Path | None, typer.Option(help="A folder with another model, such as runs/picture_book.")
+    ] = None,
+):
+    """Draw PROMPT and write a PNG that remembers its settings (count > 1: NAME-1.png, NAME-2.png, ...)."""
+    # Everything that can be wrong is looked at before the slow imports, as far as that is possible.
+    from course_utils import png_info
+
+    settings = png_info.Settings(" ".join(prompt), negative, steps, scheduler, guidance, seed, size, size)
+    if not settings.prompt:
+        raise ValueError("The prompt is empty: say what to draw, such as 'a cute corgi puppy on the grass'.")
+    png_info.check_settings(settings, count)
+    output = output or Path(png_info.default_name(settings.prompt))
+    paths = png_info.output_paths(output, count, force)
+    for path in paths:
+        png_info.check_writable(path)
+
+    pipe = load_quickly(model)
+    for note in notes_on(pipe, settings):
+        typer.echo(f"Note: {note}", err=True)
+    for path, (picture, made) in zip(paths, draw_with_bar(pipe, settings, count), strict=True):
+        png_info.write_png(path, picture, made)
+        typer.echo(f"Wrote {path}: {png_info.format_parameters(made).splitlines()[-1]}")
+
+
+def load_quickly(model: Path | None):
+    """Import the libraries and load the model folder (None: the shipped one) on the device at hand."""
+    # Looking for garbage while thousands of modules are imported took 1 of 5.5 seconds.
+    gc.disable()
+    try:
+        from course_utils.devices import pick_device
+        from course_utils.pipelines import PICTURE_BOOK, load_picture_book
+
+        return load_picture_book(model or PICTURE_BOOK, pick_device(quiet=True))
+    finally:
+        gc.enable()
+
+
+def notes_on(pipe, settings) -> list[str]:
+    """What the user should know before a picture is drawn all the same; ValueError for an impossible size."""
+    from course_utils.pipelines import check_size, made_for
+    from course_utils.prompts import inspect_prompt
+
+    check_size(pipe, settings.width, settings.height)
+    notes = inspect_prompt(pipe.tokenizer, settings.prompt).advice()
+    if settings.width not in (None, made_for(pipe)):
+        notes.append(f"The model is made for {made_for(pipe)} pixels; {settings.width} may look odd.")
+    if settings.negative_prompt and settings.guidance == 1:
+        notes.append("Without guidance (1) the negative prompt has no effect.")
+    return notes
+
+
+def draw_with_bar(pipe, settings, count: int) -> list:
+    from tqdm import tqdm
+
+    from course_utils.pipelines import draw
+
+    with tqdm(desc="drawing", unit="step") as bar:
+
+        def on_step(done, total):
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return draw(pipe, settings, count, on_step)
+
+
+@app.command()
+def doctor():
+    """Look at versions, hardware, disk and the shipped models; say what to do about each fault."""
+    from course_utils.devices import describe_machine
+
+    typer.echo(describe_machine())
+    versions, faults = check_packages()
+    typer.echo("Packages: " + ", ".join(versions))
+    free = shutil.disk_usage(Path.cwd()).free / 1024**3
+    typer.echo(f"Disk: {free:.1f} GiB free in {Path.cwd()}")
+    if free < LEAST_DISK:
+        faults.append(f"Less than {LEAST_DISK} GiB of disk are free: delete what is not needed.")
+    found, extra = check_checkpoints(CHECKPOINTS)
+    faults += found
+    for name in extra:
+        typer.echo(f"Note: {name} is not in the manifest; it does no harm.")
+    for fault in faults:
+        typer.echo(f"Fault: {fault}", err=True)
+    if faults:
+        raise typer.Exit(1)
+    typer.echo("All is well.")
+
+
+def check_packages() -> tuple[list[str], list[str]]:
+    """Return ("name version" of what is installed, faults): missing, or not as pinned in constraints.txt."""
+    from importlib import metadata
+
+    pinned_file = ROOT / "constraints.txt"
+    lines = pinned_file.read_text(encoding="utf-8").splitlines() if pinned_file.is_file() else []
+    pinned = dict(line.split("==") for line in lines if re.fullmatch(r"[\w.-]+==[\w.]+", line))
+    versions, faults = [], []
+    for name in PACKAGES:
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            faults.append(f"{name} is not installed: run `python3 course.py lab`, which installs it.")
+            continue
+        versions.append(f"{name} {version}")
+        wanted = pinned.get(name, version)
+        if version.partition("+")[0] != wanted.partition("+")[0]:  # "+cpu" says how torch was built
+            faults.append(f"{name} is {version}, tested is {wanted}: run `python3 course.py lab`.")
+    return versions, faults
+
+
+def check_checkpoints(folder: Path) -> tuple[list[str], list[str]]:
+    """Compare files with `folder/manifest.json`; return (faults: what is missing or changed, extra files)."""
+    remedy = "fetch it with `git restore course_utils/checkpoints`, or run `python3 course.py train all`"
+    try:
+        files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+    except FileNotFoundError:
+        return [f"{folder / 'manifest.json'} is missing: {remedy}."], []
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return [f"{folder / 'manifest.json'} cannot be read: {remedy}."], []
+    faults = []
+    for name, (size, sha256) in expected.items():
+        path = folder / name
+        if not path.is_file():
+            faults.append(f"{name} is missing: {remedy}.")
+        elif path.stat().st_size != size or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            faults.append(f"{name} has changed since it was shipped: {remedy}.")
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return faults, sorted(there - set(expected) - {"manifest.json"})
+
+
+@app.command()
+def train(
+    part: Annotated[str, typer.Argument(help="vae, clip, unet, judge, or all of them in this order.")],
+    steps: Annotated[
+        int | None, typer.Option(help="Updates to make; without it, as many as the shipped model had.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
+    folder: Annotated[Path, typer.Option(help="Where checkpoints and results are kept.")] = Path("runs"),
+    restart: Annotated[bool, typer.Option("--restart", help="Begin anew, not from the checkpoint.")] = False,
+):
+    """Train PART, going on from its last checkpoint; Ctrl-C stops after this step and loses nothing."""
+    from course_utils.png_info import MOST_SEED, whole_number
+
+    whole_number("The seed", seed, 0, MOST_SEED)
+    if steps is not None:
+        whole_number("The number of steps", steps, 1, 10**9)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name a folder to keep the training in.")
+    from course_utils import recipes
+
+    if part != "all" and part not in recipes.PARTS:
+        raise ValueError(f"There is no part {part!r}: choose one of {', '.join(recipes.PARTS)}, all.")
+    with stop_on_interrupt() as asked_to_stop:
+        for name in recipes.PARTS if part == "all" else [part]:
+            if not train_one(recipes.train_part(name, folder, steps, seed, restart), name, asked_to_stop):
+                say(f"Stopped; all is kept in {folder}. To go on, give the command again, without --restart.")
+                raise typer.Exit(130)
+            say(f"{name}: trained, in {folder}")
+
+
+def train_one(records, name: str, asked_to_stop) -> bool:
+    """Run a training to its end with a progress bar; False if it was stopped (what it has is then saved)."""
+    from tqdm import tqdm
+
+    bar = None
+    with contextlib.closing(records):  # closing a training saves its checkpoint
+        for record in records:
+            if bar is None:  # only the first record says where a resumed run goes on
+                bar = tqdm(desc=name, total=record.steps, initial=record.step - 1, unit="step",
+                           disable=not is_main_process())  # fmt: skip
+            bar.set_postfix(loss=f"{record.loss:.4f}", refresh=False)
+            bar.update(record.step - bar.n if not bar.disable else 0)
+            if asked_to_stop() and record.step < record.steps:
+                bar.close()
+                return False
+    if bar is not None:
+        bar.close()
+    return True
+
+
+def is_main_process() -> bool:
+    """True but for the second and further processes of `accelerate launch` or `torchrun`."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(message: str) -> None:
+    if is_main_process():
+        typer.echo(message)
+
+
+@contextlib.contextmanager
+def stop_on_interrupt():
+    """Give a function that tells whether Ctrl-C was pressed; pressing it again ends the program at once."""
+    pressed = []
+
+    def on_interrupt(number, frame):
+        pressed.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@app.command()
+def build(
+    numbers: Annotated[list[str] | None, typer.Argument(help="Chapters, such as 05 06; none: all.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only say which notebooks are out of date.")] = False,
+):
+    """Write the notebooks in chapters/ and solutions/ from solutions/source/."""
+    from course_utils import authoring
+
+    if not check:
+        for path in authoring.build(ROOT, numbers or None):
+            typer.echo(f"Wrote {path}")
+        return
+    differences = authoring.check(ROOT, numbers or None)
+    for difference in differences:
+        typer.echo(difference, err=True)
+    if differences:
+        raise typer.Exit(1)
+    typer.echo("All notebooks are as their sources say.")
+
+
+if __name__ == "__main__":
+    app(prog_name="course.py")

@@ -1,0 +1,255 @@
+"""Figures: the course's style, grids of pictures, loss curves, and a sentence in words under each figure.
+
+`plot_*` functions draw on the axes they are given, or on new ones, and return the axes. `show` puts a
+figure into the notebook together with its description, for those who cannot see it.
+"""
+
+import html
+import io
+import math
+import textwrap
+import time
+from importlib import resources
+
+import numpy
+import torch
+from PIL import Image
+
+from course_utils.data.images import to_pil
+
+
+def use_style() -> None:
+    """Draw all later figures in the course's style: large enough type, colours for all eyes, a light grid."""
+    import matplotlib.pyplot as plt
+
+    with resources.as_file(resources.files("course_utils") / "course.mplstyle") as path:
+        plt.style.use(path)
+
+
+def picture_grid(
+    pictures: torch.Tensor, columns: int | None = None, padding: int = 2, scale: int = 1
+) -> Image.Image:
+    """Lay a batch of pictures out row by row on one white sheet, for instance to save it as a PNG.
+
+    pictures: (batch, 1 or 3, height, width) in [-1, 1]. `columns`: about a square of them if not given.
+    `padding`: pixels between pictures, after scaling. `scale`: whole factor by which each is enlarged.
+    Raises ValueError for other shapes, and for numbers that cannot be.
+    """
+    if scale < 1 or padding < 0 or scale != int(scale):
+        raise ValueError(f"Expected a whole scale >= 1 and a padding >= 0, got {scale} and {padding}.")
+    tiles = to_pil(pictures)
+    columns = _columns(len(tiles), columns)
+    rows = math.ceil(len(tiles) / columns)
+    width, height = tiles[0].width * scale, tiles[0].height * scale
+    sheet_size = columns * (width + padding) - padding, rows * (height + padding) - padding
+    sheet = Image.new("RGB", sheet_size, "white")
+    for index, tile in enumerate(tiles):
+        row, column = divmod(index, columns)
+        enlarged = tile.resize((width, height), Image.Resampling.NEAREST)
+        sheet.paste(enlarged.convert("RGB"), (column * (width + padding), row * (height + padding)))
+    return sheet
+
+
+def plot_pictures(pictures: torch.Tensor, titles=None, columns: int | None = None, ax=None):
+    """Show a batch of pictures row by row on one axes, each under its title; return the axes.
+
+    pictures: (batch, 1 or 3, height, width) in [-1, 1]; values outside are clipped.
+    titles: one for each picture; long ones are broken into lines. Raises ValueError for another number.
+    """
+    import matplotlib.pyplot as plt
+
+    tiles = to_pil(pictures)
+    titles = [str(title) for title in titles] if titles is not None else [""] * len(tiles)
+    if len(titles) != len(tiles):
+        raise ValueError(f"Expected one title for each of the {len(tiles)} pictures, got {len(titles)}.")
+    columns = _columns(len(tiles), columns)
+    rows = math.ceil(len(tiles) / columns)
+    if ax is None:
+        inches = max(0.75, min(2.4, 8 / columns))  # the width of one picture
+    else:
+        box = ax.get_window_extent()
+        inches = box.width / ax.figure.dpi / columns
+    # Lengths on the axes are in picture widths, so that titles (in points) need a conversion.
+    font_size = 9
+    letters = max(4, int(inches * 72 / (0.55 * font_size)))  # a letter is about 0.55 of its size wide
+    titles = [textwrap.fill(title, letters) for title in titles]
+    lines = max(title.count("\n") + 1 if title else 0 for title in titles)
+    tile_height = tiles[0].height / tiles[0].width
+    pitch = tile_height + 0.05 + lines * 1.25 * font_size / 72 / inches
+    if ax is None:
+        _, ax = plt.subplots(figsize=(columns * 1.04 * inches, rows * pitch * inches))
+    # Small pictures keep their pixels; larger ones would alias.
+    interpolation = "nearest" if tiles[0].width <= 128 else "auto"
+    for index, (tile, title) in enumerate(zip(tiles, titles, strict=True)):
+        row, column = divmod(index, columns)
+        left, bottom = column * 1.04, (row + 1) * pitch
+        extent = (left, left + 1, bottom, bottom - tile_height)
+        ax.imshow(tile, extent=extent, cmap="gray", vmin=0, vmax=255, interpolation=interpolation)
+        if title:
+            ax.text(left + 0.5, bottom - tile_height - 0.03, title, ha="center", va="bottom", size=font_size)
+    ax.set(xlim=(0, columns * 1.04 - 0.04), ylim=(rows * pitch, 0), aspect="equal")
+    ax.axis("off")
+    return ax
+
+
+def smooth(values, window: int) -> numpy.ndarray:
+    """Return the mean of the `window` values around each value, of fewer at the two ends; (n,) float64.
+
+    Around, not before: a mean over the past alone would lie above every falling loss.
+    Raises ValueError for a window below 1 and for no values.
+    """
+    values = numpy.asarray(values, dtype=numpy.float64)
+    if values.ndim != 1 or len(values) == 0 or window < 1:
+        raise ValueError(f"Expected a list of numbers and a window >= 1, got {values.shape} and {window}.")
+    weights = numpy.ones(min(window, 2 * len(values) - 1))
+    first = len(weights) // 2  # where the full convolution's window is centred on the first value
+    sums = numpy.convolve(values, weights)[first : first + len(values)]
+    return sums / numpy.convolve(numpy.ones_like(values), weights)[first : first + len(values)]
+
+
+def plot_loss(steps, losses, ax=None, window: int | None = None, log_scale: bool = False):
+    """Plot a loss at each step, pale and thin, and its running mean, dark and thick; return the axes.
+
+    `window`: how many losses the mean takes together, see `smooth`; a twentieth of all if not given.
+    Raises ValueError if there are not as many losses as steps, or if there are none.
+    """
+    import matplotlib.pyplot as plt
+
+    steps, losses = list(steps), [float(loss) for loss in losses]
+    if not losses or len(steps) != len(losses):
+        raise ValueError(f"Expected a loss for each step, got {len(steps)} steps and {len(losses)} losses.")
+    ax = plt.subplots()[1] if ax is None else ax
+    ax.plot(steps, losses, color="#9A9A9A", linewidth=0.8, linestyle="-", label="each step")
+    window = max(1, len(losses) // 20) if window is None else window
+    ax.plot(steps, smooth(losses, window), color="#0072B2", linestyle="-", label="running mean")
+    ax.set(xlabel="step", ylabel="loss", yscale="log" if log_scale else "linear")
+    ax.legend()
+    return ax
+
+
+def show(figure, description: str) -> None:
+    """Put a figure into the notebook with a sentence that says in words what is to be seen in it.
+
+    `figure`: a matplotlib figure, axes, or `PIL.Image`. The sentence is kept as the picture's alternative
+    text and stands below it too, because JupyterLab (4.6) drops the alternative text of outputs.
+    Outside a notebook only the sentence is printed. Raises ValueError for an empty description.
+    """
+    _display(figure, description)
+    _caption(description)
+    _close(figure)
+
+
+class LivePlot:
+    """A loss curve in the notebook that grows while the training runs.
+
+        live = LivePlot("The loss of the autoencoder falls as it learns.")
+        for record in train(...):
+            live.update(record.step, record.loss)
+        live.finish()
+
+    It is drawn anew at most once in `seconds`, and takes at most about a twentieth of the time.
+    """
+
+    def __init__(self, description: str, seconds: float = 1.0, log_scale: bool = False):
+        self.description = _require_description(description)
+        self.seconds = seconds
+        self.log_scale = log_scale
+        self.steps, self.losses = [], []
+        self._handle = None
+        self._next_time = -math.inf
+
+    def update(self, step: int, loss: float) -> None:
+        """Note the loss of a step, and draw if it is time to."""
+        self.steps.append(step)
+        self.losses.append(float(loss))
+        started = time.monotonic()
+        if started >= self._next_time and _in_notebook():
+            self._draw()
+            took = time.monotonic() - started
+            self._next_time = started + max(self.seconds, 20 * took)
+
+    def finish(self) -> None:
+        """Draw the whole curve a last time and put the description below it."""
+        if self.losses:
+            self._draw()
+            _caption(self._sentence())
+
+    def _draw(self) -> None:
+        from matplotlib.figure import Figure
+
+        figure = Figure()  # not pyplot's: the notebook would show that a second time
+        plot_loss(self.steps, self.losses, ax=figure.subplots(), log_scale=self.log_scale)
+        self._handle = _display(figure, self._sentence(), self._handle)
+
+    def _sentence(self) -> str:
+        recent = self.losses[-max(1, len(self.losses) // 20) :]
+        mean = sum(recent) / len(recent)
+        return f"{self.description} By step {self.steps[-1]} the loss is {mean:.4g} (mean of {len(recent)})."
+
+
+def _columns(number: int, columns: int | None) -> int:
+    """Return the number of columns, never more than there are pictures."""
+    if columns is None:
+        return math.ceil(math.sqrt(number))
+    if columns < 1:
+        raise ValueError(f"Expected at least one column, got {columns}.")
+    return min(columns, number)
+
+
+def _require_description(description: str) -> str:
+    if not isinstance(description, str) or not description.strip():
+        raise ValueError(
+            "Expected a sentence that says what the figure shows, for those who cannot see it, "
+            f"got {description!r}."
+        )
+    return description.strip()
+
+
+def _in_notebook() -> bool:
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    return shell is not None and getattr(shell, "kernel", None) is not None
+
+
+def _as_png(figure) -> bytes:
+    file = io.BytesIO()
+    if isinstance(figure, Image.Image):
+        figure.save(file, format="png")
+    else:
+        getattr(figure, "figure", figure).savefig(file, format="png")
+    return file.getvalue()
+
+
+def _display(figure, description: str, handle=None):
+    """Show the figure, or put it in the place of what `handle` showed; return the handle."""
+    from IPython.display import display
+
+    description = _require_description(description)
+    if not _in_notebook():
+        return None
+    data = {"image/png": _as_png(figure), "text/plain": description}
+    # Read by nbconvert's classic template, for one; dropped by JupyterLab 4.6, hence the caption.
+    metadata = {"image/png": {"alt": description}}
+    if handle is None:
+        return display(data, raw=True, metadata=metadata, display_id=True)
+    handle.update(data, raw=True, metadata=metadata)
+    return handle
+
+
+def _caption(description: str) -> None:
+    from IPython.display import display
+
+    if not _in_notebook():
+        print(description)
+        return
+    caption = f"<p><small>{html.escape(description)}</small></p>"
+    display({"text/html": caption, "text/plain": description}, raw=True)
+
+
+def _close(figure) -> None:
+    """Tell pyplot to forget the figure, or the notebook would show it again at the end of the cell."""
+    if not isinstance(figure, Image.Image):
+        import matplotlib.pyplot as plt
+
+        plt.close(getattr(figure, "figure", figure))

@@ -1,0 +1,290 @@
+"""Pictures that remember how they were made: settings in a PNG, in the form of Stable Diffusion Web UI.
+
+The text chunk `parameters` holds the prompt, a line `Negative prompt: ...` if there is one, and a last line
+`Steps: 20, Sampler: UniPC, CFG scale: 4, Seed: 7, Size: 64x64, Model: picture_book`.
+"""
+
+import contextlib
+import dataclasses
+import json
+import numbers
+import operator
+import os
+import re
+from pathlib import Path
+
+# The course's names of samplers (diffusers' classes, shortened), and the names that Web UI gives them.
+WEB_UI_SAMPLERS = {
+    "unipc": "UniPC",
+    "dpm++": "DPM++ 2M",
+    "ddim": "DDIM",
+    "euler": "Euler",
+    "heun": "Heun",
+    "ddpm": "DDPM",
+    "pndm": "PLMS",
+}
+NEGATIVE = "Negative prompt:"
+# One `key: value` of the last line: the value is a JSON string in quotes, or runs up to the next comma.
+PARAMETER = re.compile(r'\s*(\w[\w \-/]*):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
+MOST_PICTURES = 64  # in one run
+MOST_SEED = 2**32 - 1
+LONGEST_NAME = 60  # characters of a file named after its prompt
+OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+FEWEST_PARAMETERS = 3  # Web UI takes a last line with fewer for a part of the prompt
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All that is needed to draw a picture again.
+
+    Blanks at the ends of the prompts' lines are dropped, because the PNG's text cannot hold them.
+    `width` and `height` in pixels: None is the size the model is made for.
+    `model` is the name of the model's folder.
+
+    Raises ValueError if a prompt is not text, or has a line that begins with "Negative prompt:".
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    steps: int = 20
+    sampler: str = "unipc"
+    guidance: float = 4.0
+    seed: int = 0
+    width: int | None = None
+    height: int | None = None
+    model: str = ""
+
+    def __post_init__(self):
+        for field in ("prompt", "negative_prompt"):
+            # A frozen dataclass lets its own constructor set a field only this way.
+            object.__setattr__(self, field, _tidy(field.replace("_", " "), getattr(self, field)))
+
+
+def _tidy(name: str, text: str) -> str:
+    """Return `text` without blanks at the ends of its lines; ValueError if a PNG could not give it back."""
+    if not isinstance(text, str):
+        raise ValueError(f"The {name} must be text, but is {text!r}.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"The {name} is not valid Unicode text: {text!r}. Type it anew.") from None
+    lines = [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    if any(line.startswith(NEGATIVE) for line in lines):
+        raise ValueError(
+            f"The {name} has a line that begins with {NEGATIVE!r}, which PNG info keeps for itself. "
+            "Give the negative prompt separately."
+        )
+    return "\n".join(lines).strip()
+
+
+def check_sampler(sampler: str) -> None:
+    """Raise ValueError, with the names there are, if `sampler` is none of them."""
+    if sampler not in WEB_UI_SAMPLERS:
+        raise ValueError(f"There is no scheduler {sampler!r}: choose one of {', '.join(WEB_UI_SAMPLERS)}.")
+
+
+def whole_number(name: str, value, lowest: int, highest: int) -> int:
+    """Return `value` as an int; ValueError unless it is a whole number from `lowest` to `highest`."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or not lowest <= number <= highest:
+        raise ValueError(f"{name} must be a whole number from {lowest} to {highest}, but is {value!r}.")
+    return number
+
+
+def check_settings(settings: Settings, count: int = 1) -> None:
+    """Raise ValueError, in one sentence, for a value that no model can draw with (sizes: see `draw`)."""
+    whole_number("The number of steps", settings.steps, 1, 1000)
+    whole_number("The number of pictures", count, 1, MOST_PICTURES)
+    whole_number("The seed", settings.seed, 0, MOST_SEED)
+    if settings.seed + count - 1 > MOST_SEED:
+        raise ValueError(
+            f"Picture i uses seed + i, which must not exceed {MOST_SEED}: "
+            f"with {count} pictures the seed can be {MOST_SEED - count + 1} at most, but is {settings.seed}."
+        )
+    check_sampler(settings.sampler)
+    guidance = settings.guidance
+    is_number = isinstance(guidance, numbers.Real) and not isinstance(guidance, bool)
+    # diffusers draws every guidance below 1 as if it were 1: refused, rather than drawn as something else.
+    if not is_number or not (guidance == 0 or 1 <= guidance <= 50):  # nan is in neither
+        raise ValueError(
+            "The guidance must be a number from 1 (no guidance) to 50, or 0 (the prompt is ignored), "
+            f"but is {guidance!r}."
+        )
+
+
+def format_parameters(settings: Settings) -> str:
+    """Return the text of the chunk `parameters`: prompt, negative prompt, and the line of settings."""
+    guidance = float(settings.guidance)
+    values = {
+        "Steps": settings.steps,
+        "Sampler": WEB_UI_SAMPLERS.get(settings.sampler, settings.sampler),
+        # every digit is kept; 4.0 is written as Web UI does, 4
+        "CFG scale": int(guidance) if guidance.is_integer() else guidance,
+        "Seed": settings.seed,
+        "Size": f"{settings.width}x{settings.height}",
+    }
+    if settings.model:
+        values["Model"] = settings.model
+    lines = [settings.prompt] if settings.prompt else []
+    if settings.negative_prompt:
+        lines.append(f"{NEGATIVE} {settings.negative_prompt}")
+    lines.append(", ".join(f"{key}: {_quote(str(value))}" for key, value in values.items()))
+    return "\n".join(lines)
+
+
+def _quote(value: str) -> str:
+    """Write a value that would end too soon (or begins with a quote) as a JSON string."""
+    return json.dumps(value, ensure_ascii=False) if re.search(r'[,:\n"]', value) else value
+
+
+def _unquote(value: str) -> str:
+    try:
+        return str(json.loads(value)) if value.startswith('"') else value
+    except json.JSONDecodeError:
+        return value
+
+
+def parse_parameters(text: str) -> Settings:
+    """Return the settings in the text of a chunk `parameters`; unknown keys are ignored.
+
+    A sampler that the course does not have keeps its name (drawing with it then says which there are).
+    Raises ValueError if the line of settings is missing, or lacks a value, or has one that is no number.
+    """
+    *lines, last_line = text.strip().split("\n")
+    pairs = PARAMETER.findall(last_line)
+    if len(pairs) < FEWEST_PARAMETERS:
+        raise ValueError("it has no last line of the form 'Steps: 20, Sampler: UniPC, CFG scale: 4, ...'")
+    values = {key.strip(): _unquote(value.strip()) for key, value in pairs}
+
+    prompt, negative_prompt = [], []
+    target = prompt
+    for line in lines:
+        if line.strip().startswith(NEGATIVE):
+            target, line = negative_prompt, line.strip().removeprefix(NEGATIVE)
+        target.append(line.strip())
+
+    size = _value(values, "Size", r"(\d+)x(\d+)", "of the form 64x64")
+    sampler = _value(values, "Sampler", r"(.+)", "a name")[1]
+    course_names = {name.lower(): key for key, name in WEB_UI_SAMPLERS.items()}
+    return Settings(
+        prompt="\n".join(prompt),
+        negative_prompt="\n".join(negative_prompt),
+        steps=int(_value(values, "Steps", r"(\d+)", "a whole number")[1]),
+        sampler=course_names.get(sampler.lower(), sampler),
+        guidance=float(_value(values, "CFG scale", r"(\d+(?:\.\d*)?(?:e-?\d+)?)", "a number")[1]),
+        seed=int(_value(values, "Seed", r"(\d+)", "a whole number")[1]),
+        width=int(size[1]),
+        height=int(size[2]),
+        model=values.get("Model", ""),
+    )
+
+
+def _value(values: dict[str, str], key: str, pattern: str, expected: str) -> re.Match:
+    """Match the value of `key` with `pattern`; ValueError if it is missing or does not match."""
+    if key not in values:
+        raise ValueError(f"its line of settings has no {key!r}")
+    match = re.fullmatch(pattern, values[key], re.ASCII)
+    if match is None:
+        raise ValueError(f"its {key!r} must be {expected}, but is {values[key]!r}")
+    return match
+
+
+def _part_name(path: Path) -> Path:
+    """The temporary name next to `path`: one name a process, so that two do not write into one file."""
+    return path.with_name(f".{path.stem}.{os.getpid()}.part")
+
+
+def default_name(prompt: str) -> str:
+    """A file name made of the prompt's words: "A cute corgi!" -> "a-cute-corgi.png"."""
+    words = re.sub(r"\W+", "-", prompt.lower()).strip("-")
+    return f"{words[:LONGEST_NAME].strip('-') or 'picture'}.png"
+
+
+def output_paths(path: Path, count: int, force: bool) -> list[Path]:
+    """Return `count` paths for pictures: `path` for a single one, NAME-1.png, NAME-2.png, ... for several.
+
+    Names that are taken are passed over (a single picture then becomes NAME-2.png), unless `force`.
+    Raises ValueError for another ending than .png.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file in it, such as {path / 'picture.png'}.")
+    if path.suffix.lower() != ".png":
+        if path.suffix.lower() in OTHER_FORMATS:
+            raise ValueError(f"Pictures are written as PNG, which keeps settings: name it {path.stem}.png.")
+        path = path.with_name(path.name + ".png")
+    paths = [path] if count == 1 and (force or not os.path.lexists(path)) else []
+    number = 2 if count == 1 else 1
+    while len(paths) < count:
+        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        if force or not os.path.lexists(candidate):
+            paths.append(candidate)
+        number += 1
+    return paths
+
+
+def check_writable(path: Path | str) -> None:
+    """Raise ValueError if no file can be written at `path`: to be said before drawing, not after."""
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file in it, such as {path / 'picture.png'}.")
+    if not path.parent.is_dir():
+        raise ValueError(f"The folder {path.parent} does not exist: make it first, or choose another.")
+    try:
+        with _part_name(path).open("wb"):
+            pass
+        _part_name(path).unlink()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"{path} cannot be written ({reason}): choose another place or name.") from error
+
+
+def write_png(path: Path | str, picture, settings: Settings) -> None:
+    """Write a PIL picture as PNG that carries its settings; under a temporary name first, then renamed.
+
+    The size written is the picture's own. Raises ValueError if `path` cannot be written.
+    """
+    from PIL.PngImagePlugin import PngInfo
+
+    path = Path(path)
+    check_writable(path)
+    info = PngInfo()
+    settings = dataclasses.replace(settings, width=picture.width, height=picture.height)
+    info.add_text("parameters", format_parameters(settings))
+    part = _part_name(path)
+    try:
+        picture.save(part, format="PNG", pnginfo=info)
+        os.replace(part, path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror or error}).") from error
+    finally:
+        with contextlib.suppress(OSError):  # after a success it is no longer there
+            part.unlink()
+
+
+def read_png(path: Path | str) -> Settings:
+    """Return the settings that a PNG of this course, or of Stable Diffusion Web UI, carries.
+
+    Raises ValueError, with the file's name, if it is not a PNG, or carries no settings or unclear ones.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            picture.load()  # text chunks may stand after the pixels
+            kind, text = picture.format, picture.info.get("parameters")
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is not a picture.") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error}).") from error
+    if kind != "PNG" or text is None:
+        raise ValueError(
+            f"{path} does not say how it was made: only PNGs written by this course or by Stable Diffusion "
+            "Web UI have a text chunk 'parameters'; editing or sending a picture often removes it."
+        )
+    try:
+        return parse_parameters(text)
+    except ValueError as error:
+        raise ValueError(f"The settings in {path} cannot be read: {error}.") from None

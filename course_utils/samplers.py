@@ -1,0 +1,226 @@
+"""Samplers: from pure noise back to a picture, with any callable eps(x_t, t, cond).
+
+Each sampler is a generator that yields a `Step` after every evaluation of the model, so that the caller owns
+progress bars and plots. It knows no network: an exact formula for eps serves as well. Shapes throughout:
+x_T (batch, ...) standard normal noise; alpha_bar (T,); `times` a falling list of whole numbers in 0 ... T-1.
+
+`clip`, if given, holds every guess of x0 within [-clip, clip]: 1 for pictures, None for latents and points.
+Times, eta or model outputs that do not fit raise ValueError when the first step is taken.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+
+from course_utils.shapes import require_same_shape
+
+
+class Step(NamedTuple):
+    """Where sampling stands: x_t at noise time t (-1: no noise left), and the x0_hat that led there."""
+
+    t: int
+    x_t: torch.Tensor
+    x0_hat: torch.Tensor
+
+
+def finish(steps: Iterable[Step]) -> torch.Tensor:
+    """Run a sampler to its end and return the last x_t: the sample, (batch, ...)."""
+    for step in steps:
+        last = step
+    return last.x_t
+
+
+def trailing_times(T: int, steps: int) -> list[int]:
+    """Return `steps` evenly spaced times from T-1 down, counted from the noisy end: [999, 749, 499, 249].
+
+    Sampling then starts where noise is strongest, as pure noise asks (arXiv:2305.08891, table 2, "trailing").
+    Raises ValueError unless 1 <= steps <= T.
+    """
+    _require_steps(T, steps)
+    return [round(T - index * (T / steps)) - 1 for index in range(steps)]
+
+
+def leading_times(T: int, steps: int) -> list[int]:
+    """Return `steps` evenly spaced times down to 0, counted from the clean end: [750, 500, 250, 0].
+
+    With few steps they start well below T-1, though x_T is pure noise (arXiv:2305.08891, table 2, "leading").
+    Raises ValueError unless 1 <= steps <= T.
+    """
+    _require_steps(T, steps)
+    return [index * (T // steps) for index in reversed(range(steps))]
+
+
+def _require_steps(T: int, steps: int) -> None:
+    if not 1 <= steps <= T:
+        raise ValueError(f"Expected between 1 and T={T} steps, but got {steps}.")
+
+
+def draw_noise(shape: tuple[int, ...], generator: torch.Generator | list[torch.Generator]) -> torch.Tensor:
+    """Return standard normal noise of `shape` = (batch, ...), float32, on the generator's device.
+
+    With a list of generators, one for each sample, a picture does not depend on what else is in its batch.
+    Raises ValueError if the list's length is not the batch size.
+    """
+    if isinstance(generator, torch.Generator):
+        return torch.randn(shape, generator=generator, device=generator.device)
+    if len(generator) != shape[0]:
+        raise ValueError(f"Expected {shape[0]} generators, one for each sample, but got {len(generator)}.")
+    return torch.stack([torch.randn(shape[1:], generator=each, device=each.device) for each in generator])
+
+
+def guided(model: Callable, null_cond: torch.Tensor, scale: float) -> Callable:
+    """Return eps(x_t, t, cond) with classifier-free guidance of strength w = `scale`.
+
+        eps = eps(x_t, t, null) + w (eps(x_t, t, cond) - eps(x_t, t, null))
+
+    w = 1 is the plain conditional model and costs one evaluation; otherwise both run as one batch of twice
+    the size. null_cond: what "no condition" looks like, of the shape of cond or of one sample of it.
+    Raises ValueError, when called, if cond is missing. Ho & Salimans (arXiv:2207.12598), equation 6, whose
+    strength is w - 1.
+    """
+
+    def eps_model(x_t, t, cond=None):
+        if cond is None:
+            raise ValueError("Expected a condition to guide with, but got None. Pass cond to the sampler.")
+        if scale == 1:
+            return model(x_t, t, cond)
+        null = null_cond.to(device=cond.device, dtype=cond.dtype).expand_as(cond)
+        both = model(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([null, cond]))  # (2 batch, ...)
+        eps_null, eps_cond = both.chunk(2)
+        return eps_null + scale * (eps_cond - eps_null)
+
+    return eps_model
+
+
+@torch.no_grad()
+def ddpm(
+    model: Callable,
+    x_T: torch.Tensor,
+    alpha_bar: torch.Tensor,
+    times: list[int],
+    generator: torch.Generator | list[torch.Generator],
+    cond: torch.Tensor | None = None,
+    clip: float | None = None,
+) -> Iterator[Step]:
+    """Sample by drawing from the posterior q(x_{t-1} | x_t, x0_hat) at each step.
+
+        x0_hat  = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t)
+        mean    = sqrt(alpha_bar_{t-1}) beta_t / (1 - alpha_bar_t) x0_hat
+                  + sqrt(alpha_t) (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t) x_t
+        x_{t-1} = mean + sqrt( (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t) beta_t ) z
+
+    where t-1 stands for the next of `times`, and alpha_t = 1 - beta_t = alpha_bar_t / alpha_bar_{t-1}.
+    The last step adds no noise. DDPM (arXiv:2006.11239), equations 7 and 15; of the paper's two variances
+    this is the smaller one.
+    """
+    x_t = x_T
+    for t, earlier, alpha_bar_t, alpha_bar_earlier in _steps_of(times, alpha_bar):
+        _, x0_hat = _predict(model, x_t, t, alpha_bar_t, cond, clip)
+        alpha_t = alpha_bar_t / alpha_bar_earlier
+        beta_t = 1 - alpha_t
+        weight_x0 = math.sqrt(alpha_bar_earlier) * beta_t / (1 - alpha_bar_t)
+        weight_x_t = math.sqrt(alpha_t) * (1 - alpha_bar_earlier) / (1 - alpha_bar_t)
+        sigma = math.sqrt((1 - alpha_bar_earlier) / (1 - alpha_bar_t) * beta_t)
+        x_t = weight_x0 * x0_hat + weight_x_t * x_t
+        if earlier >= 0:
+            x_t = x_t + sigma * draw_noise(x_t.shape, generator).to(x_t)
+        yield Step(earlier, x_t, x0_hat)
+
+
+@torch.no_grad()
+def ddim(
+    model: Callable,
+    x_T: torch.Tensor,
+    alpha_bar: torch.Tensor,
+    times: list[int],
+    cond: torch.Tensor | None = None,
+    eta: float = 0.0,  # 0: no randomness after x_T; 1: as random as DDPM
+    generator: torch.Generator | list[torch.Generator] | None = None,
+    clip: float | None = None,
+) -> Iterator[Step]:
+    """Sample by aiming at x0_hat and going back to the noise level of the next time.
+
+        x0_hat  = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t)
+        sigma   = eta sqrt( (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t) (1 - alpha_bar_t / alpha_bar_{t-1}) )
+        x_{t-1} = sqrt(alpha_bar_{t-1}) x0_hat + sqrt(1 - alpha_bar_{t-1} - sigma^2) eps + sigma z
+
+    where t-1 stands for the next of `times`. The last step adds no noise. DDIM (arXiv:2010.02502),
+    equations 12 and 16. Raises ValueError unless 0 <= eta <= 1, and if eta > 0 comes without a generator.
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"Expected eta from 0 to 1, but got {eta}.")
+    if eta > 0 and generator is None:
+        raise ValueError(f"With eta = {eta} each step draws noise: pass a generator, or set eta to 0.")
+    x_t = x_T
+    for t, earlier, alpha_bar_t, alpha_bar_earlier in _steps_of(times, alpha_bar):
+        eps, x0_hat = _predict(model, x_t, t, alpha_bar_t, cond, clip)
+        beta_t = 1 - alpha_bar_t / alpha_bar_earlier
+        sigma = eta * math.sqrt((1 - alpha_bar_earlier) / (1 - alpha_bar_t) * beta_t)
+        x_t = math.sqrt(alpha_bar_earlier) * x0_hat + math.sqrt(1 - alpha_bar_earlier - sigma**2) * eps
+        if eta > 0 and earlier >= 0:
+            x_t = x_t + sigma * draw_noise(x_t.shape, generator).to(x_t)
+        yield Step(earlier, x_t, x0_hat)
+
+
+@torch.no_grad()
+def dpm_solver(
+    model: Callable,
+    x_T: torch.Tensor,
+    alpha_bar: torch.Tensor,
+    times: list[int],
+    cond: torch.Tensor | None = None,
+    clip: float | None = None,
+) -> Iterator[Step]:
+    """Sample with DPM-Solver++ 2M: DDIM, but aiming where x0_hat is heading, judged by its last two values.
+
+        h = lambda_{t-1} - lambda_t,   lambda_t = log( sqrt(alpha_bar_t) / sqrt(1 - alpha_bar_t) )
+        D = x0_hat + h / (2 h_before) (x0_hat - x0_hat_before)
+        x_{t-1} = sqrt((1 - alpha_bar_{t-1}) / (1 - alpha_bar_t)) x_t - sqrt(alpha_bar_{t-1}) (exp(-h) - 1) D
+
+    where t-1 stands for the next of `times`. The first step has no value before it, and the last one, to no
+    noise at all, has h without limit: both take D = x0_hat. One evaluation a step, nothing random.
+    DPM-Solver++ (arXiv:2211.01095), algorithm 2.
+    """
+    x_t, x0_hat_before, h_before = x_T, None, None
+    for t, earlier, alpha_bar_t, alpha_bar_earlier in _steps_of(times, alpha_bar):
+        _, x0_hat = _predict(model, x_t, t, alpha_bar_t, cond, clip)
+        if earlier < 0:
+            yield Step(earlier, x0_hat, x0_hat)
+            return
+        h = (_logit(alpha_bar_earlier) - _logit(alpha_bar_t)) / 2
+        D = x0_hat if x0_hat_before is None else x0_hat + h / (2 * h_before) * (x0_hat - x0_hat_before)
+        noise_ratio = math.sqrt((1 - alpha_bar_earlier) / (1 - alpha_bar_t))
+        x_t = noise_ratio * x_t - math.sqrt(alpha_bar_earlier) * math.expm1(-h) * D
+        x0_hat_before, h_before = x0_hat, h
+        yield Step(earlier, x_t, x0_hat)
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1 - share))
+
+
+def _steps_of(times: list[int], alpha_bar: torch.Tensor) -> list[tuple[int, int, float, float]]:
+    """Pair each time with the next one: (t, earlier t, alpha_bar at both); after the last comes (-1, 1.0)."""
+    times = [int(t) for t in times]
+    falling = all(t > earlier for t, earlier in zip(times, times[1:], strict=False))
+    if not times or not falling or times[0] >= len(alpha_bar) or times[-1] < 0:
+        raise ValueError(
+            f"Expected falling times from at most {len(alpha_bar) - 1} down to at least 0, but got {times}. "
+            "Make them with trailing_times(T, steps)."
+        )
+    levels = [*alpha_bar[times].tolist(), 1.0]
+    return list(zip(times, [*times[1:], -1], levels, levels[1:], strict=False))
+
+
+def _predict(model, x_t, t: int, alpha_bar_t: float, cond, clip) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ask the model for eps at x_t; return it with the x0_hat that it implies."""
+    signal, noise = math.sqrt(alpha_bar_t), math.sqrt(1 - alpha_bar_t)
+    eps = model(x_t, torch.full((len(x_t),), t, device=x_t.device), cond)
+    require_same_shape(eps, x_t, "the predicted eps and x_t")
+    x0_hat = (x_t - noise * eps) / signal
+    if clip is not None:
+        x0_hat = x0_hat.clamp(-clip, clip)
+        eps = (x_t - signal * x0_hat) / noise  # so that x_t is still made of these two
+    return eps, x0_hat

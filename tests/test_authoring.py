@@ -1,0 +1,299 @@
+"""The notebooks that are built from a source: their cells, their outputs, and what `check` notices."""
+
+import shutil
+import textwrap
+
+import nbformat
+import pytest
+
+from course_utils import authoring
+from course_utils.authoring.source import read_source
+
+SOURCE = '''\
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       format_name: percent
+# ---
+
+# %% [markdown] id="title"
+# # A scratch chapter
+
+# %% id="set-up"
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import ipywidgets
+from IPython.display import display
+from PIL import Image
+from tqdm import tqdm
+
+print(os.environ["COURSE_PROFILE"], os.environ["COURSE_STRICT"], Path.cwd().name, Path.cwd())
+warnings.warn("mind the gap")
+display(ipywidgets.IntSlider())
+for _ in tqdm(range(3), desc="steps"):
+    pass
+
+
+# %% id="double"
+def double(number):
+    """Return 2 x."""
+    before = "stays"
+
+    ### BEGIN SOLUTION
+    #: twice
+    if before:
+        #:   the number
+        return 2 * number
+    ### END SOLUTION
+
+# %% [markdown] id="prose"
+# Text, `#: not a comment here`.
+
+# %% id="picture" tags=["static"]
+print("drawing")
+display(Image.new("RGB", (4, 4), "red"))
+double(4)
+
+# %% id="failure" tags=["raises-exception"]
+raise ValueError(f"no such file in {sys.prefix}/lib")
+'''
+
+STUB = '''\
+def double(number):
+    """Return 2 x."""
+    before = "stays"
+
+    # twice
+        # the number
+    raise NotImplementedError'''
+
+SOLVED = '''\
+def double(number):
+    """Return 2 x."""
+    before = "stays"
+
+    # twice
+    if before:
+        # the number
+        return 2 * number'''
+
+
+def make_course(root, source=SOURCE, name="07_scratch.py"):
+    """Write a course's folder with one source; return the source's path."""
+    path = root / "solutions" / "source" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(source, encoding="utf-8")
+    return path
+
+
+def read(root, folder):
+    """Return the built notebook and its cells by id."""
+    notebook = nbformat.read(root / folder / "07_scratch.ipynb", as_version=4)
+    return notebook, {cell.id: cell for cell in notebook.cells}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A course of one chapter, built and run once. Tests read it; those that change it copy it first."""
+    root = tmp_path_factory.mktemp("course").resolve()
+    make_course(root)
+    written = authoring.build(root)
+    assert written == [root / "solutions" / "07_scratch.ipynb", root / "chapters" / "07_scratch.ipynb"]
+    return root
+
+
+@pytest.fixture
+def course(built, tmp_path):
+    """A copy of the built course, to be changed."""
+    for folder in ("solutions", "chapters"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(built / folder / "07_scratch.ipynb", tmp_path / folder)
+    make_course(tmp_path)
+    return tmp_path
+
+
+def test_cells_carry_the_ids_and_tags_of_the_source(built):
+    for folder in ("solutions", "chapters"):
+        notebook, cells = read(built, folder)
+        assert list(cells) == ["title", "set-up", "double", "prose", "picture", "failure"]
+        assert cells["picture"].metadata == {"tags": ["static"]}
+        assert cells["double"].metadata == {}, "neither the id nor jupytext's spacing hints belong here"
+        assert notebook.metadata.kernelspec.name == "python3"
+        nbformat.validate(notebook)
+
+
+def test_chapter_has_the_stub_and_solution_the_code(built):
+    assert read(built, "chapters")[1]["double"].source == STUB
+    assert read(built, "solutions")[1]["double"].source == SOLVED
+    compile(STUB, "stub", "exec")
+
+
+def test_only_static_pictures_are_kept_in_the_chapter(built):
+    cells = read(built, "chapters")[1]
+    picture = cells.pop("picture")
+    assert [list(output.data) for output in picture.outputs] == [["image/png"]]
+    assert picture.execution_count, "nbval refuses outputs of a cell without a count"
+    assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in cells.values())
+
+
+def test_solution_is_run_in_its_folder_and_profile(built):
+    notebook, cells = read(built, "solutions")
+    printed = cells["set-up"].outputs[0].text
+    assert printed == "laptop 1 solutions solutions\n", "profile, strictness, folder, path from the root"
+    assert cells["picture"].outputs[-1].data["text/plain"] == "8"
+    assert notebook.metadata.course.profile == "laptop"
+    assert "widgets" not in notebook.metadata
+
+
+def test_outputs_read_well_without_kernel_and_elsewhere(built):
+    cells = read(built, "solutions")[1]
+    assert [output.output_type for output in cells["set-up"].outputs] == ["stream", "stream"], "no widget"
+    noise = cells["set-up"].outputs[1].text
+    assert "<cell>:12: UserWarning: mind the gap" in noise
+    assert "100%" in noise
+    assert " 0%" not in noise and "\r" not in noise, "only the last state of the bar"
+    error = cells["failure"].outputs[0]
+    assert error.evalue == "no such file in lib"
+    assert "in lib" in error.traceback[-1]
+
+
+def test_pictures_survive_tidying():
+    """Letters of an encoded picture may look like a folder's name, as an image or within HTML."""
+    encoded = "AAAA/usr/AAAA/home/x/AAAA"
+    output = {"data": {"image/png": encoded, "text/html": f"<img src='data:image/png;base64,{encoded}'>"}}
+    assert authoring.execution.tidied(output, "/home/x") == output
+
+
+def test_a_second_build_changes_nothing_in_the_chapters(course):
+    before = (course / "chapters" / "07_scratch.ipynb").read_bytes()
+    authoring.build(course, ["07"])
+    assert (course / "chapters" / "07_scratch.ipynb").read_bytes() == before
+    assert authoring.check(course) == []
+
+
+def test_build_without_running_keeps_outputs_but_is_stale(course):
+    make_course(course, SOURCE.replace("double(4)", "double(5)"))
+    authoring.build(course, execute=False)
+    cells = read(course, "solutions")[1]
+    assert cells["set-up"].outputs and not cells["picture"].outputs
+    assert authoring.check(course) == [
+        "solutions/07_scratch.ipynb: stale: it was not run from this source in the laptop profile"
+    ]
+
+
+def test_check_is_content_with_a_fresh_build(built):
+    assert authoring.check(built) == []
+    assert authoring.check(built, ["07"]) == []
+
+
+@pytest.mark.parametrize(
+    "old, new, drifted",
+    [
+        ("A scratch", "Another scratch", ["chapters", "solutions"]),
+        ("2 * number", "number + number", ["solutions"]),  # the learner does not see it
+        ("#: twice", "#: two times", ["chapters", "solutions"]),
+        ('id="prose"', 'id="text"', ["chapters", "solutions"]),
+        ('tags=["static"]', "", ["chapters", "solutions"]),
+        ("format_name: percent", "format_name: 'percent'", ["solutions"]),  # no cell differs, the hash does
+        ('\n# %% [markdown] id="prose"\n# Text, `#: not a comment here`.\n', "", ["chapters", "solutions"]),
+    ],
+)
+def test_check_names_what_a_changed_source_leaves_behind(course, old, new, drifted):
+    assert old in SOURCE
+    make_course(course, SOURCE.replace(old, new))
+    assert sorted(line.split("/")[0] for line in authoring.check(course)) == drifted
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda notebook: notebook.cells[3].update(source="edited"), "cell 'prose' differs in its source"),
+        (lambda notebook: notebook.cells[4].update(outputs=[]), "cell 'picture' differs in its outputs"),
+        (lambda notebook: notebook.cells.pop(), "cell 5: expected the id"),
+        (lambda notebook: notebook.cells.append(nbformat.v4.new_raw_cell()), "cell 6: expected the id []"),
+        (lambda notebook: notebook.metadata.update(widgets={}), "'widgets'"),
+    ],
+)
+def test_check_names_an_edited_notebook(course, change, words):
+    path = course / "chapters" / "07_scratch.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    change(notebook)
+    nbformat.write(notebook, path)
+    (problem,) = authoring.check(course)
+    assert problem.startswith("chapters/07_scratch.ipynb: ") and words in problem
+
+
+def test_check_names_a_run_in_another_profile_missing_and_orphaned_notebooks(course):
+    path = course / "solutions" / "07_scratch.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.course.profile = "smoke"
+    nbformat.write(notebook, path)
+    (course / "chapters" / "07_scratch.ipynb").rename(course / "chapters" / "08_old.ipynb")
+    assert authoring.check(course) == [
+        "solutions/07_scratch.ipynb: stale: it was not run from this source in the laptop profile",
+        "chapters/07_scratch.ipynb: it is missing",
+        "chapters/08_old.ipynb: there is no source for it",
+    ]
+
+
+def test_an_empty_course_is_in_sync(tmp_path):
+    assert authoring.check(tmp_path) == []
+    assert authoring.build(tmp_path) == []
+
+
+BLOCK = '# %% id="a"\ndef f():\n    ### BEGIN SOLUTION\n    #: one\n    return 1\n    ### END SOLUTION\n'
+
+
+@pytest.mark.parametrize(
+    "source, words",
+    [
+        ("# %%\n1\n", 'line 1: this cell has no id; write id="a-name"'),
+        ('# %% id="a"\n1\n# %% [markdown]\n# x\n', "line 3: this cell has no id"),
+        ('# %% id="a"\n1\n# %% id="a"\n2\n', 'line 3: line 1 has the id "a" already'),
+        ('# %% id="a b"\n1\n', 'line 1: the id "a b" is not valid'),
+        ('1\n# %% id="a"\n2\n', "the text above the first"),
+        (BLOCK.replace("    ### END SOLUTION\n", ""), "line 3: this block is never closed"),
+        (BLOCK.replace("    ### BEGIN SOLUTION\n    #: one\n", ""), "line 4: this closes no block"),
+        (BLOCK.replace("    ### END SOLUTION\n", '# %% id="b"\n1\n'), "line 6: the block begun in line 3"),
+        (BLOCK.replace("    #: one\n", "    ### BEGIN SOLUTION\n"), "line 4: the block begun in line 3"),
+        (BLOCK.replace("    #: one\n", ""), "line 5: the block has no '#: ' line"),
+        (BLOCK.replace("### BEGIN", "## Begin"), "line 3: expected '### BEGIN SOLUTION'"),
+        (BLOCK + "#: lost\n", "line 7: a '#:' line outside"),
+        (textwrap.dedent(BLOCK.replace("def f():\n", "").replace("    ", "")), "line 2: a block outside"),
+    ],
+)
+def test_malformed_sources_are_refused_by_name_and_line(tmp_path, source, words):
+    path = make_course(tmp_path, source)
+    with pytest.raises(ValueError) as caught:
+        read_source(path)
+    assert str(caught.value).startswith("07_scratch.py")
+    assert words in str(caught.value)
+
+
+def test_a_cell_that_raises_stops_the_build(tmp_path):
+    make_course(tmp_path, '# %% id="fails"\nraise RuntimeError("no luck")\n')
+    with pytest.raises(ValueError, match="07_scratch.py: a cell raised in the laptop profile(.|\n)*no luck"):
+        authoring.build(tmp_path)
+    assert not list(tmp_path.rglob("*.ipynb"))
+
+
+def test_a_large_notebook_is_refused_with_its_largest_cells(tmp_path):
+    cell = nbformat.v4.new_code_cell("draw()", id="huge")
+    cell.outputs = [nbformat.v4.new_output("stream", text="x" * 3_000_000)]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Small", id="small"), cell])
+    with pytest.raises(ValueError, match=r"at most 3 MB, got 3.0 MB; .* cells: 'huge' 3.0 MB, 'small'"):
+        authoring.write(notebook, tmp_path / "07_scratch.ipynb")
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_numbers_and_names_are_refused(tmp_path):
+    make_course(tmp_path)
+    with pytest.raises(ValueError, match=r"expected chapters among \['07'\], got \['7'\]; write 05, not 5"):
+        authoring.build(tmp_path, ["7"])
+    make_course(tmp_path, name="scratch.py")
+    with pytest.raises(ValueError, match="expected a source named NN_name.py, got scratch.py"):
+        authoring.check(tmp_path)

@@ -1,0 +1,99 @@
+"""Conversions between eps, x0 and v; losses, sampling of t and weights, by closed forms and diffusers."""
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from course_utils import objectives
+from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
+
+ALPHA_BAR = alpha_bar_from_beta(scaled_linear_beta())
+
+
+@pytest.fixture
+def noisy():
+    """Clean and noisy pictures whose x0, eps and v are all known."""
+    generator = torch.Generator().manual_seed(0)
+    x0, eps = torch.randn(2, 4, 3, 8, 8, generator=generator)
+    t = torch.tensor([0, 10, 500, 999])
+    v = objectives.v_from_x0_eps(x0, eps, t, ALPHA_BAR)
+    return {"x0": x0, "eps": eps, "v": v, "t": t, "x_t": add_noise(x0, eps, t, ALPHA_BAR)}
+
+
+def test_v_equals_the_velocity_of_diffusers(noisy):
+    scheduler = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    velocity = scheduler.get_velocity(noisy["x0"], noisy["eps"], noisy["t"])
+    torch.testing.assert_close(noisy["v"], velocity, rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize(
+    ("conversion", "given", "wanted"),
+    [
+        (objectives.x0_from_eps, "eps", "x0"),
+        (objectives.eps_from_x0, "x0", "eps"),
+        (objectives.x0_from_v, "v", "x0"),
+        (objectives.eps_from_v, "v", "eps"),
+    ],
+)
+def test_each_conversion_finds_the_true_value(noisy, conversion, given, wanted):
+    found = conversion(noisy["x_t"], noisy[given], noisy["t"], ALPHA_BAR)
+    torch.testing.assert_close(found, noisy[wanted], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["eps", "x0", "v"])
+def test_as_eps_makes_any_prediction_one_of_eps(noisy, kind):
+    def model(x_t, t, cond=None):
+        assert cond == "a corgi"
+        return noisy[kind]
+
+    eps_hat = objectives.as_eps(model, kind, ALPHA_BAR)(noisy["x_t"], noisy["t"], "a corgi")
+    torch.testing.assert_close(eps_hat, noisy["eps"], rtol=0, atol=1e-4)
+
+
+def test_as_eps_refuses_an_unknown_kind():
+    with pytest.raises(ValueError, match="eps, x0 or v, but got 'score'"):
+        objectives.as_eps(lambda x_t, t, cond=None: x_t, "score", ALPHA_BAR)
+
+
+def test_loss_is_one_mean_per_sample():
+    eps = torch.zeros(3, 2, 4, 4)
+    eps_hat = eps + torch.tensor([0.0, 1.0, 2.0]).reshape(3, 1, 1, 1)
+    eps_hat[0, 0, 0, 0] = 4.0  # 16 spread over 2 * 4 * 4 elements
+    assert objectives.noise_prediction_loss(eps_hat, eps).tolist() == [0.5, 1.0, 4.0]
+    assert objectives.noise_prediction_loss(eps_hat.bfloat16(), eps.bfloat16()).dtype == torch.float32
+    with pytest.raises(ValueError, match="eps_hat and eps of one shape"):
+        objectives.noise_prediction_loss(eps_hat[:, :1], eps)
+
+
+def test_uniform_times_are_equally_likely():
+    times = objectives.uniform_times(torch.arange(1000) / 1000 + 0.0005, T=10)
+    assert times.dtype == torch.int64
+    assert torch.bincount(times).tolist() == [100] * 10
+    almost_one = torch.nextafter(torch.tensor([1.0]), torch.tensor([0.0]))
+    assert objectives.uniform_times(almost_one, T=1000).tolist() == [999]
+    with pytest.raises(ValueError, match=r"\[0, 1\)"):
+        objectives.uniform_times(torch.tensor([1.0]), T=10)
+
+
+def test_logit_normal_times_have_the_density_of_the_paper():
+    """P(time < k) = Phi((logit(k/T) - mean) / std), since the sigmoid is monotone."""
+    normals = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
+    standard = torch.distributions.Normal(0.0, 1.0)
+    for mean, std in [(0.0, 1.0), (0.5, 0.7)]:
+        times = objectives.logit_normal_times(normals, T=1000, mean=mean, std=std)
+        assert times.dtype == torch.int64
+        for k in (100, 500, 800):
+            expected = standard.cdf((torch.logit(torch.tensor(k / 1000)) - mean) / std).item()
+            assert (times < k).float().mean().item() == pytest.approx(expected, abs=0.004)
+    extremes = objectives.logit_normal_times(torch.tensor([-50.0, 0.0, 50.0]), T=1000)
+    assert extremes.tolist() == [0, 500, 999]
+    with pytest.raises(ValueError, match="std > 0"):
+        objectives.logit_normal_times(normals, T=1000, std=0.0)
+
+
+def test_min_snr_weight():
+    snr = torch.tensor([100.0, 5.0, 1.0, 0.01])
+    weights = objectives.min_snr_weight(snr / (1 + snr), gamma=5.0)
+    torch.testing.assert_close(weights, torch.tensor([0.05, 1.0, 1.0, 1.0]), rtol=1e-4, atol=0)
+    with pytest.raises(ValueError, match="gamma > 0"):
+        objectives.min_snr_weight(snr, gamma=0.0)

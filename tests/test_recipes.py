@@ -1,0 +1,91 @@
+"""The parts of the model, trained for a few steps from nothing, put together, and drawing."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from course_utils import recipes
+from course_utils.data import picture_book as book
+
+ORDER = ("vae", "clip", "unet", "judge")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with all parts trained by the smoke profile, and the losses of each."""
+    folder = tmp_path_factory.mktemp("runs")
+    losses = {part: [record.loss for record in recipes.train_part(part, folder)] for part in ORDER}
+    return folder, losses
+
+
+@pytest.mark.parametrize("part", ORDER)
+def test_training_lowers_the_loss(trained, part):
+    _, losses = trained
+    assert len(losses[part]) == 12
+    assert sum(losses[part][-4:]) < sum(losses[part][:4])
+
+
+def test_plain_diffusers_opens_the_folder_and_draws(trained, tmp_path):
+    folder, _ = trained
+    script = f"""
+import torch
+from diffusers import StableDiffusionPipeline
+pipe = StableDiffusionPipeline.from_pretrained({str(folder / "picture_book")!r})
+picture = pipe("a cute corgi puppy", num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images[0]
+assert picture.size == (64, 64)
+assert "course_utils" not in __import__("sys").modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, timeout=300)
+
+
+def test_trained_latents_have_unit_variance(trained):
+    folder, _ = trained
+    vae, _, _ = recipes.load_trained(folder, torch.device("cpu"))
+    scenes = [book.sample_scene(n, seed=9) for n in range(32)]
+    latents = recipes.encode_pictures(vae, book.pictures(scenes)) * vae.config.scaling_factor
+    assert latents.shape == (32, 4, 16, 16)
+    assert latents.std().item() == pytest.approx(1, abs=0.1)
+
+
+def test_the_clip_folder_is_a_clip_model_with_the_pipelines_text_encoder(trained):
+    from transformers import CLIPModel, CLIPTokenizer
+
+    folder, _ = trained
+    clip = CLIPModel.from_pretrained(folder / "clip")
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "clip")
+    _, text_encoder, other = recipes.load_trained(folder, torch.device("cpu"))
+    assert tokenizer("a red cat").input_ids == other("a red cat").input_ids
+    ids = torch.tensor([other("a red cat").input_ids])
+    torch.testing.assert_close(clip.text_model(ids).last_hidden_state, text_encoder(ids).last_hidden_state)
+
+
+def test_the_judge_comes_back_from_its_folder(trained):
+    folder, _ = trained
+    judge = recipes.load_judge(folder / "judge")
+    maps = judge(book.pictures([book.sample_scene(0)]))
+    assert maps["kind"].shape == (1, len(book.SUBJECTS), 16, 16) and not judge.training
+
+
+def test_a_finished_part_is_not_trained_again(trained):
+    folder, _ = trained
+    assert list(recipes.train_part("judge", folder)) == []
+    record = json.loads((folder / "judge" / "record.json").read_text())
+    assert record["steps"] == 12 and record["command"].startswith("python3 course.py train judge")
+
+
+def test_what_is_missing_or_unknown_is_said(tmp_path):
+    with pytest.raises(ValueError, match="train vae"):
+        next(recipes.train_part("unet", tmp_path))
+    with pytest.raises(ValueError, match="vae, clip, unet, judge"):
+        next(recipes.train_part("text", tmp_path))
+
+
+def test_captions_true_of_a_picture_are_told_from_those_that_are_not():
+    red, blue = book.Thing("cat", "red", "sitting"), book.Thing("cat", "blue", "sitting")
+    facts = recipes._facts([(red, "snow"), (blue, "snow")])
+    claims = recipes._facts([(book.Thing("cat", "red"), None), (blue, "beach")])
+    same = ((claims[None] == facts[:, None]) | (claims[None] < 0)).all(-1)
+    assert same.tolist() == [[True, False], [False, False]]
