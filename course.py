@@ -54,7 +54,7 @@ class SetupError(Exception):
 
 
 def main(arguments, folder=ROOT):
-    """Set up, then do what the verb says. Returns the exit code: 1 if the set-up failed, 2 for a wrong verb."""
+    """Set up, then do what the verb says. Returns the exit code: 1 if set-up failed, 2 for a wrong verb."""
     verb = arguments[0] if arguments else "help"
     if verb not in VERBS:
         asked = verb in ("help", "-h", "--help")
@@ -324,7 +324,7 @@ def run_logged(command, folder, lock):
     holds_lock = (lock.fileno(),) if os.name == "posix" else ()
     process = subprocess.Popen(command, encoding="utf-8", errors="replace", pass_fds=holds_lock, **pipes)
     lines = []
-    with open(folder / ".venv" / "install.log", "a", encoding="utf-8") as log, process:
+    with open(folder / ".venv" / "install.log", "a", buffering=1, encoding="utf-8") as log, process:
         for line in process.stdout:
             lines.append(line)
             log.write(line)

@@ -63,26 +63,14 @@ def generate(
     prompt: Annotated[list[str], typer.Argument(help="What to draw; several words need no quotes.")],
     seed: Annotated[int, typer.Option(help="Same seed, same picture; picture i uses seed + i.")] = 0,
     steps: Annotated[int, typer.Option(help="Steps of the sampler, 1 to 1000.")] = 20,
-    guidance: Annotated[
-        float, typer.Option(help="How strictly to follow the prompt, 1 (no guidance) to 50.")
-    ] = 4.0,
+    guidance: Annotated[float, typer.Option(help="How much the prompt counts, 1 (no guidance) to 50.")] = 4.0,
     count: Annotated[int, typer.Option(help="Pictures to draw, 1 to 64.")] = 1,
-    scheduler: Annotated[
-        str, typer.Option(help="The sampler: unipc, dpm++, ddim, euler, heun, ddpm or pndm.")
-    ] = "unipc",
+    scheduler: Annotated[str, typer.Option(help="unipc, dpm++, ddim, euler, heun, ddpm or pndm.")] = "unipc",
     negative: Annotated[str, typer.Option(help="What should not be in the picture.")] = "",
-    size: Annotated[
-        int | None, typer.Option(help="Side in pixels; without it, what the model is made for.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="The PNG to write; without it, named after the prompt.")
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Overwrite; without it a name that is free is found.")
-    ] = False,
-    model: Annotated[
-        Path | None, typer.Option(help="A folder with another model, such as runs/picture_book.")
-    ] = None,
+    size: Annotated[int | None, typer.Option(help="Side in pixels; none: as the model was made for.")] = None,
+    output: Annotated[Path | None, typer.Option(help="PNG to write; none: named after the prompt.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite, rather than find a free name.")] = False,
+    model: Annotated[Path | None, typer.Option(help="Another model, such as runs/picture_book.")] = None,
 ):
     """Draw PROMPT and write a PNG that remembers its settings (count > 1: NAME-1.png, NAME-2.png, ...)."""
     # Everything that can be wrong is looked at before the slow imports, as far as that is possible.
@@ -214,9 +202,7 @@ def check_checkpoints(folder: Path) -> tuple[list[str], list[str]]:
 @app.command()
 def train(
     part: Annotated[str, typer.Argument(help="vae, clip, unet, judge, or all of them in this order.")],
-    steps: Annotated[
-        int | None, typer.Option(help="Updates to make; without it, as many as the shipped model had.")
-    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates; none: as many as the shipped model.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
     folder: Annotated[Path, typer.Option(help="Where checkpoints and results are kept.")] = Path("runs"),
     restart: Annotated[bool, typer.Option("--restart", help="Begin anew, not from the checkpoint.")] = False,

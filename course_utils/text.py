@@ -26,8 +26,8 @@ def train_tokenizer(captions: Iterable[str], vocabulary_size: int = 1000, length
     captions = list(captions)
     backend = CLIPTokenizer().backend_tokenizer
     alphabet = sorted(_byte_characters())
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary_size - 256, initial_alphabet=alphabet, end_of_word_suffix="</w>",
-                                  show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary_size - 256, initial_alphabet=alphabet,
+                                  end_of_word_suffix="</w>", show_progress=False)
     backend.train_from_iterator(captions, trainer)
     state = _model_state(backend)
     learnt = [token for token in state["vocab"] if token not in alphabet and token not in (START, END)]

@@ -22,7 +22,8 @@ def test_contrastive_loss_is_that_of_transformers():
 
     image, text = unit(6, 8, 0), unit(6, 8, 1)
     none = torch.zeros(6, 6, dtype=torch.bool)
-    torch.testing.assert_close(contrastive_loss(image, text, torch.tensor(5.0), none), image_text_contrastive_loss(5.0 * text @ image.T))
+    torch.testing.assert_close(contrastive_loss(image, text, torch.tensor(5.0), none),
+                               image_text_contrastive_loss(5.0 * text @ image.T))
 
 
 def test_contrastive_loss_of_unrelated_pairs_is_that_of_guessing():

@@ -68,7 +68,7 @@ def test_grid_columns_and_grey():
 
 def test_plotted_pictures_are_shown_whole_each_under_its_title():
     pictures = random_pictures(5)
-    titles = ["one", 2, "a title so long that it has to be broken into several lines, is it not", "", "five"]
+    titles = ["one", 2, "", "four", "a title so long that it has to be broken into three lines, has it not"]
     ax = plotting.plot_pictures(pictures, titles=titles, columns=3)
     assert len(ax.images) == 5
     for shown, tile in zip(ax.images, images.to_pil(pictures), strict=True):

@@ -11,11 +11,18 @@ from course_utils.data.picture_book import places, subjects
 from course_utils.data.picture_book.captions import Caption, caption, seen_colour
 from course_utils.data.picture_book.pen import Pen, mix
 from course_utils.data.picture_book.scenes import (
-    COLOURS, PLACES, POSES, SUBJECTS, Scene, Thing, is_held_out, sample_scene,
+    COLOURS,
+    PLACES,
+    POSES,
+    SUBJECTS,
+    Scene,
+    Thing,
+    is_held_out,
+    sample_scene,
 )
 
-__all__ = ["COLOURS", "PLACES", "POSES", "SUBJECTS", "Caption", "Scene", "Spot", "Thing", "caption", "draw", "is_held_out",
-           "layout", "pictures", "sample_scene", "seen_colour"]
+__all__ = ["COLOURS", "PLACES", "POSES", "SUBJECTS", "Caption", "Scene", "Spot", "Thing", "caption", "draw",
+           "is_held_out", "layout", "pictures", "sample_scene", "seen_colour"]
 
 SUPERSAMPLING = 4
 SIZES = {"corgi": 0.66, "cat": 0.64, "rabbit": 0.6, "duck": 0.62, "ball": 0.56, "teapot": 0.62, "house": 0.64,

@@ -5,9 +5,9 @@ Each returns the height of the ground's far edge (0 top, 1 bottom): subjects sta
 
 import math
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from course_utils.data.picture_book.pen import Pen, mix, shade, smooth
+from course_utils.data.picture_book.pen import Pen, mix, shade
 
 WHITE = (252, 250, 246)
 WOOD = (140, 96, 68)

@@ -1,0 +1,326 @@
+"""The command line: what it draws, says and refuses; always one sentence, exit code 2 and no traceback."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import tiny
+from typer.testing import CliRunner
+
+from course_utils import authoring, cli, pipelines, recipes
+from course_utils.png_info import Settings, read_png
+
+PROMPT = "a cute corgi puppy"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    pipelines.save_pipeline(tiny.tiny_pipeline(), folder)
+    return str(folder)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder to work in, on the CPU."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COURSE_DEVICE", "cpu")
+    return tmp_path
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def refused(result, *words):
+    """Assert that the outcome is one sentence with these words on stderr, and exit code 2."""
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
+    assert all(word in result.stderr for word in words), result.stderr
+    assert isinstance(result.exception, SystemExit)
+
+
+# --- generate ----------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_in_several_words_becomes_a_png_that_remembers(here, model):
+    result = run("generate", *PROMPT.split(), "--seed", 7, "--steps", 3, "--guidance", 2.5,
+                 "--scheduler", "ddim", "--negative", "a red ball", "--model", model)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    expected = Settings(PROMPT, "a red ball", 3, "ddim", 2.5, 7, 64, 64, "tiny")
+    assert read_png(here / "a-cute-corgi-puppy.png") == expected
+    assert "Wrote a-cute-corgi-puppy.png: Steps: 3, Sampler: DDIM, CFG scale: 2.5, Seed: 7" in result.stdout
+    assert "drawing: 100%" in result.stderr and "3/3" in result.stderr
+    assert "Note" not in result.stderr
+
+
+def test_nothing_is_lost_unless_forced(here, model):
+    draw = ("generate", PROMPT, "--steps", 1, "--model", model, "--output", "corgi.png")
+    for _ in range(2):
+        assert run(*draw).exit_code == 0
+    assert names(here) == ["corgi-2.png", "corgi.png"]
+    assert run(*draw, "--force", "--seed", 5).exit_code == 0
+    assert names(here) == ["corgi-2.png", "corgi.png"]
+    assert read_png("corgi.png").seed == 5
+
+
+def test_several_pictures_are_numbered_and_use_the_next_seeds(here, model):
+    result = run("generate", "a", "--steps", 1, "--count", 3, "--seed", 4, "--model", model)
+    assert result.exit_code == 0, result.output
+    assert {name: read_png(name).seed for name in names(here)} == {"a-1.png": 4, "a-2.png": 5, "a-3.png": 6}
+
+
+def test_what_the_model_cannot_read_is_said_and_it_draws_all_the_same(here, model):
+    long = " ".join(["puppy"] * 40)
+    result = run("generate", f"a corgy {long}", "--size", 32, "--steps", 1, "--guidance", 1,
+                 "--negative", "snow", "--model", model, "--output", "a.png")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "'corgy'" in result.stderr and "did you mean 'corgi'?" in result.stderr
+    assert "does not read 'puppy puppy" in result.stderr
+    assert "made for 64 pixels; 32" in result.stderr
+    assert "the negative prompt has no effect" in result.stderr
+    assert read_png("a.png").width == 32
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ([""], ["The prompt is empty"]),
+        ([" ", "\n"], ["The prompt is empty"]),
+        ([], ["Missing argument", "prompt"]),
+        (["a", "--steps", "0"], ["steps", "from 1 to 1000", "0"]),
+        (["a", "--steps", "100000"], ["steps", "100000"]),
+        (["a", "--steps", "ten"], ["--steps", "integer"]),
+        (["a", "--steps", "2.5"], ["--steps", "integer"]),
+        (["a", "--guidance", "nan"], ["guidance", "nan"]),
+        (["a", "--guidance", "-1"], ["guidance", "-1"]),
+        (["a", "--guidance", "much"], ["--guidance", "number"]),
+        (["a", "--seed", "-1"], ["seed", "-1"]),
+        (["a", "--seed", "4294967296"], ["seed", "4294967296"]),
+        (["a", "--seed", "nan"], ["--seed", "integer"]),
+        (["a", "--count", "0"], ["pictures", "from 1 to 64", "0"]),
+        (["a", "--size", "30"], ["width", "multiple of 8", "30"]),
+        (["a", "--size", "4096"], ["width", "from 16 to 256", "4096"]),
+        (["a", "--scheduler", "magic"], ["'magic'", "unipc", "ddim"]),
+        (["a", "--output", "nowhere/a.png"], ["nowhere does not exist"]),
+        (["a", "--output", "."], [". is a folder"]),
+        (["a", "--output", "a.jpg"], ["PNG", "a.png"]),
+        (["a", "--output", "x" * 300], ["name too long"]),
+        (["a", "--model", "nowhere"], ["no model folder nowhere", "course.py train all"]),
+        (["a", "--colour", "red"], ["No such option"]),
+    ],
+)
+def test_a_wrong_option_gets_one_sentence(here, model, options, words):
+    model_options = [] if "--model" in options else ["--model", model]
+    refused(run("generate", *options, *model_options), *words)
+    assert names(here) == []
+
+
+def test_a_folder_without_permission_gets_one_sentence(here, model):
+    (here / "locked").mkdir(mode=0o500)
+    # the superuser may write anywhere but into the kernel's own folders
+    folder = "/proc" if hasattr(os, "geteuid") and os.geteuid() == 0 else "locked"
+    refused(run("generate", "a", "--model", model, "--output", f"{folder}/a.png"), "a.png cannot be written")
+
+
+def test_wrong_options_are_found_before_the_slow_imports():
+    script = "import sys; from course_utils.cli import app\ntry: app(['generate', 'a', '--steps', '0'])\n" \
+             "finally: print('torch' in sys.modules, 'diffusers' in sys.modules)"  # fmt: skip
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "False False\n")
+    assert result.stderr.startswith("Error: The number of steps") and "Traceback" not in result.stderr
+
+
+def test_help_and_wrong_verbs():
+    result = run("--help")
+    assert result.exit_code == 0
+    assert all(verb in result.stdout for verb in ("generate", "doctor", "train", "build"))
+    assert run().exit_code == 0
+    refused(run("paint"), "No such command 'paint'")
+
+
+# --- doctor ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoints(here, monkeypatch):
+    """Two shipped files and their manifest, in place of the real ones; packages as they should be."""
+    folder = here / "checkpoints"
+    (folder / "book").mkdir(parents=True)
+    files = {"judge.bin": b"judge", "book/unet.bin": b"unet"}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    entries = {n: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for n, c in files.items()}
+    (folder / "manifest.json").write_text(json.dumps({"files": entries, "command": "..."}))
+    monkeypatch.setattr(cli, "CHECKPOINTS", folder)
+    monkeypatch.setattr(cli, "ROOT", here)
+    monkeypatch.setattr(cli, "LEAST_DISK", 0)
+    return folder
+
+
+def test_doctor_finds_nothing_wrong(checkpoints):
+    (checkpoints / "mine.bin").write_bytes(b"")
+    result = run("doctor")
+    assert result.exit_code == 0, result.output
+    assert "torch 2" in result.stdout and "Device:" in result.stdout and "GiB free" in result.stdout
+    assert "Note: mine.bin is not in the manifest" in result.stdout
+    assert "All is well." in result.stdout
+
+
+@pytest.mark.parametrize(
+    "harm, words",
+    [
+        (lambda folder: (folder / "judge.bin").unlink(), "judge.bin is missing"),
+        (lambda folder: (folder / "judge.bin").write_bytes(b"jUdge"), "judge.bin has changed"),
+        (lambda folder: (folder / "book/unet.bin").write_bytes(b"longer"), "book/unet.bin has changed"),
+        (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json cannot be read"),
+    ],
+)
+def test_doctor_names_harm_and_remedy(checkpoints, harm, words):
+    harm(checkpoints)
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert words in result.stderr and ": fetch it with `git restore" in result.stderr
+    assert result.stderr.count("Fault:") == 1
+    assert "All is well" not in result.stdout
+
+
+def test_doctor_names_packages_that_are_missing_or_of_another_version(checkpoints, monkeypatch):
+    monkeypatch.setattr(cli, "PACKAGES", ["torch", "typer", "no-such-package"])
+    (checkpoints.parent / "constraints.txt").write_text("# exact\ntorch==9.9.9\ntyper==1 ; python == 'x'\n")
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "tested is 9.9.9: run `python3 course.py lab`" in result.stderr
+    assert "no-such-package is not installed" in result.stderr
+    assert "typer is" not in result.stderr
+
+
+# --- train -------------------------------------------------------------------------------------------------
+
+
+class Training:
+    """Stands for the recipes: yields records, remembers how it was called and whether it could save."""
+
+    def __init__(self, monkeypatch, begin=0, interrupt_at=None):
+        self.calls, self.events = [], []
+        self.begin, self.interrupt_at = begin, interrupt_at
+        monkeypatch.setattr(recipes, "train_part", self.train_part)
+
+    def train_part(self, name, folder, steps=None, seed=0, restart=False):
+        self.calls.append((name, str(folder), steps, seed, restart))
+        steps = steps or 3
+        try:
+            for step in range(self.begin + 1, steps + 1):
+                if step == self.interrupt_at:
+                    os.kill(os.getpid(), signal.SIGINT)
+                yield SimpleNamespace(step=step, steps=steps, loss=1 / step, seconds=float(step))
+            self.events.append("exported")
+        except GeneratorExit:
+            self.events.append(f"saved at {step}")
+            raise
+
+
+def test_train_hands_over_its_options_and_shows_loss_and_progress(here, monkeypatch):
+    training = Training(monkeypatch)
+    result = run("train", "vae", "--steps", 4, "--seed", 3, "--folder", "here", "--restart")
+    assert result.exit_code == 0, result.output
+    assert training.calls == [("vae", "here", 4, 3, True)]
+    assert "4/4" in result.stderr and "loss=0.2500" in result.stderr
+    assert "vae: trained, in here" in result.stdout
+
+
+def test_train_all_goes_through_every_part_in_order(here, monkeypatch):
+    training = Training(monkeypatch)
+    assert run("train", "all").exit_code == 0
+    assert [call[0] for call in training.calls] == list(recipes.PARTS) == ["vae", "clip", "unet", "judge"]
+    assert training.calls[0][1:] == ("runs", None, 0, False)
+
+
+def test_a_resumed_run_starts_its_bar_where_it_goes_on(here, monkeypatch):
+    Training(monkeypatch, begin=2)
+    assert "3/3" in run("train", "vae").stderr
+    Training(monkeypatch, begin=3)  # nothing left to do
+    assert run("train", "vae").exit_code == 0
+
+
+def test_ctrl_c_stops_after_the_step_saves_and_says_how_to_go_on(here, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    training = Training(monkeypatch, interrupt_at=2)
+    result = run("train", "all", "--steps", 5)
+    assert result.exit_code == 130
+    assert training.events == ["saved at 2"]
+    assert "kept in runs" in result.stdout and "go on" in result.stdout
+    assert len(training.calls) == 1
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_in_the_last_step_lets_the_training_finish(here, monkeypatch):
+    training = Training(monkeypatch, interrupt_at=3)
+    assert run("train", "vae").exit_code == 0
+    assert training.events == ["exported"]
+
+
+def test_further_processes_keep_quiet(here, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    Training(monkeypatch)
+    result = run("train", "vae")
+    assert (result.exit_code, result.output) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["brain"], ["'brain'", "vae, clip, unet, judge, all"]),
+        (["vae", "--steps", "0"], ["steps", "0"]),
+        (["vae", "--seed", "-1"], ["seed", "-1"]),
+        (["vae", "--folder", "file"], ["file is a file"]),
+        ([], ["Missing argument"]),
+    ],
+)
+def test_train_refuses_in_one_sentence(here, options, words):
+    (here / "file").touch()
+    refused(run("train", *options), *words)
+
+
+def test_what_a_recipe_refuses_is_one_sentence_too(here, monkeypatch):
+    def refuse(*arguments):
+        raise ValueError("expected a trained vae in runs, found none; train it first")
+        yield
+
+    monkeypatch.setattr(recipes, "train_part", refuse)
+    refused(run("train", "unet"), "expected a trained vae")
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device", "runs/checkpoint")
+        yield
+
+    monkeypatch.setattr(recipes, "train_part", full)
+    refused(run("train", "unet"), "runs/checkpoint: No space left on device")
+
+
+# --- build -------------------------------------------------------------------------------------------------
+
+
+def test_build_and_its_check(monkeypatch):
+    refused(run("build", "99"), "99")
+    calls = []
+    monkeypatch.setattr(authoring, "build", lambda *given: calls.append(given) or ["chapters/05.ipynb"])
+    result = run("build", "05", "06")
+    assert (result.exit_code, result.stdout) == (0, "Wrote chapters/05.ipynb\n")
+    monkeypatch.setattr(authoring, "check", lambda *given: calls.append(given) or [])
+    assert run("build", "--check").exit_code == 0
+    assert calls == [(cli.ROOT, ["05", "06"]), (cli.ROOT, None)]
+    monkeypatch.setattr(authoring, "check", lambda *arguments: ["chapters/05.ipynb: cell 3 differs"])
+    result = run("build", "--check", "05")
+    assert (result.exit_code, result.stderr) == (1, "chapters/05.ipynb: cell 3 differs\n")
