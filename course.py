@@ -77,7 +77,7 @@ def main(arguments, folder=ROOT):
         print(f"course.py: {DISK_FULL if error.errno == errno.ENOSPC else other}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped. The next start takes up the set-up where that is needed.", file=sys.stderr)
+        print("\nStopped. If the set-up was not finished, the next start does it.", file=sys.stderr)
         return 130
     return hand_over(*command_of(verb, arguments[1:], folder))
 
@@ -89,8 +89,10 @@ def command_of(verb, options, folder):
         return [*python, "pytest", *options], folder
     if verb != "lab":
         return [*python, "course_utils.cli", verb, *options], Path.cwd()
+    # As the default address, not as a file to open: so it is also what --no-browser prints.
+    start = f"--LabApp.default_url=/lab/tree/{FIRST_NOTEBOOK}"
     as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    return [*python, "jupyterlab", FIRST_NOTEBOOK, *as_root, *options], folder
+    return [*python, "jupyterlab", start, *as_root, *options], folder
 
 
 def hand_over(command, folder):

@@ -348,7 +348,7 @@ def load_judge(folder: Path = CHECKPOINTS / "judge") -> Judge:
 PARTS = {
     "vae": Part("the autoencoder: pictures to latents and back", build_vae, 4500, 8, 1e-3),
     "clip": Part("the text encoder, with its picture encoder", build_clip, 1500, 64, 1e-3),
-    "unet": Part("the U-Net that predicts the noise", build_unet, 6000, 16, 6e-4),
+    "unet": Part("the U-Net that predicts the noise", build_unet, 4000, 16, 1e-3),
     "judge": Part("the judge that reads pictures", build_judge, 2000, 32, 2e-3),
 }
 

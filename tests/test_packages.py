@@ -1,4 +1,4 @@
-"""The files that say which packages the course needs agree: pyproject, constraints, environment, public CI."""
+"""The files that say which packages the course needs agree with each other, and with course.py."""
 
 import importlib.util
 import os

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import transformers
+from diffusers import DDPMScheduler
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -113,7 +115,9 @@ def test_a_text_encoder_in_half_precision_is_saved_so_that_it_draws(tmp_path):
 
 
 def test_what_is_loaded_draws_the_same_and_quietly(pipe, folder, capfd):
+    transformers.utils.logging.enable_progress_bar()
     loaded = load_picture_book(folder)
+    assert transformers.utils.logging.is_progress_bar_enabled()  # silenced for the while only
     ((picture, made),) = draw(loaded, dataclasses.replace(CORGI, model=""))
     assert capfd.readouterr() == ("", "")
     assert made == CORGI  # size and model are filled in
@@ -184,8 +188,16 @@ def test_picture_i_of_a_run_is_the_picture_of_seed_plus_i(pipe, monkeypatch, sam
         assert far(picture, single) <= 1
         assert again == made
     assert far(run[0][0], run[1][0]) > 50
-    monkeypatch.setattr(pipelines, "BATCH_PIXELS", 2 * 64 * 64)  # two batches, of two and one
+    sizes, draw_batch = [], pipelines._draw_batch
+    monkeypatch.setattr(pipelines, "BATCH_PIXELS", 2 * 64 * 64)
+
+    def counted(pipe, batch, on_step_end):
+        sizes.append(len(batch))
+        return draw_batch(pipe, batch, on_step_end)
+
+    monkeypatch.setattr(pipelines, "_draw_batch", counted)
     assert all(far(a, b) <= 1 for (a, _), (b, _) in zip(draw(pipe, settings, count=3), run, strict=True))
+    assert sizes == [2, 1]
 
 
 @pytest.mark.parametrize(
@@ -219,13 +231,13 @@ def test_every_sampler_draws_and_reports_its_steps(pipe):
 
 @pytest.mark.parametrize("sampler", SCHEDULERS)
 @pytest.mark.parametrize("steps", [1, 3, 999, 1000])
-def test_samplers_take_any_number_of_steps_and_start_at_the_noisiest(pipe, sampler, steps):
-    scheduler = make_scheduler(sampler, pipe.scheduler.config)
+def test_samplers_take_any_number_of_steps_and_start_at_the_noisiest(sampler, steps):
+    scheduler = make_scheduler(sampler, DDPMScheduler(beta_end=0.012).config)
     scheduler.set_timesteps(steps)
     assert len(scheduler.timesteps) >= steps
     assert scheduler.timesteps[0] == pytest.approx(999, abs=0.01)
     assert scheduler.config.beta_end == 0.012
-    assert not scheduler.config.get("clip_sample")
+    assert not scheduler.config.get("clip_sample")  # the default of DDPMScheduler
 
 
 def test_steps_are_counted_over_all_batches(pipe, monkeypatch):
@@ -235,8 +247,10 @@ def test_steps_are_counted_over_all_batches(pipe, monkeypatch):
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_drawing_leaves_the_pipeline_as_it_was(pipe):
-    scheduler, bar = pipe.scheduler, dict(getattr(pipe, "_progress_bar_config", {}))
+def test_drawing_leaves_the_pipeline_as_it_was(folder):
+    pipe = load_picture_book(folder)
+    pipe.set_progress_bar_config(leave=False)
+    scheduler = pipe.scheduler
 
     def stop(done, total):
         raise KeyboardInterrupt
@@ -244,7 +258,7 @@ def test_drawing_leaves_the_pipeline_as_it_was(pipe):
     with pytest.raises(KeyboardInterrupt):
         draw(pipe, CORGI, on_step=stop)
     assert pipe.scheduler is scheduler
-    assert pipe._progress_bar_config == bar
+    assert pipe._progress_bar_config == {"leave": False}
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,10 @@ def test_the_grid_puts_each_picture_in_its_place():
     pictures = random_pictures(5)
     sheet = plotting.picture_grid(pictures, columns=2, padding=3, scale=2)
     assert sheet.size == (2 * 16 + 3, 3 * 12 + 2 * 3)
-    fourth = numpy.asarray(images.to_pil(pictures)[3]).repeat(2, axis=0).repeat(2, axis=1)
-    assert numpy.array_equal(numpy.asarray(sheet)[15:27, 19:35], fourth)
+    second, fifth = (numpy.asarray(images.to_pil(pictures)[index]) for index in (1, 4))
+    second, fifth = (tile.repeat(2, axis=0).repeat(2, axis=1) for tile in (second, fifth))
+    assert numpy.array_equal(numpy.asarray(sheet)[:12, 19:35], second)
+    assert numpy.array_equal(numpy.asarray(sheet)[30:42, :16], fifth)
     assert sheet.getpixel((17, 5)) == sheet.getpixel((25, 40)) == (255, 255, 255)
 
 

@@ -45,7 +45,10 @@ def test_the_form_is_web_uis():
         "a corgi\nNegative prompt: rain\n"
         "Steps: 20, Sampler: UniPC, CFG scale: 4, Seed: 7, Size: 64x64, Model: picture_book"
     )
-    assert '"a, b: \\"c\\""' in format_parameters(dataclasses.replace(settings, model='a, b: "c"'))
+    for model, written in (("a: b", '"a: b"'), ('"a"', r'"\"a\""'), ('a, b: "c"', r'"a, b: \"c\""')):
+        text = format_parameters(dataclasses.replace(settings, model=model))
+        assert text.endswith(f"Model: {written}")
+        assert parse_parameters(text).model == model
 
 
 def test_what_web_ui_wrote_is_read_and_foreign_keys_are_ignored():

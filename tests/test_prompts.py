@@ -10,6 +10,7 @@ def test_unknown_words_get_suggestions():
     report = inspect_prompt(tiny.tiny_tokenizer(), "A Corgy and a corgi PUPPY, zzz on the grass; corgy!")
     assert report.unknown == [("corgy", ["corgi"]), ("and", []), ("zzz", [])]
     assert report.cut == ""
+    assert inspect_prompt(tiny.tiny_tokenizer(), "ppy").unknown == [("ppy", ["puppy"])]  # a token, but no word
     assert "'corgy'" in report.advice()[0] and "'corgi'" in report.advice()[0]
     assert inspect_prompt(tiny.tiny_tokenizer(), "a corgi", {"a", "car"}).unknown == [("corgi", [])]
 

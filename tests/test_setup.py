@@ -319,7 +319,8 @@ def test_commands(course, folder, monkeypatch):
     for user, flags in ((0, ["--allow-root"]), (1000, [])):
         monkeypatch.setattr(course.os, "geteuid", lambda user=user: user, raising=False)
         command, where = course.command_of("lab", ["--no-browser"], folder)
-        assert command == [python, "-m", "jupyterlab", course.FIRST_NOTEBOOK, *flags, "--no-browser"]
+        start = f"--LabApp.default_url=/lab/tree/{course.FIRST_NOTEBOOK}"
+        assert command == [python, "-m", "jupyterlab", start, *flags, "--no-browser"]
         assert where == folder
 
 
