@@ -1,12 +1,13 @@
 """How often the model draws what the prompt says, by the judge; and two contact sheets to look at.
 
-    python benchmarks/adherence.py [--model FOLDER] [--count 200] [--steps 20] [--sheets FOLDER]
+    python benchmarks/adherence.py [--model FOLDER --judge FOLDER] [--count 200] [--steps 6 20] [--sheets FOLDER]
 
 Prompts are captions of scenes that were not drawn for training (data set 1), in seen and in held-out combinations of
 subject, colour and place; picture i has seed i. The judge's own accuracy on renders of the same scenes comes first.
 """
 
 import argparse
+import itertools
 import json
 import time
 from pathlib import Path
@@ -83,15 +84,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[20])
     parser.add_argument("--guidance", type=float, nargs="+", default=[4.0])
     parser.add_argument("--sampler", default="unipc")
-    parser.add_argument("--sheets", type=Path)
+    parser.add_argument("--sheets", type=Path, help="a folder for contact sheets")
+    parser.add_argument("--manifest", action="store_true", help="keep the table in the shipped model's manifest")
     options = parser.parse_args()
-    print(describe_machine())
     pipe, judge = load_picture_book(options.model, pick_device()), load_judge(options.judge)
-    print(json.dumps(reconstruction(pipe, judge, options.count), indent=2))
-    for steps in options.steps:
-        for guidance in options.guidance:
-            for split in ("train", "held out"):
-                print(json.dumps(measure(pipe, judge, options.count, split, steps, guidance, options.sampler), indent=2))
+    results = {"machine": describe_machine(), "reconstruction": reconstruction(pipe, judge, options.count)}
+    print(json.dumps(results["reconstruction"], indent=2))
+    results["drawing"] = []
+    for steps, guidance in itertools.product(options.steps, options.guidance):
+        for split in ("train", "held out"):
+            row = measure(pipe, judge, options.count, split, steps, guidance, options.sampler)
+            results["drawing"].append(row)
+            print(json.dumps(row, indent=2), flush=True)
+    if options.manifest:
+        path = CHECKPOINTS / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "metrics": results}, indent=2) + "\n")
     if options.sheets:
         write_sheets(pipe, options.sheets)
 

@@ -208,6 +208,9 @@ def train(
     seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
     folder: Annotated[Path, typer.Option(help="Where checkpoints and results are kept.")] = Path("runs"),
     restart: Annotated[bool, typer.Option("--restart", help="Begin anew, not from the checkpoint.")] = False,
+    ship: Annotated[
+        bool, typer.Option("--ship", help="At the end, replace the shipped model by the one in FOLDER.")
+    ] = False,
 ):
     """Train PART, going on from its last checkpoint; Ctrl-C stops after this step and loses nothing."""
     from course_utils.png_info import MOST_SEED, whole_number
@@ -227,6 +230,9 @@ def train(
                 say(f"Stopped; all is kept in {folder}. To go on, give the command again, without --restart.")
                 raise typer.Exit(130)
             say(f"{name}: trained, in {folder}")
+    if ship and is_main_process():
+        recipes.ship(folder)
+        say(f"The shipped model is now the one in {folder}.")
 
 
 def train_one(records, name: str, asked_to_stop) -> bool:

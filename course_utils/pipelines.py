@@ -139,7 +139,7 @@ def save_pipeline(pipe, folder: Path | str) -> None:
     Raises ValueError if `folder` exists and holds something that is not a pipeline.
     """
     folder = Path(folder).resolve()
-    if folder.exists() and not (folder / "model_index.json").is_file() and not _is_empty_folder(folder):
+    if folder.exists() and not _holds_only_parts(folder):
         raise ValueError(f"{folder} holds something else than a pipeline: choose a new folder to save in.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = folder.with_name(f".{folder.name}.{os.getpid()}.part")
@@ -161,8 +161,10 @@ def save_pipeline(pipe, folder: Path | str) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
+def _holds_only_parts(path: Path) -> bool:
+    """True for a pipeline's folder, finished or not: nothing in it would be lost that is not written anew."""
+    parts = {Path(name).parts[0] for names in NEEDED_FILES for name in names}
+    return path.is_dir() and ((path / "model_index.json").is_file() or {p.name for p in path.iterdir()} <= parts)
 
 
 def _convert(path: Path, dtype: str) -> None:

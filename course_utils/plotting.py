@@ -212,7 +212,8 @@ def _in_notebook() -> bool:
     return shell is not None and getattr(shell, "kernel", None) is not None
 
 
-def _as_png(figure) -> bytes:
+def as_png(figure) -> bytes:
+    """Return a figure, axes or `PIL.Image` as the bytes of a PNG file."""
     file = io.BytesIO()
     if isinstance(figure, Image.Image):
         figure.save(file, format="png")
@@ -228,7 +229,7 @@ def _display(figure, description: str, handle=None):
     description = _require_description(description)
     if not _in_notebook():
         return None
-    data = {"image/png": _as_png(figure), "text/plain": description}
+    data = {"image/png": as_png(figure), "text/plain": description}
     # Read by nbconvert's classic template, for one; dropped by JupyterLab 4.6, hence the caption.
     metadata = {"image/png": {"alt": description}}
     if handle is None:

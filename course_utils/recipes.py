@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -348,7 +349,7 @@ def load_judge(folder: Path = CHECKPOINTS / "judge") -> Judge:
 PARTS = {
     "vae": Part("the autoencoder: pictures to latents and back", build_vae, 4500, 8, 1e-3),
     "clip": Part("the text encoder, with its picture encoder", build_clip, 1500, 64, 1e-3),
-    "unet": Part("the U-Net that predicts the noise", build_unet, 4000, 16, 1e-3),
+    "unet": Part("the U-Net that predicts the noise", build_unet, 2500, 16, 1e-3),
     "judge": Part("the judge that reads pictures", build_judge, 2000, 32, 2e-3),
 }
 
@@ -362,3 +363,30 @@ def _write_record(home: Path, name: str, steps: int, seed: int, record: Record |
              platform.machine(), "threads": torch.get_num_threads(), "python": sys.version.split()[0],
              "torch": torch.__version__}
     (home / "record.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def ship(folder: Path | str, destination: Path = CHECKPOINTS) -> None:
+    """Put the trained model and judge in the place of the shipped ones, and write `manifest.json` beside them.
+
+    The manifest gives size and SHA-256 of each file and how each part was trained; `benchmarks/adherence.py
+    --manifest` adds what is measured.
+    Raises ValueError if a part has not been trained to its end in `folder`.
+    """
+    folder, destination = Path(folder), Path(destination)
+    missing = [name for name in PARTS if not (folder / name / "record.json").is_file()]
+    if missing:
+        raise ValueError(f"expected all parts trained in {folder}, but {', '.join(missing)} are not; "
+                         f"train them first: python3 course.py train all --folder {folder}")
+    wanted = [path for path in sorted((folder / "picture_book").rglob("*")) if path.is_file()]
+    wanted += [folder / "judge" / name for name in ("config.json", "model.safetensors")]
+    for home in ("picture_book", "judge"):
+        shutil.rmtree(destination / home, ignore_errors=True)
+    files = {}
+    for path in wanted:
+        name = path.relative_to(folder)
+        (destination / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, destination / name)
+        files[name.as_posix()] = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    training = {name: json.loads((folder / name / "record.json").read_text()) for name in PARTS}
+    manifest = {"files": files, "training": training}
+    (destination / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from course_utils.data.images import to_tensor
 from course_utils.pipelines import draw
-from course_utils.plotting import plot_pictures, show
+from course_utils.plotting import as_png, plot_pictures, show
 from course_utils.png_info import Settings
 
 
@@ -67,29 +67,30 @@ def filmstrip(explorer: Explorer, changes: list[dict]) -> None:
 def explore(explorer: Explorer):
     """The explorer under live controls, a widget; it draws when a control is let go, and at once at the start.
 
-    What a control is set to that cannot be drawn gives the error's sentence in place of the picture.
+    What cannot be drawn leaves the picture as it was and says why.
     """
     import ipywidgets
 
     controls = {name: _control(name, slider, explorer.start[name]) for name, slider in explorer.controls.items()}
-    output = ipywidgets.Output()
+    picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(width="22em"))
+    sentence = ipywidgets.Label()
 
     def redraw(change=None) -> None:
         import matplotlib.pyplot as plt
 
-        output.clear_output(wait=True)
-        with output:
-            figure, ax = plt.subplots(figsize=(3.4, 3.7))
-            try:
-                show(figure, explorer.draw(ax, **{name: control.value for name, control in controls.items()}))
-            except ValueError as error:
-                plt.close(figure)
-                print(error)
+        figure, ax = plt.subplots(figsize=(3.4, 3.7))
+        try:
+            sentence.value = explorer.draw(ax, **{name: control.value for name, control in controls.items()})
+            picture.value = as_png(figure)
+        except ValueError as error:
+            sentence.value = str(error)
+        finally:
+            plt.close(figure)
 
     for control in controls.values():
         control.observe(redraw, "value")
     redraw()
-    return ipywidgets.VBox([*controls.values(), output])
+    return ipywidgets.VBox([*controls.values(), picture, sentence])
 
 
 def _control(name: str, slider: Slider | None, value):

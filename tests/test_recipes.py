@@ -76,6 +76,20 @@ def test_a_finished_part_is_not_trained_again(trained):
     assert record["steps"] == 12 and record["command"].startswith("python3 course.py train judge")
 
 
+def test_shipping_copies_the_parts_and_lists_them(trained, tmp_path):
+    from course_utils.cli import check_checkpoints
+
+    folder, _ = trained
+    recipes.ship(folder, tmp_path)
+    assert check_checkpoints(tmp_path) == ([], [])
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert set(manifest["training"]) == set(ORDER)
+    (tmp_path / "judge" / "config.json").write_text("{}")
+    assert "changed" in check_checkpoints(tmp_path)[0][0]
+    with pytest.raises(ValueError, match="vae, clip, unet, judge"):
+        recipes.ship(tmp_path)
+
+
 def test_what_is_missing_or_unknown_is_said(tmp_path):
     with pytest.raises(ValueError, match="train vae"):
         next(recipes.train_part("unet", tmp_path))

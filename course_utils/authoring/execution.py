@@ -32,7 +32,7 @@ def run(notebook, root, name):
         kernel_name=notebook.metadata.kernelspec.name,
         resources={"metadata": {"path": str(root / "solutions")}},
         coalesce_streams=True,  # of a progress bar only the last state stays
-        store_widget_state=False,
+        store_widget_state=True,  # without it nbclient (0.11) stumbles over Output widgets; dropped below
         record_timing=False,
         startup_timeout=180,
         iopub_timeout=60,
