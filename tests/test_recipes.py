@@ -46,7 +46,7 @@ def test_trained_latents_have_unit_variance(trained):
     vae, _, _ = recipes.load_trained(folder, torch.device("cpu"))
     scenes = [book.sample_scene(n, seed=9) for n in range(32)]
     latents = recipes.encode_pictures(vae, book.pictures(scenes)) * vae.config.scaling_factor
-    assert latents.shape == (32, 4, 16, 16)
+    assert latents.shape == (32, recipes.LATENT_CHANNELS, 16, 16)
     assert latents.std().item() == pytest.approx(1, abs=0.1)
 
 
