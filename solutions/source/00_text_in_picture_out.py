@@ -298,7 +298,7 @@ assert correlation(output, true_noise) > correlation(output, clean)
 # | tokenizer and text encoder | 08 | learning words from pictures |
 # | autoencoder and latents | 09 | from pixels to latents and back |
 # | `cond` and guidance | 10 | the assembled model: yours, in the place of the one used here |
-# | the real Stable Diffusion | 11 | the same loop on v1.5, 95 times the parameters |
+# | the real Stable Diffusion | 11 | the same loop on v1.5, with about a hundred times the parameters |
 #
 # The README says which of them are there already.
 
