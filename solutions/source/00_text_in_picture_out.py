@@ -49,7 +49,7 @@ pipe = load_picture_book(device=device)
 prompt = "a cute corgi puppy sitting on the grass"
 steps = budget(smoke=4, laptop=20, gpu=20)
 
-((picture, made),) = draw(pipe, Settings(prompt, seed=7, steps=steps, guidance=4.0))
+((picture, made),) = draw(pipe, Settings(prompt, seed=3, steps=steps, guidance=4.0))
 show(plot_pictures(to_tensor(picture), [prompt]), f"The model's picture of “{prompt}”.")
 
 # %% [markdown] id="seed-question"
@@ -162,7 +162,7 @@ print("cond", tuple(cond.shape), " null", tuple(null.shape))
 # 3 · 512 · 512, 48 times fewer.) The start is standard normal noise, $x_T \sim N(0, I)$.
 
 # %% id="start"
-noise = torch.randn((1, 8, 16, 16), generator=torch.Generator().manual_seed(7)).to(device)
+noise = torch.randn((1, 8, 16, 16), generator=torch.Generator().manual_seed(3)).to(device)
 print(f"x_T {tuple(noise.shape)}, mean {noise.mean():.2f}, standard deviation {noise.std():.2f}")
 
 # %% [markdown] id="predict"
@@ -222,7 +222,7 @@ def decode(latents):
 
 
 by_hand = decode(x_t)
-((picture, _),) = draw(pipe, Settings(prompt, seed=7, steps=steps, guidance=4.0))
+((picture, _),) = draw(pipe, Settings(prompt, seed=3, steps=steps, guidance=4.0))
 difference = (by_hand.cpu() - to_tensor(picture)).abs().max().item()
 assert difference <= 2 / 255, difference  # one grey level: the pipeline rounds to whole ones
 show(plot_pictures(torch.cat([by_hand.cpu(), to_tensor(picture)]), ["our loop", "the pipeline"]),
@@ -254,7 +254,7 @@ show(plot_pictures(frames, titles, columns=6),
 starts = []
 hook = pipe.unet.register_forward_pre_hook(lambda unet, inputs: starts.append(inputs[0][:1]))
 for text in ("a corgi on the grass", "a blue boat at night"):
-    draw(pipe, Settings(text, seed=7, steps=1))
+    draw(pipe, Settings(text, seed=3, steps=1))
 hook.remove()
 
 print("what the U-Net is given first is the same for both:", torch.equal(*starts))
@@ -346,7 +346,7 @@ from pathlib import Path
 
 from course_utils.png_info import read_png, write_png
 
-((picture, made),) = draw(pipe, Settings(prompt, seed=7, steps=steps))
+((picture, made),) = draw(pipe, Settings(prompt, seed=3, steps=steps))
 with tempfile.TemporaryDirectory() as folder:
     write_png(Path(folder) / "corgi.png", picture, made)
     print(read_png(Path(folder) / "corgi.png"))
