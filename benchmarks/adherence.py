@@ -33,7 +33,7 @@ def scenes_and_captions(count: int, split: str):
 
 
 def measure(pipe, judge, count: int, split: str, steps: int, guidance: float, sampler: str) -> dict:
-    """Adherence on `count` captions of a split, and the share of pictures right in each attribute alone."""
+    """Adherence on `count` captions of a split, the share with just one subject, and what went wrong first."""
     _, captions = scenes_and_captions(count, split)
     start = time.perf_counter()
     pictures = torch.cat([to_tensor(draw(pipe, Settings(caption.text, seed=i, steps=steps, guidance=guidance,
@@ -43,7 +43,7 @@ def measure(pipe, judge, count: int, split: str, steps: int, guidance: float, sa
     verdicts = read(judge, pictures)
     wrong = [i for i, (v, c) in enumerate(zip(verdicts, captions, strict=True)) if not follows(v, c)]
     return {"split": split, "steps": steps, "guidance": guidance, "sampler": sampler, "prompts": count,
-            "adherence": adherence(judge, pictures, captions), "seconds a picture": round(seconds, 2),
+            "adherence": 1 - len(wrong) / count, "seconds a picture": round(seconds, 2),
             "one subject found": sum(len(v.findings) == 1 for v in verdicts) / count,
             "first wrong": [captions[i].text for i in wrong[:5]]}
 

@@ -105,8 +105,12 @@ def picture_set(count: int, split: str = "train", seed: int = 0) -> PictureSet:
     return PictureSet(scenes, torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).contiguous())
 
 
+def _scene_count() -> int:
+    return budget(smoke=64, laptop=20_000, gpu=50_000)
+
+
 def _training_set(split: str = "train") -> PictureSet:
-    return picture_set(budget(smoke=64, laptop=20_000, gpu=50_000), split)
+    return picture_set(_scene_count(), split)
 
 
 # --- the autoencoder ---------------------------------------------------------------------------------------
@@ -176,13 +180,13 @@ def encode_pictures(vae, pictures: torch.Tensor, batch: int = 64) -> torch.Tenso
 def build_clip(folder: Path, device: torch.device) -> Task:
     """Symmetric InfoNCE between pictures and captions; captions that are true of another picture are no negatives."""
     data = _training_set()
-    tokenizer = train_tokenizer(_caption(scene, k).text for scene in data.scenes for k in range(2))
+    tokenizer = train_tokenizer(book.caption(scene, k).text for scene in data.scenes for k in range(2))
     model = Embed(small_clip(tokenizer)).to(device)
 
     def loss(model, samples):
         index = samples.integers(len(data.scenes))
         scenes = [data.scenes[i] for i in index]
-        captions = [_caption(scene, k) for scene, k in zip(scenes, _which_caption(samples), strict=True)]
+        captions = [book.caption(scene, k) for scene, k in zip(scenes, _which_caption(samples), strict=True)]
         tokens = tokenize(tokenizer, [caption.text for caption in captions])
         image, text, scale = model(data.pictures(index).to(device), tokens.to(device))
         claims = gather(_facts([(c.thing, c.place) for c in captions]).to(device))
@@ -198,10 +202,6 @@ def build_clip(folder: Path, device: torch.device) -> Task:
         tokenizer.save_pretrained(folder / "picture_book" / "tokenizer")
 
     return Task(model, loss, export)
-
-
-def _caption(scene, which: int):
-    return book.caption(scene, int(which))
 
 
 def _which_caption(samples: Samples):
@@ -251,7 +251,7 @@ def build_unet(folder: Path, device: torch.device) -> Task:
     def loss(model, samples):
         index = samples.integers(len(scenes))
         x0 = latents[index].to(device)
-        prompts = [_caption(scenes[i], k).text for i, k in zip(index, _which_caption(samples), strict=True)]
+        prompts = [book.caption(scenes[i], k).text for i, k in zip(index, _which_caption(samples), strict=True)]
         dropped = samples.uniforms(stream=2) < 0.1
         with torch.no_grad():
             cond = encode(tokenizer, text_encoder, ["" if d else p for d, p in zip(dropped, prompts, strict=True)])
@@ -288,7 +288,7 @@ def load_trained(folder: Path, device: torch.device):
 
 def _latents(folder: Path, vae):
     """The scenes of the training set and their scaled latents, kept in `folder/unet` for the next start."""
-    count = budget(smoke=64, laptop=20_000, gpu=50_000)
+    count = _scene_count()
     weights = b"".join(p.detach().cpu().numpy().tobytes() for p in vae.parameters())
     path = folder / "unet" / f"latents-{count}-{hashlib.sha256(weights).hexdigest()[:12]}.safetensors"
     if path.exists():
@@ -360,7 +360,8 @@ def _write_record(home: Path, name: str, steps: int, seed: int, record: Record |
         return
     facts = {"command": f"python3 course.py train {name} --steps {steps} --seed {seed}", "seed": seed, "steps": steps,
              "seconds": round(record.seconds), "final_loss": record.loss, "machine": platform.processor() or
-             platform.machine(), "threads": torch.get_num_threads(), "python": sys.version.split()[0],
+             platform.machine(), "threads": torch.get_num_threads(),
+             "processes": int(os.environ.get("WORLD_SIZE", "1")), "python": sys.version.split()[0],
              "torch": torch.__version__}
     (home / "record.json").write_text(json.dumps(facts, indent=2) + "\n")
 
