@@ -19,10 +19,10 @@ from course_utils.data.images import to_tensor
 from course_utils.devices import describe_machine, pick_device
 from course_utils.metrics import adherence, follows, psnr
 from course_utils.models.judge import read
-from course_utils.pipelines import PICTURE_BOOK, draw, load_picture_book
+from course_utils.pipelines import CHECKPOINTS, PICTURE_BOOK, draw, load_picture_book
 from course_utils.plotting import picture_grid
 from course_utils.png_info import Settings
-from course_utils.recipes import CHECKPOINTS, load_judge
+from course_utils.recipes import load_judge
 
 DATA_SET = 1  # training uses data set 0
 

@@ -1,9 +1,11 @@
 """Numbers for pictures: how faithful a reconstruction is, and whether a picture shows what its prompt says."""
 
+import itertools
+
 import torch
 
-from course_utils.data.picture_book import Caption, seen_colour
-from course_utils.models.judge import Judge, Verdict, read
+from course_utils.data.picture_book import Caption, Thing, seen_colour
+from course_utils.models.judge import Finding, Judge, Verdict, read
 
 
 def psnr(pictures: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
@@ -14,15 +16,29 @@ def psnr(pictures: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
 
 def follows(verdict: Verdict, caption: Caption) -> bool:
-    """Whether the judge found everything that the caption names, in exactly one subject of that kind, and no other.
+    """Whether the judge found what the caption names: each thing with its attributes, and no other thing.
 
     Like GenEval (arXiv:2310.11513), a picture is right or wrong as a whole.
     """
-    if len(verdict.findings) != 1 or caption.place not in (None, verdict.place):
+    if caption.place not in (None, verdict.place) or caption.style not in (None, verdict.style):
         return False
-    found, claim = verdict.findings[0], caption.thing
+    if len(verdict.findings) != len(caption.things):
+        return False
+    return any(all(_is(found, thing) for found, thing in zip(order, caption.things, strict=True))
+               and _stands(order, caption.relation) for order in itertools.permutations(verdict.findings))
+
+
+def _is(found: Finding, claim: Thing) -> bool:
     return (found.kind == claim.kind and found.colour == (seen_colour(claim) or "natural")
-            and (claim.pose is None or found.pose == claim.pose))
+            and claim.pose in (None, found.pose))
+
+
+def _stands(order, relation: str | None) -> bool:
+    """Whether the first finding's centre lies to this side of the second's, by at least four pixels."""
+    if relation is None:
+        return True
+    right, down = order[0].x - order[1].x, order[0].y - order[1].y
+    return {"left of": -right, "right of": right, "above": -down, "below": down}[relation] >= 4
 
 
 def adherence(judge: Judge, pictures: torch.Tensor, captions: list[Caption]) -> float:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from course_utils.png_info import Settings, check_sampler, check_settings, whole_number
 
-PICTURE_BOOK = Path(__file__).parent / "checkpoints" / "picture_book"
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+PICTURE_BOOK = CHECKPOINTS / "picture_book"
 REMEDY = "train it with `python3 course.py train all`, or fetch the shipped one again with git"
 
 # What a pipeline folder must hold; of the names in one tuple, one is enough.

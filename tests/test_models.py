@@ -9,7 +9,7 @@ from course_utils.data import picture_book as book
 from course_utils.metrics import adherence, follows, psnr
 from course_utils.models.clip import contrastive_loss
 from course_utils.models.judge import Finding, Judge, JudgeConfig, Verdict, detection_loss, read
-from course_utils.recipes import COLOURS, KINDS, POSES
+from course_utils.recipes.judge import answer
 
 
 def unit(rows, columns, seed):
@@ -44,47 +44,64 @@ def test_a_caption_that_is_true_of_another_picture_is_no_negative():
 
 
 def judge_config():
-    return JudgeConfig(KINDS, COLOURS, POSES, book.PLACES, widths=(8, 8, 16, 16))
+    return JudgeConfig(tuple(book.SUBJECTS), (*book.COLOURS, "natural"), book.ALL_POSES, book.PLACES,
+                       tuple(book.STYLES), widths=(8, 8, 16, 16))
 
 
-def test_the_judge_learns_one_picture_and_reads_it_back():
+def test_the_judge_learns_a_few_pictures_and_reads_them_back():
     torch.manual_seed(0)
-    judge = Judge(judge_config())
-    scene = book.Scene((book.Thing("corgi", "blue", "standing"),), "night", 4)
-    picture = book.pictures([scene])
+    corgi, ball = book.Thing("corgi", "blue", "standing"), book.Thing("ball", "red")
+    scenes = [book.Scene((corgi,), "night", 4), book.Scene((ball, corgi), "snow", 5, "pixel art", "above"),
+              book.Scene((ball,) * 3, "room", 6, "watercolour")]
+    judge, pictures = Judge(judge_config()), book.pictures(scenes)
     optimizer = torch.optim.Adam(judge.parameters(), 3e-3)
-    label = [torch.tensor([i]) for i in (KINDS.index("corgi"), COLOURS.index("blue"), POSES.index("standing"), 9, 5,
-                                         book.PLACES.index("night"))]
-    for _ in range(60):
-        loss = detection_loss(judge(picture), *label)
+    things, wholes = (torch.stack(parts) for parts in
+                      zip(*(answer(judge.config, scene, 64) for scene in scenes), strict=True))
+    for _ in range(150):
+        loss = detection_loss(judge(pictures), things, wholes)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    (verdict,) = read(judge, picture)
-    (found,) = verdict.findings
-    assert (found.kind, found.colour, found.pose, verdict.place) == ("corgi", "blue", "standing", "night")
-    assert (found.x, found.y) == (5.5 * 4, 9.5 * 4)
-    assert follows(verdict, book.caption(scene))
-    assert adherence(judge, picture.repeat(2, 1, 1, 1),
-                     [book.caption(scene), book.caption(book.Scene(scene.things, "snow"))]) == 0.5
+    captions = [book.caption(scene) for scene in scenes]
+    for scene, verdict, caption in zip(scenes, read(judge, pictures), captions, strict=True):
+        assert (verdict.place, verdict.style) == (scene.place, scene.style)
+        found = sorted((f.x, f.y) for f in verdict.findings)
+        assert len(found) == len(scene.things)
+        for (x, y), spot in zip(found, sorted(book.layout(scene), key=lambda spot: spot.x), strict=True):
+            assert abs(x - 64 * spot.centre[0]) <= 4 and abs(y - 64 * spot.centre[1]) <= 4
+        assert follows(verdict, caption)
+    assert adherence(judge, pictures, [captions[1], *captions[1:]]) == pytest.approx(2 / 3)
 
 
 def test_only_everything_right_is_right():
     scene = book.Scene((book.Thing("cat", "red", "sitting"),), "snow")
     caption = book.caption(scene)
     found = Finding("cat", "red", "sitting", 0.9, 32, 32)
-    assert follows(Verdict((found,), "snow"), caption)
-    for verdict in (Verdict((), "snow"), Verdict((found, found), "snow"), Verdict((found,), "beach"),
-                    Verdict((Finding("corgi", "red", "sitting", 0.9, 32, 32),), "snow"),
-                    Verdict((Finding("cat", "blue", "sitting", 0.9, 32, 32),), "snow"),
-                    Verdict((Finding("cat", "red", "standing", 0.9, 32, 32),), "snow")):
+    assert follows(Verdict((found,), "snow", "pixel art"), caption)
+    for verdict in (Verdict((), "snow", "watercolour"), Verdict((found, found), "snow", "watercolour"),
+                    Verdict((found,), "beach", "watercolour"),
+                    Verdict((Finding("corgi", "red", "sitting", 0.9, 32, 32),), "snow", "watercolour"),
+                    Verdict((Finding("cat", "blue", "sitting", 0.9, 32, 32),), "snow", "watercolour"),
+                    Verdict((Finding("cat", "red", "standing", 0.9, 32, 32),), "snow", "watercolour")):
         assert not follows(verdict, caption)
 
 
+def test_two_things_are_told_apart_wherever_the_judge_met_them_first():
+    cat, ball = Finding("cat", "red", "sitting", 0.9, 16, 40), Finding("ball", "blue", "sitting", 0.9, 48, 40)
+    things = (book.Thing("cat", "red"), book.Thing("ball", "blue"))
+    swapped = (book.Thing("cat", "blue"), book.Thing("ball", "red"))
+    for findings in ((cat, ball), (ball, cat)):
+        verdict = Verdict(findings, "snow", "watercolour")
+        for relation, right in (("left of", True), ("right of", False), ("above", False), (None, True)):
+            assert follows(verdict, book.Caption("", things, "snow", "watercolour", relation)) == right
+        assert not follows(verdict, book.Caption("", swapped, "snow"))
+        assert not follows(verdict, book.Caption("", things, "snow", "pixel art"))
+
+
 def test_a_natural_colour_may_be_read_by_its_name():
-    orange = Verdict((Finding("corgi", "orange", "sitting", 0.9, 32, 32),), "grass")
+    orange = Verdict((Finding("corgi", "orange", "sitting", 0.9, 32, 32),), "grass", "picture book")
     assert follows(orange, book.caption(book.Scene((book.Thing("corgi", None, "sitting"),), "grass")))
-    grey = Verdict((Finding("cat", "natural", "sitting", 0.9, 32, 32),), "grass")
+    grey = Verdict((Finding("cat", "natural", "sitting", 0.9, 32, 32),), "grass", "picture book")
     assert follows(grey, book.caption(book.Scene((book.Thing("cat", None, "sitting"),), "grass")))
 
 

@@ -1,13 +1,14 @@
 """The picture-book world: deterministic, truthful, and with a fixed tenth held out."""
 
 import itertools
+import re
 
 import pytest
 import torch
 
 from course_utils.data import picture_book as book
 from course_utils.data.picture_book import places, subjects
-from course_utils.data.picture_book.captions import NAMES, PLACE_WORDS, with_article
+from course_utils.data.picture_book.captions import NAMES, PLACE_WORDS, STYLE_WORDS, plural, with_article
 
 COMBINATIONS = list(itertools.product(book.SUBJECTS, (None, *book.COLOURS), book.PLACES))
 
@@ -54,16 +55,45 @@ def test_the_colour_named_is_the_colour_seen():
         assert ((picture - wanted).abs().amax(0) < 0.12).float().mean() > 0.012, (kind, name)
 
 
-def test_where_a_thing_stands_is_where_layout_says():
-    for n in range(40):
+@pytest.mark.parametrize("style", book.STYLES)
+def test_where_a_thing_stands_is_where_layout_says(style):
+    """Each thing covers the cells around the centre that layout gives it, and stays inside the picture."""
+    for n in range(60):
+        sampled = book.sample_scene(n)
+        scene = book.Scene(sampled.things, sampled.place, sampled.seed, style, sampled.relation)
+        changed = _changed_by_things(scene)
+        assert changed[:, :2].mean() < 0.35 and changed[:, -2:].mean() < 0.35, scene
+        for spot in book.layout(scene):
+            x, y = (at * 64 for at in spot.centre)
+            near = changed[int(y) - 2:int(y) + 3, int(x) - 2:int(x) + 3]
+            assert near.mean() > 0.5, scene
+
+
+def _changed_by_things(scene):
+    """Where the picture with its things differs from the empty place, (64, 64)."""
+    empty = book.Scene((), scene.place, scene.seed, scene.style)
+    return ((book.pictures([scene]) - book.pictures([empty]))[0].abs().amax(0) > 0.12).float()
+
+
+def test_things_stand_in_their_relation_and_do_not_hide_each_other():
+    for n in range(300):
         scene = book.sample_scene(n)
-        empty = book.Scene((), scene.place, scene.seed)
-        changed = ((book.pictures([scene]) - book.pictures([empty]))[0].abs().amax(0) > 0.25).float()
-        (spot,) = book.layout(scene)
-        columns = torch.arange(64.0) + 0.5
-        assert abs((changed.sum(0) * columns).sum() / changed.sum() / 64 - spot.x) < 0.1
-        rows = changed.sum(1).nonzero()
-        assert abs(rows.max().item() / 64 - spot.y) < 0.08
+        spots = book.layout(scene)
+        if scene.relation == "left of":
+            assert spots[1].x - spots[0].x > 0.3
+        elif scene.relation == "above":
+            assert spots[1].y - spots[0].y > 0.35 and spots[0].cloud and not spots[1].cloud
+        else:
+            assert all(right.x - left.x > 0.2 for left, right in itertools.pairwise(spots))
+
+
+def test_each_style_looks_different_and_the_page_of_one_style_looks_alike():
+    scene = book.sample_scene(3)
+    pages = [book.pictures([book.Scene(scene.things, scene.place, 1, style, scene.relation)])[0] for style in book.STYLES]
+    for first, second in itertools.combinations(pages, 2):
+        assert (first - second).abs().mean() > 0.03
+    blocks = pages[list(book.STYLES).index("pixel art")]
+    assert torch.equal(blocks[:, ::2, ::2], blocks[:, 1::2, 1::2])
 
 
 def test_a_tenth_is_held_out_and_every_pair_is_trained_on():
@@ -87,23 +117,49 @@ def test_the_splits_keep_to_their_combinations():
     for n in range(300):
         for split, wanted in (("train", False), ("held out", True)):
             scene = book.sample_scene(n, split=split)
-            assert book.is_held_out(scene.things[0].kind, scene.things[0].colour, scene.place) == wanted
+            assert any(book.is_held_out(thing.kind, thing.colour, scene.place) for thing in scene.things) == wanted
 
 
-def test_captions_are_true_and_say_a_colour_that_is_not_natural():
-    scenes = [book.sample_scene(n) for n in range(200)]
-    for scene, k in itertools.product(scenes, range(6)):
+def test_data_holds_every_kind_of_scene():
+    scenes = [book.sample_scene(n) for n in range(600)]
+    assert {len(scene.things) for scene in scenes} == {1, 2, 3}
+    assert {scene.relation for scene in scenes} == {None, *book.RELATIONS}
+    assert {scene.style for scene in scenes} == set(book.STYLES)
+    assert sum(scene.relation is not None for scene in scenes) > 100
+
+
+def test_captions_are_true_and_name_what_is_not_as_usual():
+    for scene, k in itertools.product([book.sample_scene(n) for n in range(400)], range(6)):
         caption = book.caption(scene, k)
-        assert caption.is_true_of(scene)
-        thing = scene.things[0]
-        words = caption.text.split()
-        assert any(name in caption.text for name in NAMES[thing.kind])
-        if thing.colour and thing.colour != book.SUBJECTS[thing.kind]:
-            assert thing.colour in words
-        assert not any(colour in words for colour in book.COLOURS if colour != book.seen_colour(thing)
-                       and f"in a {colour} meadow" not in caption.text)
-        assert (caption.place is None) == (not any(w in caption.text for w in PLACE_WORDS[scene.place]))
-        assert caption.thing.pose is None or caption.thing.pose in words
+        assert caption.is_true_of(scene), caption
+        words = re.findall("[a-z]+", caption.text)
+        for thing in scene.things:
+            assert any(name in caption.text.replace("ies", "y") for name in NAMES[thing.kind]), caption
+            if thing.colour and thing.colour != book.SUBJECTS[thing.kind]:
+                assert thing.colour in words
+        meadow = {"green"} if "green meadow" in caption.text else set()
+        assert set(words) & set(book.COLOURS) <= {book.seen_colour(thing) for thing in scene.things} | meadow
+        for number, word in ((2, "two"), (3, "three")):
+            assert (word in words) == (len(scene.things) == number and scene.relation is None)
+        assert (caption.style is None) == (not any(
+            pattern.replace("{}", "").strip(", ") in caption.text for pattern in STYLE_WORDS[scene.style]))
+        assert scene.style == "picture book" or caption.style
+        assert all(thing.pose in (None, *words) for thing in caption.things)
+
+
+def test_a_caption_says_who_is_where():
+    corgi, cat = book.Thing("corgi", "red", "sitting"), book.Thing("cat", None, "sleeping")
+    scene = book.Scene((corgi, cat), "snow", 3, "watercolour", "left of")
+    assert book.caption(scene).text == ("a red corgi puppy sitting left of a cat sleeping in the snow, watercolour")
+    told = {book.caption(scene, k).relation for k in range(40)}
+    assert told == {"left of", "right of", None}
+    other = book.Scene((cat, corgi), "snow", 3, "watercolour", "left of")
+    for k in range(40):
+        caption = book.caption(scene, k)
+        assert caption.is_true_of(other) == (caption.relation is None), caption
+    three = book.Scene((corgi,) * 3, "beach")
+    assert book.caption(three).text == "three red corgi puppies sitting on the beach"
+    assert not book.caption(three).is_true_of(book.Scene((corgi,) * 2, "beach"))
 
 
 def test_a_caption_is_not_true_of_another_scene():
@@ -113,6 +169,7 @@ def test_a_caption_is_not_true_of_another_scene():
     for other in (book.Scene((book.Thing("cat", "blue", "sitting"),), "snow"),
                   book.Scene((book.Thing("corgi", "red", "sitting"),), "snow"),
                   book.Scene((book.Thing("cat", "red", "standing"),), "snow"),
+                  book.Scene((book.Thing("cat", "red", "sitting"),) * 2, "snow"),
                   book.Scene((book.Thing("cat", "red", "sitting"),), "beach")):
         assert not caption.is_true_of(other)
 
@@ -122,15 +179,21 @@ def test_natural_and_named_colour_are_one_where_they_look_alike():
         book.Scene((book.Thing("ball"),), "beach"))
 
 
-def test_articles():
+def test_articles_and_plurals():
     assert with_article("orange corgi") == "an orange corgi" and with_article("red cat") == "a red cat"
+    assert [plural(name) for name in ("corgi puppy", "bunny", "tree")] == ["corgi puppies", "bunnies", "trees"]
 
 
 @pytest.mark.parametrize("wrong", [
     lambda: book.Scene((book.Thing("dragon"),), "grass"), lambda: book.Scene((book.Thing("cat", "beige"),), "grass"),
     lambda: book.Scene((book.Thing("ball", None, "sitting"),), "grass"), lambda: book.Scene((), "moon"),
-    lambda: book.sample_scene(0, split="test"), lambda: book.draw(book.sample_scene(0), 48),
+    lambda: book.sample_scene(0, split="test"),
+    lambda: book.Scene((book.Thing("ball"), book.Thing("car")), "grass"),
+    lambda: book.Scene((book.Thing("ball"), book.Thing("ball", "blue")), "grass", 0, "watercolour", "above"),
+    lambda: book.Scene((book.Thing("ball"),), "grass", 0, "oil"),
+    lambda: book.Scene((book.Thing("ball"),) * 4, "grass"),
+    lambda: book.draw(book.sample_scene(0), 48),
 ])
 def test_what_the_world_does_not_know_is_a_clear_error(wrong):
-    with pytest.raises(ValueError, match="expected a"):
+    with pytest.raises(ValueError, match="expected (a|up to three)"):
         wrong()

@@ -9,6 +9,8 @@ import torch
 
 from course_utils import recipes
 from course_utils.data import picture_book as book
+from course_utils.recipes.clip import _numbers
+from course_utils.recipes.vae import LATENT_CHANNELS
 
 ORDER = ("vae", "clip", "unet", "judge")
 
@@ -46,7 +48,7 @@ def test_trained_latents_have_unit_variance(trained):
     vae, _, _ = recipes.load_trained(folder, torch.device("cpu"))
     scenes = [book.sample_scene(n, seed=9) for n in range(32)]
     latents = recipes.encode_pictures(vae, book.pictures(scenes)) * vae.config.scaling_factor
-    assert latents.shape == (32, recipes.LATENT_CHANNELS, 16, 16)
+    assert latents.shape == (32, LATENT_CHANNELS, 16, 16)
     assert latents.std().item() == pytest.approx(1, abs=0.1)
 
 
@@ -99,7 +101,7 @@ def test_what_is_missing_or_unknown_is_said(tmp_path):
 
 def test_captions_true_of_a_picture_are_told_from_those_that_are_not():
     red, blue = book.Thing("cat", "red", "sitting"), book.Thing("cat", "blue", "sitting")
-    facts = recipes._facts([(red, "snow"), (blue, "snow")])
-    claims = recipes._facts([(book.Thing("cat", "red"), None), (blue, "beach")])
+    facts = _numbers([((red,), "snow", "watercolour", None), ((blue,), "snow", "watercolour", None)])
+    claims = _numbers([((book.Thing("cat", "red"),), None, None, None), ((blue,), "beach", None, None)])
     same = ((claims[None] == facts[:, None]) | (claims[None] < 0)).all(-1)
     assert same.tolist() == [[True, False], [False, False]]

@@ -6,6 +6,7 @@ that overlap melt into one silhouette with a single line around it.
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from PIL import ImageDraw
@@ -31,6 +32,11 @@ def mix(first: Colour, second: Colour, share: float) -> Colour:
 
 def smooth(points, steps: int = 6) -> np.ndarray:
     """A closed curve through `points` (n, 2): Catmull-Rom spline, `steps` points a piece, shape (n * steps, 2)."""
+    return _smooth(tuple(map(tuple, points)), steps)
+
+
+@lru_cache(maxsize=2048)  # most shapes are the same in every picture
+def _smooth(points, steps: int) -> np.ndarray:
     p1 = np.asarray(points, dtype=float)
     p0, p2, p3 = np.roll(p1, 1, axis=0), np.roll(p1, -1, axis=0), np.roll(p1, -2, axis=0)
     s = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
@@ -44,22 +50,29 @@ class Pen:
     """Collects shapes in a local frame and inks them on a PIL picture.
 
     `x`, `y`: where the local origin lies, in pixels from the top left; `unit`: pixels per local unit;
-    `flip`: mirror left and right.
+    `flip`: mirror left and right; `line`: the colour of outlines.
     """
 
-    def __init__(self, picture, x: float, y: float, unit: float, flip: bool = False):
+    def __init__(self, picture, x: float, y: float, unit: float, flip: bool = False, line: Colour = LINE):
         self.draw = ImageDraw.Draw(picture)
-        self.origin = np.array([x, y])
-        self.scale = np.array([-unit if flip else unit, -unit])
+        self.x, self.y = x, y
+        self.scale = -unit if flip else unit
         self.unit = unit
-        self.shapes = []
+        self.line = line
+        self.shapes = []  # (how it is inked, where, fill colour, outline or not)
 
-    def _pixels(self, points) -> list[tuple[float, float]]:
-        return [tuple(p) for p in (np.asarray(points) * self.scale + self.origin).tolist()]
+    def _pixels(self, points) -> list[float]:
+        """Local points as x, y, x, y, ... in pixels."""
+        if isinstance(points, np.ndarray):
+            return (points * (self.scale, -self.unit) + (self.x, self.y)).ravel().tolist()
+        flat = []
+        for x, y in points:  # for a handful of points faster than an array
+            flat += (self.x + x * self.scale, self.y - y * self.unit)
+        return flat
 
     def polygon(self, points, fill: Colour, line: bool = True) -> None:
         """A filled polygon; `line=False` leaves it without an outline (details inside a shape)."""
-        self.shapes.append((self._pixels(points), fill, line))
+        self.shapes.append((self._polygon, self._pixels(points), fill, line))
 
     def blob(self, points, fill: Colour, line: bool = True) -> None:
         """A smooth closed shape through `points`."""
@@ -67,32 +80,47 @@ class Pen:
 
     def ellipse(self, x, y, rx, ry, fill: Colour, line: bool = True, angle: float = 0) -> None:
         """An ellipse with half-axes `rx`, `ry`, turned by `angle` degrees counter-clockwise."""
-        points = _CIRCLE * (rx, ry)
         if angle:
             cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-            points = points @ np.array([[cos, sin], [-sin, cos]])
-        self.polygon(points + (x, y), fill, line)
+            self.polygon(_CIRCLE * (rx, ry) @ np.array([[cos, sin], [-sin, cos]]) + (x, y), fill, line)
+            return
+        (x, y), rx, ry = self._pixels([(x, y)]), rx * self.unit, ry * self.unit
+        self.shapes.append((self._ellipse, (x - rx, y - ry, x + rx, y + ry), fill, line))
 
     def stroke(self, points, width: float, fill: Colour, line: bool = False) -> None:
         """A round-ended line of `width` local units through `points`; `line=True` gives it an outline."""
-        self.shapes.append((self._pixels(points), fill, (width * self.unit, line)))
+        self.shapes.append((self._stroke, (self._pixels(points), width * self.unit), fill, line))
 
-    def ink(self, thickness: float, colour: Colour = LINE) -> None:
+    def ink(self, thickness: float, colour: Colour | None = None) -> None:
         """Draw what was collected, with outlines `thickness` pixels wide in `colour`, and start afresh."""
-        for points, _, kind in self.shapes:
-            if kind is True:
-                self.draw.line([*points, points[0], points[1]], fill=colour, width=round(2 * thickness), joint="curve")
-            elif isinstance(kind, tuple) and kind[1]:
-                self._line(points, kind[0] + 2 * thickness, colour)
-        for points, fill, kind in self.shapes:
-            if isinstance(kind, tuple):
-                self._line(points, kind[0], fill)
-            else:
-                self.draw.polygon(points, fill=fill)
+        for shape, where, _, line in self.shapes:
+            if line:
+                shape(where, colour or self.line, thickness)
+        for shape, where, fill, _ in self.shapes:
+            shape(where, fill, 0)
         self.shapes = []
 
-    def _line(self, points, width: float, fill: Colour) -> None:
-        self.draw.line(points, fill=fill, width=max(1, round(width)), joint="curve")
-        radius = width / 2
-        for x, y in (points[0], points[-1]):
-            self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
+    # each draws a shape that has grown by `more` pixels on all sides
+
+    def _ellipse(self, box, fill: Colour, more: float) -> None:
+        left, top, right, bottom = box
+        self.draw.ellipse((left - more, top - more, right + more, bottom + more), fill)
+
+    def _polygon(self, points, fill: Colour, more: float) -> None:
+        if not more:
+            self.draw.polygon(points, fill)
+            return
+        self.draw.line([*points, *points[:2]], fill, round(2 * more))
+        if len(points) <= 2 * 10:  # a polygon has corners to round; the pieces of a smooth curve are too short for that
+            self._dots(points, more, fill)
+
+    def _stroke(self, where, fill: Colour, more: float) -> None:
+        points, width = where
+        width += 2 * more
+        self.draw.line(points, fill, max(1, round(width)), joint="curve" if len(points) > 4 else None)
+        if width > 2.4:
+            self._dots(points[:2] + points[-2:], width / 2, fill)
+
+    def _dots(self, points, radius: float, fill: Colour) -> None:
+        for x, y in zip(points[::2], points[1::2], strict=True):
+            self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill)

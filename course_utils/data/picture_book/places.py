@@ -21,12 +21,22 @@ def _gradient(picture, top, bottom, start=0.0, stop=1.0):
     strip.putdata([top, bottom])
     rows = max(1, last - first)
     band = strip.resize((1, rows), Image.Resampling.BILINEAR, box=(0, 0.5, 1, 1.5))
-    picture.paste(band.resize((width, rows)), (0, first))
+    picture.paste(band.resize((width, rows), Image.Resampling.NEAREST), (0, first))
 
 
 def _cloud(pen, x, y, size, colour=WHITE):
     for dx, dy, r in ((-1, 0, 0.6), (0, 0.25, 0.8), (1, 0, 0.55), (0.4, -0.1, 0.6), (-0.5, -0.1, 0.55)):
         pen.ellipse(x + dx * size, y + dy * size, r * size * 1.15, r * size * 0.7, colour, line=False)
+
+
+def draw_cloud(pen, thick):
+    """A small cloud to stand on, its top at y = 0."""
+    for x, y, rx, ry in ((-0.42, -0.1, 0.2, 0.13), (0.42, -0.1, 0.2, 0.13), (-0.16, -0.08, 0.26, 0.15),
+                         (0.18, -0.07, 0.26, 0.14), (0, -0.17, 0.4, 0.13)):
+        pen.ellipse(x, y, rx, ry, WHITE)
+    for x, y in ((-0.3, -0.19), (0.12, -0.22)):
+        pen.ellipse(x, y, 0.16, 0.04, (222, 230, 242), line=False)
+    pen.ink(0.8 * thick, (150, 160, 186))
 
 
 def _hill(pen, x, y, width, height, colour):

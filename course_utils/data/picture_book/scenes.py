@@ -18,8 +18,11 @@ SUBJECTS = {
     "tree": "green", "tulip": "pink", "mushroom": "red",
     "car": "blue", "boat": None,
 }
-POSES = {"corgi": ("sitting", "standing"), "cat": ("sitting", "standing")}
+ALL_POSES = ("sitting", "standing", "sleeping")
+POSES = {"corgi": ALL_POSES, "cat": ALL_POSES}
 PLACES = ("grass", "beach", "snow", "desert", "forest", "room", "city", "night")
+STYLES = ("picture book", "coloured pencil", "pixel art", "watercolour")
+RELATIONS = ("left of", "above")  # of the first thing to the second
 SPLITS = ("train", "held out", "all")
 
 
@@ -34,11 +37,17 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows: its things (one, so far), its place, and the seed of everything else."""
+    """What a picture shows: its things, their place, the style, and the seed of everything else.
+
+    `things` are one, two or three alike, or two of different kinds; only the latter stand in a `relation`, of the
+    first to the second. Raises ValueError for anything else.
+    """
 
     things: tuple[Thing, ...]
     place: str
     seed: int = 0
+    style: str = "picture book"
+    relation: str | None = None
 
     def __post_init__(self):
         for thing in self.things:
@@ -46,6 +55,12 @@ class Scene:
             _require(thing.colour, (None, *COLOURS), "colour")
             _require(thing.pose, (None, *POSES.get(thing.kind, ())), f"pose of a {thing.kind}")
         _require(self.place, PLACES, "place")
+        _require(self.style, STYLES, "style")
+        alike = len(set(self.things)) < 2
+        if len(self.things) > (3 if alike else 2) or not alike and self.things[0].kind == self.things[1].kind:
+            raise ValueError(f"expected up to three things alike or two of different kinds, got {self.things}; "
+                             "draw the others in a scene of their own")
+        _require(self.relation, (None,) if alike else RELATIONS, "relation")
 
 
 def _require(value, known, what):
@@ -69,15 +84,32 @@ def is_held_out(kind: str, colour: str | None, place: str) -> bool:
 def sample_scene(number: int, seed: int = 0, split: str = "train") -> Scene:
     """Scene `number` (0, 1, ...) of the endless data set `seed`; `split` is one of SPLITS.
 
-    Half of the things have their natural colour with probability 1/3; combinations of the other split are drawn
-    again. Raises ValueError for an unknown split.
+    Half of the scenes show one thing, two tenths two or three alike, three tenths two different ones; four of seven
+    are in the picture book's own style. In "train" no thing of the scene is held out (`is_held_out`), in
+    "held out" at least one is. Raises ValueError for an unknown split.
     """
     _require(split, SPLITS, "split")
     rng = random.Random(f"{seed}/{number}")
     while True:
-        kind = rng.choice(list(SUBJECTS))
-        colour = rng.choice([None, None, None, *COLOURS])
-        pose = rng.choice(POSES[kind]) if kind in POSES else None
         place = rng.choice(PLACES)
-        if split == "all" or is_held_out(kind, colour, place) == (split == "held out"):
-            return Scene((Thing(kind, colour, pose),), place, rng.getrandbits(32))
+        style = rng.choice(("picture book",) * 4 + STYLES[1:])
+        first, relation, draw = _sample_thing(rng), None, rng.random()
+        if draw < 0.5:
+            things = (first,)
+        elif draw < 0.7:
+            things = (first,) * rng.choice((2, 3))
+        else:
+            second = _sample_thing(rng)
+            if second.kind == first.kind:
+                continue
+            things, relation = (first, second), rng.choice(("left of", "left of", "above"))
+        held_out = any(is_held_out(thing.kind, thing.colour, place) for thing in things)
+        if split == "all" or held_out == (split == "held out"):
+            return Scene(things, place, rng.getrandbits(32), style, relation)
+
+
+def _sample_thing(rng) -> Thing:
+    """The corgi twice as often as others; the natural colour in three of eleven."""
+    kind = rng.choice(("corgi", *SUBJECTS))
+    colour = rng.choice((None, None, None, *COLOURS))
+    return Thing(kind, colour, rng.choice(POSES[kind]) if kind in POSES else None)

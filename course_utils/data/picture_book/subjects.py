@@ -15,8 +15,12 @@ WOOD = (158, 106, 70)
 LEAF = (104, 168, 84)
 
 
-def _eyes(pen, x, y, apart, size, iris=BLACK):
+def _eyes(pen, x, y, apart, size, iris=BLACK, asleep=False):
     for side in (-1, 1):
+        if asleep:
+            pen.stroke([(x + side * apart - size * 1.1, y + size * 0.2), (x + side * apart, y - size * 0.6),
+                        (x + side * apart + size * 1.1, y + size * 0.2)], 0.03, iris)
+            continue
         pen.ellipse(x + side * apart, y, size, size * 1.15, iris, line=False)
         pen.ellipse(x + side * apart - size * 0.3, y + size * 0.42, size * 0.4, size * 0.42, WHITE, line=False)
 
@@ -29,7 +33,7 @@ def _cheeks(pen, x, y, apart, size):
 # --- animals -----------------------------------------------------------------------------------------------
 
 
-def _corgi_head(pen, x, y, fur, white, rng, thick):
+def _corgi_head(pen, x, y, fur, white, rng, thick, asleep=False):
     """Big upright ears, a white blaze that widens to the muzzle, and a smile: what makes a corgi a corgi."""
     tilt = rng.uniform(-0.02, 0.02)
     for side in (-1, 1):
@@ -42,9 +46,9 @@ def _corgi_head(pen, x, y, fur, white, rng, thick):
     pen.blob([(x, y + 0.23), (x - 0.055, y + 0.1), (x - 0.08, y - 0.01), (x - 0.19, y - 0.09), (x - 0.16, y - 0.18),
               (x, y - 0.215), (x + 0.16, y - 0.18), (x + 0.19, y - 0.09), (x + 0.08, y - 0.01), (x + 0.055, y + 0.1)],
              white, line=False)
-    _eyes(pen, x, y + 0.02, 0.135, 0.048)
+    _eyes(pen, x, y + 0.02, 0.135, 0.048, asleep=asleep)
     _cheeks(pen, x, y - 0.07, 0.225, 0.05)
-    if rng.random() < 0.6:
+    if not asleep and rng.random() < 0.6:
         pen.blob([(x - 0.05, y - 0.135), (x + 0.05, y - 0.135), (x + 0.045, y - 0.2), (x, y - 0.235),
                   (x - 0.045, y - 0.2)], (236, 110, 120), line=False)
     pen.stroke([(x - 0.09, y - 0.115), (x - 0.04, y - 0.145), (x, y - 0.115), (x + 0.04, y - 0.145),
@@ -69,6 +73,17 @@ def draw_corgi(pen, colour, pose, rng, thick):
         pen.ink(thick)
         _corgi_head(pen, -0.3, 0.60, fur, white, rng, thick)
         return
+    if pose == "sleeping":
+        pen.blob([(0.36, 0.12), (0.5, 0.14), (0.52, 0.24), (0.4, 0.27)], fur)
+        pen.blob([(-0.46, 0.02), (-0.44, 0.2), (-0.2, 0.37), (0.1, 0.41 + rng.uniform(-0.02, 0.02)), (0.36, 0.33),
+                  (0.46, 0.16), (0.42, 0.02), (0, -0.01)], fur)
+        pen.blob([(-0.1, 0.06), (0.12, 0.1), (0.3, 0.08), (0.3, 0.01), (0, 0.0)], white, line=False)
+        pen.ellipse(0.27, 0.04, 0.13, 0.055, white)
+        pen.ellipse(-0.42, 0.03, 0.13, 0.05, white)
+        pen.ellipse(-0.02, 0.03, 0.13, 0.05, white)
+        pen.ink(thick)
+        _corgi_head(pen, -0.22, 0.26, fur, white, rng, thick, asleep=True)
+        return
     wag = rng.uniform(-0.03, 0.05)
     pen.blob([(0.22, 0.12), (0.40, 0.17 + wag), (0.42, 0.27 + wag), (0.30, 0.27), (0.18, 0.22)], fur)
     pen.blob([(0, 0.52), (-0.19, 0.46), (-0.28, 0.24), (-0.30, 0.07), (-0.14, 0.01), (0.14, 0.01), (0.30, 0.07),
@@ -85,7 +100,7 @@ def draw_corgi(pen, colour, pose, rng, thick):
     _corgi_head(pen, 0, 0.66, fur, white, rng, thick)
 
 
-def _cat_head(pen, x, y, fur, rng, thick):
+def _cat_head(pen, x, y, fur, rng, thick, asleep=False):
     for side in (-1, 1):
         pen.polygon([(x + side * 0.06, y + 0.16), (x + side * 0.23, y + 0.36), (x + side * 0.29, y + 0.04)], fur)
         pen.polygon([(x + side * 0.12, y + 0.17), (x + side * 0.215, y + 0.285), (x + side * 0.245, y + 0.1)], PINK,
@@ -94,7 +109,7 @@ def _cat_head(pen, x, y, fur, rng, thick):
     for dx in (-0.07, 0, 0.07):
         pen.stroke([(x + dx, y + 0.2), (x + dx * 0.8, y + 0.125)], 0.03, shade(fur, 0.7))
     pen.ellipse(x, y - 0.1, 0.11, 0.085, WHITE, line=False)
-    _eyes(pen, x, y + 0.01, 0.13, 0.055)
+    _eyes(pen, x, y + 0.01, 0.13, 0.055, asleep=asleep)
     _cheeks(pen, x, y - 0.085, 0.2, 0.045)
     pen.polygon([(x - 0.035, y - 0.055), (x + 0.035, y - 0.055), (x, y - 0.095)], (226, 110, 122), line=False)
     for side in (-1, 1):
@@ -121,6 +136,18 @@ def draw_cat(pen, colour, pose, rng, thick):
             pen.stroke([(x, 0.46), (x + 0.02, 0.36)], 0.035, dark)
         pen.ink(thick)
         _cat_head(pen, -0.3, 0.58, fur, rng, thick)
+        return
+    if pose == "sleeping":
+        pen.blob([(-0.42, 0.02), (-0.42, 0.2), (-0.2, 0.38), (0.1, 0.42 + rng.uniform(-0.02, 0.02)), (0.36, 0.32),
+                  (0.44, 0.14), (0.36, 0.01), (0, -0.01)], fur)
+        for x in (0.02, 0.16, 0.29):
+            pen.stroke([(x, 0.39 - x * 0.1), (x + 0.03, 0.28)], 0.035, dark)
+        pen.ellipse(-0.38, 0.03, 0.12, 0.05, fur)
+        pen.ink(thick)
+        pen.stroke(smooth([(0.38, 0.14), (0.3, 0.03), (0.1, 0.03), (-0.02, 0.06), (0.1, 0.03), (0.3, 0.03)])[:18], 0.1,
+                   fur, line=True)
+        pen.ink(thick)
+        _cat_head(pen, -0.2, 0.25, fur, rng, thick, asleep=True)
         return
     tip = rng.uniform(-0.05, 0.1)
     pen.stroke(smooth([(0.18, 0.08), (0.36, 0.08), (0.46, 0.2), (0.42, 0.36 + tip), (0.46, 0.2), (0.36, 0.08)])[:20],

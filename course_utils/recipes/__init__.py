@@ -1,0 +1,112 @@
+"""How each part of the picture-book model is configured and trained: `train_part("vae", folder)` and so on.
+
+A part trains in `folder/NAME/`, where its checkpoint lies, and when it is finished it is exported beside the others:
+`folder/picture_book/` (the diffusers folder), `folder/clip/` and `folder/judge/`.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from course_utils.devices import autocast_dtype, budget, pick_device
+from course_utils.pipelines import CHECKPOINTS
+from course_utils.recipes.clip import build_clip
+from course_utils.recipes.judge import build_judge, load_judge
+from course_utils.recipes.pictures import picture_set
+from course_utils.recipes.unet import build_unet, load_trained
+from course_utils.recipes.vae import build_vae, encode_pictures
+from course_utils.training import MovingAverage, Record, train
+
+__all__ = ["PARTS", "Part", "encode_pictures", "load_judge", "load_trained", "picture_set", "ship", "train_part"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the model: what it is, how long it trains, and `build(folder, device)`, which makes the task."""
+
+    what: str
+    build: Callable
+    steps: int
+    batch: int
+    learning_rate: float
+    ema: float = 0.999
+
+
+def train_part(name: str, folder: Path | str, steps: int | None = None, seed: int = 0,
+               restart: bool = False) -> Iterator[Record]:
+    """Train one part (a key of PARTS), yielding a record after each update, and export it at the end.
+
+    It goes on from the checkpoint in `folder/NAME` if there is one. Raises ValueError for an unknown part, or if an
+    earlier part is needed that is neither in `folder` nor shipped.
+    """
+    if name not in PARTS:
+        raise ValueError(f"expected a part out of: {', '.join(PARTS)}; got {name!r}")
+    part, folder, device = PARTS[name], Path(folder), pick_device(quiet=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        task = part.build(folder, device)
+    average = MovingAverage(task.model, part.ema)
+    steps = steps or budget(smoke=12, laptop=part.steps, gpu=part.steps)
+    record = None
+    for record in train(task.model, task.loss, steps=steps, batch=part.batch, folder=folder / name, seed=seed,
+                        learning_rate=part.learning_rate, average=average, precision=autocast_dtype(device),
+                        restart=restart):
+        yield record
+    if os.environ.get("RANK", "0") == "0":
+        task.export(average.model)
+        _write_record(folder / name, name, steps, seed, record)
+
+
+PARTS = {
+    "vae": Part("the autoencoder: pictures to latents and back", build_vae, 4500, 8, 1e-3),
+    "clip": Part("the text encoder, with its picture encoder", build_clip, 1500, 64, 1e-3),
+    "unet": Part("the U-Net that predicts the noise", build_unet, 2500, 16, 1e-3),
+    "judge": Part("the judge that reads pictures", build_judge, 2000, 32, 2e-3),
+}
+
+
+def _write_record(home: Path, name: str, steps: int, seed: int, record: Record | None) -> None:
+    """Keep what the manifest says of a training: command, seed, steps, wall time, machine, versions."""
+    if record is None:  # the run had ended before: nothing new to say
+        return
+    facts = {"command": f"python3 course.py train {name} --steps {steps} --seed {seed}", "seed": seed, "steps": steps,
+             "seconds": round(record.seconds), "final_loss": record.loss, "machine": platform.processor() or
+             platform.machine(), "threads": torch.get_num_threads(),
+             "processes": int(os.environ.get("WORLD_SIZE", "1")), "python": sys.version.split()[0],
+             "torch": torch.__version__}
+    (home / "record.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def ship(folder: Path | str, destination: Path = CHECKPOINTS) -> None:
+    """Put the trained model and judge in the place of the shipped ones, and write `manifest.json` beside them.
+
+    The manifest gives size and SHA-256 of each file and how each part was trained; `benchmarks/adherence.py
+    --manifest` adds what is measured.
+    Raises ValueError if a part has not been trained to its end in `folder`.
+    """
+    folder, destination = Path(folder), Path(destination)
+    missing = [name for name in PARTS if not (folder / name / "record.json").is_file()]
+    if missing:
+        raise ValueError(f"expected all parts trained in {folder}, but {', '.join(missing)} are not; "
+                         f"train them first: python3 course.py train all --folder {folder}")
+    wanted = [path for path in sorted((folder / "picture_book").rglob("*")) if path.is_file()]
+    wanted += [folder / "judge" / name for name in ("config.json", "model.safetensors")]
+    for home in ("picture_book", "judge"):
+        shutil.rmtree(destination / home, ignore_errors=True)
+    files = {}
+    for path in wanted:
+        name = path.relative_to(folder)
+        (destination / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, destination / name)
+        files[name.as_posix()] = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    training = {name: json.loads((folder / name / "record.json").read_text()) for name in PARTS}
+    manifest = {"files": files, "training": training}
+    (destination / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")

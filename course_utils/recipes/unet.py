@@ -1,0 +1,101 @@
+"""The U-Net that predicts the noise in latents, given a prompt."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from tqdm.auto import tqdm
+
+from course_utils.data import picture_book as book
+from course_utils.objectives import logit_normal_times, noise_prediction_loss
+from course_utils.pipelines import assemble, save_pipeline
+from course_utils.recipes.pictures import scene_count, training_set, which_caption
+from course_utils.recipes.task import Task
+from course_utils.recipes.vae import LATENT_CHANNELS, encode_pictures
+from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
+from course_utils.text import encode
+
+
+def small_unet():
+    """A `UNet2DConditionModel` in small: 8 x 16 x 16 latents, attention to the words at 8 x 8 and in the middle."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=16, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, layers_per_block=1,
+        block_out_channels=(64, 128, 192),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=128, attention_head_dim=4, norm_num_groups=16)
+
+
+class PredictNoise(nn.Module):
+    """The U-Net as the course calls its models: model(x_t, t, cond) -> eps_hat."""
+
+    def __init__(self, unet):
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x_t, t, cond):
+        return self.unet(x_t, t, cond).sample
+
+
+def build_unet(folder: Path, device: torch.device) -> Task:
+    """L = |eps - eps_hat|^2 in the latents, with logit-normal t and the whole prompt dropped in 1 of 10 samples."""
+    vae, text_encoder, tokenizer = load_trained(folder, device)
+    scenes, latents = _latents(folder, vae)
+    alpha_bar = alpha_bar_from_beta(scaled_linear_beta()).to(device)
+    model = PredictNoise(small_unet()).to(device, memory_format=torch.channels_last)
+
+    def loss(model, samples):
+        index = samples.integers(len(scenes))
+        x0 = latents[index].to(device)
+        prompts = [book.caption(scenes[i], k).text for i, k in zip(index, which_caption(samples), strict=True)]
+        dropped = samples.uniforms(stream=2) < 0.1
+        with torch.no_grad():
+            cond = encode(tokenizer, text_encoder, ["" if d else p for d, p in zip(dropped, prompts, strict=True)])
+        t = logit_normal_times(samples.normals(stream=3), len(alpha_bar)).to(device)
+        eps = samples.normals(*x0.shape[1:], stream=4).to(device)
+        eps_hat = model(add_noise(x0, eps, t, alpha_bar), t, cond)
+        return noise_prediction_loss(eps_hat.float(), eps).mean()
+
+    def export(model):
+        from diffusers import UniPCMultistepScheduler
+
+        scheduler = UniPCMultistepScheduler(num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=0.00085,
+                                            beta_end=0.012)
+        pipeline = assemble(vae, text_encoder, tokenizer, model.unet, scheduler)
+        save_pipeline(pipeline, folder / "picture_book")
+
+    return Task(model, loss, export)
+
+
+def load_trained(folder: Path, device: torch.device):
+    """(autoencoder, text encoder, tokenizer) trained in `folder`, each frozen, in float32; ValueError if missing."""
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    home = folder / "picture_book"
+    for name, needed in (("vae", "vae"), ("clip", "text_encoder")):
+        if not (home / needed / "config.json").exists():
+            raise ValueError(f"expected a trained {needed} in {home}, found none; train it first: "
+                             f"python3 course.py train {name} --folder {folder}")
+    vae = AutoencoderKL.from_pretrained(home / "vae").float().to(device).requires_grad_(False)
+    text_encoder = CLIPTextModel.from_pretrained(home / "text_encoder").to(device).requires_grad_(False)
+    return vae, text_encoder, CLIPTokenizer.from_pretrained(home / "tokenizer")
+
+
+def _latents(folder: Path, vae):
+    """The scenes of the training set and their scaled latents, kept in `folder/unet` for the next start."""
+    count = scene_count()
+    weights = b"".join(p.detach().cpu().numpy().tobytes() for p in vae.parameters())
+    path = folder / "unet" / f"latents-{count}-{hashlib.sha256(weights).hexdigest()[:12]}.safetensors"
+    if path.exists():
+        return [book.sample_scene(n) for n in range(count)], load_file(path)["latents"]
+    data = training_set()
+    parts = tqdm(torch.arange(count).split(256), "encoding the pictures", disable=count < 2000)
+    latents = torch.cat([encode_pictures(vae, data.pictures(part)) for part in parts]) * vae.config.scaling_factor
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"latents": latents}, path)
+    return data.scenes, latents

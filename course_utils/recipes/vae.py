@@ -1,0 +1,69 @@
+"""The autoencoder: pictures to latents and back."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from course_utils.recipes.pictures import training_set
+from course_utils.recipes.task import Task
+
+LATENT_CHANNELS = 8  # with 4 (Stable Diffusion v1.5) eyes and windows blurred
+
+
+class Reconstruct(nn.Module):
+    """Picture and noise -> reconstruction, and mean and log-variance of the latents."""
+
+    def __init__(self, vae):
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, pictures, eps):
+        q = self.vae.encode(pictures).latent_dist
+        return self.vae.decode(q.mean + q.std * eps).sample, q.mean, q.logvar
+
+
+def small_vae():
+    """An `AutoencoderKL` in small: 64 x 64 pixels -> 8 x 16 x 16 latents, 6 times fewer numbers."""
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL(in_channels=3, out_channels=3, latent_channels=LATENT_CHANNELS, sample_size=64,
+                        layers_per_block=1, block_out_channels=(32, 64, 96), norm_num_groups=8,
+                        mid_block_add_attention=False, down_block_types=("DownEncoderBlock2D",) * 3,
+                        up_block_types=("UpDecoderBlock2D",) * 3)
+    # q(z|x) begins almost without noise: with the usual log-variance of 0 the decoder would first have to learn
+    # to read through noise as strong as the signal
+    vae.quant_conv.bias.data[LATENT_CHANNELS:] = -6.0
+    return vae
+
+
+def build_vae(folder: Path, device: torch.device) -> Task:
+    """L = |x - x_hat| + 4 |x - x_hat|^2 + 1e-6 KL, on random 32 x 32 crops.
+
+    Convolutions do not mind crops, and four times as many different ones fit into an update.
+    """
+    data, crop, kl_weight = training_set(), 32, 1e-6
+    model = Reconstruct(small_vae()).to(device, memory_format=torch.channels_last)
+
+    def loss(model, samples):
+        x = data.pictures(samples.integers(len(data.scenes)))
+        corners = (samples.uniforms(2, stream=1) * (x.shape[-1] - crop + 1)).long().tolist()
+        x = torch.stack([one[:, i:i + crop, j:j + crop] for one, (i, j) in zip(x, corners, strict=True)]).to(device)
+        eps = samples.normals(LATENT_CHANNELS, crop // 4, crop // 4, stream=2).to(device)
+        x_hat, mean, logvar = model(x, eps)
+        kl = 0.5 * (mean.float() ** 2 + logvar.float().exp() - 1 - logvar.float()).sum((1, 2, 3)).mean()
+        error = x - x_hat.float()
+        return error.abs().mean() + 4 * error.square().mean() + kl_weight * kl
+
+    def export(model):
+        latents = encode_pictures(model.vae, data.pictures(torch.arange(min(512, len(data.scenes)))))
+        model.vae.register_to_config(scaling_factor=1 / latents.std().item())  # Stable Diffusion v1.5: 0.18215
+        model.vae.half().save_pretrained(folder / "picture_book" / "vae")
+
+    return Task(model, loss, export)
+
+
+@torch.no_grad()
+def encode_pictures(vae, pictures: torch.Tensor, batch: int = 64) -> torch.Tensor:
+    """The mean latents of pictures in [-1, 1], not yet scaled, float32 on the CPU."""
+    return torch.cat([vae.encode(part.to(vae.device)).latent_dist.mean.float().cpu() for part in pictures.split(batch)])
