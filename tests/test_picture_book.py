@@ -89,7 +89,8 @@ def test_things_stand_in_their_relation_and_do_not_hide_each_other():
 
 def test_each_style_looks_different_and_the_page_of_one_style_looks_alike():
     scene = book.sample_scene(3)
-    pages = [book.pictures([book.Scene(scene.things, scene.place, 1, style, scene.relation)])[0] for style in book.STYLES]
+    pages = [book.pictures([book.Scene(scene.things, scene.place, 1, style, scene.relation)])[0]
+             for style in book.STYLES]
     for first, second in itertools.combinations(pages, 2):
         assert (first - second).abs().mean() > 0.03
     blocks = pages[list(book.STYLES).index("pixel art")]

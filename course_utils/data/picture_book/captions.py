@@ -32,10 +32,10 @@ NUMBERS = {1: "one", 2: "two", 3: "three"}
 # the ways to say a style, each around what is to be seen
 STYLE_WORDS = {
     "picture book": ("a picture book page with {}", "an illustration of {}", "{}, picture book"),
-    "coloured pencil": ("a coloured pencil drawing of {}", "{}, coloured pencil", "{} drawn in coloured pencil",
+    "coloured pencil": ("a coloured pencil drawing of {}", "{}, coloured pencil", "{}, drawn in coloured pencil",
                         "a pencil drawing of {}", "a colored pencil drawing of {}"),
     "pixel art": ("a pixel art picture of {}", "{}, pixel art", "{} in pixel art", "pixel art of {}"),
-    "watercolour": ("a watercolour of {}", "{}, watercolour", "{} painted in watercolour", "a watercolor of {}"),
+    "watercolour": ("a watercolour of {}", "{}, watercolour", "{}, painted in watercolour", "a watercolor of {}"),
 }
 # where the first is, seen from the second; and the same turned round
 RELATION_WORDS = {
@@ -113,10 +113,13 @@ def caption(scene: Scene, seed: int | None = None) -> Caption:
         said.append(words)
         claimed += [claim] * things.count(thing)
     text = f" {rng.choice(RELATION_WORDS[relation] if relation else TOGETHER)} ".join(said)
-    text = _placed(text, place, terse, rng)
+    front = not terse and rng.random() < 0.08
+    if place:
+        words = place if terse else rng.choice(PLACE_WORDS[place])
+        text = f"{words}, {text}" if front else f"{text}{', ' if terse else ' '}{words}"
     if style:
-        text = f"{text}, {style}" if terse else rng.choice(STYLE_WORDS[style]).format(text)
-    elif rng.random() < 0.1:
+        text = f"{text}, {style}" if terse or front else rng.choice(STYLE_WORDS[style]).format(text)
+    elif not front and rng.random() < 0.1:
         text = f"a picture of {text}"
     return Caption(text, tuple(claimed), place, style, relation)
 
@@ -149,15 +152,6 @@ def _describe(thing: Thing, count: int, terse: bool, alone: bool, rng) -> tuple[
     elif not terse:
         text = with_article(text)
     return text, Thing(thing.kind, thing.colour, pose)
-
-
-def _placed(text: str, place: str | None, terse: bool, rng) -> str:
-    if place is None:
-        return text
-    if terse:
-        return f"{text}, {place}"
-    words = rng.choice(PLACE_WORDS[place])
-    return f"{words}, {text}" if rng.random() < 0.08 else f"{text} {words}"
 
 
 def plural(name: str) -> str:
