@@ -179,6 +179,7 @@ def set_up(folder):
         else:
             make_venv(folder)
         install_packages(folder, lock, unpinned)
+        quieten_jupyterlab(folder)
         say(describe_machine(folder))  # also proves that torch loads
         write_stamp(folder, wanted)
         say(f"Set-up finished in {time.monotonic() - started:.0f} s; later starts skip it.")
@@ -292,6 +293,14 @@ def install_packages(folder, lock, unpinned):
     code, output = run_logged([*pip, *pinned, "-e", str(folder)], folder, lock)
     if code:
         raise SetupError(pip_problem(output))
+
+
+def quieten_jupyterlab(folder):
+    """JupyterLab's first question, whether it may fetch its makers' news, is no part of a lesson."""
+    settings = folder / ".venv" / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    notification = {"fetchNews": "false", "checkForUpdates": False}
+    settings.write_text(json.dumps({"@jupyterlab/apputils-extension:notification": notification}), encoding="utf-8")
 
 
 def install_cpu_torch(pip_install_torch, folder, lock):

@@ -67,7 +67,7 @@ def load_picture_book(folder: Path | str = PICTURE_BOOK, device=None):
     """Load a pipeline folder without network or chatter, on `device` (None: the CPU), ready to draw.
 
     The shipped model turns a prompt into a 64x64 picture: CLIP text features (1, 32, 128), a U-Net on
-    latents (1, 4, 16, 16), and an autoencoder that enlarges four-fold.
+    latents (1, 8, 16, 16), and an autoencoder that enlarges four-fold.
 
     Raises ValueError if the folder or a file in it is missing or cannot be read.
     """

@@ -111,7 +111,8 @@ def train(model: torch.nn.Module, loss: Callable[[torch.nn.Module, Samples], tor
 
     batch: the *global* batch, over all processes and over `accumulate` pieces; both must divide it.
     folder: where the checkpoint is kept (every `save_every` updates, at the end, and when the generator is closed);
-        a run found there is gone on with, unless `restart`. None: nothing is kept.
+        a run found there is gone on with, unless `restart`; more `steps` than it had make it longer. None: nothing
+        is kept.
     clip: the largest norm of the gradient. precision: the autocast dtype. average: an EMA to keep up to date.
 
     Raises ValueError if `batch` cannot be divided, if the folder holds a run with other settings, or if the loss is
@@ -225,8 +226,9 @@ class _State:
         return run["step"], run["seconds"]
 
     def _require_same(self, saved: dict) -> None:
+        longer = self.settings["steps"] > saved["steps"]  # the learning rate then rises again, and falls to the new end
         other = [f"{name} {saved.get(name)} (now {value})" for name, value in self.settings.items()
-                 if saved.get(name) != value]
+                 if saved.get(name) != value and not (name == "steps" and longer)]
         if other:
             raise ValueError(f"expected the settings of the run saved in {self.path.parent}, got other ones: it was "
                              f"made with {', '.join(other)}; use these again, or start anew with restart=True "

@@ -142,10 +142,16 @@ def test_the_learning_rate_warms_up_and_ends_near_zero():
 
 
 def test_what_is_wrong_is_said(tmp_path):
-    run(tmp_path, steps=6)
-    with pytest.raises(ValueError, match=r"steps 6 \(now 8\).*restart"):
-        run(tmp_path, steps=8)
-    run(tmp_path, steps=8, restart=True)
+    run(tmp_path, steps=8)
+    with pytest.raises(ValueError, match=r"steps 8 \(now 6\).*restart"):
+        run(tmp_path, steps=6)
+    run(tmp_path, steps=6, restart=True)
+
+
+def test_a_finished_run_can_be_made_longer(tmp_path):
+    _, _, first = run(tmp_path, steps=6)
+    _, _, more = run(tmp_path, steps=10)
+    assert len(first) == 6 and len(more) == 4
     with pytest.raises(ValueError, match="multiple of 3"):
         run(accumulate=3)
     model = nn.Linear(3, 2)

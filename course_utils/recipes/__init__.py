@@ -62,7 +62,7 @@ def train_part(name: str, folder: Path | str, steps: int | None = None, seed: in
         yield record
     if os.environ.get("RANK", "0") == "0":
         task.export(average.model)
-        _write_record(folder / name, name, steps, seed, record)
+        _write_record(folder / name, name, steps, seed, restart, record)
 
 
 PARTS = {
@@ -73,16 +73,19 @@ PARTS = {
 }
 
 
-def _write_record(home: Path, name: str, steps: int, seed: int, record: Record | None) -> None:
+def _write_record(home: Path, name: str, steps: int, seed: int, restart: bool, record: Record | None) -> None:
     """Keep what the manifest says of a training: command, seed, steps, wall time, machine, versions."""
     if record is None:  # the run had ended before: nothing new to say
         return
-    facts = {"command": f"python3 course.py train {name} --steps {steps} --seed {seed}", "seed": seed, "steps": steps,
+    command, path = f"python3 course.py train {name} --steps {steps} --seed {seed}", home / "record.json"
+    if path.exists() and not restart:  # a run that was made longer
+        command = f"{json.loads(path.read_text())['command']} && {command}"
+    facts = {"command": command, "seed": seed, "steps": steps,
              "seconds": round(record.seconds), "final_loss": record.loss, "machine": platform.processor() or
              platform.machine(), "threads": torch.get_num_threads(),
              "processes": int(os.environ.get("WORLD_SIZE", "1")), "python": sys.version.split()[0],
              "torch": torch.__version__}
-    (home / "record.json").write_text(json.dumps(facts, indent=2) + "\n")
+    path.write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def ship(folder: Path | str, destination: Path = CHECKPOINTS) -> None:
