@@ -224,6 +224,8 @@ def train(
 
     if part != "all" and part not in recipes.PARTS:
         raise ValueError(f"There is no part {part!r}: choose one of {', '.join(recipes.PARTS)}, all.")
+    if part == "all" and steps is None:
+        say(how_long(CHECKPOINTS / "manifest.json"))
     with stop_on_interrupt() as asked_to_stop:
         for name in recipes.PARTS if part == "all" else [part]:
             if not train_one(recipes.train_part(name, folder, steps, seed, restart), name, asked_to_stop):
@@ -233,6 +235,14 @@ def train(
     if ship and is_main_process():
         recipes.ship(folder)
         say(f"The shipped model is now the one in {folder}.")
+
+
+def how_long(manifest: Path) -> str:
+    """A sentence on what the training of the shipped parts took."""
+    training = json.loads(manifest.read_text())["training"]
+    took = [f"{name} {facts['seconds'] / 60:.0f}" for name, facts in training.items()]
+    return (f"The shipped parts took {' + '.join(took)} minutes, in {training['unet']['processes']} processes on a "
+            f"processor without GPU; after the first steps the bar shows how long it takes here.")
 
 
 def train_one(records, name: str, asked_to_stop) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -243,7 +244,8 @@ def test_train_hands_over_its_options_and_shows_loss_and_progress(here, monkeypa
 
 def test_train_all_goes_through_every_part_in_order(here, monkeypatch):
     training = Training(monkeypatch)
-    assert run("train", "all").exit_code == 0
+    result = run("train", "all")
+    assert result.exit_code == 0 and re.search(r"vae \d+ \+ clip \d+ \+ unet \d+ \+ judge \d+ minutes", result.stdout)
     assert [call[0] for call in training.calls] == list(recipes.PARTS) == ["vae", "clip", "unet", "judge"]
     assert training.calls[0][1:] == ("runs", None, 0, False)
 

@@ -39,7 +39,7 @@ class Judge(nn.Module):
         self.finest = nn.Sequential(_conv(3, a), _conv(a, b, 2), _conv(b, b))
         self.fine = nn.Sequential(_conv(b, c, 2), _conv(c, c))
         self.coarse = nn.Sequential(_conv(c, d, 2), _conv(d, d), _conv(d, d))
-        self.join = nn.Sequential(_conv(c + d, c), _conv(c, c))
+        self.join = nn.Sequential(nn.Conv2d(c + d, c, 1), _conv(c, c))
         heads = (len(config.kinds), len(config.colours), len(config.poses))
         self.heads = nn.ModuleList(nn.Conv2d(c, n, 1) for n in heads)
         self.place = nn.Linear(d, len(config.places))
