@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from course_utils.training import CHECKPOINT, MovingAverage, Samples, learning_rate_at, train
+from course_utils.training import CHECKPOINT, MovingAverage, Samples, ema_update, learning_rate_at, train
 
 RUN = '''
 import json, sys, time, torch
@@ -158,3 +158,21 @@ def test_a_half_written_checkpoint_is_never_read(tmp_path):
     (tmp_path / "checkpoint.part").write_bytes(b"half")
     _, _, losses = run(tmp_path, steps=6)
     assert losses == []
+
+
+def test_ema_equals_that_of_diffusers():
+    from diffusers.training_utils import EMAModel
+
+    generator = torch.Generator().manual_seed(0)
+    model, average = nn.Linear(3, 2), nn.Linear(3, 2)
+    average.load_state_dict(model.state_dict())
+    library = EMAModel(model.parameters(), decay=0.9, min_decay=0.9)
+    for _ in range(5):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=generator))
+        ema_update(average, model, 0.9)
+        library.step(model.parameters())
+    # Of diffusers the first step takes the whole model; the same here, had it begun there
+    for slow, new in zip(average.parameters(), library.shadow_params, strict=True):
+        torch.testing.assert_close(slow.detach(), new)
