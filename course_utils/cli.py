@@ -312,10 +312,22 @@ def check(
 def build(
     numbers: Annotated[list[str] | None, typer.Argument(help="Chapters, such as 05 06; none: all.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Only say which notebooks are out of date.")] = False,
+    nbgrader: Annotated[
+        Path | None, typer.Option(help="Write assignments for nbgrader into this folder instead.")
+    ] = None,
 ):
     """Write the notebooks in chapters/ and solutions/ from solutions/source/."""
     from course_utils import authoring
 
+    if nbgrader is not None:
+        if check:
+            raise ValueError("--check looks at chapters/ and solutions/ only: leave it or --nbgrader away.")
+        from course_utils.authoring import classroom
+
+        sources = authoring.source_paths(ROOT, numbers or None)
+        for path in classroom.write_assignments(ROOT, nbgrader, sources):
+            typer.echo(f"Wrote {path}")
+        return
     if not check:
         for path in authoring.build(ROOT, numbers or None):
             typer.echo(f"Wrote {path}")
