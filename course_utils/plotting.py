@@ -107,6 +107,7 @@ def plot_points(points: torch.Tensor, values=None, title: str = "", reach: float
     colours = {"color": "#0072B2"} if values is None else {"c": values, "cmap": "viridis"}
     ax.scatter(x, y, s=5, linewidths=0, alpha=0.8, **colours)
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title)
+    ax.set(xlabel="first coordinate", ylabel="second coordinate")
     return ax
 
 
@@ -237,6 +238,9 @@ def as_png(figure) -> bytes:
         figure.save(file, format="png")
     else:
         getattr(figure, "figure", figure).savefig(file, format="png")
+        opaque = Image.open(io.BytesIO(file.getvalue())).convert("RGB")  # a tenth smaller than with transparency
+        file = io.BytesIO()
+        opaque.save(file, format="png")
     return file.getvalue()
 
 
