@@ -274,8 +274,8 @@ for t in (9, 99, 299, 999):
 
 # %% [markdown] id="density-text"
 # The distance between walk and jump is what chance gives two samples of this size (below 0.0136 in 19 cases of 20);
-# the distance to the clean ones is real. Here is all of it in one picture. The colours are the exact density of $x_t$:
-# each peak of the data becomes a normal bump with mean $\sqrt{\bar\alpha_t}\,c$ and variance
+# the distance to the clean ones is real. Here is all of it in one picture. The colours are the exact density of $x_t$
+# (its root, so that thin places show too; yellow is likely, violet is not): each peak of the data becomes a normal bump with mean $\sqrt{\bar\alpha_t}\,c$ and variance
 # $\bar\alpha_t\, s^2 + 1 - \bar\alpha_t$, for a peak at $c$ with spread $s$. The white lines are eight of your walks.
 
 # %% id="density" tags=["static"]
@@ -388,9 +388,9 @@ filmstrip(noise_on_cat, [{"t": 20}, {"t": 259}, {"t": 900}])
 explore(noise_on_cat)
 
 # %% [markdown] id="explore-noise-read"
-# Picture and noise are even at $t = 259$: a quarter of the way, and the noise has won. The
-# histogram loses its own shape and slides under the dashed bell of $N(0, 1)$. Note the scale of the SNR: it is
-# logarithmic, and covers more than eight powers of ten.
+# The SNR is 1 at $t = 259$, a quarter of the way. Yet she is hardly to be seen there: the SNR speaks of a picture of
+# variance 1, and hers is far smaller (section 5). The histogram loses its own shape and slides under the dashed bell
+# of $N(0, 1)$. Note the scale of the SNR: it is logarithmic, and covers more than eight powers of ten.
 
 # %% [markdown] id="schedules-text"
 # ## 4 · Schedules
