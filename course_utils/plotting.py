@@ -92,6 +92,25 @@ def plot_pictures(pictures: torch.Tensor, titles=None, columns: int | None = Non
     return ax
 
 
+def plot_points(points: torch.Tensor, values=None, title: str = "", reach: float = 3.0, ax=None):
+    """Show points of the plane, each as a dot, on axes from -reach to reach; return the axes.
+
+    points: (number, 2). values: (number,), shown as colours from dark to light, to follow a point from one figure
+    to the next. Raises ValueError for another shape.
+    """
+    import matplotlib.pyplot as plt
+
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"Expected points of shape (number, 2), got {tuple(points.shape)}.")
+    ax = plt.subplots(figsize=(3, 3))[1] if ax is None else ax
+    x, y = points.detach().float().cpu().T
+    colours = {"color": "#0072B2"} if values is None else {"c": values, "cmap": "viridis"}
+    ax.scatter(x, y, s=5, linewidths=0, alpha=0.8, **colours)
+    ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title)
+    ax.set(xlabel="first coordinate", ylabel="second coordinate")
+    return ax
+
+
 def smooth(values, window: int) -> numpy.ndarray:
     """Return the mean of the `window` values around each value, of fewer at the two ends; (n,) float64.
 
@@ -219,6 +238,9 @@ def as_png(figure) -> bytes:
         figure.save(file, format="png")
     else:
         getattr(figure, "figure", figure).savefig(file, format="png")
+        opaque = Image.open(io.BytesIO(file.getvalue())).convert("RGB")  # a tenth smaller than with transparency
+        file = io.BytesIO()
+        opaque.save(file, format="png")
     return file.getvalue()
 
 

@@ -98,6 +98,17 @@ def test_pictures_on_given_axes_and_wrong_titles():
         plotting.plot_pictures(random_pictures(4)[0])
 
 
+def test_points_lie_where_they_are():
+    points = torch.tensor([[0.5, -1.0], [2.0, 1.5]])
+    ax = plotting.plot_points(points, values=[0, 1], title="two", reach=4)
+    (dots,) = ax.collections
+    assert numpy.allclose(dots.get_offsets(), points) and dots.get_array().tolist() == [0, 1]
+    assert ax.get_xlim() == ax.get_ylim() == (-4, 4) and ax.get_title() == "two" and ax.get_aspect() == 1
+    assert plotting.plot_points(points, ax=ax) is ax and len(ax.collections) == 2
+    with pytest.raises(ValueError, match=r"\(number, 2\), got \(2,\)"):
+        plotting.plot_points(points[0])
+
+
 def test_the_running_mean():
     assert plotting.smooth([3, 1, 5], 1).tolist() == [3, 1, 5]
     assert plotting.smooth([3, 1, 5, 7], 3) == pytest.approx([2, 3, 13 / 3, 6])

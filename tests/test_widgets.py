@@ -3,9 +3,24 @@
 import itertools
 
 import pytest
+import torch
 from tiny import tiny_pipeline
 
-from course_utils.widgets import PIPELINE_EXPLORERS, Explorer, Slider, explore, filmstrip
+from course_utils import widgets
+from course_utils.widgets import (
+    PICTURE_EXPLORERS,
+    PIPELINE_EXPLORERS,
+    PLAIN_EXPLORERS,
+    Choice,
+    Explorer,
+    Slider,
+    explore,
+    filmstrip,
+    noise_explorer,
+    schedule_explorer,
+)
+
+EVERY_EXPLORER = PIPELINE_EXPLORERS + PICTURE_EXPLORERS + PLAIN_EXPLORERS
 
 
 @pytest.fixture(scope="module")
@@ -13,27 +28,83 @@ def pipe():
     return tiny_pipeline()
 
 
-@pytest.fixture(params=PIPELINE_EXPLORERS, ids=lambda make: make.__name__)
+@pytest.fixture(params=EVERY_EXPLORER, ids=lambda make: make.__name__)
 def explorer(request, pipe):
-    return request.param(pipe)
+    make = request.param
+    if make in PIPELINE_EXPLORERS:
+        return make(pipe)
+    return make(torch.linspace(-1, 1, 192).reshape(1, 3, 8, 8)) if make in PICTURE_EXPLORERS else make()
+
+
+def test_no_explorer_is_left_out_of_the_lists():
+    makers = {name for name in vars(widgets) if name.endswith("_explorer")}
+    assert makers == {make.__name__ for make in EVERY_EXPLORER}
 
 
 def test_every_control_can_be_drawn_at_both_ends(explorer):
     import matplotlib.pyplot as plt
 
-    sliders = {name: slider for name, slider in explorer.controls.items() if slider}
-    assert sliders
-    for ends in itertools.product(*[(slider.low, slider.high) for slider in sliders.values()]):
-        figure, ax = plt.subplots()
-        sentence = explorer.draw(ax, **{**explorer.start, **dict(zip(sliders, ends, strict=True))})
-        assert sentence.endswith(".") and ax.images
+    ends = {name: (control.low, control.high) if isinstance(control, Slider) else control.options
+            for name, control in explorer.controls.items() if control}
+    assert any(isinstance(control, Slider) for control in explorer.controls.values())
+    for values in itertools.product(*ends.values()):
+        figure, axes = plt.subplots(1, explorer.panels)
+        sentence = explorer.draw(axes, **{**explorer.start, **dict(zip(ends, values, strict=True))})
+        assert sentence.endswith(".") and all(ax.images or ax.lines for ax in figure.axes)
         plt.close(figure)
 
 
 def test_the_filmstrip_has_a_panel_a_setting_and_says_what_it_shows(explorer, capsys):
-    filmstrip(explorer, [{"steps": 1}, {"steps": 2}])
+    name, slider = next((name, control) for name, control in explorer.controls.items() if isinstance(control, Slider))
+    filmstrip(explorer, [{name: slider.low}, {name: slider.low + slider.step}])
     said = capsys.readouterr().out
-    assert "From left to right" in said and "1 steps" in said and "2 steps" in said
+    assert said.startswith("From left to right: " if explorer.panels == 1 else "From top to bottom: ")
+    both = [explorer.start | {name: value} for value in (slider.low, slider.low + slider.step)]
+    assert all(said.count(f"{value[name]:g}") for value in both)
+
+
+def test_every_explorer_comes_alive(explorer):
+    *controls, picture, sentence = explore(explorer).children
+    assert len(controls) == len(explorer.controls) and sentence.value.endswith(".")
+    assert bytes(picture.value).startswith(b"\x89PNG")
+
+
+def test_noise_at_both_ends_of_time():
+    import matplotlib.pyplot as plt
+
+    explorer = noise_explorer(torch.full((1, 3, 32, 32), 0.5))
+    for t, low, high in ((0, 0.4, 0.6), (999, -0.2, 0.2)):
+        figure, axes = plt.subplots(1, 3)
+        explorer.draw(axes, t=t, schedule="linear")
+        heights = [patch.get_height() for patch in axes[1].patches]
+        edges = [patch.get_x() for patch in axes[1].patches]
+        mean = sum(h * (x + 0.05) for h, x in zip(heights, edges, strict=True)) / sum(heights)
+        assert low < mean < high
+        plt.close(figure)
+    with pytest.raises(ValueError, match="batch axis"):
+        noise_explorer(torch.zeros(3, 8, 8))
+
+
+def test_the_schedule_explorer_says_what_is_left_at_the_end():
+    import matplotlib.pyplot as plt
+
+    explorer, (_, axes) = schedule_explorer(), plt.subplots(1, 3)
+    assert "even at t = 259" in explorer.draw(axes, "linear", 1000, 0.02)
+    assert "factor 0.0064" in explorer.draw(axes, "linear", 1000, 0.02)
+    assert "never outweighs" in explorer.draw(axes, "scaled linear", 10, 0.012)
+    plt.close("all")
+
+
+def test_a_choice_draws_anew():
+    drawn = []
+
+    def draw(ax, word: str) -> str:
+        drawn.append(word)
+        return f"<{word}>."
+
+    box = explore(Explorer(draw, {"word": Choice(("a", "b"))}, {"word": "a"}))
+    box.children[0].value = "b"
+    assert drawn == ["a", "b"] and box.children[-1].value == "&lt;b&gt;."
 
 
 def test_letting_a_slider_go_draws_anew():
