@@ -275,8 +275,9 @@ for t in (9, 99, 299, 999):
 # %% [markdown] id="density-text"
 # The distance between walk and jump is what chance gives two samples of this size (below 0.0136 in 19 cases of 20);
 # the distance to the clean ones is real. Here is all of it in one picture. The colours are the exact density of $x_t$
-# (its root, so that thin places show too; yellow is likely, violet is not): each peak of the data becomes a normal bump with mean $\sqrt{\bar\alpha_t}\,c$ and variance
-# $\bar\alpha_t\, s^2 + 1 - \bar\alpha_t$, for a peak at $c$ with spread $s$. The white lines are eight of your walks.
+# (its root, so that thin places show too; yellow is likely, violet is not): each peak of the data becomes a normal bump
+# with mean $\sqrt{\bar\alpha_t}\,c$ and variance $\bar\alpha_t\, s^2 + 1 - \bar\alpha_t$, for a peak at $c$ with
+# spread $s$. The white lines are eight of your walks.
 
 # %% id="density" tags=["static"]
 def density(x, share):
@@ -557,8 +558,8 @@ variance_at = check("05.variance_at", variance_at)
 
 # %% [markdown] id="variance-run"
 # Four data sets: the points, which were made with variance 1; handwritten digits of 8 · 8 pixels; forty pages of the
-# picture book; the cat. $\text{Var}$ is taken over all their numbers together.
-# The lines are your formula, the dots are measured.
+# picture book; the cat. $\text{Var}$ is taken over all their numbers together. The lines are your formula, the dots
+# are measured.
 
 # %% id="variance" tags=["static"]
 pages = picture_book.pictures([picture_book.sample_scene(i) for i in range(40)])  # (40, 3, 64, 64)
