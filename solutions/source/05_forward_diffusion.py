@@ -275,8 +275,9 @@ for t in (9, 99, 299, 999):
 # %% [markdown] id="density-text"
 # The distance between walk and jump is what chance gives two samples of this size (below 0.0136 in 19 cases of 20);
 # the distance to the clean ones is real. Here is all of it in one picture. The colours are the exact density of $x_t$
-# (its root, so that thin places show too; yellow is likely, violet is not): each peak of the data becomes a normal bump with mean $\sqrt{\bar\alpha_t}\,c$ and variance
-# $\bar\alpha_t\, s^2 + 1 - \bar\alpha_t$, for a peak at $c$ with spread $s$. The white lines are eight of your walks.
+# (its root, so that thin places show too; yellow is likely, violet is not): each peak of the data becomes a normal bump
+# with mean $\sqrt{\bar\alpha_t}\,c$ and variance $\bar\alpha_t\, s^2 + 1 - \bar\alpha_t$, for a peak at $c$ with
+# spread $s$. The white lines are eight of your walks.
 
 # %% id="density" tags=["static"]
 def density(x, share):
@@ -410,9 +411,8 @@ explore(noise_on_cat)
 #
 # In words: the share that is left falls from 1 to 0 like a squared cosine over a quarter of its wave, and $\beta_t$ is
 # what step $t$ takes of what was left before it. The offset $s = 0.008$ keeps the first steps from being too tiny. The
-# minimum matters at the last step,
-# where $f(T) = 0$: a $\beta$ of 1 would leave nothing at all, and formulas that divide by $\sqrt{\bar\alpha_t}$ would
-# break.
+# minimum matters at the last step, where $f(T) = 0$: a $\beta$ of 1 would leave nothing at all, and formulas that
+# divide by $\sqrt{\bar\alpha_t}$ would break.
 
 # %% [markdown] id="cosine-exercise"
 # ### Exercise 5 · The cosine schedule
@@ -437,7 +437,8 @@ cosine_beta = check("05.cosine_beta", cosine_beta)
 # hint("05.cosine_beta")
 
 # %% [markdown] id="curves-text"
-# All three, with what the library has under other names. The dotted lines mark where picture and noise are even.
+# All three; the table below also compares them with the library's, which have other names there. The dotted lines mark
+# where picture and noise are even.
 
 # %% id="curves" tags=["static"]
 betas = {"linear": schedules.linear_beta(), "scaled linear": schedules.scaled_linear_beta(),
@@ -557,7 +558,8 @@ variance_at = check("05.variance_at", variance_at)
 
 # %% [markdown] id="variance-run"
 # Four data sets: the points, which were made with variance 1; handwritten digits of 8 · 8 pixels; forty pages of the
-# picture book; the cat. The lines are your formula, the dots are measured.
+# picture book; the cat. $\text{Var}$ is taken over all their numbers together. The lines are your formula, the dots
+# are measured.
 
 # %% id="variance" tags=["static"]
 pages = picture_book.pictures([picture_book.sample_scene(i) for i in range(40)])  # (40, 3, 64, 64)
@@ -644,8 +646,8 @@ for name, share in ends.items():
 
 # %% [markdown] id="kl-read"
 # A thousandth of a bit in each dimension, for Stable Diffusion's schedule: that looks like nothing. But a page has
-# 12 288 dimensions, and fifteen bits are *not* nothing. They could answer fifteen yes-or-no questions about the
-# picture. Which ones?
+# 12 288 dimensions, and fifteen bits are *not* nothing. They leave room for the answers to some yes-or-no
+# questions about the picture, fifteen at most. Which ones?
 
 # %% [markdown] id="failure-text"
 # ## A failure, explained: dark or light?
