@@ -120,7 +120,7 @@ def train(model: torch.nn.Module, loss: Callable[[torch.nn.Module, Samples], tor
 
     batch: the *global* batch, over all processes and over `accumulate` pieces; both must divide it.
     folder: where the checkpoint is kept (every `save_every` updates, at the end, and when the generator is closed);
-        a run found there is gone on with, unless `restart`; more `steps` than it had make it longer. None: nothing
+        a run found there is gone on with, unless `restart`, towards the end that `steps` now sets. None: nothing
         is kept.
     clip: the largest norm of the gradient. precision: the autocast dtype. average: an EMA to keep up to date.
 
@@ -223,6 +223,10 @@ class _State:
         with safe_open(self.path, "pt") as file:
             run = json.loads(file.metadata()["run"])
             self._require_same(run["settings"])
+            if run["step"] > self.settings["steps"]:
+                raise ValueError(f"expected a run of at least {run['step']} steps, as many as the one saved in "
+                                 f"{self.path.parent} has made, got {self.settings['steps']}; ask for more, or start "
+                                 "anew with restart=True (--restart on the command line)")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         self.model.load_state_dict(_part(tensors, "model."))
         if self.average:
@@ -235,9 +239,8 @@ class _State:
         return run["step"], run["seconds"]
 
     def _require_same(self, saved: dict) -> None:
-        longer = self.settings["steps"] > saved["steps"]  # the learning rate then rises again, and falls to the new end
         other = [f"{name} {saved.get(name)} (now {value})" for name, value in self.settings.items()
-                 if saved.get(name) != value and not (name == "steps" and longer)]
+                 if saved.get(name) != value and name != "steps"]
         if other:
             raise ValueError(f"expected the settings of the run saved in {self.path.parent}, got other ones: it was "
                              f"made with {', '.join(other)}; use these again, or start anew with restart=True "

@@ -144,20 +144,22 @@ def test_the_learning_rate_warms_up_and_ends_near_zero():
 
 def test_what_is_wrong_is_said(tmp_path):
     run(tmp_path, steps=8)
-    with pytest.raises(ValueError, match=r"steps 8 \(now 6\).*restart"):
+    with pytest.raises(ValueError, match=r"at least 8 steps.*restart"):
         run(tmp_path, steps=6)
+    with pytest.raises(ValueError, match=r"learning_rate 0.001 \(now 0.1\).*restart"):
+        run(tmp_path, steps=8, learning_rate=0.1)
     run(tmp_path, steps=6, restart=True)
+    with pytest.raises(ValueError, match="multiple of 3"):
+        run(accumulate=3)
+    model = nn.Linear(3, 2)
+    with pytest.raises(ValueError, match="finite"):
+        list(train(model, lambda model, samples: model(samples.normals(3)).sum() / 0, steps=1, batch=2))
 
 
 def test_a_finished_run_can_be_made_longer(tmp_path):
     _, _, first = run(tmp_path, steps=6)
     _, _, more = run(tmp_path, steps=10)
     assert len(first) == 6 and len(more) == 4
-    with pytest.raises(ValueError, match="multiple of 3"):
-        run(accumulate=3)
-    model = nn.Linear(3, 2)
-    with pytest.raises(ValueError, match="finite"):
-        list(train(model, lambda model, samples: model(samples.normals(3)).sum() / 0, steps=1, batch=2))
 
 
 def test_a_half_written_checkpoint_is_never_read(tmp_path):

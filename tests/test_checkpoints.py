@@ -1,0 +1,44 @@
+"""The shipped model and judge: they are what the manifest says, small enough, and do what they are shipped for."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks.adherence import draw_prompts
+from course_utils.cli import check_checkpoints
+from course_utils.data import picture_book as book
+from course_utils.metrics import adherence
+from course_utils.models.judge import read
+from course_utils.pipelines import CHECKPOINTS, load_picture_book
+from course_utils.recipes import PARTS, load_judge
+
+MOST_BYTES = {"picture_book/vae": 4e6, "picture_book/text_encoder": 4e6, "picture_book/unet": 18e6, "judge": 2e6}
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return load_judge()
+
+
+def test_the_files_are_those_of_the_manifest_and_small():
+    assert check_checkpoints(CHECKPOINTS) == ([], [])
+    manifest = json.loads((CHECKPOINTS / "manifest.json").read_text())
+    assert set(manifest["training"]) == set(PARTS) and manifest["metrics"]["drawing"]
+    for home, most in MOST_BYTES.items():
+        assert sum(path.stat().st_size for path in (CHECKPOINTS / home).rglob("*")) <= most, home
+
+
+@pytest.mark.parametrize("style", book.STYLES)
+def test_the_judge_reads_fresh_renders(judge, style):
+    scenes = [scene for scene in (book.sample_scene(n, 4, "all") for n in range(300)) if scene.style == style][:40]
+    assert adherence(judge, book.pictures(scenes), [book.caption(scene) for scene in scenes]) >= 0.85
+
+
+def test_the_model_draws_a_corgi_on_the_grass(judge):
+    """Of eight pictures most show just one corgi, in a natural colour, on the grass."""
+    with torch.no_grad():
+        verdicts = read(judge, draw_prompts(load_picture_book(), ["a cute corgi puppy sitting on the grass"] * 8, 20,
+                                            4.0, "unipc"))
+    seen = [[(found.kind, found.colour) for found in verdict.findings] + [verdict.place] for verdict in verdicts]
+    assert sum(one == [("corgi", "orange"), "grass"] for one in seen) >= 5, seen
