@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import torch
 
-from course_utils.schedules import signal_and_noise, snr
-from course_utils.shapes import require_same_shape
+from course_utils.schedules import add_noise, signal_and_noise, snr
+from course_utils.shapes import require_same_shape, require_times
 
 
 def x0_from_eps(
@@ -93,6 +93,16 @@ def uniform_times(uniforms: torch.Tensor, T: int) -> torch.Tensor:
     return (uniforms * T).long().clamp(max=T - 1)
 
 
+def sample_times(count: int, T: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw `count` times, each of 0 ... T-1 equally likely; int64 (count,), on the generator's device.
+
+    DDPM (arXiv:2006.11239), algorithm 1, line 3, with the paper's t minus 1. Raises ValueError if T < 1.
+    """
+    if T < 1:
+        raise ValueError(f"Expected T >= 1, but got {T}.")
+    return uniform_times(torch.rand(count, generator=generator, device=generator.device), T)
+
+
 def logit_normal_times(normals: torch.Tensor, T: int, mean: float = 0.0, std: float = 1.0) -> torch.Tensor:
     """Turn standard normal numbers n into times that favour the middle: floor(T sigmoid(mean + std n)).
 
@@ -117,3 +127,37 @@ def min_snr_weight(alpha_bar_t: torch.Tensor, gamma: float = 5.0) -> torch.Tenso
     if gamma <= 0:
         raise ValueError(f"Expected gamma > 0, but got {gamma}.")
     return (gamma / snr(alpha_bar_t)).clamp(max=1)
+
+
+def training_step(
+    model: Callable, x0: torch.Tensor, alpha_bar: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """Return the loss of one training step of a model that predicts eps: a number with gradients, shape ().
+
+        L = mean over the batch of || eps - model(x_t, t) ||^2 / d,   t uniform on 0 ... T-1,  eps ~ N(0, I)
+
+    x0: clean pictures of d numbers each, (batch, ...). alpha_bar: (T,). Times are drawn first, then the noise,
+    both on the generator's device. Raises ValueError if the model returns another shape than that of x0.
+    DDPM (arXiv:2006.11239), algorithm 1, lines 2 to 5.
+    """
+    t = sample_times(len(x0), len(alpha_bar), generator).to(x0.device)  # (batch,)
+    eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
+    x_t = add_noise(x0, eps, t, alpha_bar)
+    return noise_prediction_loss(model(x_t, t), eps).mean()
+
+
+def loss_by_time(losses: torch.Tensor, t: torch.Tensor, T: int, bins: int) -> torch.Tensor:
+    """Return the mean loss in each of `bins` equal stretches of the times 0 ... T-1; shape (bins,).
+
+        bin of t = floor(t bins / T)
+
+    losses: one for each sample, (n,). t: its whole-number time, (n,). A stretch without samples has no mean: NaN,
+    which a plot leaves out. Raises ValueError unless 1 <= bins <= T, for other shapes, and for t out of range.
+    """
+    require_times(t, T)
+    require_same_shape(losses, t, "losses and t")
+    if not 1 <= bins <= T:
+        raise ValueError(f"Expected between 1 and T={T} bins, but got {bins}.")
+    index = t * bins // T  # (n,)
+    total = torch.zeros(bins, dtype=losses.dtype, device=losses.device).index_add(0, index, losses)
+    return total / torch.bincount(index, minlength=bins)  # 0 / 0 is NaN

@@ -1,4 +1,4 @@
-"""Noise schedules: how much of a picture is left at time t, and the jump straight to that time.
+"""Noise schedules: how much of a picture is left at time t, the step and the jump to that time, and what they leave.
 
 Time in code runs over t = 0 ... T-1, time in the papers over t = 1 ... T: `beta[0]` is the paper's beta_1.
 The papers' t = 0 is the clean picture; where code has to name it, it is t = -1, with alpha_bar = 1.
@@ -73,6 +73,37 @@ def snr(alpha_bar: torch.Tensor) -> torch.Tensor:
     return alpha_bar / (1 - alpha_bar)
 
 
+def variance_at(alpha_bar: torch.Tensor, x0_variance: torch.Tensor | float) -> torch.Tensor:
+    """Return the variance of x_t where the clean pictures have variance `x0_variance`; shape of alpha_bar.
+
+        Var(x_t) = alpha_bar_t Var(x0) + 1 - alpha_bar_t
+
+    It stays what it was only if Var(x0) = 1; any other variance drifts towards 1.
+    From DDPM (arXiv:2006.11239), equation 4. Raises ValueError for a negative variance.
+    """
+    x0_variance = torch.as_tensor(x0_variance, dtype=alpha_bar.dtype, device=alpha_bar.device)
+    if x0_variance.numel() and x0_variance.min() < 0:
+        raise ValueError(f"Expected a variance of at least 0, but got {x0_variance.min():.3g}.")
+    return alpha_bar * x0_variance + 1 - alpha_bar
+
+
+def kl_to_normal(x0: torch.Tensor, alpha_bar_t: torch.Tensor | float) -> torch.Tensor:
+    """Return how far q(x_t | x0) is from standard normal noise, in bits per dimension; shape (batch,).
+
+        KL( N(sqrt(alpha_bar_t) x0, (1 - alpha_bar_t) I) || N(0, I) ) / (d ln 2)
+            = mean over the d dimensions of [alpha_bar_t (x0^2 - 1) - ln(1 - alpha_bar_t)] / (2 ln 2)
+
+    x0: (batch, ...). alpha_bar_t: a number between 0 and 1, or one for each sample, (batch,). At the last t it is
+    what sampling from pure noise gets wrong: the L_T of DDPM (arXiv:2006.11239), equation 5 and section 4.
+    Raises ValueError for alpha_bar_t outside (0, 1).
+    """
+    a = expand_like(alpha_bar_t, x0)  # (batch, 1, ..., 1)
+    if a.min() <= 0 or a.max() >= 1:
+        raise ValueError(f"Expected alpha_bar_t between 0 and 1, but got {a.min():.3g} to {a.max():.3g}.")
+    nats = (a * (x0.square() - 1) - torch.log1p(-a)) / 2  # log1p: exact where alpha_bar_t is tiny
+    return nats.flatten(1).mean(1) / math.log(2)  # (batch,)
+
+
 def signal_and_noise(
     t: torch.Tensor, alpha_bar: torch.Tensor, like: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,6 +114,19 @@ def signal_and_noise(
     require_times(t, len(alpha_bar))
     alpha_bar_t = alpha_bar.to(t.device)[t]
     return expand_like(alpha_bar_t.sqrt(), like), expand_like((1 - alpha_bar_t).sqrt(), like)
+
+
+def forward_step(x_before: torch.Tensor, eps: torch.Tensor, beta_t: torch.Tensor | float) -> torch.Tensor:
+    """Take one step of the forward process: a sample of q(x_t | x_{t-1}) if eps is standard normal.
+
+        x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) eps
+
+    x_before, eps: (batch, ...). beta_t: a number between 0 and 1, or one for each sample, (batch,).
+    Raises ValueError if shapes differ. DDPM (arXiv:2006.11239), equation 2.
+    """
+    require_same_shape(x_before, eps, "x_before and eps")
+    beta_t = expand_like(beta_t, x_before)
+    return (1 - beta_t).sqrt() * x_before + beta_t.sqrt() * eps
 
 
 def add_noise(x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:

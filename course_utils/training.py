@@ -74,6 +74,17 @@ def _hash(*parts: int) -> int:
     return state >> 1
 
 
+@torch.no_grad()
+def ema_update(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> None:
+    """Move the parameters of `average` a little towards those of `model`, in place.
+
+        average <- decay average + (1 - decay) parameter
+
+    Both have the same parameters in the same order. decay: in [0, 1), usually 0.999.
+    """
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+
+
 class MovingAverage:
     """The exponential moving average (EMA) of a model's parameters, as a model of its own, `self.model`.
 
@@ -87,11 +98,9 @@ class MovingAverage:
         self.decay = decay
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
-    @torch.no_grad()
     def update(self, model: torch.nn.Module, updates: int) -> None:
         """Take in the parameters of `model` after its update number `updates` (0, 1, ...)."""
-        decay = min(self.decay, (1 + updates) / (10 + updates))
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        ema_update(self.model, model, min(self.decay, (1 + updates) / (10 + updates)))
 
 
 def learning_rate_at(step: int, steps: int, peak: float, warmup: int) -> float:

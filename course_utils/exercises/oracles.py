@@ -1,0 +1,136 @@
+"""What an oracle works with: inputs from a seed (`Case`), and two comparisons, `close` and `require`.
+
+An oracle knows the right answer by another way than the reference: a closed form, a limit, a statistic, another
+library. It also knows the answers that common mistakes give, so that the message can name the mistake.
+"""
+
+import torch
+
+SMALL = 1e-3  # numbers below this share of the largest one are compared as if they were that large
+KINDS = {True: "numbers with a fraction (float)", False: "whole numbers (int64)"}
+
+
+class Wrong(Exception):
+    """An answer that is not right: what was found (got against expected), and the likely reason, if known."""
+
+    def __init__(self, found: str, advice: str = ""):
+        super().__init__(found)
+        self.found, self.advice = found, advice
+
+
+class Case:
+    """The inputs of one check, all of them a function of the seed, float32 on the CPU."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+        self._stream = self.generator()
+
+    def generator(self) -> torch.Generator:
+        """A new generator, each time in the same state."""
+        return torch.Generator().manual_seed(1000 + self.seed)
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        """Standard normal numbers."""
+        return torch.randn(shape, generator=self._stream)
+
+    def uniform(self, low: float, high: float, *shape: int) -> torch.Tensor:
+        """Numbers uniform between low and high."""
+        return low + (high - low) * torch.rand(shape, generator=self._stream)
+
+    def whole(self, low: int, high: int, *shape: int) -> torch.Tensor:
+        """Whole numbers low ... high, both included, int64."""
+        return torch.randint(low, high + 1, shape, generator=self._stream)
+
+
+def require(holds: bool, found: str, advice: str = "") -> None:
+    """Raise `Wrong` unless something holds; `found` says what was got and what was expected."""
+    if not holds:
+        raise Wrong(found, advice)
+
+
+def close(got, expected, mistakes=(), tolerance: float = 1e-4, what: str = "the result") -> None:
+    """Raise `Wrong` unless `got` is `expected`, in kind, shape and value.
+
+    expected: a tensor, or a number. mistakes: pairs (value that a mistake gives, sentence that names the mistake).
+    tolerance: the largest |got - expected| / |expected|, where an |expected| below a thousandth of the largest counts
+    as that thousandth. A tensor in float64 is as good as one in float32.
+    """
+    expected = torch.as_tensor(expected).detach()
+    if expected.ndim == 0 and isinstance(got, int | float) and not isinstance(got, bool):
+        got = torch.tensor(got, dtype=torch.float64 if expected.is_floating_point() else None)
+    require_tensor(got, expected, what)
+    got = got.detach()
+    if got.shape == expected.shape and largest_error(got, expected)[0] <= tolerance:
+        return _require_kind(got, expected, what)
+    for value, advice in mistakes:
+        value = torch.as_tensor(value).detach()
+        if got.shape == value.shape and largest_error(got, value)[0] <= tolerance:
+            raise Wrong(_difference(got, expected, tolerance, what), advice)
+    _require_shape(got, expected, what)
+    _require_kind(got, expected, what)
+    _require_finite(got, expected, what)
+    raise Wrong(_difference(got, expected, tolerance, what))
+
+
+def require_tensor(got, expected: torch.Tensor, what: str = "the result") -> None:
+    """Raise `Wrong` unless `got` is a tensor on the device of `expected`."""
+    if got is None:
+        raise Wrong(f"{what} is None, expected a tensor of shape {tuple(expected.shape)}.",
+                    "A function without `return` gives None. Is the last line `return ...`?")
+    if not isinstance(got, torch.Tensor):
+        kind = f"{type(got).__module__}.{type(got).__name__}".removeprefix("builtins.")
+        raise Wrong(f"{what} is of type {kind}, expected a torch.Tensor of shape {tuple(expected.shape)}.",
+                    "Later cells go on with tensors: torch.stack(list), torch.from_numpy(array) and "
+                    "torch.tensor(number) make them. Is there a comma too much after `return`?")
+    if got.device != expected.device:
+        raise Wrong(f"{what} is on the device '{got.device}', expected '{expected.device}', where the inputs are.",
+                    "Let new tensors follow the inputs: torch.zeros_like(x), or torch.zeros(..., device=x.device).")
+
+
+def largest_error(got: torch.Tensor, expected: torch.Tensor) -> tuple[float, tuple[int, ...]]:
+    """Return the largest relative error and where it is; shapes must agree. NaN agrees only with NaN."""
+    if expected.numel() == 0:
+        return 0.0, ()
+    got, expected = got.double(), expected.double()
+    scale = expected.abs()
+    largest = scale.nan_to_num(0, 0, 0).max().item()
+    error = (got - expected).abs() / scale.clamp(min=max(SMALL * largest, 1e-12))
+    error = error.masked_fill((got == expected) | (got.isnan() & expected.isnan()), 0).nan_to_num(torch.inf)
+    worst = error.flatten().argmax()
+    place = tuple(int(index) for index in torch.unravel_index(worst, error.shape)) if error.ndim else ()
+    return error.max().item(), place
+
+
+def _difference(got, expected, tolerance, what) -> str:
+    if got.shape != expected.shape:
+        return f"{what} has the shape {tuple(got.shape)}, expected {tuple(expected.shape)}."
+    error, place = largest_error(got, expected)
+    at = f" at {list(place)}" if place else ""
+    return (f"{what}{at}: got {got[place].item():.6g}, expected {expected[place].item():.6g}. The largest relative "
+            f"error is {error:.2g}; up to {tolerance:g} is allowed.")
+
+
+def _require_shape(got, expected, what) -> None:
+    if got.shape == expected.shape:
+        return
+    advice = "Print the shape after each line to see where it changes."
+    if got.numel() == expected.numel():
+        advice = "The number of elements is right: there is an axis too many, too few, or in another place."
+    elif got.ndim > expected.ndim and expected.numel() < got.numel():
+        advice = "Two tensors were broadcast against each other that should go element by element, or be averaged."
+    raise Wrong(f"{what} has the shape {tuple(got.shape)}, expected {tuple(expected.shape)}.", advice)
+
+
+def _require_kind(got, expected, what) -> None:
+    if got.is_floating_point() == expected.is_floating_point() and not got.is_complex() and got.dtype != torch.bool:
+        return
+    advice = ("Whole numbers lose everything behind the point. Look for .long(), // or an integer tensor to write in."
+              if expected.is_floating_point() else "Times and numbers of samples index tensors: end with .long().")
+    raise Wrong(f"{what} has the dtype {got.dtype}, expected {KINDS[expected.is_floating_point()]}.", advice)
+
+
+def _require_finite(got, expected, what) -> None:
+    bad = (~got.isfinite() & expected.isfinite()).sum().item()
+    if bad:
+        raise Wrong(f"{what} has {bad} of {got.numel()} elements that are NaN or infinite, expected finite numbers.",
+                    "Look for a division by zero, the square root of a negative number, or log(0).")
