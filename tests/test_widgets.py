@@ -3,9 +3,18 @@
 import itertools
 
 import pytest
+import torch
 from tiny import tiny_pipeline
 
-from course_utils.widgets import PIPELINE_EXPLORERS, Explorer, Slider, explore, filmstrip
+from course_utils.schedules import alpha_bar_from_beta, scaled_linear_beta
+from course_utils.widgets import (
+    DENOISER_EXPLORERS,
+    PIPELINE_EXPLORERS,
+    Explorer,
+    Slider,
+    explore,
+    filmstrip,
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +37,13 @@ def test_every_control_can_be_drawn_at_both_ends(explorer):
         sentence = explorer.draw(ax, **{**explorer.start, **dict(zip(sliders, ends, strict=True))})
         assert sentence.endswith(".") and ax.images
         plt.close(figure)
+
+
+@pytest.mark.parametrize("make", DENOISER_EXPLORERS)
+def test_denoiser_explorers_can_be_drawn_at_both_ends(make):
+    pictures = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    explorer = make(lambda x_t, t: x_t, pictures, alpha_bar_from_beta(scaled_linear_beta(20)))
+    test_every_control_can_be_drawn_at_both_ends(explorer)
 
 
 def test_the_filmstrip_has_a_panel_a_setting_and_says_what_it_shows(explorer, capsys):
