@@ -42,6 +42,7 @@ VERBS = {
     "test": "run every test; further options are pytest's",
     "generate": 'draw a picture: generate "a cute corgi puppy sitting on the grass"',
     "train": "train one part of the model again",
+    "check": "run your notebooks from nothing, and say which exercises pass: check work/05_*.ipynb",
     "build": "write the notebooks of chapters/ and solutions/ from solutions/source/",
     "doctor": "say what this machine has, and what the course will use",
 }

@@ -1,4 +1,4 @@
-"""The command line: `python -m course_utils.cli VERB`, with the verbs generate, doctor, train and build.
+"""The command line: `python -m course_utils.cli VERB`, with the verbs generate, doctor, train, check and build.
 
 What a verb needs is imported when it runs, so that help and error messages are quick. Every error that the
 user can cause is a ValueError (or typer's usage error): `OneSentence` makes it one sentence and exit code 2.
@@ -282,13 +282,52 @@ def stop_on_interrupt():
 
 
 @app.command()
+def check(
+    notebooks: Annotated[list[Path], typer.Argument(help="Notebooks with your answers.")],
+    report: Annotated[Path | None, typer.Option(help="File for the states, one JSON object a line.")] = None,
+):
+    """Run NOTEBOOKS from nothing and say the state of each exercise; exit code 0 only if all of them pass."""
+    from course_utils.authoring import grading
+
+    for path in notebooks:  # before the first of them runs
+        grading.read_learners(path)
+    if report is not None:
+        report.write_text("", encoding="utf-8")
+    states = []
+    for path in notebooks:
+        found = grading.states_of(path, ROOT)
+        typer.echo(f"{path}" if found else f"{path}: it has no exercises")
+        for id, state in found.items():
+            typer.echo(f"  {id:28} {state}")
+            if report is not None:
+                with report.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"id": id, "state": state}) + "\n")
+        states += found.values()
+    typer.echo(f"{states.count('pass')} of {len(states)} exercises passed.")
+    if set(states) - {"pass"}:
+        raise typer.Exit(1)
+
+
+@app.command()
 def build(
     numbers: Annotated[list[str] | None, typer.Argument(help="Chapters, such as 05 06; none: all.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Only say which notebooks are out of date.")] = False,
+    nbgrader: Annotated[
+        Path | None, typer.Option(help="Write assignments for nbgrader into this folder instead.")
+    ] = None,
 ):
     """Write the notebooks in chapters/ and solutions/ from solutions/source/."""
     from course_utils import authoring
 
+    if nbgrader is not None:
+        if check:
+            raise ValueError("--check looks at chapters/ and solutions/ only: leave it or --nbgrader away.")
+        from course_utils.authoring import classroom
+
+        sources = authoring.source_paths(ROOT, numbers or None)
+        for path in classroom.write_assignments(ROOT, nbgrader, sources):
+            typer.echo(f"Wrote {path}")
+        return
     if not check:
         for path in authoring.build(ROOT, numbers or None):
             typer.echo(f"Wrote {path}")

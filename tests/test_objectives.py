@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from scipy.stats import binned_statistic
 
 from course_utils import objectives
 from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
@@ -73,6 +74,52 @@ def test_uniform_times_are_equally_likely():
     assert objectives.uniform_times(almost_one, T=1000).tolist() == [999]
     with pytest.raises(ValueError, match=r"\[0, 1\)"):
         objectives.uniform_times(torch.tensor([1.0]), T=10)
+
+
+def test_sample_times_are_uniform_and_follow_the_generator():
+    def times(seed):
+        return objectives.sample_times(20_000, 10, torch.Generator().manual_seed(seed))
+
+    assert times(0).dtype == torch.int64 and times(0).equal(times(0)) and not times(0).equal(times(1))
+    assert (torch.bincount(times(0), minlength=10) - 2000).abs().max() < 250
+    with pytest.raises(ValueError, match="T >= 1"):
+        objectives.sample_times(3, 0, torch.Generator())
+
+
+def test_training_step_is_the_loss_of_algorithm_1(noisy):
+    """The scheduler of diffusers makes x_t from the same draws; an exact model has no loss."""
+    scheduler = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    weight = torch.tensor(0.5, requires_grad=True)
+    x0 = noisy["x0"]
+
+    def step(model):
+        return objectives.training_step(model, x0, ALPHA_BAR, torch.Generator().manual_seed(1))
+
+    seen = []
+    loss = step(lambda x_t, t: seen.append((x_t, t)) or weight * x_t)
+    (x_t, t), generator = seen[0], torch.Generator().manual_seed(1)
+    assert objectives.sample_times(4, 1000, generator).equal(t)
+    eps = torch.randn(x0.shape, generator=generator)
+    torch.testing.assert_close(x_t, scheduler.add_noise(x0, eps, t), rtol=0, atol=5e-6)
+    torch.testing.assert_close(loss, torch.nn.functional.mse_loss(0.5 * x_t, eps))
+    loss.backward()
+    assert weight.grad is not None
+    assert step(lambda x_t, t: objectives.eps_from_x0(x_t, x0, t, ALPHA_BAR)) < 1e-6
+    with pytest.raises(ValueError, match="eps_hat and eps of one shape"):
+        step(lambda x_t, t: x_t[:, :1])
+
+
+def test_loss_by_time():
+    losses, t = torch.tensor([1.0, 3.0, 5.0, 7.0]), torch.tensor([0, 24, 25, 99])
+    found = objectives.loss_by_time(losses, t, T=100, bins=4)
+    torch.testing.assert_close(found, torch.tensor([2.0, 5.0, torch.nan, 7.0]), equal_nan=True)
+    generator = torch.Generator().manual_seed(0)
+    losses, t = torch.rand(500, generator=generator), torch.randint(0, 50, (500,), generator=generator)
+    expected, _, _ = binned_statistic(t, losses, bins=7, range=(0, 50))
+    torch.testing.assert_close(objectives.loss_by_time(losses, t, 50, 7), torch.tensor(expected).float())
+    for bad in ({"bins": 0}, {"bins": 51}, {"t": t + 1}, {"t": t[:-1]}):
+        with pytest.raises(ValueError, match="Expected"):
+            objectives.loss_by_time(**{"losses": losses, "t": t, "T": 50, "bins": 5} | bad)
 
 
 def test_logit_normal_times_have_the_density_of_the_paper():

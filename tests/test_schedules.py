@@ -10,10 +10,13 @@ from course_utils.schedules import (
     add_noise,
     alpha_bar_from_beta,
     cosine_beta,
+    forward_step,
+    kl_to_normal,
     linear_beta,
     scaled_linear_beta,
     signal_and_noise,
     snr,
+    variance_at,
 )
 
 SCHEDULES = {
@@ -78,6 +81,50 @@ def test_one_jump_has_the_distribution_of_the_chain():
         assert signal.item() == pytest.approx(mean, rel=1e-5)
         assert noise.item() ** 2 == pytest.approx(variance, rel=2e-3)  # float32 of 1 - alpha_bar near 1
         assert signal.item() ** 2 + noise.item() ** 2 == pytest.approx(1, rel=1e-6)
+
+
+def test_forward_steps_equal_those_of_diffusers():
+    """One step on diffusers' DDPMScheduler with a single beta is its jump to t = 0."""
+    generator = torch.Generator().manual_seed(0)
+    x0, eps = torch.randn(2, 4, 3, 8, 8, generator=generator)
+    for beta in (0.0001, 0.3):
+        scheduler = DDPMScheduler(num_train_timesteps=1, trained_betas=[beta])
+        expected = scheduler.add_noise(x0, eps, torch.zeros(4, dtype=torch.int64))
+        torch.testing.assert_close(forward_step(x0, eps, beta), expected, rtol=0, atol=5e-6)
+        torch.testing.assert_close(forward_step(x0, eps, torch.full((4,), beta)), expected, rtol=0, atol=5e-6)
+    with pytest.raises(ValueError, match="x_before and eps of one shape"):
+        forward_step(x0, eps[:1], 0.1)
+
+
+def test_a_chain_of_steps_has_the_variance_that_is_foretold():
+    beta = linear_beta(50, end=0.1)
+    alpha_bar = alpha_bar_from_beta(beta)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(40_000, 2, generator=generator) - 0.5  # variance 1/12
+    for t in range(50):
+        x = forward_step(x, torch.randn(x.shape, generator=generator), beta[t])
+        foretold = variance_at(alpha_bar, 1 / 12)[t].item()
+        assert x.var().item() == pytest.approx(foretold, rel=0.03)
+    assert variance_at(alpha_bar, 1.0).tolist() == pytest.approx([1.0] * 50)
+    with pytest.raises(ValueError, match="at least 0"):
+        variance_at(alpha_bar, -1.0)
+
+
+def test_kl_to_normal_equals_that_of_torch():
+    x0 = 2 * torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 1
+    for share in (0.9, 0.5, 4e-5):
+        q = torch.distributions.Normal(math.sqrt(share) * x0.double(), math.sqrt(1 - share))
+        p = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), 1.0)
+        expected = torch.distributions.kl_divergence(q, p).flatten(1).mean(1) / math.log(2)
+        found = kl_to_normal(x0, share)
+        assert (found.shape, found.dtype) == ((4,), torch.float32)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(kl_to_normal(x0, torch.tensor([0.9, 0.5, 0.1, 4e-5]))[-1], found[-1])
+    end = alpha_bar_from_beta(linear_beta())[-1]
+    assert 1e-6 < kl_to_normal(x0, end).mean() < 2e-5  # DDPM, section 4: about 1e-5 bits per dimension
+    for share in (0.0, 1.0):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            kl_to_normal(x0, share)
 
 
 def test_add_noise_refuses_what_does_not_fit():

@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from course_utils.training import CHECKPOINT, MovingAverage, Samples, learning_rate_at, train
+from course_utils.training import CHECKPOINT, MovingAverage, Samples, ema_update, learning_rate_at, train
 
 RUN = '''
 import json, sys, time, torch
@@ -158,3 +159,19 @@ def test_a_half_written_checkpoint_is_never_read(tmp_path):
     (tmp_path / "checkpoint.part").write_bytes(b"half")
     _, _, losses = run(tmp_path, steps=6)
     assert losses == []
+
+
+def test_ema_equals_that_of_torch():
+    generator = torch.Generator().manual_seed(0)
+    model, average = nn.Linear(3, 2), nn.Linear(3, 2)
+    average.load_state_dict(model.state_dict())
+    library = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    library.update_parameters(model)  # its first update is a copy
+    for _ in range(5):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=generator))
+        ema_update(average, model, 0.9)
+        library.update_parameters(model)
+    for slow, expected in zip(average.parameters(), library.module.parameters(), strict=True):
+        torch.testing.assert_close(slow, expected)

@@ -14,6 +14,25 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 CELL_FILE = re.compile(r"(/|[A-Za-z]:\\)[^\s\"'=]{0,200}ipykernel_\d+[/\\]\d+\.py")
 
 
+def client_for(notebook, root, folder, **options):
+    """Return a client that runs a notebook in `folder`, and the environment for its kernel, checks being strict."""
+    from nbclient import NotebookClient
+
+    search = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "COURSE_STRICT": "1", "PYTHONPATH": search}
+    environment.pop("MPLBACKEND", None)  # only the kernel's own back end leaves pictures in the notebook
+    client = NotebookClient(
+        notebook,
+        resources={"metadata": {"path": str(folder)}},
+        store_widget_state=True,  # without it nbclient (0.11) stumbles over Output widgets; dropped below
+        record_timing=False,
+        startup_timeout=180,
+        iopub_timeout=60,
+        **options,
+    )
+    return client, environment
+
+
 def run(notebook, root, name):
     """Return the notebook with the outputs of a run in the `laptop` profile, working folder `solutions/`.
 
@@ -21,24 +40,17 @@ def run(notebook, root, name):
     COURSE_STRICT makes a check that does not pass raise, and so stop the build.
     Raises ValueError if a cell raises that is not tagged `raises-exception`.
     """
-    from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
-    search = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "COURSE_PROFILE": PROFILE, "COURSE_STRICT": "1", "PYTHONPATH": search}
-    environment.pop("MPLBACKEND", None)  # only the kernel's own back end leaves pictures in the notebook
-    client = NotebookClient(
+    client, environment = client_for(
         deepcopy(notebook),
+        root,
+        root / "solutions",
         kernel_name=notebook.metadata.kernelspec.name,
-        resources={"metadata": {"path": str(root / "solutions")}},
         coalesce_streams=True,  # of a progress bar only the last state stays
-        store_widget_state=True,  # without it nbclient (0.11) stumbles over Output widgets; dropped below
-        record_timing=False,
-        startup_timeout=180,
-        iopub_timeout=60,
     )
     try:
-        executed = client.execute(env=environment)
+        executed = client.execute(env={**environment, "COURSE_PROFILE": PROFILE})
     except CellExecutionError as error:
         message = f"{name}: a cell raised in the {PROFILE} profile; mend it and build again.\n{error}"
         raise ValueError(message) from error

@@ -40,7 +40,8 @@ class Message:
 def _html_text(text: str) -> str:
     if "\n" not in text:
         return f"<span>{html.escape(text)}</span>"
-    return f'<pre style="white-space:pre-wrap;margin:.2em 0">{html.escape(text)}</pre>'  # code and tables keep their columns
+    # Code and tables keep their columns
+    return f'<pre style="white-space:pre-wrap;margin:.2em 0">{html.escape(text)}</pre>'
 
 
 def show(message: Message) -> None:

@@ -158,8 +158,9 @@ def _raised_by(candidate, error) -> bool:
 
 def learners_lines(error: BaseException) -> str:
     """Return the last line of the learner's own code that the traceback names, and the exception's text."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(tuple(FOREIGN))]
-    where = [f"line {frame.lineno}, in {frame.name}:\n    {frame.line}" for frame in frames[-1:]]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(tuple(FOREIGN))]
+    where = [f"line {frame.lineno}, in {frame.name}:\n    {frame.line}" for frame in own[-1:]]
     return "\n".join([*where, *(line.rstrip() for line in traceback.format_exception_only(error))])
 
 

@@ -1,0 +1,291 @@
+"""Attempts at the exercises of chapter 05."""
+
+import math
+
+import numpy as np
+import torch
+from attempts import mutant, variant
+
+from course_utils.shapes import expand_like
+
+STEP, BAR, NOISE, COSINE = "05.forward_step", "05.alpha_bar", "05.add_noise", "05.cosine_beta"
+SNR, VARIANCE, KL = "05.snr", "05.variance_at", "05.kl_to_normal"
+
+
+@mutant(STEP, "standard deviation, sqrt(beta_t)")
+def variance_times_noise(x_before, eps, beta_t):
+    return (1 - beta_t) ** 0.5 * x_before + beta_t * eps
+
+
+@mutant(STEP, "not by 1 - beta_t")
+def no_root_at_the_picture(x_before, eps, beta_t):
+    return (1 - beta_t) * x_before + beta_t**0.5 * eps
+
+
+@mutant(STEP, "variance would grow")
+def picture_not_shrunk(x_before, eps, beta_t):
+    return x_before + beta_t**0.5 * eps
+
+
+@mutant(STEP, "swapped")
+def swapped_step(x_before, eps, beta_t):
+    return beta_t**0.5 * x_before + (1 - beta_t) ** 0.5 * eps
+
+
+@mutant(STEP, "x_before was changed in place")
+def step_in_place(x_before, eps, beta_t):
+    x_before *= (1 - beta_t) ** 0.5
+    return x_before + beta_t**0.5 * eps
+
+
+@variant(STEP)
+def step_with_math(x_before, eps, beta_t):
+    return torch.lerp(torch.zeros_like(x_before), x_before, math.sqrt(1 - beta_t)) + eps * math.sqrt(beta_t)
+
+
+@variant(STEP)
+def step_in_float64(x_before, eps, beta_t):
+    return (1 - beta_t.double()).sqrt() * x_before.double() + beta_t.double().sqrt() * eps.double()
+
+
+@mutant(BAR, "multiplies the betas")
+def product_of_betas(beta):
+    return beta.cumprod(0)
+
+
+@mutant(BAR, "Shares multiply")
+def sum_of_betas(beta):
+    return 1 - beta.cumsum(0)
+
+
+@mutant(BAR, "what one step leaves")
+def alpha_only(beta):
+    return 1 - beta
+
+
+@mutant(BAR, "one step late")
+def starts_with_one(beta):
+    alpha = torch.cat([torch.ones(1), 1 - beta[:-1]])
+    return alpha.cumprod(0)
+
+
+@mutant(BAR, "a running product")
+def total_product(beta):
+    return (1 - beta).prod()
+
+
+@variant(BAR)
+def exponential_of_sum_of_logs(beta):
+    return (1 - beta).log().cumsum(0).exp()
+
+
+@variant(BAR)
+def loop_over_steps(beta):
+    left, shares = 1.0, []
+    for b in beta.tolist():
+        left *= 1 - b
+        shares.append(left)
+    return torch.tensor(shares, dtype=torch.float64)
+
+
+@mutant(NOISE, "ᾱ where √ᾱ belongs")
+def no_root_of_alpha_bar(x0, eps, t, alpha_bar):
+    a = expand_like(alpha_bar[t], x0)
+    return a * x0 + (1 - a).sqrt() * eps
+
+
+@mutant(NOISE, "1 - ᾱ where √(1 - ᾱ) belongs")
+def no_root_at_the_noise(x0, eps, t, alpha_bar):
+    a = expand_like(alpha_bar[t], x0)
+    return a.sqrt() * x0 + (1 - a) * eps
+
+
+@mutant(NOISE, "swapped")
+def swapped_noise(x0, eps, t, alpha_bar):
+    a = expand_like(alpha_bar[t], x0)
+    return (1 - a).sqrt() * x0 + a.sqrt() * eps
+
+
+@mutant(NOISE, "looks up t - 1")
+def one_too_early(x0, eps, t, alpha_bar):
+    a = expand_like(alpha_bar[t - 1], x0)
+    return a.sqrt() * x0 + (1 - a).sqrt() * eps
+
+
+@mutant(NOISE, "time of the first")
+def one_time_for_all(x0, eps, t, alpha_bar):
+    a = alpha_bar[t[0]]
+    return a.sqrt() * x0 + (1 - a).sqrt() * eps
+
+
+@mutant(NOISE, "expand_like(values, x) does that", state="error")
+def not_broadcast(x0, eps, t, alpha_bar):
+    return alpha_bar[t].sqrt() * x0 + (1 - alpha_bar[t]).sqrt() * eps
+
+
+@mutant(NOISE, "four axes whatever x0 has")
+def for_pictures_only(x0, eps, t, alpha_bar):
+    a = alpha_bar[t][:, None, None, None]
+    return a.sqrt() * x0 + (1 - a).sqrt() * eps
+
+
+@variant(NOISE)
+def noise_in_a_loop(x0, eps, t, alpha_bar):
+    rows = []
+    for i, time in enumerate(t.tolist()):
+        share = float(alpha_bar[time])
+        rows.append(math.sqrt(share) * x0[i] + math.sqrt(1 - share) * eps[i])
+    return torch.stack(rows)
+
+
+@variant(NOISE)
+def noise_by_einsum(x0, eps, t, alpha_bar):
+    share = alpha_bar[t].double()
+    return torch.einsum("b,b...->b...", share.sqrt(), x0.double()) + torch.einsum(
+        "b,b...->b...", (1 - share).sqrt(), eps.double()
+    )
+
+
+@variant(NOISE)
+def noise_by_numpy(x0, eps, t, alpha_bar):
+    share = alpha_bar.numpy()[t.numpy()].reshape(-1, *[1] * (x0.ndim - 1))
+    return torch.from_numpy(np.sqrt(share) * x0.numpy() + np.sqrt(1 - share) * eps.numpy())
+
+
+def cosine(T, s=0.008, power=2, start=0):
+    t = torch.arange(start, T + 1, dtype=torch.float64)
+    return torch.cos((t / T + s) / (1 + s) * math.pi / 2) ** power
+
+
+@mutant(COSINE, "Clip the betas")
+def not_clipped(T):
+    f = cosine(T)
+    return 1 - f[1:] / f[:-1]
+
+
+@mutant(COSINE, "offset s = 0.008")
+def no_offset(T):
+    f = cosine(T, s=0)
+    return (1 - f[1:] / f[:-1]).clamp(max=0.999)
+
+
+@mutant(COSINE, "alpha_bar is its square")
+def not_squared(T):
+    f = cosine(T, power=1)
+    return (1 - f[1:] / f[:-1]).clamp(max=0.999)
+
+
+@mutant(COSINE, "This is alpha_bar")
+def alpha_bar_instead(T):
+    f = cosine(T)
+    return f[1:] / f[0]
+
+
+@mutant(COSINE, "has the shape")
+def one_beta_too_few(T):
+    f = cosine(T, start=1)
+    return (1 - f[1:] / f[:-1]).clamp(max=0.999)
+
+
+@variant(COSINE)
+def cosine_in_a_loop(T):
+    def f(t):
+        return math.cos((t / T + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    return torch.tensor([min(0.999, 1 - f(t + 1) / f(t)) for t in range(T)])
+
+
+@variant(COSINE)
+def cosine_in_float32(T):
+    f = cosine(T).float()
+    alpha_bar = f / f[0]
+    return torch.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], torch.tensor(0.999))
+
+
+@mutant(SNR, "upside down")
+def noise_to_signal(alpha_bar):
+    return (1 - alpha_bar) / alpha_bar
+
+
+@mutant(SNR, "no roots")
+def ratio_of_factors(alpha_bar):
+    return alpha_bar.sqrt() / (1 - alpha_bar).sqrt()
+
+
+@mutant(SNR, "its logarithm")
+def log_snr(alpha_bar):
+    return torch.log(alpha_bar / (1 - alpha_bar))
+
+
+@variant(SNR)
+def snr_by_logit(alpha_bar):
+    return torch.logit(alpha_bar).exp()
+
+
+@mutant(VARIANCE, "only if the pictures have variance 1")
+def always_one(alpha_bar, x0_variance):
+    return torch.ones_like(alpha_bar)
+
+
+@mutant(VARIANCE, "standard deviation; the variance")
+def deviation(alpha_bar, x0_variance):
+    return (alpha_bar * x0_variance + 1 - alpha_bar).sqrt()
+
+
+@mutant(VARIANCE, "a factor c".capitalize())
+def roots_kept(alpha_bar, x0_variance):
+    return alpha_bar.sqrt() * x0_variance + (1 - alpha_bar).sqrt()
+
+
+@mutant(VARIANCE, "not squared again")
+def squared_again(alpha_bar, x0_variance):
+    return alpha_bar * x0_variance**2 + 1 - alpha_bar
+
+
+@variant(VARIANCE)
+def distance_to_one(alpha_bar, x0_variance):
+    return 1 + alpha_bar * (x0_variance - 1)
+
+
+@mutant(KL, "This is in nats")
+def in_nats(x0, alpha_bar_t):
+    return (alpha_bar_t * (x0**2 - 1) - torch.log1p(-alpha_bar_t)).flatten(1).mean(1) / 2
+
+
+@mutant(KL, "sum over all dimensions")
+def summed(x0, alpha_bar_t):
+    return (alpha_bar_t * (x0**2 - 1) - torch.log1p(-alpha_bar_t)).flatten(1).sum(1) / 2 / math.log(2)
+
+
+@mutant(KL, "one number for the whole batch")
+def averaged_over_all(x0, alpha_bar_t):
+    return (alpha_bar_t * (x0**2 - 1) - torch.log1p(-alpha_bar_t)).mean() / 2 / math.log(2)
+
+
+@mutant(KL, "never negative")
+def wrong_sign(x0, alpha_bar_t):
+    return -(alpha_bar_t * (x0**2 - 1) - torch.log1p(-alpha_bar_t)).flatten(1).mean(1) / 2 / math.log(2)
+
+
+@mutant(KL, "not symmetric")
+def other_direction(x0, alpha_bar_t):
+    v = 1 - alpha_bar_t
+    return ((1 + alpha_bar_t * x0**2) / v - 1 + v.log()).flatten(1).mean(1) / 2 / math.log(2)
+
+
+@mutant(KL, "of the variance 1 - alpha_bar_t, not of its root")
+def log_of_the_deviation(x0, alpha_bar_t):
+    return (alpha_bar_t * (x0**2 - 1) - (1 - alpha_bar_t).sqrt().log()).flatten(1).mean(1) / 2 / math.log(2)
+
+
+@variant(KL)
+def kl_from_mean_and_variance(x0, alpha_bar_t):
+    mean, variance = x0.double() * math.sqrt(alpha_bar_t), 1 - alpha_bar_t.double()
+    kl = 0.5 * (variance + mean**2 - 1 - variance.log())
+    return kl.mean(dim=list(range(1, x0.ndim))) / math.log(2)
+
+
+@variant(KL)
+def kl_in_base_two(x0, alpha_bar_t):
+    power = x0.square().flatten(1).mean(1)
+    return (alpha_bar_t * (power - 1) / math.log(2) - torch.log2(1 - alpha_bar_t)) / 2

@@ -1,0 +1,477 @@
+"""What `check` does with code that hangs, prints, breaks or cheats, and how it keeps its books."""
+
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from course_utils import exercises
+from course_utils.exercises import ExerciseError, account, check, hint, limits, messages, progress, registry, solution
+from course_utils.exercises.oracles import Case, Wrong, close, require
+from course_utils.exercises.running import described, run
+from course_utils.schedules import add_noise, alpha_bar_from_beta
+
+ROOT = Path(__file__).resolve().parents[2]
+STEP = "05.forward_step"
+
+
+def halve(x):
+    """The reference of the exercise below."""
+    return x / 2
+
+
+class Counter:
+    """The reference of another: counts, and doubles what was counted."""
+
+    def __init__(self, start):
+        self.count = start
+
+    def add(self, x):
+        self.count = self.count + halve(x)
+        return self.count
+
+
+def halves(learner, case):
+    """Take the half."""
+    x = case.normal(2, 3)
+    close(learner(x), x / 2, [(x * 2, "This doubles.")])
+
+
+def counts(learner, case):
+    """Count halves."""
+    x = case.normal(2)
+    made = learner(1.0)
+    close(learner.method(made, "add", x), 1 + x / 2)
+
+
+HALVE = registry.Exercise("99.halve", halve, halves, "Take the half.", 1, 1, ("a", "b"))
+COUNT = registry.Exercise("99.count", Counter, counts, "Count.", 1, 1, ("a", "b"), uses=("99.halve",))
+
+
+@pytest.fixture(autouse=True)
+def books(tmp_path, monkeypatch):
+    """Progress in a folder of its own, and the two exercises above among those of the course."""
+    for name in ("COURSE_STRICT", "NBGRADER_EXECUTION", "COURSE_REPORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COURSE_PROGRESS", str(tmp_path / "progress.json"))
+    monkeypatch.setattr(account, "_said", set())
+    monkeypatch.setattr(exercises, "_revealed", {})
+    registry.all_exercises()
+    monkeypatch.setattr(registry, "_EXERCISES", {**registry._EXERCISES, HALVE.id: HALVE, COUNT.id: COUNT})
+    return tmp_path
+
+
+def right(x):
+    return x * 0.5
+
+
+def wrong(x):
+    return x * 2
+
+
+def stub(x):
+    raise NotImplementedError
+
+
+# What learners' code may do
+
+
+def endless(x):
+    while True:
+        with contextlib.suppress(Exception):
+            sum(range(100))
+
+
+def talkative(x):
+    for number in range(1_000_000):
+        print("number", number)
+
+
+def in_place(x):
+    x /= 2
+    return x
+
+
+def in_place_by_index(x):
+    x[0] = 0
+    return x / 2
+
+
+def raising(x):
+    size = x.shape[7]
+    return x / size
+
+
+def calls_what_is_not_implemented(x):
+    return helper(x)
+
+
+def helper(x):
+    raise NotImplementedError("not on this machine")
+
+
+def stops_python(x):
+    sys.exit(3)
+
+
+@pytest.mark.parametrize(
+    "function, state, words",
+    [
+        (right, "pass", ""),
+        (wrong, "fail", "This doubles."),
+        (stub, "todo", ""),
+        (talkative, "error", "printed more than 10,000 characters, and was stopped"),
+        (in_place, "fail", "the input x was changed in place"),
+        (in_place_by_index, "fail", "x[...] = ..."),
+        (raising, "error", "size = x.shape[7]"),
+        (calls_what_is_not_implemented, "error", "NotImplementedError: not on this machine"),
+        (stops_python, "error", "SystemExit: 3"),
+        (lambda x: None, "fail", "Is the last line `return ...`?"),
+        (lambda x: x.numpy() / 2, "fail", "of type numpy.ndarray, expected a torch.Tensor"),
+        (lambda x: (x / 2,), "fail", "a comma too much"),
+        (lambda x: x[:1] / 2, "fail", "has the shape (1, 3), expected (2, 3)"),
+        (lambda x: x.T / 2, "fail", "an axis too many, too few, or in another place"),
+        (lambda x: x[:, None] - x / 2, "fail", "broadcast against each other"),
+        (lambda x: (x / 2).long(), "fail", "dtype torch.int64, expected numbers with a fraction"),
+        (lambda x: x / 0, "fail", "6 of 6 elements that are NaN or infinite"),
+        (lambda x: torch.full((2, 3), torch.nan), "fail", "6 of 6 elements that are NaN or infinite"),
+        (lambda x: (x / 2).to("meta"), "fail", "on the device 'meta', expected 'cpu'"),
+        (lambda x: x / 2 + 0.001, "fail", "The largest relative error is"),
+        (lambda: 1, "fail", "cannot be called as halve(x)"),
+        (lambda x, y: x, "fail", "Keep the `def` line as it was given"),
+        (lambda x: x.double() / 2, "pass", ""),
+        (torch.no_grad()(right), "pass", ""),
+        (torch.no_grad()(stub), "todo", ""),
+    ],
+)
+def test_outcomes(function, state, words):
+    outcome = run(HALVE, function)
+    assert outcome.state == state, outcome
+    assert words in f"{outcome.found}\n{outcome.advice}", outcome
+
+
+def test_what_never_ends_is_stopped(monkeypatch):
+    monkeypatch.setattr(limits, "SECONDS", 0.3)
+    outcome = run(HALVE, endless)
+    assert (outcome.state, outcome.called) == ("error", "halve(x (2, 3))")
+    assert "still running after 0.3 seconds" in outcome.found
+    assert run(HALVE, right).state == "pass"
+
+
+def test_a_timer_that_was_there_is_put_back():
+    import signal
+
+    rang = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rang.append(1))
+    signal.setitimer(signal.ITIMER_REAL, 60)
+    try:
+        run(HALVE, right)
+        assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 60
+        signal.raise_signal(signal.SIGALRM)
+        assert rang == [1]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_it_works_outside_the_main_thread():
+    states = []
+    thread = threading.Thread(target=lambda: states.append(run(HALVE, right).state))
+    thread.start()
+    thread.join()
+    assert states == ["pass"]
+
+
+def test_what_was_printed_is_seen_up_to_the_limit(capsys):
+    run(HALVE, talkative)
+    assert len(capsys.readouterr().out) == limits.CHARACTERS
+    run(HALVE, lambda x: print("looking at", x.shape) or x / 2)
+    assert "looking at torch.Size([2, 3])" in capsys.readouterr().out
+
+
+def test_an_error_shows_the_learners_line_only():
+    outcome = run(HALVE, raising)
+    assert outcome.found.startswith("line ") and ", in raising:" in outcome.found
+    assert "IndexError" in outcome.found
+    assert "running.py" not in outcome.found and "course_utils" not in outcome.found
+    inside_a_library = run(HALVE, lambda x: torch.cat([x, "a"]))
+    assert "torch.cat" in inside_a_library.found and "site-packages" not in inside_a_library.found
+
+
+def test_nothing_of_the_session_is_changed():
+    def meddles(x):
+        import matplotlib.pyplot as plt
+
+        plt.figure()
+        torch.manual_seed(1)
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        return x / 2
+
+    import matplotlib.pyplot as plt
+
+    plt.figure()
+    before, figures, pythons = torch.get_rng_state(), plt.get_fignums(), random.getstate()
+    assert run(HALVE, meddles).state == "pass"
+    assert before.equal(torch.get_rng_state())
+    assert plt.get_fignums() == figures
+    assert random.getstate() == pythons
+    assert torch.get_default_dtype() == torch.float32 and torch.is_grad_enabled()
+    plt.close("all")
+    with torch.no_grad():
+        run(HALVE, right)
+        assert not torch.is_grad_enabled()
+
+
+# Other exercises that an exercise uses
+
+
+def test_uses_are_replaced_by_the_references_and_put_back():
+    space = {}
+    exec("def halve(x):\n    return x\n\ndef count_from(x):\n    return halve(x)", space)
+    uses = registry.Exercise("99.uses", halve, halves, "Take the half.", 1, 1, ("a", "b"), uses=("99.halve",))
+    its_own = space["halve"]
+    assert run(uses, space["count_from"]).state == "pass"
+    assert run(HALVE, space["count_from"]).state == "fail"
+    assert space["halve"] is its_own
+    del space["halve"]
+    assert run(uses, space["count_from"]).state == "pass"
+    assert "halve" not in space
+
+
+def learners_class(body="self.count = self.count + halve(x)"):
+    space = {"halve": stub}
+    exec(f"class Counter:\n def __init__(self, start):\n  self.count = start\n def add(self, x):\n  {body}\n"
+         "  return self.count", space)  # fmt: skip
+    return space
+
+
+@pytest.mark.parametrize(
+    "body, state, words",
+    [
+        ("self.count = self.count + halve(x)", "pass", ""),
+        ("self.count = self.count - halve(x)", "fail", "largest relative error"),
+        ("raise NotImplementedError", "todo", ""),
+        ("x += 1", "fail", "x was changed in place"),
+        ("self.missing", "error", "AttributeError"),
+    ],
+)
+def test_classes_are_exercises_too(body, state, words):
+    space = learners_class(body)
+    outcome = run(COUNT, space["Counter"])
+    assert outcome.state == state, outcome
+    assert words in outcome.found
+    assert space["halve"] is stub
+
+
+def test_a_method_that_is_missing_is_named():
+    class Counter:
+        def __init__(self, start):
+            pass
+
+    assert "no method 'add'" in run(COUNT, Counter).found
+
+
+# check, and its books
+
+
+def test_a_right_answer_is_given_back(capsys):
+    assert check("99.halve", right) is right
+    assert capsys.readouterr().out == "✓ 99.halve: right. Chapter 99: 1 of 2 solved.\n"
+
+
+def test_any_other_answer_is_explained_and_replaced(capsys):
+    assert check("99.halve", wrong) is halve
+    said = capsys.readouterr().out
+    order = ["✗ 99.halve: not right yet", "Called    halve(x (2, 3)), inputs made with seed 0",
+             "Found     the result at [", "Likely    This doubles.", 'hint("99.halve")', 'solution("99.halve")',
+             "Meanwhile halve is now the course"]  # fmt: skip
+    places = [said.index(words) for words in order]
+    assert places == sorted(places)
+    assert check("99.halve", stub) is halve
+    said = capsys.readouterr().out
+    assert "○ 99.halve: still to do" in said and "Replace `raise NotImplementedError`" in said
+
+
+def test_the_courses_own_version_is_not_taken_for_the_learners(capsys):
+    halved = check("99.halve", wrong)
+    assert check("99.halve", halved) is halve
+    assert "Run the cell that defines your halve first" in capsys.readouterr().out
+    assert account.load()["99.halve"] == {"state": "todo", "passed": False}
+
+
+def test_what_is_no_function_is_refused(capsys):
+    assert check("99.halve", torch.zeros(2)) is halve
+    assert "expected the function halve itself, got Tensor" in capsys.readouterr().out
+
+
+def test_messages_in_html_are_escaped_and_say_all_that_the_text_says():
+    exercise = registry.find("99.halve")
+    outcome = run(exercise, lambda x: "<script>"[x])
+    message = messages.not_passed(exercise, outcome, 0, False, True)
+    html = message._repr_html_()
+    assert "<script>" not in html and "&lt;script&gt;" in html
+    for label, text in message.parts:
+        assert label in html and label in str(message)
+        assert text.splitlines()[0] in str(message)
+    assert "solved this one already" in str(message)
+
+
+@pytest.mark.parametrize("name, value", [("COURSE_STRICT", "1"), ("NBGRADER_EXECUTION", "autograde")])
+def test_strict_mode_raises_and_leaves_the_progress_alone(monkeypatch, name, value, capsys):
+    monkeypatch.setenv(name, value)
+    assert check("99.halve", right) is right
+    assert capsys.readouterr().out == "✓ 99.halve: right.\n"
+    for candidate in (wrong, stub, raising, halve, None):
+        with pytest.raises(ExerciseError, match="99.halve") as caught:
+            check("99.halve", candidate)
+        assert "Meanwhile" not in str(caught.value)
+    assert not account.progress_path().exists()
+
+
+def test_each_state_is_reported(monkeypatch, books, capsys):
+    monkeypatch.setenv("COURSE_REPORT", str(books / "report.jsonl"))
+    for candidate in (right, wrong, stub, raising):
+        check("99.halve", candidate)
+    lines = (books / "report.jsonl").read_text().splitlines()
+    states = ("pass", "fail", "todo", "error")
+    assert [json.loads(line) for line in lines] == [{"id": "99.halve", "state": state} for state in states]
+
+
+def test_another_seed_is_another_case():
+    seen = []
+    exercise = registry.Exercise("99.seen", halve, lambda learner, case: seen.append(case.normal(2)), "", 1, 1, ())
+    for seed in (0, 0, 1):
+        run(exercise, right, seed)
+    assert seen[0].equal(seen[1]) and not seen[0].equal(seen[2])
+    case = Case(0)
+    assert not case.normal(5).equal(torch.randn(5, generator=case.generator()))
+
+
+def test_unknown_ids_name_those_that_look_alike():
+    for ask in (lambda id: check(id, right), hint, solution):
+        with pytest.raises(ValueError, match="05.add_noise"):
+            ask("05.ad_noise")
+    with pytest.raises(ValueError, match="got None"):
+        check(None, right)
+
+
+def test_an_id_cannot_be_taken_twice_nor_an_exercise_be_incomplete():
+    def fine(learner, case):
+        """Do it."""
+
+    with pytest.raises(ValueError, match="'05.add_noise', which add_noise has"):
+        registry.exercise("05.add_noise", halve, difficulty=1, minutes=1, hints=["a", "b"])(fine)
+    for change in ({"difficulty": 6}, {"minutes": 0}, {"hints": ["a"]}):
+        with pytest.raises(ValueError, match="add what is missing"):
+            registry.exercise("99.x", halve, **{"difficulty": 1, "minutes": 1, "hints": ["a", "b"]} | change)(fine)
+
+
+def test_hints_come_one_by_one(capsys):
+    for number in (1, 2, 3, 4):
+        hint(STEP)
+        said = capsys.readouterr().out
+        assert said.count("Hint ") == min(number, 3)
+    assert "These were all 3" in said
+
+
+def test_solution_shows_the_source(capsys):
+    solution(STEP)
+    assert "def forward_step(" in capsys.readouterr().out
+
+
+def test_progress_lists_every_exercise(capsys):
+    registry._EXERCISES.pop("99.halve"), registry._EXERCISES.pop("99.count")
+    check("05.alpha_bar", lambda beta: (1 - beta).cumprod(0))
+    check("05.add_noise", add_noise)
+    capsys.readouterr()
+    progress()
+    said = capsys.readouterr().out
+    assert all(exercise.id in said for exercise in registry.all_exercises())
+    assert f"1 of {len(registry.all_exercises())} exercises solved" in said
+    assert "05        Forward diffusion: 1 of 7 solved, 5 of 63 minutes" in said
+    assert "✓ 05.alpha_bar                 ●○○○○   5 min  solved" in said
+    assert "○ 05.add_noise                 ●●○○○  10 min  to do" in said
+    assert "○ 05.snr                       ●○○○○   3 min  not tried" in said
+
+
+# The file of the progress
+
+
+def test_what_was_solved_once_stays_solved(capsys):
+    for candidate, state in ((wrong, "fail"), (right, "pass"), (stub, "todo"), (wrong, "fail")):
+        check("99.halve", candidate)
+        assert account.load()["99.halve"]["state"] == state
+    assert account.load()["99.halve"]["passed"]
+    assert "solved this one already; your progress keeps that" in capsys.readouterr().out
+    overview = str(messages.overview([(HALVE, "todo", True)], {"99": "Test"}))
+    assert "✓ 99.halve" in overview and "solved earlier; when last checked empty" in overview
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"99.halve": 3}', b'{"99.halve": {"state": "x"}}', b"\xff\xfe"])
+def test_a_damaged_file_is_put_aside_and_said_once(books, content, capsys):
+    (books / "progress.json").write_bytes(content)
+    check("99.halve", right)
+    check("99.halve", right)
+    assert capsys.readouterr().err.count("is damaged. It starts anew") == 1
+    assert account.load() == {"99.halve": {"state": "pass", "passed": True}}
+    assert (books / "progress.json.unreadable").read_bytes() == content
+
+
+def test_a_folder_that_cannot_be_written_is_said_once_and_breaks_nothing(books, monkeypatch, capsys):
+    (books / "file").write_text("no folder")
+    monkeypatch.setenv("COURSE_PROGRESS", str(books / "file" / "progress.json"))
+    for _ in range(2):
+        assert check("99.halve", right) is right
+    assert capsys.readouterr().err.count("set the environment variable COURSE_PROGRESS") == 1
+    assert not list(books.glob("*.part"))
+
+
+def test_the_default_place_is_the_users_own(monkeypatch, tmp_path):
+    monkeypatch.delenv("COURSE_PROGRESS")
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path))
+    assert account.progress_path() == tmp_path / "image-generation-course" / "progress.json"
+
+
+# The parts
+
+
+def test_close_compares_numbers_and_names_mistakes():
+    close(2.0, 2.0)
+    close(3, torch.tensor(3))
+    close(torch.tensor([1.0, torch.nan]), torch.tensor([1.0, torch.nan]))
+    close(torch.tensor([1.0, 1e-9]), torch.tensor([1.0, 0.0]))
+    for got, expected in ((torch.tensor([torch.nan]), torch.ones(1)), (torch.ones(1), torch.tensor([torch.nan])),
+                          (True, 1), (torch.ones(2), torch.ones(1)), (torch.ones(1), torch.ones(1).long()),
+                          (torch.tensor([1.0, 0.01]), torch.tensor([1.0, 0.011]))):  # fmt: skip
+        with pytest.raises(Wrong):
+            close(got, expected)
+    with pytest.raises(Wrong) as caught:
+        close(torch.ones(()), torch.ones(3) * 2, [(torch.ones(3), "no"), (torch.ones(()), "yes")])
+    assert caught.value.advice == "yes"
+    require(True, "")
+    with pytest.raises(Wrong, match="found"):
+        require(False, "found")
+
+
+def test_calls_are_described_in_words():
+    t = torch.tensor([0, 7])
+    said = described(add_noise, (torch.zeros(4, 3, 8, 8), torch.zeros(2, 2), t, torch.tensor(0.123456)))
+    assert said == "add_noise(x0 (4, 3, 8, 8), eps (2, 2), t = [0, 7], alpha_bar = 0.1235)"
+    assert described(alpha_bar_from_beta, (3,)) == "alpha_bar_from_beta(beta = 3)"
+
+
+def test_importing_is_quick():
+    code = "import course_utils.exercises, sys; print(*sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    loaded = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+    slow = {"diffusers", "transformers", "accelerate", "matplotlib", "sklearn", "IPython"}
+    assert "course_utils.exercises" in loaded and slow & set(loaded) == set()

@@ -1,0 +1,52 @@
+"""Every exercise of the course: wrong answers are rejected by the right words, right ones accepted, stubs are todo."""
+
+import attempts_05  # noqa: F401 - each fills the lists of attempts
+import attempts_06  # noqa: F401
+import pytest
+from attempts import MUTANTS, VARIANTS
+
+from course_utils.exercises.registry import all_exercises, chapters, find
+from course_utils.exercises.running import run
+
+EXERCISES = all_exercises()
+SEEDS = (0, 11, 202, 3003)  # the learner's, and others, as when work is graded
+
+
+@pytest.mark.parametrize("attempt", MUTANTS, ids=lambda a: f"{a.id}-{a.function.__name__}")
+def test_wrong_answers_are_rejected_by_name(attempt):
+    for seed in SEEDS:
+        outcome = run(find(attempt.id), attempt.function, seed)
+        assert outcome.state == attempt.state, outcome
+        assert attempt.words in f"{outcome.found} {outcome.advice}", outcome
+        assert attempt.state == "error" or outcome.advice, outcome
+
+
+@pytest.mark.parametrize("attempt", VARIANTS, ids=lambda a: f"{a.id}-{a.function.__name__}")
+def test_right_answers_are_accepted_however_they_are_written(attempt):
+    for seed in SEEDS:
+        assert run(find(attempt.id), attempt.function, seed).state == "pass"
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+def test_each_exercise_keeps_what_the_course_promises(exercise):
+    def stub(*inputs):
+        raise NotImplementedError
+
+    assert run(exercise, stub).state == "todo"
+    assert all(run(exercise, exercise.reference, seed).state == "pass" for seed in range(20))
+    assert len(exercise.hints) >= 2 and len(set(exercise.hints)) == len(exercise.hints)
+    assert exercise.difficulty in range(1, 6) and 1 <= exercise.minutes <= 60
+    assert exercise.task.endswith(".")
+    assert all(find(id).chapter <= exercise.chapter for id in exercise.uses)
+    of_this = [attempt for attempt in MUTANTS if attempt.id == exercise.id]
+    assert len(of_this) >= 3, "three wrong answers at least, each a mistake that learners make"
+    assert len({attempt.words for attempt in of_this}) == len(of_this), "each by a message of its own"
+    assert any(attempt.id == exercise.id for attempt in VARIANTS)
+
+
+def test_ids_are_unique_and_name_their_chapter():
+    ids = [exercise.id for exercise in EXERCISES]
+    assert len(set(ids)) == len(ids)
+    assert {exercise.chapter for exercise in EXERCISES} == set(chapters())
+    for exercise in EXERCISES:
+        assert exercise.oracle.__module__ == f"course_utils.exercises.chapter_{exercise.chapter}"
