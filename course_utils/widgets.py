@@ -68,7 +68,7 @@ def ink_blot_explorer(model, pictures, alpha_bar) -> Explorer:
             guess = x0_from_eps(x_t, model(x_t, times), times, alpha_bar)
         likely = posterior_weights(x_t, times, alpha_bar, pictures)[0].max().item()
         average = best_x0(x_t, times, alpha_bar, pictures)
-        titles = ["x_0", f"x_t, t = {t}", "network", "average"]
+        titles = ["x_0", f"t = {t}", "network", "average"]
         plot_pictures(torch.cat([x0, x_t, guess, average]), titles, columns=2, ax=ax)
         return f"At t = {t} the likeliest single picture has {likely:.0%} of the weight in the average."
 

@@ -11,7 +11,7 @@ class PictureUNet(nn.Module):
     3 for colour. size: side of the pictures, a multiple of 4. widths: channels at each level.
     """
 
-    def __init__(self, channels: int = 1, size: int = 16, widths: tuple[int, int, int] = (32, 64, 64)):
+    def __init__(self, channels: int = 1, size: int = 16, widths: tuple[int, int, int] = (16, 32, 64)):
         super().__init__()
         if size % 4:
             raise ValueError(f"Expected a size that 4 divides, since it is halved twice, but got {size}.")
