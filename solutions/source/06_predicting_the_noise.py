@@ -856,8 +856,9 @@ for name, (answer, data) in curves.items():
     ax.semilogy(torch.arange(20) * 50 + 25, by_time[name], label=name)
 ax.set(xlabel="time $t$", ylabel="loss", ylim=(5e-4, 3))
 ax.legend(fontsize=9)
-show(figure, "Loss against time, falling for all. The network lies far below the lazy answer; the know-all is far "
-     "below the network on training digits, and far above it on unseen ones.")
+show(figure, "Loss against time. The network's two curves lie on each other, far below the lazy answer until they meet "
+     "it at the noisy end. The know-all's loss on training digits is almost 0 in weak noise; on unseen ones it shoots "
+     "up there, far above the network's.")
 
 # %% id="by-time-print"
 print("mean loss for t in   " + "".join(f"{50 * b:>5}-{50 * b + 49:<4}" for b in (0, 2, 6, 10, 14, 19)))
@@ -868,11 +869,12 @@ for name, curve in by_time.items():
 # Read it slowly; three things are worth it.
 #
 # * **The loss is largest where the task is dullest.** At $t \approx 0$ there is so little noise that finding it is
-#   hard, and finding it changes nothing. At $t \approx T$ even the lazy answer is nearly right.
-# * So a small loss is no achievement in itself. Compare with the lazy answer: the network earns its living **in
-#   between**. That is the case for logit-normal times.
-# * **A perfect student would be a copyist.** The know-all reaches the floor on the training digits, and fails on unseen
-#   ones. Our network falls short of the floor, and *that* is why it draws digits that nobody wrote.
+#   hard, and finding it changes next to nothing. At $t \approx T$ even the lazy answer is nearly right.
+# * So a small loss is no achievement in itself. Compare it with the lazy answer: at the noisy end hardly anything is
+#   left to win, the network earns its living before. That is the case for visiting the middle more often.
+# * **A perfect student would be a copyist.** The know-all *is* the floor on the training digits, and in weak noise it
+#   fails on unseen ones: it sees a training digit in everything. Our network does as well on unseen digits as on its
+#   own. It falls short of the floor, and *that* is why it can draw digits that nobody wrote.
 
 # %% [markdown] id="blot-text"
 # ## 7 · The ink blot
@@ -1000,17 +1002,20 @@ exact = best_x0(x_t, levels, alpha_bar, pictures)
 top = weights.max(1)
 titles = [f"t = {level}" for level in levels.tolist()] + [""] * 8 + [f"{share:.0%}" for share in top.values.tolist()]
 show(plot_pictures(torch.cat([guess, exact, pictures[top.indices]]), titles, columns=8),
-     "Top: the network's guesses. Middle: the exact average, a sharp digit at small t and the same grey blot at large "
-     "t. Bottom: the likeliest training digit and its share of the weight, 100% at small t, a few percent at large t.")
+     "Top: the network's guesses. Middle: the exact average, a sharp digit at small t and a grey blot at large t. "
+     "Bottom: the likeliest training digit and its share of the weight, large at small t and nearly 0 at large t.")
 near = [torch.corrcoef(torch.stack([guess[i].flatten(), exact[i].flatten()]))[0, 1].item() for i in range(8)]
 print("correlation of guess and exact average:", " ".join(f"{value:.2f}" for value in near))
 if budget(smoke=False, laptop=True, gpu=True):
     assert min(near[4:7]) > 0.7
 
 # %% [markdown] id="compare-read"
-# The blots agree. So the blot is not the network's weakness but the right answer to an impossible question. And it
-# tells why one step does not make a picture: the average of many digits is not a digit. A sampler goes only a *little*
-# way towards the blot, looks again, and so chooses one of the many, step by step. That is chapter 07.
+# The blots agree. So the blot is not the network's weakness but the right answer to an impossible question. (Where the
+# network's is speckled, at the far right, its small errors in $\hat\varepsilon$ are magnified, up to 15 times: the
+# price named in section 1.)
+#
+# It also tells why one step does not make a picture: the average of many digits is not a digit. A sampler goes only a
+# *little* way towards the blot, looks again, and so chooses one of the many, step by step. That is chapter 07.
 #
 # **Predict, then move the slider:** at which $t$ does the average start to be one single training picture? Is the
 # network there at the same time?
@@ -1077,13 +1082,13 @@ for name, network in [("network", average), ("A", no_end), ("B", no_start)]:
     results[name] = loss, legible(found)[0].float().mean().item()
     rows.append(found[:12])
     print(f"{name:8} loss {loss:.4f}, legible {results[name][1]:.0%}")
-show(plot_pictures(torch.cat(rows), columns=12), "Twelve digits each. Top: our network. Middle, sabotage A: a little "
-     "grainy, otherwise the same. Bottom, sabotage B: blots and fragments.")
+show(plot_pictures(torch.cat(rows), columns=12), "Twelve digits each. Top: our network. Middle, sabotage A: the same "
+     "digits, a little grainy. Bottom, sabotage B: strokes that make no digits.")
 
 # %% [markdown] id="sabotage-read"
-# A multiplies the loss and hardly touches the pictures. B adds next to nothing to the loss and ruins them. The loss is
-# a sum over levels; how much a level matters for the picture is another matter. Chapter 15 measures samples by
-# themselves.
+# A has the larger loss, and its digits are a little grainy, no more. B has the smaller loss, and its digits are ruined:
+# by the time it starts to look, the places of things are settled, and wrongly. The loss is a mean over levels; how much
+# a level matters for the picture is another question. Chapter 15 measures samples by themselves.
 
 # %% id="sabotage-assert"
 assert results["A"][0] > results["B"][0]
@@ -1170,7 +1175,7 @@ assert after < before
 # | $x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\varepsilon$ | `x_t = add_noise(x0, eps, t, alpha_bar)` |
 # | $\tfrac1d\lVert\varepsilon - \varepsilon_\theta(x_t, t)\rVert^2$ | `noise_prediction_loss(model(x_t, t), eps)` |
 # | $\bar\theta \leftarrow m\,\bar\theta + (1-m)\,\theta$ | `ema_update(average, model, decay)` |
-# | $\hat x_0 = (x_t - \sqrt{1-\bar\alpha_t}\hat\varepsilon)/\sqrt{\bar\alpha_t}$ | `x0_from_eps(x_t, eps_hat, t, ...)` |
+# | $\hat x_0 = (x_t - \sqrt{1-\bar\alpha_t}\hat\varepsilon)/\sqrt{\bar\alpha_t}$ | `x0_from_eps(x_t, eps_hat, t, …)` |
 # | $\mathbb{E}[x_0 \mid x_t] = \sum_i w_i x_i$ | `best_x0(x_t, t, alpha_bar, data)` |
 #
 # Five sentences to keep: The network says how much of what it sees is noise. A loss of 1 is ignorance, and the floor is
