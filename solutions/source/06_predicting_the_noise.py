@@ -364,27 +364,30 @@ show(figure, "Two half moons of points at four times: sharp, blurred, hardly to 
 # %% [markdown] id="net-box"
 # > **Given now, explained in chapter 04: how the time gets in.** A number such as $t = 437$ is hard to use for a
 # > network. So it becomes a row of sines and cosines of different speeds, like the hands of many clocks. Levels close
-# > to each other get similar rows, far ones different rows. The network reads that row beside its input.
+# > to each other get similar rows, far ones different rows. The network reads that row beside its input. The
+# > coordinates of the point get such a row too, so that small differences of place are easy to see.
 
 # %% id="net"
-def time_features(t, width=32):
-    """The time as sines and cosines of width / 2 speeds: (batch,) -> (batch, width)."""
-    speed = 10_000 ** -(torch.arange(width // 2, device=t.device) / (width // 2))  # from 1 down to about 1/10000
-    angle = t[:, None] * speed  # (batch, width / 2)
+def waves(values, speeds):
+    """Sines and cosines of each value at each speed: (batch, k), (w,) -> (batch, 2 k w)."""
+    angle = (values[:, :, None] * speeds.to(values.device)).flatten(1)
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
 class PointNet(torch.nn.Module):
     """model(x_t, t) -> eps_hat for points: (batch, 2), (batch,) -> (batch, 2)."""
 
+    PLACE = torch.tensor([1.0, 2.0, 4.0, 8.0])
+    TIME = 10_000 ** -(torch.arange(16) / 16)  # from 1 down to about 1/10000
+
     def __init__(self, width=128):
         super().__init__()
-        sizes = [2 + 32, width, width, width]
+        sizes = [2 + 16 + 32, width, width, width]
         hidden = [torch.nn.Sequential(torch.nn.Linear(i, o), torch.nn.SiLU()) for i, o in zip(sizes, sizes[1:])]
         self.layers = torch.nn.Sequential(*hidden, torch.nn.Linear(width, 2))
 
     def forward(self, x_t, t, cond=None):
-        return self.layers(torch.cat([x_t, time_features(t)], dim=1))
+        return self.layers(torch.cat([x_t, waves(x_t, self.PLACE), waves(t[:, None], self.TIME)], dim=1))
 
 # %% [markdown] id="step-text"
 # One training step is five short lines. Here they are by hand, for four points:
@@ -485,7 +488,7 @@ assert torch.allclose(slow.weight, library.module.weight, atol=1e-6)
 # keeps less of itself, so that the random start is soon forgotten.
 
 # %% id="loop"
-def fit(model, average, data, steps, batch=128, learning_rate=1e-3, decay=0.995, seed=0):
+def fit(model, average, data, steps, batch=128, learning_rate=2e-3, decay=0.995, seed=0):
     """Train `model` to see the noise in `data`, and let `average` follow; yields (step, loss) after each update."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
@@ -688,7 +691,7 @@ one = pictures[3:4]
 copycat = copy.deepcopy(model)
 average = copy.deepcopy(copycat).requires_grad_(False)
 before = examine(copycat, one, 100)[0].mean().item()
-for _ in fit(copycat, average, one, budget(smoke=8, laptop=150, gpu=300), batch=16, learning_rate=2e-3, decay=0.95):
+for _ in fit(copycat, average, one, budget(smoke=8, laptop=150, gpu=300), batch=16, decay=0.95):
     pass
 after = examine(average, one, 100)[0].mean().item()
 print(f"loss before {before:.3f}, after {after:.3f}")
@@ -720,7 +723,7 @@ batch = budget(smoke=16, laptop=32, gpu=64)
 
 live = LivePlot("The loss on the digits: a steep fall, then a long slow decline.", seconds=5, log_scale=True)
 start = time.process_time()
-for step, loss in tqdm(fit(model, average, pictures, steps, batch=batch, learning_rate=2e-3), total=steps):
+for step, loss in tqdm(fit(model, average, pictures, steps, batch=batch), total=steps):
     live.update(step, loss)
 live.finish()
 print(f"{steps} updates took {time.process_time() - start:.0f} seconds of processor time")
@@ -1156,7 +1159,7 @@ model = PictureUNet(channels=3, size=32, widths=(16, 32, 32)).to(device)
 average = copy.deepcopy(model).requires_grad_(False)
 before = examine(model, mine, 50)[0].mean().item()
 steps = budget(smoke=8, laptop=40, gpu=2000)
-for _ in tqdm(fit(model, average, mine, steps, batch=16, learning_rate=2e-3), total=steps):
+for _ in tqdm(fit(model, average, mine, steps, batch=16), total=steps):
     pass
 after = examine(average, mine, 50)[0].mean().item()
 print(f"{len(mine)} pictures of {tuple(mine.shape[1:])}: loss before {before:.3f}, after {after:.3f}")
