@@ -570,22 +570,23 @@ floor = examine(best_model(moons), moons)[0].mean().item()
 print(f"ignorance 1, our average network {smooth_one[-1]:.3f}, the floor {floor:.3f}")
 assert smooth_one[-1] > floor
 if budget(smoke=False, laptop=True, gpu=True):
-    assert smooth_one[-1] < floor + 0.06
+    assert smooth_one[-1] < floor + 0.03
 
 # %% [markdown] id="sampler-box"
 # So this loss is nothing to be ashamed of: most of it is fog, and cannot be had. Does such a network draw?
 #
-# > **Given now, built in chapter 07: the sampler.** It starts from pure noise at $t = T-1$, asks the network for the
-# > noise, removes a little of it, and repeats.
+# > **Given now, built in chapter 07: the sampler**, here that of DDPM. It starts from pure noise at $t = T-1$, asks the
+# > network for the noise, goes a little way towards $\hat x_0$, and repeats.
 
 # %% id="sampler"
-from course_utils.samplers import ddim, finish, trailing_times
+from course_utils.samplers import ddpm, finish, trailing_times
 
 
 def draw(model, shape, steps=50, seed=0, clip=None):
     """Samples of the given shape, drawn by the model from pure noise."""
-    x_T = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
-    return finish(ddim(model, x_T, alpha_bar, trailing_times(T, steps), clip=clip))
+    generator = torch.Generator().manual_seed(seed)
+    x_T = torch.randn(shape, generator=generator).to(device)
+    return finish(ddpm(model, x_T, alpha_bar, trailing_times(T, steps), generator, clip=clip))
 
 # %% [markdown] id="blind-text"
 # ### A failure: nobody tells the network the time
@@ -609,7 +610,7 @@ for _ in fit(blind, blind_average, moons, steps):
 told, untold = (examine(network, moons)[0].mean().item() for network in (average, blind_average))
 print(f"loss, told the time {told:.3f}, not told {untold:.3f}")
 if budget(smoke=False, laptop=True, gpu=True):
-    assert untold > told + 0.02
+    assert untold > told + 0.04
 
 # %% id="blind-plot" tags=["static"]
 drawn = [moons[:1500], draw(average, (1500, 2)), draw(blind_average, (1500, 2))]
@@ -623,7 +624,7 @@ panels[0].set_ylabel("$x_0$, second")
 show(figure, "The moons; samples of our network, which lie on them; samples of the blind network, which do not. Above "
      "each: how far its samples lie from the nearest point of the data, on average.")
 if budget(smoke=False, laptop=True, gpu=True):
-    assert off[0] < 0.15 and off[0] < off[1] / 1.3
+    assert off[0] < 0.08 and off[0] < off[1]
 
 # %% [markdown] id="blind-why"
 # **Why?** A point somewhat beside a moon: at $t = 50$ it is a moon's point pushed aside, and the step to take is
@@ -691,7 +692,7 @@ one = pictures[3:4]
 copycat = copy.deepcopy(model)
 average = copy.deepcopy(copycat).requires_grad_(False)
 before = examine(copycat, one, 100)[0].mean().item()
-for _ in fit(copycat, average, one, budget(smoke=8, laptop=150, gpu=300), batch=16, decay=0.95):
+for _ in fit(copycat, average, one, budget(smoke=8, laptop=100, gpu=300), batch=16, decay=0.95):
     pass
 after = examine(average, one, 100)[0].mean().item()
 print(f"loss before {before:.3f}, after {after:.3f}")
@@ -738,7 +739,7 @@ print(f"loss on unseen digits: before {before:.3f}, after {after:.3f} (the netwo
       f"{examine(model, unseen, 300)[0].mean().item():.3f})")
 assert after < before
 if budget(smoke=False, laptop=True, gpu=True):
-    assert after < 0.10
+    assert after < 0.06
 
 # %% id="digits-drawn" tags=["static"]
 drawn = draw(average, (60, 1, 16, 16), steps=budget(smoke=5, laptop=50, gpu=50), clip=1)
@@ -768,7 +769,7 @@ for name, candidates in [("real, unseen", unseen), ("drawn", drawn), ("noise", n
     passed, which = legible(candidates)
     print(f"{name:13} {passed.float().mean():4.0%} pass; of each digit: {torch.bincount(which, minlength=10).tolist()}")
 if budget(smoke=False, laptop=True, gpu=True):
-    assert legible(drawn)[0].float().mean() > 0.5 and len(legible(drawn)[1].unique()) >= 8
+    assert legible(drawn)[0].float().mean() > 0.25 and len(legible(drawn)[1].unique()) >= 8
 
 # %% [markdown] id="package-text"
 # ### The package's loop
@@ -1081,7 +1082,7 @@ def no_start(x_t, t, cond=None):
 rows, results = [], {}
 for name, network in [("network", average), ("A", no_end), ("B", no_start)]:
     loss = examine(network, unseen, budget(smoke=60, laptop=600, gpu=1000))[0].mean().item()
-    found = draw(network, (60, 1, 16, 16), steps=budget(smoke=5, laptop=50, gpu=50), clip=1)
+    found = drawn if name == "network" else draw(network, drawn.shape, budget(smoke=5, laptop=50, gpu=50), clip=1)
     results[name] = loss, legible(found)[0].float().mean().item()
     rows.append(found[:12])
     print(f"{name:8} loss {loss:.4f}, legible {results[name][1]:.0%}")
@@ -1096,7 +1097,7 @@ show(plot_pictures(torch.cat(rows), columns=12), "Twelve digits each. Top: our n
 # %% id="sabotage-assert"
 assert results["A"][0] > results["B"][0]
 if budget(smoke=False, laptop=True, gpu=True):
-    assert results["A"][1] > results["B"][1] + 0.1
+    assert results["A"][1] > results["B"][1]
 
 # %% [markdown] id="sum-or-mean"
 # **"Sum or mean over the pixels, that is only a constant."** A constant that multiplies the gradient, and so the
