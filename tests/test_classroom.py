@@ -133,7 +133,8 @@ def test_nbgrader_takes_the_assignment_and_grades_it(course):
     right, wrong = "return alpha_bar / (1 - alpha_bar)", "return (1 - alpha_bar) / alpha_bar"
     product, no_product = "return (1 - beta).cumprod(0)", "return 1 - beta"
     answers = {"empty": {}, "solved": {"snr": right, "alpha-bar": product},
-               "half": {"snr": wrong, "alpha-bar": product}, "mutant": {"snr": right, "alpha-bar": no_product}}  # fmt: skip
+               "half": {"snr": wrong, "alpha-bar": product},
+               "mutant": {"snr": right, "alpha-bar": no_product}}  # fmt: skip
     for student, written in answers.items():
         submission = nbformat.read(folder / "release" / "05_class" / "05_class.ipynb", as_version=4)
         for cell in submission.cells:
