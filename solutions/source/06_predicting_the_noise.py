@@ -5,7 +5,7 @@
 # is all that a diffusion model ever learns. Here you teach it to a network, first on points in the plane, then on
 # handwritten digits, in a training loop of which you write every line.
 #
-# ![Sixty handwritten digits, nearly all easy to read, drawn by the network](../chapters/figures/06_digits_drawn.png)
+# ![Sixty handwritten digits, most of them easy to read, drawn by the network](../chapters/figures/06_digits_drawn.png)
 #
 # **After this chapter you can**
 # 1. write the whole training loop of a diffusion model, and test each part on a case whose answer is known;
@@ -252,7 +252,8 @@ show(plot_pictures(torch.cat([x0, x_t]), titles, columns=10),
 # Is the loss just a good idea? It is more: it comes out of asking for the most likely data. The model goes from noise
 # $x_T$ to a picture in $T$ small random steps, $p_\theta(x_{t-1} \mid x_t)$, each a Gaussian whose mean the network
 # gives. We want $-\log p_\theta(x_0)$ to be small for the pictures of the data.
-#
+
+# %% [markdown] id="bound-step"
 # **Step 1: a bound.** Nobody can compute it, since any chain of noisy pictures could lead to $x_0$. As for the
 # variational autoencoder of chapter 02, there is an upper bound. The chain $x_1 \dots x_T$ is the hidden variable, the
 # forward process $q$ is the encoder (with nothing to learn), and $\mathbb{E}_q$ averages over its chains:
@@ -488,7 +489,7 @@ assert torch.allclose(slow.weight, library.module.weight, atol=1e-6)
 # keeps less of itself, so that the random start is soon forgotten.
 
 # %% id="loop"
-def fit(model, average, data, steps, batch=128, learning_rate=2e-3, decay=0.995, seed=0):
+def fit(model, average, data, steps, batch=256, learning_rate=2e-3, decay=0.995, seed=0):
     """Train `model` to see the noise in `data`, and let `average` follow; yields (step, loss) after each update."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
@@ -563,7 +564,7 @@ from course_utils.objectives import best_x0, eps_from_x0
 
 def best_model(data):
     """The best possible eps_hat for a finite data set, as a model(x_t, t)."""
-    return lambda x_t, t: eps_from_x0(x_t, best_x0(x_t, t, alpha_bar, data), t, alpha_bar)
+    return lambda x_t, t, cond=None: eps_from_x0(x_t, best_x0(x_t, t, alpha_bar, data), t, alpha_bar)
 
 
 floor = examine(best_model(moons), moons)[0].mean().item()
@@ -638,7 +639,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # What has the network learnt? Ask it everywhere. From each place an arrow points to its guess $\hat x_0$ of where this
 # point came from.
 #
-# **Predict first:** where do the arrows end at $t = 900$?
+# **Predict first:** where do the arrows end at $t = 800$?
 
 # %% id="field" tags=["static"]
 from course_utils.objectives import x0_from_eps as clean_guess  # you write it in section 7
@@ -646,7 +647,7 @@ from course_utils.objectives import x0_from_eps as clean_guess  # you write it i
 side = torch.linspace(-2.2, 2.2, 12, device=device)
 places = torch.cartesian_prod(side, side)  # (144, 2)
 figure, panels = plt.subplots(1, 3, figsize=(8.4, 3.5), sharex=True, sharey=True)
-for ax, level in zip(panels, (100, 500, 900)):
+for ax, level in zip(panels, (100, 400, 800)):
     t = torch.full((len(places),), level, device=device)
     with torch.no_grad():
         x0_hat = clean_guess(places, average(places, t), t, alpha_bar)
@@ -656,12 +657,12 @@ for ax, level in zip(panels, (100, 500, 900)):
     ax.scatter(*x0_hat.cpu().T, s=7, color="#D55E00", zorder=3)
     ax.set(title=f"t = {level}", xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), aspect="equal", xlabel="$x_t$, first")
 panels[0].set_ylabel("$x_t$, second")
-show(figure, "Arrows from a grid of places to the network's guesses, red dots: on the moons at t = 100, on a shrunken "
-     "curve between them at t = 500, close together near the middle at t = 900, where there are no data.")
+show(figure, "Arrows from a grid of places to the network's guesses, red dots: near the moons at t = 100, on "
+     "shrunken moons at t = 400, crowded in the middle at t = 800, where there are no data.")
 
 # %% [markdown] id="field-read"
-# At $t = 100$ the guesses lie on the moons. At $t = 900$ they crowd near the centre of everything, where there is no
-# point at all: the coin on its edge once more.
+# At $t = 100$ the guesses lie near the moons. At $t = 800$ they crowd in the middle of everything, where there is no
+# point at all: the coin on its edge once more. (Where points never come, the network was never asked.)
 
 # %% [markdown] id="unet-box"
 # ## 5 · The same loop, on pictures
@@ -769,7 +770,7 @@ for name, candidates in [("real, unseen", unseen), ("drawn", drawn), ("noise", n
     passed, which = legible(candidates)
     print(f"{name:13} {passed.float().mean():4.0%} pass; of each digit: {torch.bincount(which, minlength=10).tolist()}")
 if budget(smoke=False, laptop=True, gpu=True):
-    assert legible(drawn)[0].float().mean() > 0.25 and len(legible(drawn)[1].unique()) >= 8
+    assert legible(drawn)[0].float().mean() > 0.4 and len(legible(drawn)[1].unique()) >= 8
 
 # %% [markdown] id="package-text"
 # ### The package's loop
@@ -870,15 +871,17 @@ for name, curve in by_time.items():
     print(f"{name:27}" + "".join(f"{curve[b].item():<10.4f}" for b in (0, 2, 6, 10, 14, 19)))
 
 # %% [markdown] id="by-time-read"
-# Read it slowly; three things are worth it.
+# Read it slowly.
 #
 # * **The loss is largest where the task is dullest.** At $t \approx 0$ there is so little noise that finding it is
 #   hard, and finding it changes next to nothing. At $t \approx T$ even the lazy answer is nearly right.
 # * So a small loss is no achievement in itself. Compare it with the lazy answer: at the noisy end hardly anything is
 #   left to win, the network earns its living before. That is the case for visiting the middle more often.
-# * **A perfect student would be a copyist.** The know-all *is* the floor on the training digits, and in weak noise it
-#   fails on unseen ones: it sees a training digit in everything. Our network does as well on unseen digits as on its
-#   own. It falls short of the floor, and *that* is why it can draw digits that nobody wrote.
+
+# %% [markdown] id="by-time-copyist"
+# **A perfect student would be a copyist.** The know-all *is* the floor on the training digits, and in weak noise it
+# fails on unseen ones: it sees a training digit in everything. Our network does as well on unseen digits as on its
+# own. It falls short of the floor, and *that* is why it can draw digits that nobody wrote.
 
 # %% [markdown] id="blot-text"
 # ## 7 · The ink blot
@@ -1064,44 +1067,34 @@ assert with_total > with_last
 #
 # **"The loss is the negative log-likelihood."** It is a *bound* on it with its weights taken away: section 3.
 #
-# **"When the loss goes down, the samples get better."** Often, not always. Let us sabotage our network twice. Sabotage
-# A: for $t < 50$ it says "no noise at all". Sabotage B: for $t \ge 600$ it gives the lazy answer. **Predict first:**
-# which has the larger loss, and which draws worse?
+# **"When the loss goes down, the samples get better."** Often, not always. Let the know-all of section 6 draw. Its loss
+# on unseen digits is several times that of our network. **Predict first:** what will its digits look like?
 
-# %% id="sabotage" tags=["static"]
-def no_end(x_t, t, cond=None):
-    """Sabotage A: silent at the clean end."""
-    return torch.where(expand_like(t < 50, x_t) > 0, torch.zeros_like(x_t), average(x_t, t))
-
-
-def no_start(x_t, t, cond=None):
-    """Sabotage B: lazy at the noisy end."""
-    return torch.where(expand_like(t >= 600, x_t) > 0, lazy(x_t, t), average(x_t, t))
-
-
+# %% id="copyist" tags=["static"]
 rows, results = [], {}
-for name, network in [("network", average), ("A", no_end), ("B", no_start)]:
-    loss = examine(network, unseen, budget(smoke=60, laptop=600, gpu=1000))[0].mean().item()
-    found = drawn if name == "network" else draw(network, drawn.shape, budget(smoke=5, laptop=50, gpu=50), clip=1)
-    results[name] = loss, legible(found)[0].float().mean().item()
+for name, answer in [("network", average), ("know-all", know_all)]:
+    loss = examine(answer, unseen)[0].mean().item()
+    found = drawn if name == "network" else draw(know_all, drawn.shape, clip=1)
+    copies = torch.cdist(found.flatten(1), pictures.flatten(1)).min(1).values < 0.5  # of up to 32: hardly to be seen
+    results[name] = loss, legible(found)[0].float().mean().item(), copies.float().mean().item()
     rows.append(found[:12])
-    print(f"{name:8} loss {loss:.4f}, legible {results[name][1]:.0%}")
-show(plot_pictures(torch.cat(rows), columns=12), "Twelve digits each. Top: our network. Middle, sabotage A: the same "
-     "digits, a little grainy. Bottom, sabotage B: strokes that make no digits.")
+    print("{:8} loss {:.3f}, legible {:.0%}, copies of a training picture {:.0%}".format(name, *results[name]))
+show(plot_pictures(torch.cat(rows), columns=12), "Twelve digits each. Top: drawn by our network. Bottom: drawn by the "
+     "know-all, all flawless.")
 
-# %% [markdown] id="sabotage-read"
-# A has the larger loss, and its digits are a little grainy, no more. B has the smaller loss, and its digits are ruined:
-# by the time it starts to look, the places of things are settled, and wrongly. The loss is a mean over levels; how much
-# a level matters for the picture is another question. Chapter 15 measures samples by themselves.
+# %% [markdown] id="copyist-read"
+# The know-all has by far the larger loss and the more legible digits, since each is a training picture, to the pixel.
+# And our network, which loses on legibility, is the only one of the two that draws anything new. The loss asks: how
+# well do you see noise in *these* pictures? What samples are worth is another question; chapter 15 is about it.
 
-# %% id="sabotage-assert"
-assert results["A"][0] > results["B"][0]
+# %% id="copyist-assert"
 if budget(smoke=False, laptop=True, gpu=True):
-    assert results["A"][1] > results["B"][1]
+    assert results["know-all"][0] > 2 * results["network"][0] and results["know-all"][1] > results["network"][1]
+    assert results["know-all"][2] > 0.9 and results["network"][2] < 0.1
 
 # %% [markdown] id="sum-or-mean"
 # **"Sum or mean over the pixels, that is only a constant."** A constant that multiplies the gradient, and so the
-# learning rate $\eta$. Here the same plain gradient descent, $\eta = 0.1$, for twenty updates on batches of 128 digits,
+# learning rate $\eta$. Here the same plain gradient descent, $\eta = 0.1$, for twenty updates on batches of 64 digits,
 # with a network that is a single linear layer:
 
 # %% id="sum-or-mean-run"
@@ -1115,7 +1108,7 @@ class Linear(torch.nn.Module):
     def forward(self, x_t, t, cond=None):
         return self.layer(x_t.flatten(1)).reshape(x_t.shape)
 
-
+# %% id="sum-or-mean-loop"
 for size in (8, 16, 32):
     for name, factor in (("mean", 1), ("sum", size * size)):
         torch.manual_seed(0)
@@ -1199,7 +1192,7 @@ assert after < before
 # parameters; a loss whose gradient was cut off (.detach(), no_grad). In each the best one can do is to say 0.
 # </details>
 # <details><summary>3. The know-all has the lowest loss there is. Why does nobody use it to draw?</summary>
-# Followed to the end it draws training pictures and nothing else: chapter 07 does it. What a network cannot learn
+# It draws training pictures and nothing else, as you have seen. What a network cannot learn
 # exactly it must smooth over, and in that lies everything new that it draws.
 # </details>
 #
