@@ -12,8 +12,8 @@
 # 2. say where the loss comes from, what its number means, and why it never reaches zero;
 # 3. explain why the first guess out of strong noise is an ink blot, and prove that it has to be one.
 #
-# **Time** about three hours, one of them for six exercises. All training together takes about five minutes on two
-# CPU cores, and one on a GPU.
+# **Time** about three hours, one of them for six exercises. All training together takes about four minutes of
+# processor time (on a GPU it goes on for longer, and gets further).
 # **You need** from chapter 05: $x_t$, $\bar\alpha_t$ and `add_noise`. Two things are given now and built later: the
 # U-Net (chapter 04 takes it apart) and the sampler (chapter 07).
 
@@ -127,11 +127,11 @@ show(plot_pictures(torch.cat([x0, eps, x_t, undone]), titles, columns=4),
      "A digit, pure noise, the mixture of both, and the digit again, which is left when exactly that noise is removed.")
 
 # %% [markdown] id="why-eps"
-# So why ask for the noise and not for the picture? Ho, Jain and Abbeel tried both, and give these reasons.
+# So why ask for the noise and not for the picture? Ho, Jain and Abbeel tried several targets and chose the noise.
 #
 # * **One size fits all.** $\varepsilon$ has mean 0 and variance 1 at every $t$ and for every data set.
 # * **It falls out of the theory** with a simple loss: section 3.
-# * **Their pictures were better** with it.
+# * **Their pictures were better** with it than with the mean of the next step.
 #
 # It is a choice, not a law: chapter 07 also uses $x_0$ and a mixture called $v$. And it has a price. To get from
 # $\hat\varepsilon$ to $\hat x_0$ one divides by $\sqrt{\bar\alpha_t}$, which magnifies every error where the noise
@@ -256,7 +256,8 @@ show(plot_pictures(torch.cat([x0, x_t]), titles, columns=10),
 # %% [markdown] id="bound-step"
 # **Step 1: a bound.** Nobody can compute it, since any chain of noisy pictures could lead to $x_0$. As for the
 # variational autoencoder of chapter 02, there is an upper bound. The chain $x_1 \dots x_T$ is the hidden variable, the
-# forward process $q$ is the encoder (with nothing to learn), and $\mathbb{E}_q$ averages over its chains:
+# forward process $q$ is the encoder (with nothing to learn), and $\mathbb{E}_q$ averages over its chains. What is too
+# much on the right is again a divergence, so it is never negative:
 #
 # $$-\log p_\theta(x_0) \;\le\; \mathbb{E}_q\bigl[\,\log q(x_1, \dots, x_T \mid x_0)
 #   - \log p_\theta(x_0, x_1, \dots, x_T)\,\bigr]$$
@@ -264,7 +265,7 @@ show(plot_pictures(torch.cat([x0, x_t]), titles, columns=10),
 # %% [markdown] id="bound-sort"
 # **Step 2: sort by time.** Both chains are products over the steps, so their logarithms are sums. Sorted by $t$, the
 # bound is a sum of Kullback–Leibler divergences (KL: how far one distribution is from another), one for each step,
-# plus one term at either end (the first has nothing to learn, the last is like the others):
+# plus a term at either end: at $x_T$ there is nothing to learn, and at $x_0$ it is like the others. For $t$ in between
 #
 # $$L_{t-1} = \text{KL}\bigl(\,q(x_{t-1} \mid x_t, x_0)\;\big\|\;p_\theta(x_{t-1} \mid x_t)\,\bigr)$$
 #
@@ -1080,12 +1081,15 @@ for name, answer in [("network", average), ("know-all", know_all)]:
     rows.append(found[:12])
     print("{:8} loss {:.3f}, legible {:.0%}, copies of a training picture {:.0%}".format(name, *results[name]))
 show(plot_pictures(torch.cat(rows), columns=12), "Twelve digits each. Top: drawn by our network. Bottom: drawn by the "
-     "know-all, all flawless.")
+     "know-all, all real digits. In several columns it is the same digit.")
 
 # %% [markdown] id="copyist-read"
 # The know-all has by far the larger loss and the more legible digits, since each is a training picture, to the pixel.
 # And our network, which loses on legibility, is the only one of the two that draws anything new. The loss asks: how
 # well do you see noise in *these* pictures? What samples are worth is another question; chapter 15 is about it.
+#
+# Look along the columns, too. Both started from the same noise and drew the same random numbers, and now and then they
+# come to the same digit: two very different answerers of one question.
 
 # %% id="copyist-assert"
 if budget(smoke=False, laptop=True, gpu=True):
@@ -1149,19 +1153,19 @@ mine = own.pictures.to(device)
 show(plot_pictures(mine[:12], columns=12), "The first twelve pictures of the folder, 32 pixels a side.")
 
 # %% id="own-train"
-model = PictureUNet(channels=3, size=32, widths=(16, 32, 32)).to(device)
-average = copy.deepcopy(model).requires_grad_(False)
-before = examine(model, mine, 50)[0].mean().item()
+own_model = PictureUNet(channels=3, size=32, widths=(16, 32, 32)).to(device)
+own_average = copy.deepcopy(own_model).requires_grad_(False)
+before = examine(own_model, mine, 50)[0].mean().item()
 steps = budget(smoke=8, laptop=40, gpu=2000)
-for _ in tqdm(fit(model, average, mine, steps, batch=16), total=steps):
+for _ in tqdm(fit(own_model, own_average, mine, steps, batch=16), total=steps):
     pass
-after = examine(average, mine, 50)[0].mean().item()
+after = examine(own_average, mine, 50)[0].mean().item()
 print(f"{len(mine)} pictures of {tuple(mine.shape[1:])}: loss before {before:.3f}, after {after:.3f}")
 assert after < before
 
 # %% [markdown] id="own-read"
 # These few steps only show that it runs. For pictures worth looking at give it some thousands, best on a GPU; then
-# `draw(average, (16, 3, 32, 32), clip=1)`. Larger pictures get dear quickly, and chapter 09 does something about it.
+# `draw(own_average, (16, 3, 32, 32), clip=1)`. Larger pictures get dear quickly, and chapter 09 helps.
 
 # %% [markdown] id="recap"
 # ## Recap
@@ -1188,8 +1192,8 @@ assert after < before
 # two coordinates do not. Compare each with its own floor, or with the lazy answer.
 # </details>
 # <details><summary>2. You train on a single picture, and the loss stays at 1. Name three bugs that do this.</summary>
-# Noise drawn anew for the loss, so that it is not the noise in x_t; an optimiser that was given another model's
-# parameters; a loss whose gradient was cut off (.detach(), no_grad). In each the best one can do is to say 0.
+# Noise drawn anew for the loss, so that it is not the noise in x_t: then the best answer is 0. An optimiser that was
+# given another model's parameters. A zero_grad() between backward() and step(): all gradients are 0.
 # </details>
 # <details><summary>3. The know-all has the lowest loss there is. Why does nobody use it to draw?</summary>
 # It draws training pictures and nothing else, as you have seen. What a network cannot learn
