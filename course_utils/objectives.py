@@ -161,3 +161,31 @@ def loss_by_time(losses: torch.Tensor, t: torch.Tensor, T: int, bins: int) -> to
     index = t * bins // T  # (n,)
     total = torch.zeros(bins, dtype=losses.dtype, device=losses.device).index_add(0, index, losses)
     return total / torch.bincount(index, minlength=bins)  # 0 / 0 is NaN
+
+
+def posterior_weights(
+    x_t: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor, data: torch.Tensor
+) -> torch.Tensor:
+    """Return how probable it is that x_t was made from each x_i of a finite data set; (batch, n), rows sum to 1.
+
+        w_i = N(x_t; sqrt(alpha_bar_t) x_i, (1 - alpha_bar_t) I) / sum over j of the same for x_j
+
+    x_t: (batch, ...). data: (n, ...), all equally likely beforehand. Bayes' rule. Raises ValueError for other shapes.
+    """
+    if data.shape[1:] != x_t.shape[1:]:
+        raise ValueError(f"Expected data of shape (n, {', '.join(map(str, x_t.shape[1:]))}) for x_t of shape "
+                         f"{tuple(x_t.shape)}, but got {tuple(data.shape)}.")  # fmt: skip
+    signal, noise = signal_and_noise(t, alpha_bar, like=x_t.flatten(1))  # (batch, 1)
+    distance = torch.cdist(x_t.flatten(1) / signal, data.flatten(1), compute_mode="donot_use_mm_for_euclid_dist")
+    return (-(distance * signal / noise).square() / 2).softmax(dim=1)
+
+
+def best_x0(x_t: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
+    """Return the guess of x0 with the least mean squared error where x0 is one of `data`: the conditional mean.
+
+        E[x0 | x_t] = sum over i of w_i x_i,   w_i from `posterior_weights`
+
+    Shapes as there; the result has that of x_t. No network can do better on these data, and one that did as well
+    could only repeat them.
+    """
+    return (posterior_weights(x_t, t, alpha_bar, data) @ data.flatten(1)).reshape(x_t.shape)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from course_utils.data.images import to_tensor
+from course_utils.objectives import best_x0, posterior_weights, x0_from_eps
 from course_utils.pipelines import draw
 from course_utils.plotting import as_png, plot_pictures, show
 from course_utils.png_info import Settings
@@ -135,10 +136,34 @@ def schedule_explorer() -> Explorer:
                     {"schedule": "linear", "T": 1000, "last_beta": 0.02}, panels=3)
 
 
+def ink_blot_explorer(model, pictures, alpha_bar) -> Explorer:
+    """A picture, the same in noise, and two guesses of it: the network's and the average of all that could be there.
+
+    model(x_t, t) -> eps_hat. pictures: the training set, (n, channels, height, width), on the device of alpha_bar.
+    """
+
+    def draw_guesses(ax, t: int, picture: int, seed: int) -> str:
+        x0, times = pictures[picture : picture + 1], torch.tensor([t], device=pictures.device)
+        eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed)).to(x0)
+        x_t = add_noise(x0, eps, times, alpha_bar)
+        with torch.no_grad():
+            guess = x0_from_eps(x_t, model(x_t, times), times, alpha_bar)
+        likely = posterior_weights(x_t, times, alpha_bar, pictures)[0].max().item()
+        average = best_x0(x_t, times, alpha_bar, pictures)
+        titles = ["x_0", f"t = {t}", "network", "average"]
+        plot_pictures(torch.cat([x0, x_t, guess, average]), titles, columns=2, ax=ax)
+        return f"At t = {t} the likeliest single picture has {likely:.0%} of the weight in the average."
+
+    return Explorer(draw_guesses, {"t": Slider(0, len(alpha_bar) - 1), "picture": Slider(0, len(pictures) - 1),
+                                   "seed": Slider(0, 99)},
+                    {"t": len(alpha_bar) * 3 // 5, "picture": 0, "seed": 0})
+
+
 # Every function above that makes an explorer, by what it is made from: the tests draw each one with every choice and
 # at both ends of its sliders.
 PIPELINE_EXPLORERS = [prompt_explorer]
 PICTURE_EXPLORERS = [noise_explorer]
+DENOISER_EXPLORERS = [ink_blot_explorer]  # a model, a training set and a schedule
 PLAIN_EXPLORERS = [schedule_explorer]
 
 

@@ -116,3 +116,16 @@ def test_psnr_is_that_of_scikit_image():
         psnr(first, second[:1])
     with pytest.raises(ValueError, match="one caption a picture"):
         adherence(Judge(judge_config()), first, [])
+
+
+@pytest.mark.parametrize("channels, size", [(1, 16), (3, 32)])
+def test_the_picture_unet_answers_in_the_shape_of_its_input_and_looks_at_the_time(channels, size):
+    from course_utils.models.unet import PictureUNet
+
+    model = PictureUNet(channels, size, widths=(16, 16, 16)).eval()
+    x_t = torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        early, late = (model(x_t, torch.full((2,), t)) for t in (0, 999))
+    assert early.shape == x_t.shape and not early.allclose(late)
+    with pytest.raises(ValueError, match="a size that 4 divides"):
+        PictureUNet(size=18)

@@ -144,3 +144,37 @@ def test_min_snr_weight():
     torch.testing.assert_close(weights, torch.tensor([0.05, 1.0, 1.0, 1.0]), rtol=1e-4, atol=0)
     with pytest.raises(ValueError, match="gamma > 0"):
         objectives.min_snr_weight(snr, gamma=0.0)
+
+
+def test_the_best_guess_of_a_coin_is_a_hyperbolic_tangent():
+    """For x0 = +1 or -1 the weights are a logistic function, and their mean is tanh(sqrt(a) x_t / (1 - a))."""
+    coin, x_t = torch.tensor([[-1.0], [1.0]]), torch.linspace(-3, 3, 25)[:, None]
+    for t in (0, 300, 700, 999):
+        a = ALPHA_BAR[t]
+        found = objectives.best_x0(x_t, torch.full((25,), t), ALPHA_BAR, coin)
+        torch.testing.assert_close(found, torch.tanh(a.sqrt() * x_t / (1 - a)), rtol=1e-4, atol=1e-5)
+
+
+def test_the_best_guess_is_near_the_mean_in_strong_noise_and_at_a_datum_in_weak(noisy):
+    data = torch.randn(50, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    data[:4] = noisy["x0"]
+    weights = objectives.posterior_weights(noisy["x_t"], noisy["t"], ALPHA_BAR, data)
+    torch.testing.assert_close(weights.sum(1), torch.ones(4))
+    assert weights[[0, 1], [0, 1]].min() > 0.999 and weights[3].max() < 0.6
+    best = objectives.best_x0(noisy["x_t"], noisy["t"], ALPHA_BAR, data)
+    torch.testing.assert_close(best[:2], noisy["x0"][:2], rtol=0, atol=1e-3)
+    with pytest.raises(ValueError, match="Expected data of shape"):
+        objectives.best_x0(noisy["x_t"], noisy["t"], ALPHA_BAR, data[:, :1])
+
+
+def test_no_other_guess_has_a_smaller_error_than_the_best_one():
+    generator = torch.Generator().manual_seed(0)
+    data = torch.randn(5, 2, generator=generator)
+    x0 = data[torch.randint(5, (4000,), generator=generator)]
+    t = torch.full((4000,), 600)
+    x_t = add_noise(x0, torch.randn(x0.shape, generator=generator), t, ALPHA_BAR)
+    best = objectives.best_x0(x_t, t, ALPHA_BAR, data)
+    nearest = data[objectives.posterior_weights(x_t, t, ALPHA_BAR, data).argmax(1)]
+    others = {"the likeliest": nearest, "the mean": data.mean(0).expand_as(x0), "more": 1.1 * best, "less": 0.9 * best}
+    error = (best - x0).square().mean()
+    assert all((other - x0).square().mean() > error for other in others.values())

@@ -7,7 +7,9 @@ import torch
 from tiny import tiny_pipeline
 
 from course_utils import widgets
+from course_utils.schedules import alpha_bar_from_beta, scaled_linear_beta
 from course_utils.widgets import (
+    DENOISER_EXPLORERS,
     PICTURE_EXPLORERS,
     PIPELINE_EXPLORERS,
     PLAIN_EXPLORERS,
@@ -20,7 +22,7 @@ from course_utils.widgets import (
     schedule_explorer,
 )
 
-EVERY_EXPLORER = PIPELINE_EXPLORERS + PICTURE_EXPLORERS + PLAIN_EXPLORERS
+EVERY_EXPLORER = PIPELINE_EXPLORERS + PICTURE_EXPLORERS + DENOISER_EXPLORERS + PLAIN_EXPLORERS
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,10 @@ def explorer(request, pipe):
     make = request.param
     if make in PIPELINE_EXPLORERS:
         return make(pipe)
-    return make(torch.linspace(-1, 1, 192).reshape(1, 3, 8, 8)) if make in PICTURE_EXPLORERS else make()
+    pictures = torch.linspace(-1, 1, 576).reshape(3, 3, 8, 8)
+    if make in DENOISER_EXPLORERS:
+        return make(lambda x_t, t: x_t, pictures, alpha_bar_from_beta(scaled_linear_beta(20)))
+    return make(pictures[:1]) if make in PICTURE_EXPLORERS else make()
 
 
 def test_no_explorer_is_left_out_of_the_lists():
