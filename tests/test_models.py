@@ -73,6 +73,15 @@ def test_the_judge_learns_a_few_pictures_and_reads_them_back():
     assert adherence(judge, pictures, [captions[1], *captions[1:]]) == pytest.approx(2 / 3)
 
 
+def test_things_without_poses_give_the_pose_head_a_gradient_of_zero():
+    judge = Judge(judge_config())
+    things, wholes = answer(judge.config, book.Scene((book.Thing("ball"),), "snow"), 64)
+    picture = book.pictures([book.Scene((book.Thing("ball"),), "snow")])
+    detection_loss(judge(picture), things[None], wholes[None]).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in judge.parameters())
+    assert judge.heads[2].weight.grad.abs().max() == 0
+
+
 def test_only_everything_right_is_right():
     scene = book.Scene((book.Thing("cat", "red", "sitting"),), "snow")
     caption = book.caption(scene)

@@ -124,7 +124,8 @@ def detection_loss(maps: dict, things: torch.Tensor, wholes: torch.Tensor, radiu
     miss = (target < 1) * (1 - target) ** 4 * p**2 * (1 - p).log()
     loss = -(hit + miss).sum() / batch
     loss = loss + F.cross_entropy(maps["colour"].float()[picture, :, row, column], colour)
-    if (pose >= 0).any():
-        loss = loss + F.cross_entropy(maps["pose"].float()[picture, :, row, column], pose, ignore_index=-1)
+    # a sum, so that a batch without poses gives 0 and not 0/0; left out, processes would disagree about gradients
+    of_pose = F.cross_entropy(maps["pose"].float()[picture, :, row, column], pose, ignore_index=-1, reduction="sum")
+    loss = loss + of_pose / (pose >= 0).sum().clamp(min=1)
     place, style = wholes.unbind(1)
     return loss + F.cross_entropy(maps["place"].float(), place) + F.cross_entropy(maps["style"].float(), style)
