@@ -37,6 +37,8 @@ def noise_prediction_loss(learner, case):
         ((eps_hat - eps).abs().flatten(1).mean(1), "This is the mean absolute error; wanted are squares."),
         (expected.sqrt(), "This is the root of the mean. The loss is the mean square itself."),
         ((eps_hat - eps).flatten(1).mean(1), "The square is missing: errors of both signs would cancel."),
+        ((eps_hat - eps).flatten(1).mean(1).square(), "The mean came before the square, so errors of both signs cancel "
+                                                      "each other. Square first."),
     ]  # fmt: skip
     close(learner(eps_hat, eps), expected, mistakes)
     # A data set of one point x0: then the noise in x_t is known exactly, and predicting it leaves nothing.
@@ -255,6 +257,7 @@ def x0_from_eps(learner, case):
         ((x_t - eps) / signal, "In x_t the noise has the factor sqrt(1 - alpha_bar_t); take away as much."),
         ((x_t + noise * eps) / signal, "The noise is added once more; it must be taken away."),
         (x_t / signal - noise * eps, "Only x_t is divided: brackets around the difference are missing."),
+        (x_t - noise * eps / signal, "Only the noise is divided: brackets around the difference are missing."),
         ((x_t - signal * eps) / noise, "The two factors are swapped: this would be right for eps from x0."),
         ((x_t - noise * eps) * signal, "This multiplies by √ᾱ where it must divide."),
         ((x_t - (1 - first).sqrt() * eps) / first.sqrt(), "All samples got the time of the first. Each has its own."),
@@ -295,6 +298,8 @@ def loss_by_time(learner, case):
                                                                "they came. Sort them by their t."),
         (losses[t.argsort()].reshape(bins, -1).mean(1), "Each bin got equally many samples. Wanted are equal "
                                                         "stretches of time, whatever falls into them."),
+        (torch.stack([losses[t // bins == b].mean() for b in range(bins)]),
+         "t // bins gives bins of `bins` times each, far more than wanted: t * bins // T."),
         (late, "The bins begin one time too late: time 0 is the first of bin 0, in code t starts at 0."),
     ]  # fmt: skip
     close(learner(losses, t, T, bins), expected, mistakes)

@@ -35,6 +35,11 @@ def forgotten_return(eps_hat, eps):
     (eps_hat - eps).square().flatten(1).mean(1)
 
 
+@mutant(LOSS, "Square first")
+def mean_before_the_square(eps_hat, eps):
+    return (eps_hat - eps).mean(dim=(1, 2, 3)).square()
+
+
 @variant(LOSS)
 def loss_by_the_library(eps_hat, eps):
     return F.mse_loss(eps_hat, eps, reduction="none").mean(dim=(1, 2, 3))
@@ -311,3 +316,14 @@ def by_edges_in_a_loop(losses, t, T, bins):
     edges = [T * b / bins for b in range(bins + 1)]
     found = [losses.double()[(t >= low) & (t < high)].mean() for low, high in zip(edges, edges[1:], strict=False)]
     return torch.stack(found)
+
+
+@mutant(X0, "Only the noise is divided")
+def noise_alone_divided(x_t, eps, t, alpha_bar):
+    share = expand_like(alpha_bar[t], x_t)
+    return x_t - (1 - share).sqrt() * eps / share.sqrt()
+
+
+@mutant(BY_TIME, "far more than wanted")
+def bins_of_bins(losses, t, T, bins):
+    return torch.stack([losses[t // bins == b].mean() for b in range(bins)])
