@@ -18,7 +18,7 @@ NAME = "05_forward_diffusion.ipynb"
 CELLS = [cell.source for cell in nbformat.read(ROOT / "chapters" / NAME, 4).cells if cell.cell_type == "code"]
 CODE = "\n".join(CELLS)
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PATIENCE, RUN_PATIENCE = 180_000, 900_000  # milliseconds, for one answer of the page and for a whole chapter
+PATIENCE, RUN_PATIENCE = 300_000, 1_200_000  # milliseconds, for one answer of the page and for a whole chapter
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the test knows the names of Linux's browsers only"),
