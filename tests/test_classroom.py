@@ -1,13 +1,14 @@
 """The assignments for nbgrader: an empty one scores nothing, a right one all, a wrong answer less."""
 
-import importlib.util
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
 import pytest
+from needs import needs
 from test_cli import refused, run
 
 from course_utils import cli
@@ -117,10 +118,7 @@ def nbgrader(folder, *arguments):
     return result.stdout
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("nbgrader") is None and os.environ.get("CI") != "true",
-    reason="nbgrader is not installed: pip install -c constraints.txt nbgrader",
-)
+@needs(find_spec("nbgrader") is not None, "nbgrader is not installed: pip install -c constraints.txt nbgrader")
 def test_nbgrader_takes_the_assignment_and_grades_it(course):
     folder = course / "class"
     assert run("build", "--nbgrader", folder).exit_code == 0

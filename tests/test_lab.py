@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,11 +27,11 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def ask(address: str, server) -> dict:
-    """The server's JSON answer; it prints its address a moment before it listens."""
+def ask(address: str, server=None) -> dict:
+    """The JSON answer at an address; with `server`, its process, once it listens: it prints its address before."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for _ in range(60):
-        assert server.poll() is None, "the server has ended"
+        assert server is None or server.poll() is None, "the server has ended"
         try:
             with direct.open(address, timeout=30) as answer:
                 return json.load(answer)
@@ -40,14 +42,16 @@ def ask(address: str, server) -> dict:
     pytest.fail(f"nobody answers at {address}")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a console signal would reach the test runner too")
-def test_lab_opens_the_first_chapter():
+@contextmanager
+def lab(*options, environment=None):
+    """Let `course.py lab` start a server; yields its port, its token and the lines that it printed first."""
     if course.stale_reason(ROOT, course.wanted_stamp(ROOT, os.environ.get("COURSE_UNPINNED") == "1")):
         assert not os.environ.get("CI"), "CI runs `course.py test`, which sets the environment up"
         pytest.skip("the environment is not set up: run python3 course.py test")
     port = free_port()
-    server = subprocess.Popen([sys.executable, "course.py", "lab", "--no-browser", "--port", str(port)], cwd=ROOT,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    command = [sys.executable, "course.py", "lab", "--no-browser", "--port", str(port), *options]
+    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True, start_new_session=True)  # fmt: skip
     try:
         said = []
         for line in server.stdout:
@@ -57,10 +61,22 @@ def test_lab_opens_the_first_chapter():
                 break
         else:
             pytest.fail("no address was printed:\n" + "".join(said))
-        assert not any("Installing" in line for line in said), "a second start takes no install step"
-        assert "00_text_in_picture_out.ipynb" in address[0]
-        contents = ask(f"http://localhost:{port}/api/contents/work?token={address[1]}", server)
-        assert "00_text_in_picture_out.ipynb" in [entry["name"] for entry in contents["content"]]
+        threading.Thread(target=server.stdout.read, daemon=True).start()  # else a full pipe would stop the server
+        ask(f"http://localhost:{port}/api/status?token={address[1]}", server)
+        yield port, address[1], said
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+        server.terminate()  # it ends its kernels too
+        try:
+            server.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a console signal would reach the test runner too")
+def test_lab_opens_the_first_chapter():
+    with lab() as (port, token, said):
+        assert not any("Installing" in line for line in said), "a second start takes no install step"
+        assert "00_text_in_picture_out.ipynb" in said[-1]
+        contents = ask(f"http://localhost:{port}/api/contents/work?token={token}")
+        assert "00_text_in_picture_out.ipynb" in [entry["name"] for entry in contents["content"]]

@@ -1,0 +1,124 @@
+"""A chapter in JupyterLab, as a learner sees it in the browser: it runs, explorers move, messages are readable."""
+
+import os
+import re
+import shutil
+import sys
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import nbformat
+import pytest
+from needs import needs
+from test_lab import course, lab
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = "05_forward_diffusion.ipynb"
+CELLS = [cell.source for cell in nbformat.read(ROOT / "chapters" / NAME, 4).cells if cell.cell_type == "code"]
+CODE = "\n".join(CELLS)
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PATIENCE, RUN_PATIENCE = 300_000, 1_200_000  # milliseconds, for one answer of the page and for a whole chapter
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the test knows the names of Linux's browsers only"),
+    needs(find_spec("playwright") is not None, "no playwright is installed: pip install -c constraints.txt playwright"),
+    needs(BROWSER is not None, "no Chromium or Chrome is installed: on Debian and Ubuntu, sudo apt install chromium"),
+]
+
+# All has run where each code cell has its number, or one has raised.
+AT_THE_END = """cells => {
+    const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(prompt => prompt.textContent);
+    const raised = document.querySelector('[data-mime-type="application/vnd.jupyter.error"]');
+    return raised || prompts.filter(prompt => /\\[\\d+\\]/.test(prompt)).length === cells;
+}"""
+BYTES = "async picture => picture.src && await (await fetch(picture.src)).text()"
+OTHER_BYTES = f"async ([picture, before]) => await ({BYTES})(picture) !== before"
+
+
+@contextmanager
+def pictured(page, folder, expected):
+    """If what is done within does not go as expected, say so, with a picture of the page."""
+    from playwright.sync_api import Error
+
+    try:
+        yield
+    except (AssertionError, Error) as error:
+        picture = folder / "page.png"
+        page.screenshot(path=picture)
+        pytest.fail(f"expected {expected}.\nGot: {error}\nLook at what the page showed: {picture}", pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The page of a learner who has opened the chapter, in a fresh copy, and run all its cells."""
+    from playwright.sync_api import sync_playwright
+
+    assert BROWSER, "expected a browser where CI=true, got none: let CI install chromium"
+    folder = tmp_path_factory.mktemp("learner")
+    shutil.copytree(ROOT / "chapters", folder / "chapters")
+    course.copy_chapters(folder)
+    environment = {name: value for name, value in os.environ.items()
+                   if name not in ("COURSE_STRICT", "COURSE_REPORT", "NBGRADER_EXECUTION")}  # fmt: skip
+    environment |= {"COURSE_PROFILE": "smoke", "COURSE_PROGRESS": str(folder / "progress.json"),
+                    "JUPYTER_CONFIG_DIR": str(folder / "settings")}  # fmt: skip
+    with (
+        lab(f"--ServerApp.root_dir={folder / 'work'}", environment=environment) as (port, token, _),
+        sync_playwright() as playwright,
+    ):
+        no_sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=no_sandbox, timeout=PATIENCE)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(PATIENCE)
+        with pictured(page, folder, f"{NAME} to open and to run"):
+            page.goto(f"http://localhost:{port}/lab/tree/{NAME}?token={token}")
+            page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # before that, Run All does nothing
+            page.get_by_role("menuitem", name="Run", exact=True).click()
+            page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+            page.wait_for_function(AT_THE_END, arg=len(CELLS), timeout=RUN_PATIENCE)
+        yield page
+        browser.close()
+
+
+def test_nothing_is_asked_or_announced(page, tmp_path):
+    with pictured(page, tmp_path, "no dialog and no notice: course.py's quieten_jupyterlab turns the news off"):
+        assert page.locator(".Toastify__toast, .jp-Dialog").all_text_contents() == []
+
+
+def test_the_unfilled_chapter_runs_to_its_end(page, tmp_path):
+    with pictured(page, tmp_path, "a chapter that runs unfilled, each exercise still to do"):
+        for kind in ("error", "stderr"):
+            assert page.locator(f'[data-mime-type="application/vnd.jupyter.{kind}"]').all_text_contents() == []
+        exercises = re.findall(r'^\w+ = check\("([\w.]+)"', CODE, re.MULTILINE)
+        headlines = page.locator(".jp-RenderedHTMLCommon b", has_text="still to do").all_text_contents()
+        assert headlines == [f"○ {exercise}: still to do" for exercise in exercises] and exercises
+
+
+def test_every_slider_changes_the_picture(page, tmp_path):
+    explorers = page.locator(".widget-vbox", has=page.locator("img.widget-image"))
+    with pictured(page, tmp_path, "every explorer to show its controls and its picture"):
+        assert explorers.count() == len(re.findall(r"^explore\(", CODE, re.MULTILINE)) > 0
+    for explorer in explorers.all():
+        picture, sliders = explorer.locator("img.widget-image"), explorer.locator(".widget-slider")
+        assert sliders.count(), "expected at least one slider in each explorer, got none"
+        for slider in sliders.all():
+            name = slider.locator("label").text_content()
+            with pictured(page, tmp_path, f"another picture when the slider {name} is moved"):
+                before = picture.evaluate(BYTES)
+                slider.locator(".noUi-handle").press("PageDown")
+                page.wait_for_function(OTHER_BYTES, arg=[picture.element_handle(), before])
+
+
+def test_the_message_names_the_mistake(page, tmp_path):
+    cell = page.locator(".jp-CodeCell", has_text="def snr(alpha_bar)")
+    checked = page.locator(".jp-CodeCell", has_text='snr = check("05.snr", snr)')
+    with pictured(page, tmp_path, "a wrong answer to 05.snr to be called upside down, as HTML"):
+        cell.locator(".cm-line", has_text="raise NotImplementedError").click()
+        page.keyboard.press("End")
+        page.keyboard.press("Shift+Home")
+        page.keyboard.insert_text("return (1 - alpha_bar) / alpha_bar")
+        page.keyboard.press("Shift+Enter")
+        page.keyboard.press("Shift+Enter")
+        message = checked.locator(".jp-RenderedHTMLCommon", has_text="This is upside down")
+        message.wait_for()
+        assert "✗ 05.snr: not right yet" in message.locator("b").all_text_contents()
