@@ -69,7 +69,7 @@ PARTS = {
     "vae": Part("the autoencoder: pictures to latents and back", build_vae, 4500, 8, 1e-3),
     "clip": Part("the text encoder, with its picture encoder", build_clip, 1500, 64, 1e-3),
     "unet": Part("the U-Net that predicts the noise", build_unet, 2500, 16, 1e-3),
-    "judge": Part("the judge that reads pictures", build_judge, 2000, 32, 2e-3),
+    "judge": Part("the judge that reads pictures", build_judge, 1600, 32, 2e-3),
 }
 
 
