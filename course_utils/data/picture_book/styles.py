@@ -1,8 +1,7 @@
 """How each style turns the drawing into a picture: its outlines, and what is done to the finished page.
 
 `finish(page, rng, size)` gets the drawing at SUPERSAMPLING times the size and returns float RGB 0-255,
-(size, size, 3). Hatching and paper grain have periods that divide four pixels, so that an autoencoder that halves
-the picture twice sees the same pattern in each of its cells.
+(size, size, 3).
 """
 
 from collections.abc import Callable
