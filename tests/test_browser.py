@@ -104,6 +104,7 @@ def test_every_figure_is_shown(page, tmp_path):
     figures = page.locator(".jp-RenderedMarkdown img, .jp-RenderedImage img")
     with pictured(page, tmp_path, "every figure to be found and shown"):
         figures.first.wait_for()
+        page.wait_for_function("() => [...document.images].every(one => one.complete)")
         assert figures.evaluate_all("all => all.filter(one => !one.naturalWidth).map(one => one.src)") == []
 
 

@@ -1,6 +1,7 @@
 """What the learner reads: each message once as plain text and once as HTML, the same words in both."""
 
 import html
+import re
 from dataclasses import dataclass
 
 from course_utils.exercises.registry import Exercise
@@ -39,7 +40,7 @@ class Message:
 
 def _html_text(text: str) -> str:
     if "\n" not in text:
-        return f"<span>{html.escape(text)}</span>"
+        return "<span>" + re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text)) + "</span>"
     # Code and tables keep their columns
     return f'<pre style="white-space:pre-wrap;margin:.2em 0">{html.escape(text)}</pre>'
 
