@@ -6,7 +6,6 @@ run strictly: every exercise must report `pass`. nbval runs the cells, each as o
 
 import json
 import os
-import re
 import tempfile
 import time
 from pathlib import Path
@@ -21,10 +20,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.g
 import psutil  # noqa: E402
 import pytest  # noqa: E402
 
+from course_utils.authoring.grading import EXERCISE  # noqa: E402
+
 SECONDS = 600  # a notebook, in the smoke profile; COURSE_NOTEBOOK_SECONDS sets another budget
 GIGABYTES = 4  # of its kernel after each cell
 EXPECTED_STATE = {"chapters": "todo", "solutions": "pass"}
-EXERCISE = re.compile(r"""^[^#\n]*\bcheck\(\s*["'](\d\d\.\w+)["']""", re.MULTILINE)
 
 # Learners' copies are theirs, and hold attempts that may well raise.
 collect_ignore = ["work", "runs", ".venv"]

@@ -46,9 +46,8 @@ def measure(pipe, judge, prompts: list[Prompt], steps: int, guidance: float, sam
     start = time.perf_counter()
     pictures = draw_prompts(pipe, [prompt.caption.text for prompt in prompts], steps, guidance, sampler)
     seconds = (time.perf_counter() - start) / len(prompts)
-    right = [follows(verdict, prompt.caption) for part, verdicts in
-             ((prompts[i:i + 64], read(judge, pictures[i:i + 64])) for i in range(0, len(prompts), 64))
-             for prompt, verdict in zip(part, verdicts, strict=True)]
+    verdicts = [verdict for part in pictures.split(64) for verdict in read(judge, part)]
+    right = [follows(verdict, prompt.caption) for verdict, prompt in zip(verdicts, prompts, strict=True)]
 
     def share(belongs) -> float | None:
         chosen = [ok for ok, prompt in zip(right, prompts, strict=True) if belongs(prompt)]
@@ -66,10 +65,9 @@ def measure(pipe, judge, prompts: list[Prompt], steps: int, guidance: float, sam
 @torch.no_grad()
 def judge_on_renders(pipe, judge, count: int) -> dict:
     """The judge's accuracy on fresh renders of each style and on their reconstructions, and the latters' PSNR."""
-    table = {}
+    table, sampled = {}, [book.sample_scene(n, DATA_SET, "all") for n in range(10 * count)]
     for style in book.STYLES:
-        scenes = [scene for scene in (book.sample_scene(n, DATA_SET, "all") for n in range(10 * count))
-                  if scene.style == style][:count]
+        scenes = [scene for scene in sampled if scene.style == style][:count]
         captions, pictures = [book.caption(scene) for scene in scenes], book.pictures(scenes)
         rebuilt = torch.cat([pipe.vae(part.to(pipe.device)).sample.cpu().clamp(-1, 1) for part in pictures.split(32)])
         table[style] = {"renders": round(adherence(judge, pictures, captions), 3),
@@ -86,8 +84,7 @@ def write_sheets(pipe, folder: Path) -> None:
                                      book.POSES[kind][row % 3] if kind in book.POSES else None),),
                          place, 100 + row, styles[row % 4 if row > 3 else 0])
               for row, place in enumerate(book.PLACES) for column, kind in enumerate(book.SUBJECTS)]
-    scenes += [book.sample_scene(n, DATA_SET) for n in range(400)
-               if len(book.sample_scene(n, DATA_SET).things) > 1][:24]
+    scenes += [scene for scene in (book.sample_scene(n, DATA_SET) for n in range(400)) if len(scene.things) > 1][:24]
     picture_grid(book.pictures(scenes), columns=12).save(folder / "world.png", optimize=True)
     drawn = draw_prompts(pipe, [book.caption(scene).text for scene in scenes], 20, 4.0, "unipc")
     picture_grid(drawn, columns=12).save(folder / "generated.png", optimize=True)

@@ -8,42 +8,26 @@ from tiny import tiny_pipeline
 
 from course_utils import widgets
 from course_utils.schedules import alpha_bar_from_beta, scaled_linear_beta
-from course_utils.widgets import (
-    DENOISER_EXPLORERS,
-    PICTURE_EXPLORERS,
-    PIPELINE_EXPLORERS,
-    PLAIN_EXPLORERS,
-    Choice,
-    Explorer,
-    Slider,
-    explore,
-    filmstrip,
-    noise_explorer,
-    schedule_explorer,
-)
+from course_utils.widgets import Choice, Explorer, Slider, explore, filmstrip, noise_explorer, schedule_explorer
 
-EVERY_EXPLORER = PIPELINE_EXPLORERS + PICTURE_EXPLORERS + DENOISER_EXPLORERS + PLAIN_EXPLORERS
+PICTURES = torch.linspace(-1, 1, 576).reshape(3, 3, 8, 8)
+ALPHA_BAR = alpha_bar_from_beta(scaled_linear_beta(20))
+# every explorer of the course, made of the smallest things that will do
+CASES = {
+    "ink_blot_explorer": lambda: widgets.ink_blot_explorer(lambda x_t, t: x_t, PICTURES, ALPHA_BAR),
+    "noise_explorer": lambda: noise_explorer(PICTURES[:1]),
+    "prompt_explorer": lambda: widgets.prompt_explorer(tiny_pipeline()),
+    "schedule_explorer": schedule_explorer,
+}
 
 
-@pytest.fixture(scope="module")
-def pipe():
-    return tiny_pipeline()
+@pytest.fixture(params=CASES)
+def explorer(request):
+    return CASES[request.param]()
 
 
-@pytest.fixture(params=EVERY_EXPLORER, ids=lambda make: make.__name__)
-def explorer(request, pipe):
-    make = request.param
-    if make in PIPELINE_EXPLORERS:
-        return make(pipe)
-    pictures = torch.linspace(-1, 1, 576).reshape(3, 3, 8, 8)
-    if make in DENOISER_EXPLORERS:
-        return make(lambda x_t, t: x_t, pictures, alpha_bar_from_beta(scaled_linear_beta(20)))
-    return make(pictures[:1]) if make in PICTURE_EXPLORERS else make()
-
-
-def test_no_explorer_is_left_out_of_the_lists():
-    makers = {name for name in vars(widgets) if name.endswith("_explorer")}
-    assert makers == {make.__name__ for make in EVERY_EXPLORER}
+def test_no_explorer_is_left_out():
+    assert {name for name in vars(widgets) if name.endswith("_explorer")} == set(CASES)
 
 
 def test_every_control_can_be_drawn_at_both_ends(explorer):

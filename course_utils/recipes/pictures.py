@@ -38,7 +38,7 @@ def picture_set(count: int, split: str = "train", seed: int = 0) -> PictureSet:
 
 def scene_count() -> int:
     """How many scenes the parts are trained on, by the profile."""
-    return budget(smoke=64, laptop=20_000, gpu=50_000)
+    return budget(smoke=64, laptop=40_000, gpu=100_000)
 
 
 def training_set(split: str = "train") -> PictureSet:

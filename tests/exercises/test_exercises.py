@@ -1,12 +1,16 @@
 """Every exercise of the course: wrong answers are rejected by the right words, right ones accepted, stubs are todo."""
 
-import attempts_05  # noqa: F401 - each fills the lists of attempts
-import attempts_06  # noqa: F401
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 from attempts import MUTANTS, VARIANTS
 
 from course_utils.exercises.registry import all_exercises, chapters, find
 from course_utils.exercises.running import run
+
+for file in sorted(Path(__file__).parent.glob("attempts_*.py")):  # each fills the lists of attempts
+    import_module(file.stem)
 
 EXERCISES = all_exercises()
 SEEDS = (0, 11, 202, 3003)  # the learner's, and others, as when work is graded

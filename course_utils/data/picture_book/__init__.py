@@ -68,16 +68,16 @@ def layout(scene: Scene) -> list[Spot]:
     rng = random.Random(f"layout/{scene.seed}")
     count = len(scene.things)
     if scene.relation == "above":
-        places = [(0.5 + rng.uniform(-0.17, 0.17), y, share)
+        stands = [(0.5 + rng.uniform(-0.17, 0.17), y, share)
                   for y, share in ((0.45, 0.48), (0.96, 0.54))]
     elif count < 2:
-        places = [(0.5 + rng.uniform(-0.13, 0.13), 0.9, 1.0)] * count
+        stands = [(0.5 + rng.uniform(-0.13, 0.13), 0.9, 1.0)] * count
     else:
         side = 0.24 if count == 2 else 0.31
-        places = [(0.5 + side * (2 * i / (count - 1) - 1), 0.9 - (0.05 if i == 1 and count == 3 else 0),
+        stands = [(0.5 + side * (2 * i / (count - 1) - 1), 0.9 - (0.05 if i == 1 and count == 3 else 0),
                    0.64 if count == 2 else 0.47) for i in range(count)]
     spots = []
-    for thing, (x, y, share) in zip(scene.things, places, strict=True):
+    for thing, (x, y, share) in zip(scene.things, stands, strict=True):
         unit = SIZES[thing.kind] * share * rng.uniform(0.87, 1.1)
         half = unit * (0.6 if thing.pose in ("standing", "sleeping") else 0.5)
         x = min(max(x + rng.uniform(-0.02, 0.02), half), 1 - half)

@@ -1,0 +1,20 @@
+"""The explorer of chapter 00: a prompt, and how it is drawn."""
+
+from course_utils.data.images import to_tensor
+from course_utils.pipelines import draw
+from course_utils.plotting import plot_pictures
+from course_utils.png_info import Settings
+from course_utils.widgets.explorer import Explorer, Slider
+
+
+def prompt_explorer(pipe, prompt: str = "a cute corgi puppy sitting on the grass") -> Explorer:
+    """Draw with a pipeline: prompt, seed, steps and guidance under the learner's hands."""
+
+    def draw_prompt(ax, prompt: str, seed: int, steps: int, guidance: float) -> str:
+        ((picture, made),) = draw(pipe, Settings(prompt, seed=seed, steps=steps, guidance=guidance))
+        plot_pictures(to_tensor(picture), [f"seed {seed}, {steps} steps, guidance {guidance:g}"], ax=ax)
+        return f"The model's picture of “{made.prompt}” with seed {seed}, {steps} steps and guidance {guidance:g}."
+
+    return Explorer(draw_prompt, {"prompt": None, "seed": Slider(0, 99), "steps": Slider(1, 50),
+                                  "guidance": Slider(1, 12, 0.5)},
+                    {"prompt": prompt, "seed": 3, "steps": 20, "guidance": 4.0})
