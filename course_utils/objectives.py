@@ -189,3 +189,21 @@ def best_x0(x_t: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor, data: t
     could only repeat them.
     """
     return (posterior_weights(x_t, t, alpha_bar, data) @ data.flatten(1)).reshape(x_t.shape)
+
+
+def mixture_eps(
+    x_t: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor, centres: torch.Tensor, spread: float
+) -> torch.Tensor:
+    """Return the exact eps, E[eps | x_t], where x0 comes from a mixture of equally likely round Gaussians.
+
+        w_k = softmax over k of -|x_t - sqrt(alpha_bar_t) c_k|^2 / (2 v),   v = alpha_bar_t spread^2 + 1 - alpha_bar_t
+        eps = sqrt(1 - alpha_bar_t) / v (x_t - sqrt(alpha_bar_t) sum over k of w_k c_k)
+
+    x_t: (batch, d). centres c_k: (n, d). spread: the standard deviation of each Gaussian. It is minus the score of
+    q(x_t) times sqrt(1 - alpha_bar_t), so any error of a sampler that uses it is the sampler's own.
+    """
+    signal, noise = signal_and_noise(t, alpha_bar, like=x_t)  # (batch, 1)
+    variance = signal.square() * spread**2 + noise.square()
+    distance = (x_t[:, None] - signal[:, None] * centres).square().sum(2)  # (batch, n)
+    weights = (-distance / (2 * variance)).softmax(dim=1)
+    return noise / variance * (x_t - signal * (weights @ centres))

@@ -8,13 +8,12 @@ x_T (batch, ...) standard normal noise; alpha_bar (T,); `times` a falling list o
 Times, eta or model outputs that do not fit raise ValueError when the first step is taken.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 
-from course_utils.shapes import require_same_shape
+from course_utils import steps
 
 
 class Step(NamedTuple):
@@ -116,16 +115,11 @@ def ddpm(
     this is the smaller one.
     """
     x_t = x_T
-    for t, earlier, alpha_bar_t, alpha_bar_earlier in _steps_of(times, alpha_bar):
-        _, x0_hat = _predict(model, x_t, t, alpha_bar_t, cond, clip)
-        alpha_t = alpha_bar_t / alpha_bar_earlier
-        beta_t = 1 - alpha_t
-        weight_x0 = math.sqrt(alpha_bar_earlier) * beta_t / (1 - alpha_bar_t)
-        weight_x_t = math.sqrt(alpha_t) * (1 - alpha_bar_earlier) / (1 - alpha_bar_t)
-        sigma = math.sqrt((1 - alpha_bar_earlier) / (1 - alpha_bar_t) * beta_t)
-        x_t = weight_x0 * x0_hat + weight_x_t * x_t
-        if earlier >= 0:
-            x_t = x_t + sigma * draw_noise(x_t.shape, generator).to(x_t)
+    for t, earlier in _steps_of(times, alpha_bar):
+        x0_hat, eps = steps.guess(x_t, steps.ask(model, x_t, t, cond), t, alpha_bar, clip)
+        # The last step draws nothing: its variance is 0.
+        noise = draw_noise(x_t.shape, generator).to(x_t) if earlier >= 0 else torch.zeros_like(x_t)
+        x_t = steps.ddpm_step(x_t, eps, t, earlier, alpha_bar, noise, clip)
         yield Step(earlier, x_t, x0_hat)
 
 
@@ -154,13 +148,10 @@ def ddim(
     if eta > 0 and generator is None:
         raise ValueError(f"With eta = {eta} each step draws noise: pass a generator, or set eta to 0.")
     x_t = x_T
-    for t, earlier, alpha_bar_t, alpha_bar_earlier in _steps_of(times, alpha_bar):
-        eps, x0_hat = _predict(model, x_t, t, alpha_bar_t, cond, clip)
-        beta_t = 1 - alpha_bar_t / alpha_bar_earlier
-        sigma = eta * math.sqrt((1 - alpha_bar_earlier) / (1 - alpha_bar_t) * beta_t)
-        x_t = math.sqrt(alpha_bar_earlier) * x0_hat + math.sqrt(1 - alpha_bar_earlier - sigma**2) * eps
-        if eta > 0 and earlier >= 0:
-            x_t = x_t + sigma * draw_noise(x_t.shape, generator).to(x_t)
+    for t, earlier in _steps_of(times, alpha_bar):
+        x0_hat, eps = steps.guess(x_t, steps.ask(model, x_t, t, cond), t, alpha_bar, clip)
+        noise = draw_noise(x_t.shape, generator).to(x_t) if eta > 0 and earlier >= 0 else None
+        x_t = steps.ddim_step(x_t, eps, t, earlier, alpha_bar, eta, noise)
         yield Step(earlier, x_t, x0_hat)
 
 
@@ -183,26 +174,66 @@ def dpm_solver(
     noise at all, has h without limit: both take D = x0_hat. One evaluation a step, nothing random.
     DPM-Solver++ (arXiv:2211.01095), algorithm 2.
     """
-    x_t, x0_hat_before, h_before = x_T, None, None
-    for t, earlier, alpha_bar_t, alpha_bar_earlier in _steps_of(times, alpha_bar):
-        _, x0_hat = _predict(model, x_t, t, alpha_bar_t, cond, clip)
-        if earlier < 0:
-            yield Step(earlier, x0_hat, x0_hat)
-            return
-        h = (_logit(alpha_bar_earlier) - _logit(alpha_bar_t)) / 2
-        D = x0_hat if x0_hat_before is None else x0_hat + h / (2 * h_before) * (x0_hat - x0_hat_before)
-        noise_ratio = math.sqrt((1 - alpha_bar_earlier) / (1 - alpha_bar_t))
-        x_t = noise_ratio * x_t - math.sqrt(alpha_bar_earlier) * math.expm1(-h) * D
-        x0_hat_before, h_before = x0_hat, h
+    x_t, x0_hat_before, before = x_T, None, None
+    for t, earlier in _steps_of(times, alpha_bar):
+        x0_hat, _ = steps.guess(x_t, steps.ask(model, x_t, t, cond), t, alpha_bar, clip)
+        x_t = steps.dpm_solver_step(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar)
+        x0_hat_before, before = x0_hat, t
         yield Step(earlier, x_t, x0_hat)
 
 
-def _logit(share: float) -> float:
-    return math.log(share / (1 - share))
+@torch.no_grad()
+def heun(
+    model: Callable,
+    x_T: torch.Tensor,
+    alpha_bar: torch.Tensor,
+    times: list[int],
+    cond: torch.Tensor | None = None,
+    clip: float | None = None,
+) -> Iterator[Step]:
+    """Sample with Heun's method: look ahead with a DDIM step, then step with the mean of both eps.
+
+        x_{t-1} = ddim_step(x_t, (eps(x_t, t) + eps(ahead, t-1)) / 2),   ahead = ddim_step(x_t, eps(x_t, t))
+
+    where t-1 stands for the next of `times`. Two evaluations a step, one at the last; nothing random. x0_hat is the
+    one that the first evaluation implies. EDM (arXiv:2206.00364), algorithm 1; see `steps.heun_step`.
+    """
+    x_t = x_T
+    for t, earlier in _steps_of(times, alpha_bar):
+        calls = []
+
+        def noted(*inputs, calls=calls):
+            calls.append(model(*inputs))
+            return calls[-1]
+
+        x_before, x_t = x_t, steps.heun_step(noted, x_t, t, earlier, alpha_bar, cond, clip)
+        yield Step(earlier, x_t, steps.guess(x_before, calls[0], t, alpha_bar, clip)[0])
 
 
-def _steps_of(times: list[int], alpha_bar: torch.Tensor) -> list[tuple[int, int, float, float]]:
-    """Pair each time with the next one: (t, earlier t, alpha_bar at both); after the last comes (-1, 1.0)."""
+@torch.no_grad()
+def ddim_inversion(
+    model: Callable,
+    x0: torch.Tensor,
+    alpha_bar: torch.Tensor,
+    times: list[int],
+    cond: torch.Tensor | None = None,
+) -> Iterator[Step]:
+    """Walk DDIM the other way, from the clean x0 (batch, ...) to the noise that DDIM would draw it from.
+
+        x_later = sqrt(alpha_bar_later) x0_hat + sqrt(1 - alpha_bar_later) eps(x_t, t)
+
+    times: falling, as for the samplers; they are walked backwards, so the last step ends at times[0]. The way back,
+    `ddim` with the same times, does not end at x0 exactly, since each step uses the eps seen at its start: the error
+    shrinks in proportion to the step. DDIM (arXiv:2010.02502), section 4.3.
+    """
+    x_t = x0
+    for later, t in reversed(_steps_of(times, alpha_bar)):
+        x_before, x_t = x_t, steps.inversion_step(model, x_t, t, later, alpha_bar, cond)
+        yield Step(later, x_t, x_before)
+
+
+def _steps_of(times: list[int], alpha_bar: torch.Tensor) -> list[tuple[int, int]]:
+    """Pair each time with the next one, (t, earlier); the last is followed by -1, the clean picture."""
     times = [int(t) for t in times]
     falling = all(t > earlier for t, earlier in zip(times, times[1:], strict=False))
     if not times or not falling or times[0] >= len(alpha_bar) or times[-1] < 0:
@@ -210,17 +241,4 @@ def _steps_of(times: list[int], alpha_bar: torch.Tensor) -> list[tuple[int, int,
             f"Expected falling times from at most {len(alpha_bar) - 1} down to at least 0, but got {times}. "
             "Make them with trailing_times(T, steps)."
         )
-    levels = [*alpha_bar[times].tolist(), 1.0]
-    return list(zip(times, [*times[1:], -1], levels, levels[1:], strict=False))
-
-
-def _predict(model, x_t, t: int, alpha_bar_t: float, cond, clip) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ask the model for eps at x_t; return it with the x0_hat that it implies."""
-    signal, noise = math.sqrt(alpha_bar_t), math.sqrt(1 - alpha_bar_t)
-    eps = model(x_t, torch.full((len(x_t),), t, device=x_t.device), cond)
-    require_same_shape(eps, x_t, "the predicted eps and x_t")
-    x0_hat = (x_t - noise * eps) / signal
-    if clip is not None:
-        x0_hat = x0_hat.clamp(-clip, clip)
-        eps = (x_t - signal * x0_hat) / noise  # so that x_t is still made of these two
-    return eps, x0_hat
+    return list(zip(times, [*times[1:], -1], strict=True))

@@ -19,6 +19,7 @@ FLOORS = [
     "models",
     "text",
     "objectives",
+    "steps",
     "samplers",
     "training",
     "png_info",

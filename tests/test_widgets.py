@@ -11,13 +11,14 @@ from course_utils.schedules import alpha_bar_from_beta, scaled_linear_beta
 from course_utils.widgets import Choice, Explorer, Slider, explore, filmstrip, noise_explorer, schedule_explorer
 
 PICTURES = torch.linspace(-1, 1, 576).reshape(3, 3, 8, 8)
-ALPHA_BAR = alpha_bar_from_beta(scaled_linear_beta(20))
+ALPHA_BAR = alpha_bar_from_beta(scaled_linear_beta(50))
 # every explorer of the course, made of the smallest things that will do
 CASES = {
     "ink_blot_explorer": lambda: widgets.ink_blot_explorer(lambda x_t, t: x_t, PICTURES, ALPHA_BAR),
     "noise_explorer": lambda: noise_explorer(PICTURES[:1]),
     "prompt_explorer": lambda: widgets.prompt_explorer(tiny_pipeline()),
     "schedule_explorer": schedule_explorer,
+    "trajectory_explorer": lambda: widgets.trajectory_explorer(lambda x_t, t, cond=None: x_t, torch.eye(2), ALPHA_BAR),
 }
 
 

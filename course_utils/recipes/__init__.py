@@ -1,7 +1,8 @@
 """How each part of the picture-book model is configured and trained: `train_part("vae", folder)` and so on.
 
 A part trains in `folder/NAME/`, where its checkpoint lies, and when it is finished it is exported beside the others:
-`folder/picture_book/` (the diffusers folder), `folder/clip/`, `folder/judge/` and `folder/digit_reader/`.
+`folder/picture_book/` (the diffusers folder), `folder/clip/`, `folder/judge/`, `folder/digit_reader/` and
+`folder/digits_unet/`.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ import torch
 from course_utils.devices import autocast_dtype, budget, pick_device
 from course_utils.pipelines import CHECKPOINTS
 from course_utils.recipes.clip import build_clip
+from course_utils.recipes.digits_unet import build_digits_unet, load_digits_unet
 from course_utils.recipes.judge import build_judge, load_judge
 from course_utils.recipes.pictures import picture_set
 from course_utils.recipes.reader import build_reader, load_reader
@@ -26,8 +28,8 @@ from course_utils.recipes.unet import build_unet, load_trained
 from course_utils.recipes.vae import build_vae, encode_pictures
 from course_utils.training import MovingAverage, Record, train
 
-__all__ = ["PARTS", "Part", "encode_pictures", "load_judge", "load_reader", "load_trained", "picture_set", "ship",
-           "train_part"]
+__all__ = ["PARTS", "Part", "encode_pictures", "load_digits_unet", "load_judge", "load_reader", "load_trained",
+           "picture_set", "ship", "train_part"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ PARTS = {
     "unet": Part("the U-Net that predicts the noise", build_unet, 2500, 16, 1e-3),
     "judge": Part("the judge that reads pictures", build_judge, 2400, 32, 2e-3),
     "reader": Part("the reader of digits", build_reader, 1500, 64, 2e-3),
+    "digits_unet": Part("the U-Net that draws digits", build_digits_unet, 4000, 32, 2e-3),
 }
 
 
@@ -105,8 +108,8 @@ def ship(folder: Path | str, destination: Path = CHECKPOINTS) -> None:
                          f"train them first: python3 course.py train all --folder {folder}")
     wanted = [path for path in sorted((folder / "picture_book").rglob("*")) if path.is_file()]
     wanted += [folder / "judge" / "config.json", folder / "judge" / "model.safetensors"]
-    wanted += [folder / "digit_reader" / "model.safetensors"]
-    for home in ("picture_book", "judge", "digit_reader"):
+    wanted += [folder / home / "model.safetensors" for home in ("digit_reader", "digits_unet")]
+    for home in ("picture_book", "judge", "digit_reader", "digits_unet"):
         shutil.rmtree(destination / home, ignore_errors=True)
     files = {}
     for path in wanted:

@@ -4,6 +4,7 @@ from course_utils.widgets.explorer import Choice, Explorer, Slider, explore, fil
 from course_utils.widgets.forward import noise_explorer, schedule_explorer
 from course_utils.widgets.ink_blot import ink_blot_explorer
 from course_utils.widgets.prompt import prompt_explorer
+from course_utils.widgets.trajectories import trajectory_explorer
 
 __all__ = ["Choice", "Explorer", "Slider", "explore", "filmstrip", "ink_blot_explorer", "noise_explorer",
-           "prompt_explorer", "schedule_explorer"]
+           "prompt_explorer", "schedule_explorer", "trajectory_explorer"]

@@ -1,0 +1,485 @@
+"""The exercises of chapter 07: one step back, in eight ways."""
+
+import math
+
+import torch
+
+from course_utils import objectives, steps
+from course_utils.exercises.oracles import Wrong, close, require
+from course_utils.exercises.registry import exercise
+
+TITLE = "Reverse diffusion and samplers"
+LAST = ("At the step to the clean picture, earlier = -1, alpha_bar is 1. alpha_bar[-1] is the table's last entry; "
+        "alpha_bar_at(alpha_bar, earlier) knows better.")  # fmt: skip
+
+
+def _case(case, T=40):
+    """A schedule of its own, and pairs (t, earlier, alpha_bar at both) with skipped steps, one step, and the last."""
+    table = (1 - case.uniform(0.02, 0.12, T)).cumprod(0)
+    t = int(case.whole(20, T - 1))
+    pairs = [(t, int(case.whole(5, t - 6))), (t, t - 1), (int(case.whole(0, 8)), -1)]
+    return table, [(t, e, table[t].item(), table[e].item() if e >= 0 else 1.0) for t, e in pairs]
+
+
+def _schedule_mistakes(formula, table, t, earlier, right):
+    """Values of `formula(a, a_earlier)` when one of the two is looked up wrongly."""
+    def at(level):
+        return table[level].item()
+
+    found = []
+    if earlier == -1:
+        found += [(formula(at(t), at(-1)), LAST), (formula(at(t), at(0)), LAST)]
+    else:
+        found += [(formula(at(t), at(t - 1)), "This goes to t - 1, but the step goes to `earlier`, which may be further "
+                                              "away: look alpha_bar up there.")] if earlier != t - 1 else []
+    return [(value, advice) for value, advice in found if not _same(value, right)]
+
+
+def _same(a, b):
+    return a.shape == b.shape and torch.allclose(a.nan_to_num(1e9), b, rtol=1e-3, atol=1e-5)
+
+
+def _root(x):
+    return math.sqrt(x) if x >= 0 else math.nan
+
+
+@exercise(
+    "07.posterior", steps.posterior, difficulty=2, minutes=10,
+    hints=[
+        "Look alpha_bar up at both times: a = alpha_bar_at(alpha_bar, t), a_earlier = alpha_bar_at(alpha_bar, earlier).",
+        "The step from `earlier` to t keeps alpha = a / a_earlier, and adds beta = 1 - alpha.",
+        "The weight of x0 is sqrt(a_earlier) beta / (1 - a); that of x_t is sqrt(alpha) (1 - a_earlier) / (1 - a).",
+        "Return two things: mean, variance, with variance = (1 - a_earlier) / (1 - a) * beta.",
+    ],
+)  # fmt: skip
+def posterior(learner, case):
+    """Find where x_{t-1} lay, for someone who knows x_t and the clean x0."""
+    table, pairs = _case(case)
+    for t, earlier, a, a_earlier in pairs:
+        x0, x_t = case.normal(3, 2, 4, 4), case.normal(3, 2, 4, 4)
+        got = learner(x0, x_t, t, earlier, table)
+        require(isinstance(got, tuple | list) and len(got) == 2, f"the result is of type {type(got).__name__}, expected "
+                "two things, mean and variance.", "End with `return mean, variance`.")  # fmt: skip
+        # Condition the two-dimensional Gaussian of (x_{t-1}, x_t), given x0, on x_t
+        alpha = a / a_earlier
+        v1, v2, c = 1 - a_earlier, 1 - a, math.sqrt(alpha) * (1 - a_earlier)
+        mean = math.sqrt(a_earlier) * x0 + c / v2 * (x_t - math.sqrt(a) * x0)
+        close(got[0], mean, _mean_mistakes(x0, x_t, table, t, earlier, a, a_earlier, mean), tolerance=1e-3,
+              what="the mean")  # fmt: skip
+        variance = max(v1 - c**2 / v2, 0.0)
+        _check_variance(got[1], variance, a, a_earlier)
+
+
+def _mean_mistakes(x0, x_t, table, t, earlier, a, a_earlier, right):
+    def mean(a, a_earlier, x0=x0, x_t=x_t, beta=None, roots=1):
+        alpha = a / a_earlier
+        beta = 1 - alpha if beta is None else beta
+        power = 0.5 if roots else 1
+        return (a_earlier**power * beta * x0 + alpha**power * (1 - a_earlier) * x_t) / (1 - a)
+
+    alpha = a / a_earlier
+    mistakes = _schedule_mistakes(lambda a, e: mean(a, e), table, t, earlier, right)
+    mistakes += [
+        (mean(a, a_earlier, x_t, x0), "The two weights are swapped: that with beta belongs to x0."),
+        (mean(a, a_earlier, roots=0), "The roots are missing: sqrt(alpha_bar_{t-1}) and sqrt(alpha_t)."),
+        ((math.sqrt(a_earlier) * (1 - alpha) * x0 + math.sqrt(a) * (1 - a_earlier) * x_t) / (1 - a),
+         "This is ᾱ where α belongs: the weight of x_t has sqrt(alpha_t), what this *step* keeps, "
+         "alpha_bar_t / alpha_bar_{t-1}."),
+        ((math.sqrt(a) * (1 - alpha) * x0 + math.sqrt(alpha) * (1 - a_earlier) * x_t) / (1 - a),
+         "The weight of x0 has sqrt(alpha_bar_{t-1}), of the earlier time; this has sqrt(alpha_bar_t)."),
+        (math.sqrt(a_earlier) * (1 - alpha) * x0 + math.sqrt(alpha) * (1 - a_earlier) * x_t,
+         "Both weights are still to be divided by 1 - alpha_bar_t."),
+        (mean(a, a_earlier, beta=1 - a), "This is 1 - ᾱ where β belongs: beta is what this step adds, 1 - alpha_t."),
+        (math.sqrt(a_earlier) * x0, "This is the mean of q(x_{t-1} | x0); x_t has something to say too."),
+    ]  # fmt: skip
+    return [(value, advice) for value, advice in mistakes if not _same(value, right)]
+
+
+def _check_variance(got, variance, a, a_earlier):
+    beta = 1 - a / a_earlier
+    mistakes = [
+        (beta, "This is beta_t, the variance of the *forward* step. Whoever knows x0 is surer: times "
+               "(1 - alpha_bar_{t-1}) / (1 - alpha_bar_t)."),
+        (math.sqrt(variance), "This is the standard deviation. Return the variance; the step takes the root."),
+        (1 - a_earlier, "This is the variance of q(x_{t-1} | x0), for someone who has not seen x_t."),
+        ((1 - a_earlier) / (1 - a), "The factor beta_t is missing."),
+        ((1 - a) / max(1 - a_earlier, 1e-12) * beta, "The fraction is upside down: it is below 1, since "
+                                                     "alpha_bar_{t-1} is larger than alpha_bar_t."),
+    ]
+    if isinstance(got, torch.Tensor) and got.numel() == 1:
+        got = got.item()
+    require(isinstance(got, int | float), f"the variance is of type {type(got).__name__}, expected one number.",
+            "The variance does not depend on x_t: one number for the whole batch.")  # fmt: skip
+    if abs(got - variance) <= 1e-5 + 1e-3 * variance:
+        return
+    found = f"the variance: got {got:.6g}, expected {variance:.6g}."
+    advice = next((advice for value, advice in mistakes if abs(got - value) <= 1e-3 * abs(value)), LAST)
+    raise Wrong(found, advice)
+
+
+@exercise(
+    "07.guess", steps.guess, difficulty=2, minutes=10,
+    hints=[
+        "It is chapter 06's x0_from_eps with one t for the whole batch, and then a clamp.",
+        "Clip only if clip is not None. The limits are -clip and clip.",
+        "After clipping, solve x_t = signal x0_hat + noise eps for eps, with the clipped x0_hat.",
+        "eps = (x_t - signal * x0_hat) / noise, and return x0_hat, eps.",
+    ],
+)  # fmt: skip
+def guess(learner, case):
+    """Turn the predicted noise into a clean picture that a picture can be."""
+    table, pairs = _case(case)
+    t, _, a, _ = pairs[0]
+    signal, noise = math.sqrt(a), math.sqrt(1 - a)
+    x_t, eps = 1.5 * case.normal(4, 3, 6, 6), case.normal(4, 3, 6, 6)
+    plain = (x_t - noise * eps) / signal
+    for clip in (None, round(case.uniform(0.5, 1.0).item(), 2)):
+        got = learner(x_t, eps, t, table, clip)
+        require(isinstance(got, tuple | list) and len(got) == 2, f"the result is of type {type(got).__name__}, expected "
+                "two things, x0_hat and eps.", "End with `return x0_hat, eps`, also if nothing was clipped.")  # fmt: skip
+        limit = math.inf if clip is None else clip
+        # Where the guess lies inside, nothing changes; outside, x_t must still be made of the two
+        x0_hat = torch.where(plain.abs() <= limit, plain, limit * plain.sign() if clip else plain)
+        mistakes = [
+            (plain, "The guess was not clipped: .clamp(-clip, clip). (Was the result of .clamp used?)"),
+            (plain.clamp(-1, 1), "This clips at 1, whatever `clip` says."),
+            (plain.clamp(0, limit), "This clips from 0: pictures here lie in [-clip, clip]."),
+            ((x_t - (1 - a) * eps) / a, "The roots are missing: sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t)."),
+            (((x_t - (1 - a) * eps) / signal).clamp(-limit, limit), "This takes 1 - ᾱ of eps away where √(1 - ᾱ) is "
+                                                                    "in x_t."),
+            ((x_t.clamp(-limit, limit) - noise * eps) / signal, "This clips x_t. A noisy picture may leave the range; "
+                                                                "clip the guess."),
+            (eps, "The two results are in the other order: x0_hat first, then eps."),
+        ]  # fmt: skip
+        close(got[0], x0_hat, [m for m in mistakes if not _same(m[0], x0_hat)], tolerance=1e-3, what="x0_hat")
+        mended = (x_t - signal * x0_hat) / noise
+        mistakes = [
+            (eps, "x0_hat was clipped, but eps is the old one. Together they no longer make x_t: take eps anew from "
+                  "x_t and the clipped x0_hat."),
+            ((x_t - signal * plain) / noise, "eps was taken from the guess before it was clipped."),
+            (eps.clamp(-limit, limit), "This clips eps too. Noise has no bounds; take it anew from x_t and x0_hat."),
+            ((x_t - a * x0_hat) / (1 - a), "The roots are missing in eps."),
+        ]  # fmt: skip
+        close(got[1], mended, [m for m in mistakes if not _same(m[0], mended)], tolerance=1e-3, what="eps")
+
+
+@exercise(
+    "07.ddpm_step", steps.ddpm_step, difficulty=2, minutes=10, uses=("07.posterior", "07.guess"),
+    hints=[
+        "Two functions that you have written do nearly all: guess, then posterior.",
+        "posterior gets x0_hat where its x0 is. It returns a mean and a *variance*.",
+        "Noise of variance v is sqrt(v) times standard normal noise: mean + variance ** 0.5 * noise.",
+    ],
+)  # fmt: skip
+def ddpm_step(learner, case):
+    """Take one random step back."""
+    table, pairs = _case(case)
+    for t, earlier, a, a_earlier in pairs:
+        for clip in (None, 0.8):
+            x_t, eps, z = case.normal(3, 2, 4, 4), case.normal(3, 2, 4, 4), case.normal(3, 2, 4, 4)
+            # DDPM's equation 11, with the noise that belongs to the (clipped) guess
+            plain = (x_t - math.sqrt(1 - a) * eps) / math.sqrt(a)
+            x0_hat = plain.clamp(-clip, clip) if clip else plain
+            alpha = a / a_earlier
+            beta, mended = 1 - alpha, (x_t - math.sqrt(a) * x0_hat) / math.sqrt(1 - a)
+            mean = (x_t - beta / math.sqrt(1 - a) * mended) / math.sqrt(alpha)
+            unclipped = (x_t - beta / math.sqrt(1 - a) * eps) / math.sqrt(alpha)
+            variance = (1 - a_earlier) / (1 - a) * beta
+            right = mean + math.sqrt(variance) * z
+            at_end = "At the last step nothing is added: nobody takes that noise away again."
+            mistakes = [
+                (mean + math.sqrt(beta) * z, at_end if earlier == -1 else "This adds noise of the variance β. The "
+                 "posterior's variance β̃ is smaller: whoever knows x0 is surer."),
+                (mean + variance * z, "The variance multiplies the noise; it is the root that does."),
+                (mean, "No noise was added: this is the mean of the step."),
+                (mean + z, "The noise has its full strength; it is multiplied by the root of the variance."),
+                (mean - math.sqrt(variance) * z, "The noise has a minus sign."),
+                (unclipped + math.sqrt(variance) * z, "`clip` was not passed on to guess."),
+                (mean + math.sqrt(variance) * eps, "This adds the predicted eps once more. Fresh noise is passed in as "
+                                                   "`noise`."),
+            ]  # fmt: skip
+            mistakes = [m for m in mistakes if not _same(m[0], right)]
+            close(learner(x_t, eps, t, earlier, table, z, clip), right, mistakes, tolerance=2e-3)
+
+
+@exercise(
+    "07.ddim_step", steps.ddim_step, difficulty=3, minutes=15, uses=("07.guess",),
+    hints=[
+        "Three parts: the picture as strong as at the earlier time, the old noise, and the fresh noise.",
+        "sigma is a standard deviation: eta stands *before* the root.",
+        "The factor of eps is the root of what is left: (1 - a_earlier - sigma ** 2) ** 0.5.",
+        "x0_hat, eps = guess(x_t, eps, t, alpha_bar, clip): use both of them.",
+    ],
+)  # fmt: skip
+def ddim_step(learner, case):
+    """Aim at the guess, and put back as much noise as belongs there."""
+    table, pairs = _case(case)
+    for t, earlier, a, a_earlier in pairs:
+        for eta, clip in ((0.0, None), (0.6, None), (0.6, 0.8), (1.0, None)):
+            x_t, eps, z = case.normal(3, 2, 4, 4), case.normal(3, 2, 4, 4), case.normal(3, 2, 4, 4)
+            right, mistakes = _ddim_answers(x_t, eps, z, table, t, earlier, a, a_earlier, eta, clip)
+            got = learner(x_t, eps, t, earlier, table, eta, None if eta == 0 else z, clip)
+            close(got, right, [m for m in mistakes if not _same(m[0], right)], tolerance=2e-3)
+
+
+def _ddim_answers(x_t, eps, z, table, t, earlier, a, a_earlier, eta, clip):
+    old = eps
+    plain = (x_t - math.sqrt(1 - a) * eps) / math.sqrt(a)
+    x0_hat = plain.clamp(-clip, clip) if clip else plain
+    eps = (x_t - math.sqrt(a) * x0_hat) / math.sqrt(1 - a)
+
+    def step(e=a_earlier, eta=eta, eps=eps, x0=x0_hat, sigma=None, direction=None, z=z):
+        if sigma is None:
+            sigma = eta * _root((1 - e) / (1 - a) * (1 - a / e)) if eta else 0.0
+        direction = _root(1 - e - sigma**2) if direction is None else direction
+        return math.sqrt(e) * x0 + direction * eps + sigma * z
+
+    variance = (1 - a_earlier) / (1 - a) * (1 - a / a_earlier)
+    beta = 1 - a / a_earlier
+    sigma = eta * math.sqrt(variance)
+    mistakes = _schedule_mistakes(lambda _, e: step(e), table, t, earlier, step())
+    mistakes += [
+        (step(sigma=math.sqrt(eta * variance)), "η stands under the root, so it multiplies the variance. It multiplies "
+                                                "the standard deviation."),
+        (step(sigma=eta * variance), "sigma is a standard deviation: the root of the product is missing."),
+        (step(sigma=eta * _root(beta)), "This is η √β. DDIM's sigma is η √β̃: with the factor (1 - alpha_bar_{t-1}) / "
+                                        "(1 - alpha_bar_t) under the root."),
+        (step(direction=_root(1 - a_earlier)), "The factor of eps forgets sigma: fresh and old noise together have the "
+                                               "variance 1 - alpha_bar_{t-1}, so sigma² comes off."),
+        (step(direction=_root(1 - a_earlier) - sigma), "sigma was taken off after the root. Variances add up, standard "
+                                                       "deviations do not: the root is over 1 - alpha_bar_{t-1} - "
+                                                       "sigma²."),
+        (step(direction=_root(1 - a_earlier - sigma)), "Under the root stands sigma; it is sigma²."),
+        (step(direction=1 - a_earlier - sigma**2), "The root over the factor of eps is missing."),
+        (step(direction=_root(1 - a - sigma**2)), "The factor of eps uses alpha_bar_t; at the earlier time there is "
+                                                  "less noise, 1 - alpha_bar_{t-1}."),
+        (step(eps=old), "x0_hat was clipped, but eps is the old one. (diffusers does so by default; here use the eps "
+                        "that guess returns, which fits.)"),
+        (step(eps=old, x0=plain), "`clip` was not passed on to guess."),
+        (step(z=torch.zeros_like(z)), "The fresh noise is missing: + sigma * noise."),
+        (step(x0=math.sqrt(a_earlier) * x0_hat), "This is ᾱ where √ᾱ belongs, in front of x0_hat."),
+        (x0_hat, "This goes straight to x0_hat. A step goes to the earlier time, where there is still noise."),
+    ]  # fmt: skip
+    return step(), mistakes
+
+
+@exercise(
+    "07.eps_from_v", objectives.eps_from_v, difficulty=2, minutes=5,
+    hints=[
+        "(x_t, v) is (x0, eps) turned by an angle. Turn it back: the sine changes its sign.",
+        "eps = sine times x_t + cosine times v. The cosine is sqrt(alpha_bar_t).",
+    ],
+)  # fmt: skip
+def eps_from_v(learner, case):
+    """Find the noise in x_t where the network says v."""
+    table = (1 - case.uniform(0.01, 0.1, 40)).cumprod(0)
+    t = torch.cat([torch.tensor([0, 39]), case.whole(1, 38, 3)])
+    for shape in ((5, 3, 4, 4), (5, 2)):
+        x0, eps = case.normal(*shape), case.normal(*shape)
+        share = table[t].reshape(-1, *[1] * (len(shape) - 1))
+        cosine, sine = share.sqrt(), (1 - share).sqrt()
+        x_t, v = cosine * x0 + sine * eps, cosine * eps - sine * x0
+        first = table[t[0]]
+        mistakes = [
+            (cosine * x_t - sine * v, "This is x0. The noise is the other component: sine times x_t plus cosine times "
+                                      "v."),
+            (cosine * v - sine * x_t, "A sign is wrong: turning back changes the sign of the sine, so x_t comes with a "
+                                      "plus."),
+            (cosine * x_t + sine * v, "Sine and cosine are swapped: sqrt(1 - alpha_bar_t) belongs to x_t."),
+            ((1 - share) * x_t + share * v, "The roots are missing: the factors are √(1 - ᾱ) and √ᾱ."),
+            ((v + sine * x0) / cosine, "This is the definition of v solved for eps."),
+            ((1 - first).sqrt() * x_t + first.sqrt() * v, "All samples got the time of the first. Each has its own."),
+            ((x_t - sine * v) / cosine, "This treats v as if it were the noise: x0 from eps."),
+            (v, "This is v itself."),
+        ]  # fmt: skip
+        mistakes = [m for m in mistakes if not _same(m[0], eps)]
+        close(learner(x_t, v, t, table), eps, mistakes, tolerance=1e-3)
+
+
+@exercise(
+    "07.dpm_solver_step", steps.dpm_solver_step, difficulty=4, minutes=15,
+    hints=[
+        "First the exceptions: earlier = -1 gives x0_hat; x0_hat_before = None gives D = x0_hat.",
+        "lambda at a time is math.log(a / (1 - a)) / 2, with a = alpha_bar_at(alpha_bar, time).",
+        "h = lam(earlier) - lam(t) is this step; h_before = lam(t) - lam(before) the one before. Both are positive.",
+        "The step is sqrt((1 - a_earlier) / (1 - a)) * x_t - sqrt(a_earlier) * (exp(-h) - 1) * D.",
+    ],
+)  # fmt: skip
+def dpm_solver_step(learner, case):
+    """Aim where the guess is heading."""
+    table = (1 - case.uniform(0.02, 0.12, 40)).cumprod(0)
+    before, t, earlier = int(case.whole(36, 39)), int(case.whole(16, 22)), int(case.whole(6, 12))
+    x_t, now, then = case.normal(3, 2, 4, 4), case.normal(3, 2, 4, 4), case.normal(3, 2, 4, 4)
+    a, e = table[t].item(), table[earlier].item()
+
+    def lam(level, half=0.5):
+        return half * math.log(table[level].item() / (1 - table[level].item()))
+
+    h, h_before = lam(earlier) - lam(t), lam(t) - lam(before)
+
+    def step(D, h=h):
+        return math.sqrt((1 - e) / (1 - a)) * x_t - math.sqrt(e) * math.expm1(-h) * D
+
+    # The first step is DDIM: mix the guess and the noise that belongs to it for the earlier time
+    noise = (x_t - math.sqrt(a) * now) / math.sqrt(1 - a)
+    ddim = math.sqrt(e) * now + math.sqrt(1 - e) * noise
+    close(learner(x_t, now, None, None, t, earlier, table), ddim, _2m_mistakes(step, x_t, now, now, h, h, a, e),
+          tolerance=2e-3, what="at the first step, the result")  # fmt: skip
+    # A guess that is linear in lambda is followed to its value in the middle of the step
+    pace = case.normal(3, 2, 4, 4)
+    start = now - pace * h_before
+    right = ddim + math.sqrt(e) * (1 - math.exp(-h)) * (h / 2) * pace
+    mistakes = _2m_mistakes(step, x_t, now, start, h, h_before, a, e)
+    close(learner(x_t, now, start, before, t, earlier, table), right, mistakes, tolerance=2e-3)
+    # The step to the clean picture: nothing is left of x_t, and nothing can be foreseen
+    got = learner(x_t, now, then, t, earlier, -1, table)
+    close(got, now, _last_mistakes(x_t, now, then, table, t, earlier), what="at the step to the clean picture, the result")
+
+
+def _last_mistakes(x_t, now, then, table, t, earlier):
+    def lam(level):
+        return math.log(table[level].item() / (1 - table[level].item())) / 2
+
+    e, end = table[earlier].item(), table[-1].item()
+    h = lam(-1) - lam(earlier)
+    aims = now, now + h / (2 * (lam(earlier) - lam(t))) * (now - then)
+    ends = [math.sqrt((1 - end) / (1 - e)) * x_t - math.sqrt(end) * math.expm1(-h) * D for D in aims]
+    foreseen = "At the step to the clean picture h has no limit, and nothing can be foreseen: the result is x0_hat."
+    return [(now + (now - then) / 2, foreseen), (now + (now - then), foreseen), *((value, LAST) for value in ends)]
+
+
+def _2m_mistakes(step, x_t, now, then, h, h_before, a, e):
+    ratio, moved = h / h_before, now - then
+    mistakes = [
+        (step(now), "The guess before was not used: D is x0_hat plus a part of how it moved."),
+        (step(now + moved / 2), "The two steps are taken for equally long, h / h_before = 1. They are not, in lambda."),
+        (step(now + moved / (2 * ratio)), "The ratio is upside down: it is h / (2 h_before), with this step above."),
+        (step(now + ratio * moved), "This looks to the *end* of the step. D is the value in its middle: h / (2 "
+                                    "h_before)."),
+        (step(now - ratio / 2 * moved), "The sign is wrong: x0_hat goes on as it moved, now minus before."),
+        (step(then + ratio / 2 * moved), "This starts from the old guess; start from x0_hat."),
+        (step(now + ratio / 2 * moved, 2 * h), "lambda is *half* the logarithm of alpha_bar / (1 - alpha_bar)."),
+        (step(now + ratio / 2 * moved, -h), "h has the wrong sign: lambda grows on the way back, h = lambda_{t-1} - "
+                                            "lambda_t."),
+        (math.sqrt(e / a) * x_t - math.sqrt(1 - e) * math.expm1(h) * (now + ratio / 2 * moved),
+         "These are the factors of the solver for eps (DPM-Solver). With x0_hat it is sqrt((1 - a_earlier) / (1 - a)) "
+         "and sqrt(a_earlier)."),
+        (math.sqrt((1 - e) / (1 - a)) * x_t + math.sqrt(e) * math.expm1(-h) * (now + ratio / 2 * moved),
+         "The second term has the wrong sign: exp(-h) - 1 is negative, and a minus stands before it."),
+        ((1 - e) / (1 - a) * x_t - e * math.expm1(-h) * (now + ratio / 2 * moved), "The roots are missing."),
+    ]  # fmt: skip
+    right = step(now + ratio / 2 * moved)
+    return [m for m in mistakes if not _same(m[0], right)]
+
+
+def _spring(x, t, cond=None):
+    """A smooth model for tests: eps depends on place and time."""
+    shape = (-1, *[1] * (x.ndim - 1))
+    return torch.tanh(x) * (1 + t.reshape(shape) / 40) - 0.3
+
+
+class _Noted:
+    """`_spring`, remembering what it was asked."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, x, t, cond=None):
+        require(isinstance(t, torch.Tensor) and t.shape == (len(x),), f"the model got the time {t!r}, expected a tensor "
+                f"of shape ({len(x)},).", "It wants one time for each sample: torch.full((len(x_t),), t).")  # fmt: skip
+        require(not t.is_floating_point() and t.min() >= 0, f"the model got the time {t[0].item():g}, expected a whole "
+                "number from 0 on.", "The model knows no time -1: the clean picture has no noise to be asked for.")
+        self.calls.append((x.detach().clone(), int(t[0])))
+        return _spring(x, t)
+
+
+def _ddim(x, eps, a, e):
+    """DDIM as a straight line: x / sqrt(alpha_bar) moves along eps by the change of sqrt((1 - a) / a)."""
+    return math.sqrt(e) * (x / math.sqrt(a) + (math.sqrt((1 - e) / e) - math.sqrt((1 - a) / a)) * eps)
+
+
+@exercise(
+    "07.heun_step", steps.heun_step, difficulty=3, minutes=10, uses=("07.ddim_step",),
+    hints=[
+        "Ask the model at (x_t, t) and take a DDIM step on trial: ahead.",
+        "Ask again at (ahead, earlier): the new place, and the new time.",
+        "The real step starts from x_t again, with (eps + eps_ahead) / 2.",
+        "At earlier = -1 return the step on trial before the model is asked a second time.",
+    ],
+)  # fmt: skip
+def heun_step(learner, case):
+    """Look ahead, then step with the mean of both slopes."""
+    table, pairs = _case(case)
+    for t, earlier, a, e in pairs:
+        x = case.normal(3, 2, 4, 4)
+        at, later = torch.full((3,), t), torch.full((3,), max(earlier, 0))
+        model = _Noted()
+        eps = _spring(x, at)
+        ahead = _ddim(x, eps, a, e)
+        if earlier == -1:
+            _require_one_evaluation(learner(model, x, t, earlier, table), ahead, model)
+            continue
+        second = _spring(ahead, later)
+        right = _ddim(x, (eps + second) / 2, a, e)
+        mistakes = [
+            (ahead, "This is the step on trial, a DDIM step. Ask again there, and step with the mean."),
+            (_ddim(x, second, a, e), "This steps with the slope ahead alone; take the mean of both."),
+            (_ddim(x, eps + second, a, e), "This steps with the sum of both slopes: divide by 2."),
+            (_ddim(ahead, (eps + second) / 2, a, e), "The real step starts from x_t again, not from the place ahead."),
+            (_ddim(x, (eps + _spring(ahead, at)) / 2, a, e), "At the place ahead the model was told the old time; there "
+                                                             "it is `earlier`."),
+            (_ddim(x, (eps + _spring(x, later)) / 2, a, e), "The second question was asked at x_t. Ask at the place "
+                                                            "ahead."),
+            ((x + ahead) / 2, "This is the mean of two places; wanted is the mean of two slopes."),
+            ((_ddim(x, eps, a, e) + _ddim(ahead, second, a, e)) / 2, "The second half starts from the place ahead; both "
+                                                                     "start from x_t."),
+        ]  # fmt: skip
+        mistakes = [m for m in mistakes if not _same(m[0], right)]
+        close(learner(model, x, t, earlier, table), right, mistakes, tolerance=2e-3)
+        require(len(model.calls) == 2, f"the model was asked {len(model.calls)} times, expected twice.",
+                "Each evaluation costs: keep the answers in variables.")  # fmt: skip
+
+
+def _require_one_evaluation(got, ahead, model):
+    require(len(model.calls) == 1, f"at the step to the clean picture the model was asked {len(model.calls)} times, "
+            "expected once.", "There is no noise to be seen in a clean picture, and no time -1: return the step on "
+            "trial.")  # fmt: skip
+    close(got, ahead, tolerance=2e-3, what="at the step to the clean picture, the result")
+
+
+@exercise(
+    "07.inversion_step", steps.inversion_step, difficulty=3, minutes=10,
+    hints=[
+        "It is DDIM without fresh noise, and the two times have changed places.",
+        "Ask at x_t, with the time that belongs to x_t. Only if t is -1, tell `later`.",
+        "x0_hat uses alpha_bar at t, where you are; the mixture uses alpha_bar at `later`, where you go.",
+    ],
+)  # fmt: skip
+def inversion_step(learner, case):
+    """Go from a picture towards the noise that it would be drawn from."""
+    table, pairs = _case(case)
+    for later, t, a_later, a in pairs:
+        x, model = case.normal(3, 2, 4, 4), _Noted()
+        told = torch.full((3,), later if t == -1 else t)
+        eps = _spring(x, told)
+        right = _ddim(x, eps, a, a_later)
+        other = _spring(x, torch.full((3,), later))
+        mistakes = [
+            (_ddim(x, other, a, a_later), "The model was told `later`. x_t lies at t: tell it t, as long as t is not "
+                                          "-1."),
+            (_ddim(x, eps, a_later, a), "The two times are swapped: this steps towards the picture. x0_hat uses "
+                                        "alpha_bar at t, the mixture that at `later`."),
+            (math.sqrt(a_later) * x + math.sqrt(1 - a_later) * eps, "x_t was taken for the clean picture. First find "
+             "x0_hat in it, then mix anew."),
+            (math.sqrt(a_later) * (x - math.sqrt(1 - a_later) * eps) / math.sqrt(a_later) + math.sqrt(1 - a_later) * eps,
+             "x0_hat was found with alpha_bar at `later`; x_t lies at t."),
+            (_ddim(x, -eps, a, a_later), "The sign of eps is wrong."),
+            (a_later * (x - math.sqrt(1 - a) * eps) / math.sqrt(a) + (1 - a_later) * eps, "The roots in the mixture are "
+                                                                                          "missing."),
+        ]  # fmt: skip
+        if t == -1:
+            last = table[-1].item()
+            mistakes.append((_ddim(x, eps, last, a_later), "For the clean picture, t = -1, alpha_bar is 1. alpha_bar[-1] "
+                             "is the table's last entry; alpha_bar_at(alpha_bar, t) knows better."))  # fmt: skip
+        mistakes = [m for m in mistakes if not _same(m[0], right)]
+        close(learner(model, x, t, later, table), right, mistakes, tolerance=2e-3)

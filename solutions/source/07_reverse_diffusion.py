@@ -1,0 +1,1270 @@
+# %% [markdown] id="title"
+# # 07 · Reverse diffusion and samplers
+#
+# A network can say which noise it sees. How do you get from there to a picture? You take a small step back, ask again,
+# and repeat. This chapter is about that step: what theory allows, four ways to take it, and how many are enough.
+#
+# ![Six digits, one in each row, coming out of noise from left to right](../chapters/figures/07_way_back.png)
+#
+# **After this chapter you can**
+# 1. say why nobody has $q(x_{t-1} \mid x_t)$, and derive the one thing that can be had, $q(x_{t-1} \mid x_t, x_0)$;
+# 2. write DDPM, DDIM, DPM-Solver++ 2M and Heun, each equal to that of diffusers to float tolerance;
+# 3. measure the order of a sampler where the truth is known, and find where more steps stop helping a real network.
+#
+# **Time** about three hours, 85 minutes of them for eight exercises. All training together takes about a minute and a
+# half on a CPU. **You need** from chapter 05: $\bar\alpha_t$ and `add_noise`; from chapter 06: the network that predicts
+# $\varepsilon$, `x0_from_eps`, and the average $\mathbb{E}[x_0 \mid x_t]$.
+
+# %% id="set-up"
+import math
+
+import matplotlib.pyplot as plt
+import torch
+
+from course_utils.data import digits, points
+from course_utils.devices import budget, pick_device
+from course_utils.exercises import check, hint, progress, solution
+from course_utils.plotting import LivePlot, plot_pictures, plot_points, show, use_style
+from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
+
+use_style()
+device = pick_device()
+
+# %% [markdown] id="symbols"
+# | symbol | in code | what it is | shape |
+# |:--|:--|:--|:--|
+# | $x_t$ | `x_t` | a noisy picture or point at time $t$ | (batch, ...) |
+# | $t$, "$t-1$" | `t`, `earlier` | a time, and the *next one to go to*; not always one less | whole numbers |
+# | $\bar\alpha_t$ | `alpha_bar_at(alpha_bar, t)` | the share of the picture that is left | a number |
+# | $\alpha_t$, $\beta_t$ | `alpha`, `beta` | what the step keeps, and $1 - \alpha_t$ | numbers |
+# | $\hat\varepsilon$ | `eps` | the noise that the model sees in $x_t$ | as `x_t` |
+# | $\hat x_0$ | `x0_hat` | the clean picture that this implies | as `x_t` |
+# | $\tilde\mu_t$, $\tilde\beta_t$ | `mean`, `variance` | of $q(x_{t-1} \mid x_t, x_0)$ | as `x_t`; a number |
+# | $\sigma_t$, $z$ | `sigma`, `noise` | how much new noise a step adds; that noise | a number; as `x_t` |
+# | $\eta$ | `eta` | 0: no new noise, 1: as much as DDPM | a number |
+# | $\lambda_t$, $h$ | `lam`, `h` | half the logarithm of the SNR; its growth in a step | numbers |
+#
+# Code counts $t$ from 0 to $T-1$. The clean picture is $t = -1$, where $\bar\alpha = 1$.
+
+# %% id="schedule"
+T = 1000
+alpha_bar = alpha_bar_from_beta(scaled_linear_beta(T))  # (1000,), Stable Diffusion's schedule
+
+
+def alpha_bar_at(alpha_bar, t):
+    """alpha_bar at time t as a number; 1 at t = -1, the clean picture."""
+    return 1.0 if t == -1 else alpha_bar[t].item()
+
+
+print(f"alpha_bar[-1] is the table's *last* entry, {alpha_bar[-1]:.4f}; alpha_bar_at(alpha_bar, -1) is 1")
+
+# %% [markdown] id="toy"
+# ## Three ways back that look right
+#
+# To judge a sampler we need a world where the model makes no mistakes. Here is one: eight round blobs of points on a
+# ring. For such a mixture of Gaussians the best $\hat\varepsilon$ has a formula, `mixture_eps`, much like the
+# average of chapter 06. Whatever goes wrong below is the sampler's fault alone.
+#
+# Start from pure noise. **Predict first**, what does each of these give?
+#
+# - **Rewind:** a thousand times, take away fresh noise: solve $x_t = \sqrt{\alpha_t}\,x_{t-1} + \sqrt{\beta_t}\,z$ for
+#   $x_{t-1}$, with a new $z$ each time.
+# - **Jump:** ask once, and go straight to $\hat x_0$.
+# - **Straight on:** ask once for $\hat\varepsilon$, then take it away in a thousand portions without asking again.
+
+# %% id="toy-run" tags=["static"]
+from course_utils.objectives import mixture_eps
+
+generator = torch.Generator().manual_seed(7)
+centres = points.ring_centres(8, 0.1)  # (8, 2)
+ring = points.gaussian_ring(2000, generator)  # (2000, 2): what we want to draw
+
+
+def exact(x_t, t, cond=None):
+    """The best eps for the ring: no network can do better."""
+    return mixture_eps(x_t, t, alpha_bar, centres.to(x_t), 0.1)
+
+
+x_T = torch.randn(2000, 2, generator=generator)
+rewound = x_T
+for beta in scaled_linear_beta(T).flip(0):
+    rewound = (rewound - beta.sqrt() * torch.randn(x_T.shape, generator=generator)) / (1 - beta).sqrt()
+a, eps = alpha_bar[-1], exact(x_T, torch.full((2000,), T - 1))
+jumped = (x_T - (1 - a).sqrt() * eps) / a.sqrt()
+
+# %% [markdown] id="toy-plot-text"
+# "Straight on" needs no loop: with $\hat\varepsilon$ fixed, all the portions add up to the jump. So there are two
+# results to look at, beside what we want.
+
+# %% id="toy-plot" tags=["static"]
+figure, axes = plt.subplots(1, 4, figsize=(9.6, 3))
+for ax, cloud, name, reach in zip(axes, (x_T, rewound, jumped, ring),
+                                  ("start: noise", "rewind", "jump", "wanted"), (3, 60, 3, 3)):
+    plot_points(cloud, title=f"{name}\nvariance {cloud.var():.3g}", reach=reach, ax=ax)
+    ax.set(ylabel="")
+show(figure, "A round cloud of noise; rewinding blows it up to twenty times its size; the jump gives a small disc in the "
+             "middle of the ring, where there are no data; wanted are eight blobs on a ring.")
+
+
+def off(cloud):
+    """The root mean square distance of points to the nearest centre; for the data it is 0.1 sqrt(2) = 0.141."""
+    return torch.cdist(cloud.cpu(), centres).min(1).values.square().mean().sqrt().item()
+
+
+print(f"distance to the nearest centre: jump {off(jumped):.2f}, data {off(ring):.3f}")
+assert rewound.var() > 100 and off(jumped) > 5 * off(ring)
+
+# %% [markdown] id="toy-read"
+# Rewinding adds noise: fresh $z$ has nothing to do with the noise that is in $x_t$, so "taking it away" makes variances
+# add up, and dividing makes them grow. The jump lands in the middle: $\hat x_0$ is the average of all points that
+# could be behind $x_T$, the ink blot of chapter 06.
+#
+# So one must go back in small steps, *and ask again after each*. How exactly does one step go?
+
+# %% [markdown] id="bayes-text"
+# ## 1 · Where was it a moment ago?
+#
+# Bayes' rule turns the forward step around:
+#
+# $$q(x_{t-1} \mid x_t) = \frac{q(x_t \mid x_{t-1})\;q(x_{t-1})}{q(x_t)}$$
+#
+# In words: where it may have come from, weighed by how probable it was to be there. The first factor is chapter 05's
+# Gaussian. The other two, $q(x_{t-1})$ and $q(x_t)$, are densities of *all noisy pictures*. To have them one must know
+# all pictures and how likely each is. If we had that, we would need no model.
+#
+# In one dimension we can have it. Two data sets: one with two peaks, one with a single peak. In both we see the same
+# $x_t = 0.3$, at the same time. **Predict first:** is the answer the same?
+
+# %% id="bayes" tags=["static"]
+def normal(x, mean, variance):
+    """The density of N(mean, variance) at x."""
+    return torch.exp(-((x - mean) ** 2) / (2 * variance)) / math.sqrt(2 * math.pi * variance)
+
+
+WORLDS = {"two peaks": [(0.4, -1.2, 0.2), (0.6, 0.8, 0.2)], "one peak": [(1.0, -0.5, 0.3)]}  # weight, centre, spread
+t, earlier, seen = 600, 400, 0.3
+a, a_earlier = alpha_bar_at(alpha_bar, t), alpha_bar_at(alpha_bar, earlier)
+alpha = a / a_earlier  # what is kept on the way from `earlier` to t
+grid = torch.linspace(-4, 4, 4001, dtype=torch.float64)  # possible x_{t-1}
+
+
+def where_from(world):
+    """q(x_{t-1} | x_t = seen) on the grid, by Bayes' rule."""
+    prior = sum(w * normal(grid, a_earlier**0.5 * c, a_earlier * s**2 + 1 - a_earlier) for w, c, s in WORLDS[world])
+    product = normal(seen, alpha**0.5 * grid, 1 - alpha) * prior  # q(x_t | x_{t-1}) q(x_{t-1})
+    return product / torch.trapezoid(product, grid)  # divided by q(x_t), which makes the area 1
+
+# %% [markdown] id="bayes-x0"
+# Now let a friend whisper the clean $x_0$, say 0.8. Bayes' rule again, but with everything under the condition $x_0$:
+#
+# $$q(x_{t-1} \mid x_t, x_0) = \frac{q(x_t \mid x_{t-1})\;q(x_{t-1} \mid x_0)}{q(x_t \mid x_0)}$$
+#
+# Now all three factors are Gaussians that we know, and no data set appears.
+
+# %% id="bayes-plot" tags=["static"]
+whispered = normal(seen, alpha**0.5 * grid, 1 - alpha) * normal(grid, a_earlier**0.5 * 0.8, 1 - a_earlier)
+whispered = whispered / torch.trapezoid(whispered, grid)
+figure, ax = plt.subplots(figsize=(7, 3))
+for world, line in zip(WORLDS, ("-", "--")):
+    ax.plot(grid, where_from(world), line, label=f"$q(x_{{t-1}} | x_t)$, {world}")
+ax.plot(grid, whispered, "-.", color="black", label="$q(x_{t-1} | x_t, x_0 = 0.8)$, any data")
+ax.axvline(seen, color="#777777", linewidth=0.8, linestyle=":")
+ax.set(xlabel="$x_{t-1}$", ylabel="density", xlim=(-2.5, 3))
+ax.legend(fontsize=9)
+show(figure, "Three densities of where x at t = 600 may have been at t = 400: lopsided and broad for data with two peaks, "
+             "further left for one peak, and a symmetric narrower bell when the clean value 0.8 is known.")
+averages = {world: torch.trapezoid(grid * where_from(world), grid).item() for world in WORLDS}
+print("mean of q(x_{t-1} | x_t): " + ", ".join(f"{world} {value:.3f}" for world, value in averages.items()))
+assert abs(averages["two peaks"] - averages["one peak"]) > 0.1
+
+# %% [markdown] id="posterior-text"
+# The same $x_t$, and another answer for other data: *that* is why $q(x_{t-1} \mid x_t)$ cannot be had. The black
+# curve can. A product of two bells is a bell; collect the squares in the exponent, and its *precision* (one over the
+# variance) is the sum of both:
+#
+# $$\frac{1}{\tilde\beta_t} = \frac{\alpha_t}{\beta_t} + \frac{1}{1-\bar\alpha_{t-1}}, \qquad
+#   \tilde\mu_t = \tilde\beta_t\Bigl(\frac{\sqrt{\alpha_t}}{\beta_t}\,x_t
+#   + \frac{\sqrt{\bar\alpha_{t-1}}}{1-\bar\alpha_{t-1}}\,x_0\Bigr)$$
+#
+# In words: two witnesses, $x_t$ and $x_0$, each heard in proportion to how exact it is. With
+# $\bar\alpha_t = \alpha_t \bar\alpha_{t-1}$ it tidies up to the form in the papers:
+#
+# $$\tilde\mu_t = \frac{\sqrt{\bar\alpha_{t-1}}\,\beta_t}{1-\bar\alpha_t}\,x_0
+#   + \frac{\sqrt{\alpha_t}\,(1-\bar\alpha_{t-1})}{1-\bar\alpha_t}\,x_t, \qquad
+#   \tilde\beta_t = \frac{1-\bar\alpha_{t-1}}{1-\bar\alpha_t}\,\beta_t$$
+
+# %% id="posterior-by-hand"
+beta = 1 - alpha
+precision = alpha / beta + 1 / (1 - a_earlier)
+mean = (alpha**0.5 / beta * seen + a_earlier**0.5 / (1 - a_earlier) * 0.8) / precision
+print(f"two witnesses: mean {mean:.5f}, variance {1 / precision:.5f}")
+
+on_grid = torch.trapezoid(grid * whispered, grid)
+spread = torch.trapezoid((grid - on_grid) ** 2 * whispered, grid)
+print(f"on the grid:   mean {on_grid:.5f}, variance {spread:.5f}")
+assert abs(mean - on_grid) < 1e-5 and abs(1 / precision - spread) < 1e-5
+
+# %% [markdown] id="ex-posterior-text"
+# ### Exercise 1 · The posterior
+#
+# ●●○○○ · 10 minutes. Mean and variance, in the papers' form. The step goes from `t` to any `earlier` time, so take
+# $\alpha_t = \bar\alpha_t / \bar\alpha_{t-1}$, not a table of betas. `earlier` may be −1: that is what
+# `alpha_bar_at` is for.
+
+# %% id="ex-posterior"
+def posterior(x0, x_t, t, earlier, alpha_bar):
+    """Mean (batch, ...) and variance (a number) of q(x_{t-1} | x_t, x0), where t-1 stands for `earlier`."""
+    ### BEGIN SOLUTION
+    #: alpha_bar at both times
+    a, a_earlier = alpha_bar_at(alpha_bar, t), alpha_bar_at(alpha_bar, earlier)
+    #: what the step keeps, and the noise that it adds
+    alpha = a / a_earlier
+    beta = 1 - alpha
+    #: the two weights of the mean
+    mean = a_earlier**0.5 * beta / (1 - a) * x0 + alpha**0.5 * (1 - a_earlier) / (1 - a) * x_t
+    #: the variance
+    return mean, (1 - a_earlier) / (1 - a) * beta
+    ### END SOLUTION
+
+# %% id="check-posterior"
+posterior = check("07.posterior", posterior)
+# Stuck? hint("07.posterior") gives a hint, and one more each time; solution(...) is the last resort.
+
+# %% [markdown] id="posterior-gauss-text"
+# A second proof, without a grid. Given $x_0$, the pair $(x_{t-1}, x_t)$ is a two-dimensional Gaussian, and for those
+# there is a formula that conditions one on the other: mean $m_1 + \frac{c}{v_2}(x_t - m_2)$, variance
+# $v_1 - \frac{c^2}{v_2}$, with means $m$, variances $v$ and covariance $c$. And a third: the package and diffusers.
+
+# %% id="posterior-gauss"
+from diffusers import DDPMScheduler
+
+from course_utils import steps
+
+LIBRARY = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "timestep_spacing": "trailing"}
+m1, m2, v1, v2, c = a_earlier**0.5 * 0.8, a**0.5 * 0.8, 1 - a_earlier, 1 - a, alpha**0.5 * (1 - a_earlier)
+conditioned = m1 + c / v2 * (seen - m2), v1 - c**2 / v2
+for f in (posterior, steps.posterior):
+    mine = f(torch.tensor([[0.8]]), torch.tensor([[seen]]), t, earlier, alpha_bar)
+    assert all(abs(float(got) - want) < 1e-6 for got, want in zip(mine, conditioned))
+
+library = DDPMScheduler(**LIBRARY)
+library.set_timesteps(1000)
+print("    t       beta  posterior variance   ratio")
+for level in (0, 1, 10, 100, 999):
+    variance = posterior(torch.zeros(1, 1), torch.zeros(1, 1), level, level - 1, alpha_bar)[1]
+    step_beta = 1 - alpha_bar_at(alpha_bar, level) / alpha_bar_at(alpha_bar, level - 1)
+    print(f"{level:5} {step_beta:10.6f} {variance:19.6f} {variance / step_beta:7.3f}")
+    assert abs(library._get_variance(level).item() - max(variance, 1e-20)) < 1e-6
+
+# %% [markdown] id="posterior-read"
+# For a single step $\tilde\beta_t$ is nearly $\beta_t$, except at the clean end, where it falls to 0: whoever knows
+# $x_0$ needs no luck for the last step. Keep that zero in mind.
+#
+# **What the model does.** It does not know $x_0$. It takes the formula of the friend and puts its own guess
+# $\hat x_0$ in the place of $x_0$: $p_\theta(x_{t-1} \mid x_t) = N(\tilde\mu_t(x_t, \hat x_0),\ \tilde\beta_t)$. So
+# $p_\theta$ is not Bayes' posterior. It is a learned Gaussian that imitates one which it cannot have.
+#
+# Is a Gaussian enough? $q(x_{t-1} \mid x_t)$ was lopsided. But the smaller the step, the more alike:
+
+# %% id="small-steps"
+def skewness_of_step(earlier):
+    """How far q(x_{t-1} | x_t = seen) at t = 600 is from a Gaussian (two peaks): its skewness; 0 for a Gaussian."""
+    a_earlier = alpha_bar_at(alpha_bar, earlier)
+    alpha = alpha_bar_at(alpha_bar, 600) / a_earlier
+    prior = sum(w * normal(grid, a_earlier**0.5 * c, a_earlier * s**2 + 1 - a_earlier)
+                for w, c, s in WORLDS["two peaks"])
+    p = normal(seen, alpha**0.5 * grid, 1 - alpha) * prior
+    p = p / p.sum()
+    m = (p * grid).sum()
+    v = (p * (grid - m) ** 2).sum()
+    return ((p * (grid - m) ** 3).sum() / v**1.5).item()
+
+
+skews = {earlier: skewness_of_step(earlier) for earlier in (200, 400, 550, 590)}
+for earlier, skew in skews.items():
+    print(f"from t = 600 to {earlier}: skewness {skew:+.4f}")
+assert abs(skews[590]) < abs(skews[550]) < abs(skews[400]) / 3
+
+# %% [markdown] id="small-steps-read"
+# The lopsidedness goes away as steps shrink. So with *many small* steps a Gaussian imitation can be as good as one
+# likes; with few large ones it cannot. That is why DDPM has a thousand.
+#
+# ## 2 · DDPM: guess, step, repeat
+#
+# One step has two halves: turn $\hat\varepsilon$ into a guess $\hat x_0$; draw from the posterior with it.
+#
+# For pictures the first half has a safety belt. Pixels lie in $[-1, 1]$, but at large $t$ an error of
+# $\hat\varepsilon$ is magnified (up to 15 times, chapter 06). So $\hat x_0$ is **clipped** to $[-1, 1]$. Then it no
+# longer fits $\hat\varepsilon$, and whoever goes on to use both must mend $\hat\varepsilon$:
+#
+# $$\hat x_0 = \text{clip}\Bigl(\frac{x_t - \sqrt{1-\bar\alpha_t}\,\hat\varepsilon}{\sqrt{\bar\alpha_t}}\Bigr), \qquad
+#   \hat\varepsilon \leftarrow \frac{x_t - \sqrt{\bar\alpha_t}\,\hat x_0}{\sqrt{1-\bar\alpha_t}}$$
+#
+# ### Exercise 2 · The guess
+#
+# ●●○○○ · 10 minutes. `clip` is a number, or None for data that know no bounds (points, latents).
+
+# %% id="ex-guess"
+def guess(x_t, eps, t, alpha_bar, clip=None):
+    """(x0_hat, eps): the clean picture behind x_t, held in [-clip, clip], and the eps that belongs to it."""
+    ### BEGIN SOLUTION
+    #: the factors of picture and noise in x_t
+    a = alpha_bar_at(alpha_bar, t)
+    signal, noise = a**0.5, (1 - a) ** 0.5
+    #: take the noise away, undo the dimming
+    x0_hat = (x_t - noise * eps) / signal
+    #: if there is a clip: clamp x0_hat, and take eps anew, so that x_t is made of these two
+    if clip is not None:
+        x0_hat = x0_hat.clamp(-clip, clip)
+        eps = (x_t - signal * x0_hat) / noise
+    return x0_hat, eps
+    ### END SOLUTION
+
+# %% id="check-guess"
+guess = check("07.guess", guess)
+
+# %% [markdown] id="ex-ddpm-text"
+# ### Exercise 3 · The DDPM step
+#
+# ●●○○○ · 10 minutes. Guess, then draw from the posterior:
+#
+# $$x_{t-1} = \tilde\mu_t(x_t, \hat x_0) + \sqrt{\tilde\beta_t}\; z$$
+#
+# $z$ is standard normal noise; it is passed in as `noise`, so that a step can be tested. The root is there because
+# $\tilde\beta_t$ is a variance.
+
+# %% id="ex-ddpm"
+def ddpm_step(x_t, eps, t, earlier, alpha_bar, noise, clip=None):
+    """x_{t-1} drawn from q(x_{t-1} | x_t, x0_hat), with standard normal noise; x_t, eps, noise: (batch, ...)."""
+    ### BEGIN SOLUTION
+    #: the clean picture that eps implies (clipped)
+    x0_hat, _ = guess(x_t, eps, t, alpha_bar, clip)
+    #: where the step goes on average, and how much it scatters
+    mean, variance = posterior(x0_hat, x_t, t, earlier, alpha_bar)
+    #: the mean, plus noise of that variance
+    return mean + variance**0.5 * noise
+    ### END SOLUTION
+
+# %% id="check-ddpm"
+ddpm_step = check("07.ddpm_step", ddpm_step)
+
+# %% [markdown] id="ddpm-loop-text"
+# The loop: ask, step, repeat. It is a generator, like the training loop of chapter 06, so that one can look at every
+# stage. `trailing_times(1000, 4)` is `[999, 749, 499, 249]`: start where the noise is.
+
+# %% id="ddpm-loop"
+from course_utils.samplers import trailing_times
+
+
+def ddpm(model, x_T, alpha_bar, times, generator, clip=None):
+    """Yield x_t after each step of DDPM; times fall, and the last step goes to the clean picture, -1."""
+    x_t = x_T
+    for t, earlier in zip(times, [*times[1:], -1]):
+        eps = model(x_t, torch.full((len(x_t),), t, device=x_t.device))
+        noise = torch.randn(x_t.shape, generator=generator).to(x_t) if earlier >= 0 else torch.zeros_like(x_t)
+        x_t = ddpm_step(x_t, eps, t, earlier, alpha_bar, noise, clip)
+        yield x_t
+
+
+def last(stages):
+    """The last of what a generator yields."""
+    for stage in stages:
+        pass
+    return stage
+
+# %% id="ddpm-ring" tags=["static"]
+figure, axes = plt.subplots(1, 4, figsize=(9.6, 3))
+for ax, n in zip(axes, (5, 20, 100, 1000)):
+    drawn = last(ddpm(exact, x_T, alpha_bar, trailing_times(T, n), torch.Generator().manual_seed(1)))
+    plot_points(drawn, title=f"{n} steps\n{off(drawn):.3f} off", reach=2.2, ax=ax).set(ylabel="")
+show(figure, "Points drawn by DDPM in 5, 20, 100 and 1000 steps: at first too wide and partly between the blobs, "
+             "at last eight round blobs like the data.")
+print(f"the data are {off(ring):.3f} off")
+assert abs(off(drawn) - 0.1 * 2**0.5) < 0.01
+
+# %% [markdown] id="ddpm-equal-text"
+# A thousand steps draw the ring. Is it the DDPM of the libraries? Here diffusers' scheduler and our loop side by side,
+# with the same random numbers, for both settings of the clipping; and the package's sampler, which later chapters use.
+
+# %% id="ddpm-equal"
+from course_utils import samplers
+
+start, times = torch.randn(64, 2, generator=generator), trailing_times(T, 20)
+
+
+def library_path(scheduler, model, x, **options):
+    """x after each step of a diffusers scheduler that is told what the model sees."""
+    for t in scheduler.timesteps:
+        x = scheduler.step(model(x, t.expand(len(x))), t, x, **options).prev_sample
+        yield x
+
+
+for clip in (None, 1.0):
+    library = DDPMScheduler(**LIBRARY, clip_sample=clip is not None)
+    library.set_timesteps(20)
+    theirs = library_path(library, exact, start, generator=torch.Generator().manual_seed(2))
+    ours = ddpm(exact, start, alpha_bar, times, torch.Generator().manual_seed(2), clip)
+    package = samplers.ddpm(exact, start, alpha_bar, times, torch.Generator().manual_seed(2), clip=clip)
+    gaps = [((a - b).abs().max(), (a - c.x_t).abs().max()) for a, b, c in zip(ours, theirs, package, strict=True)]
+    print(f"clip {clip}: largest difference to diffusers {max(g for g, _ in gaps):.1e}, "
+          f"to the package {max(g for _, g in gaps):.1e}")
+    assert max(max(pair) for pair in gaps) < 2e-4
+
+# %% [markdown] id="last-text"
+# ### A failure: noise at the last step
+#
+# The paper offers a second variance, $\sigma_t^2 = \beta_t$. Both work in the middle, as the table above says (ratio
+# near 1). At the last step they differ: $\tilde\beta$ is 0, $\beta$ is not. **Predict first:** you take 20 steps with
+# $\beta_t$ and add noise at the last one too. What is wrong with the points?
+
+# %% id="last-step" tags=["static"]
+def ddpm_with_beta(x_T, times, noise_at_the_end):
+    """DDPM with the paper's other variance, sigma_t^2 = beta_t."""
+    generator, x_t = torch.Generator().manual_seed(1), x_T
+    for t, earlier in zip(times, [*times[1:], -1]):
+        eps = exact(x_t, torch.full((len(x_t),), t))
+        mean = ddpm_step(x_t, eps, t, earlier, alpha_bar, torch.zeros_like(x_t))
+        beta = 1 - alpha_bar_at(alpha_bar, t) / alpha_bar_at(alpha_bar, earlier)
+        add = earlier >= 0 or noise_at_the_end
+        x_t = mean + add * beta**0.5 * torch.randn(x_t.shape, generator=generator)
+    return x_t
+
+
+times = trailing_times(T, 20)
+clouds = {"small variance": last(ddpm(exact, x_T, alpha_bar, times, torch.Generator().manual_seed(1))),
+          "variance beta": ddpm_with_beta(x_T, times, False), "noise at the end": ddpm_with_beta(x_T, times, True)}
+figure, axes = plt.subplots(1, 3, figsize=(8.4, 3.2))
+for ax, (name, cloud) in zip(axes, clouds.items()):
+    plot_points(cloud, title=f"{name}\n{off(cloud):.3f} off", reach=2.2, ax=ax).set(ylabel="")
+show(figure, "Twenty steps of DDPM: blobs with the smaller variance, blobs with beta, and smeared blobs where noise was "
+             "added at the last step too.")
+assert off(clouds["noise at the end"]) > 1.3 * off(clouds["variance beta"])
+
+# %% [markdown] id="last-read"
+# The last noise stays: nobody looks at the picture after it. On pictures it is a fine grain over everything. With
+# $\tilde\beta_t$ it cannot happen, if $\bar\alpha_{t-1}$ at the last step is 1. Who writes `alpha_bar[t - 1]` gets
+# `alpha_bar[-1]` there, the last entry of the table, and no error message.
+
+# %% [markdown] id="ddim-text"
+# ## 3 · DDIM: the same ends, another way
+#
+# Training never looked at a *chain*. It used $x_t$ for single $t$: the loss only knows
+# $q(x_t \mid x_0) = N(\sqrt{\bar\alpha_t}\,x_0,\ (1-\bar\alpha_t) I)$. So any step that keeps *that* will do.
+# Take the two ingredients of $x_t$ and mix them anew for the next time:
+#
+# $$x_{t-1} = \sqrt{\bar\alpha_{t-1}}\;\hat x_0 + \sqrt{1-\bar\alpha_{t-1} - \sigma_t^2}\;\hat\varepsilon
+#   + \sigma_t\, z$$
+#
+# In words: the picture, as strong as it should be at $t-1$; the old noise; and fresh noise. The two noises together have
+# the variance $1-\bar\alpha_{t-1}$, whatever $\sigma_t$ is. One free knob, then. DDIM turns it with $\eta$:
+#
+# $$\sigma_t = \eta \sqrt{\frac{1-\bar\alpha_{t-1}}{1-\bar\alpha_t}\Bigl(1-\frac{\bar\alpha_t}{\bar\alpha_{t-1}}\Bigr)}
+#   = \eta\,\sqrt{\tilde\beta_t}$$
+#
+# $\eta = 1$ is DDPM. $\eta = 0$ uses no fresh noise at all: the picture is a function of $x_T$.
+
+# %% id="ddim-by-hand"
+x0, eps, z = (torch.randn(200_000, generator=generator) for _ in range(3))
+x0 = 0.8 + 0 * x0  # one picture, 200,000 noises
+for eta in (0.0, 0.5, 1.0):
+    sigma = eta * math.sqrt((1 - a_earlier) / (1 - alpha_bar_at(alpha_bar, t)) * (1 - alpha))
+    mixed = a_earlier**0.5 * x0 + math.sqrt(1 - a_earlier - sigma**2) * eps + sigma * z
+    print(f"eta {eta}: sigma {sigma:.3f}; mean {mixed.mean():.3f}, variance {mixed.var():.3f}")
+    assert abs(mixed.mean() - a_earlier**0.5 * 0.8) < 0.01 and abs(mixed.var() - (1 - a_earlier)) < 0.01
+print(f"wanted: mean {a_earlier**0.5 * 0.8:.3f}, variance {1 - a_earlier:.3f}")
+
+# %% [markdown] id="ex-ddim-text"
+# ### Exercise 4 · The DDIM step
+#
+# ●●●○○ · 15 minutes. `noise` may be None if `eta` is 0. Clipping is in `guess`; use the $\hat\varepsilon$ that it
+# returns, so that $\hat x_0$ and $\hat\varepsilon$ fit.
+
+# %% id="ex-ddim"
+def ddim_step(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
+    """x_{t-1} = sqrt(a_{t-1}) x0_hat + sqrt(1 - a_{t-1} - sigma^2) eps + sigma noise, where a is alpha_bar."""
+    ### BEGIN SOLUTION
+    #: alpha_bar at both times, and the two ingredients of x_t
+    a, a_earlier = alpha_bar_at(alpha_bar, t), alpha_bar_at(alpha_bar, earlier)
+    x0_hat, eps = guess(x_t, eps, t, alpha_bar, clip)
+    #: sigma: eta times a standard deviation
+    sigma = eta * ((1 - a_earlier) / (1 - a) * (1 - a / a_earlier)) ** 0.5
+    #: mix them anew
+    mixed = a_earlier**0.5 * x0_hat + (1 - a_earlier - sigma**2) ** 0.5 * eps
+    #: fresh noise, if there is any
+    return mixed + sigma * noise if eta > 0 else mixed
+    ### END SOLUTION
+
+# %% id="check-ddim"
+ddim_step = check("07.ddim_step", ddim_step)
+
+# %% id="ddim-equal"
+from diffusers import DDIMScheduler
+
+
+def ddim(model, x_T, alpha_bar, times, eta=0.0, generator=None, clip=None):
+    """Yield x_t after each step of DDIM."""
+    x_t = x_T
+    for t, earlier in zip(times, [*times[1:], -1]):
+        eps = model(x_t, torch.full((len(x_t),), t, device=x_t.device))
+        noise = torch.randn(x_t.shape, generator=generator).to(x_t) if eta and earlier >= 0 else torch.zeros_like(x_t)
+        x_t = ddim_step(x_t, eps, t, earlier, alpha_bar, eta, noise, clip)
+        yield x_t
+
+
+for eta, clip in ((0.0, None), (0.5, None), (1.0, None), (0.5, 1.0)):
+    library = DDIMScheduler(**LIBRARY, clip_sample=clip is not None)
+    library.set_timesteps(20)
+    options = {"eta": eta, "use_clipped_model_output": True, "generator": torch.Generator().manual_seed(2)}
+    seeds = [torch.Generator().manual_seed(2) for _ in range(2)]
+    package = samplers.ddim(exact, start, alpha_bar, times, eta=eta, generator=seeds[0], clip=clip)
+    ours = ddim(exact, start, alpha_bar, times, eta, seeds[1], clip)
+    for a_, b_, c_ in zip(ours, library_path(library, exact, start, **options), package, strict=True):
+        assert torch.allclose(a_, b_, atol=2e-4) and torch.allclose(a_, c_.x_t, atol=1e-5)
+print("DDIM: ours, the package's and diffusers' agree after each of 20 steps, for all four settings")
+
+# %% [markdown] id="clip-box"
+# > **A trap in the library.** `use_clipped_model_output=True` makes diffusers mend $\hat\varepsilon$ after clipping, as
+# > you did. Its default is False: then $\hat x_0$ is clipped and the old $\hat\varepsilon$ is kept. Neither is wrong;
+# > they are two samplers, and that is a reason why two programs draw two pictures from one seed.
+
+# %% [markdown] id="paths-text"
+# What $\eta$ does is best seen on the way. Six points, the same start, all three settings, 200 steps.
+#
+# **Predict first:** which paths are smooth? Do all three end in the same blob?
+
+# %% id="paths" tags=["static"]
+few = x_T[:6]
+figure, axes = plt.subplots(1, 3, figsize=(9.2, 3.4))
+for ax, eta in zip(axes, (0.0, 0.3, 1.0)):
+    path = [few, *ddim(exact, few, alpha_bar, trailing_times(T, 200), eta, torch.Generator().manual_seed(4))]
+    path = torch.stack(path)  # (201, 6, 2)
+    plot_points(ring[:600], title=rf"$\eta$ = {eta}", reach=3, ax=ax).set(ylabel="")
+    ax.collections[0].set_alpha(0.15)
+    for i in range(6):
+        ax.plot(*path[:, i].T, "-", linewidth=0.9, color="#D55E00")
+    ax.plot(*path[0].T, "o", color="black", markersize=4)
+    ax.plot(*path[-1].T, "s", color="#009E73", markersize=5)
+show(figure, "Paths of six points from noise (black dots) to blobs (green squares): smooth curves for eta 0, trembling "
+             "ones for 0.3, wild walks for 1. The same starts end in other blobs.")
+
+# %% [markdown] id="paths-read"
+# With $\eta = 0$ the paths are smooth curves: the solution of a differential equation, the *probability flow*. That
+# changes what the sampler is. Where there is a curve, there is a theory of how to follow it with few steps, and that is
+# section 5. With $\eta = 1$ nothing is smooth, and the end is not decided by the start.
+#
+# Few steps, then. All five settings draw 2,000 points with 10 steps, from the same noise:
+
+# %% id="eta-table"
+print("eta     10 steps   50 steps  1000 steps   (distance to the nearest centre; data 0.141)")
+table = {}
+for eta in (0.0, 0.3, 0.6, 1.0):
+    table[eta] = [off(last(ddim(exact, x_T, alpha_bar, trailing_times(T, n), eta, torch.Generator().manual_seed(1))))
+                  for n in (10, 50, budget(smoke=200, laptop=1000, gpu=1000))]
+    print(f"{eta:3} " + "".join(f"{value:11.3f}" for value in table[eta]))
+
+# %% [markdown] id="views-text"
+# ## 4 · $\varepsilon$, $x_0$ and $v$: three views of one thing
+#
+# A network may be asked for $\varepsilon$, for $x_0$, or for a mixture of both:
+#
+# $$v = \sqrt{\bar\alpha_t}\;\varepsilon - \sqrt{1-\bar\alpha_t}\;x_0$$
+#
+# Why this one? The factors $\sqrt{\bar\alpha_t}$ and $\sqrt{1-\bar\alpha_t}$ are a cosine and a sine, since their
+# squares add up to 1. So the pair $(x_t, v)$ is the pair $(x_0, \varepsilon)$, *turned by an angle* $\varphi_t$:
+#
+# $$x_t = \cos\varphi_t\; x_0 + \sin\varphi_t\;\varepsilon, \qquad v = -\sin\varphi_t\; x_0 + \cos\varphi_t\;\varepsilon$$
+#
+# Turning back is turning by $-\varphi_t$, with nothing to divide by. Compare with $\hat x_0$ from $\hat\varepsilon$,
+# where one divides by $\sqrt{\bar\alpha_t}$: at $\bar\alpha_T = 0$ (chapter 05's bonus) $\varepsilon$ tells nothing about
+# $x_0$, but $v$ does: there it is $-x_0$.
+#
+# ### Exercise 5 · The noise from $v$
+#
+# ●●○○○ · 5 minutes. Samplers here speak $\varepsilon$. Turn $(x_t, v)$ back and take the second component. Each sample
+# has its own $t$; `expand_like(alpha_bar[t], x_t)` as in chapter 05.
+
+# %% id="ex-v"
+from course_utils.shapes import expand_like
+
+
+def eps_from_v(x_t, v, t, alpha_bar):
+    """The noise in x_t, from x_t and v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x0; t: (batch,)."""
+    ### BEGIN SOLUTION
+    #: the cosine's square, with the axes of x_t
+    a = expand_like(alpha_bar[t], x_t)
+    #: sine times x_t plus cosine times v
+    return (1 - a).sqrt() * x_t + a.sqrt() * v
+    ### END SOLUTION
+
+# %% id="check-v"
+eps_from_v = check("07.eps_from_v", eps_from_v)
+
+# %% [markdown] id="views-run-text"
+# So it makes no difference to a sampler which one the network says, if someone translates. Three models of the ring
+# that say $\varepsilon$, $x_0$ and $v$; `as_eps` translates; 20 steps of DDIM from the same noise:
+
+# %% id="views-run"
+from course_utils import objectives
+
+
+def says_x0(x_t, t, cond=None):
+    return objectives.x0_from_eps(x_t, exact(x_t, t), t, alpha_bar)
+
+
+def says_v(x_t, t, cond=None):
+    return objectives.v_from_x0_eps(says_x0(x_t, t), exact(x_t, t), t, alpha_bar)
+
+
+ends = {kind: last(ddim(objectives.as_eps(model, kind, alpha_bar), start, alpha_bar, times))
+        for kind, model in (("eps", exact), ("x0", says_x0), ("v", says_v))}
+library = DDIMScheduler(**LIBRARY, clip_sample=False, prediction_type="v_prediction")
+library.set_timesteps(20)
+ends["diffusers, told v"] = last(library_path(library, says_v, start))
+for kind, end in ends.items():
+    print(f"{kind:18} largest difference to eps {(end - ends['eps']).abs().max():.1e}")
+    assert torch.allclose(end, ends["eps"], atol=1e-3)
+t = torch.tensor([100, 900] * 32)
+assert torch.allclose(eps_from_v(start, says_v(start, t), t, alpha_bar), exact(start, t), atol=1e-4)
+
+# %% [markdown] id="views-read"
+# Same pictures from an exact model. For a *network* the choice matters, because an error of a given size in
+# $\hat\varepsilon$, $\hat x_0$ or $\hat v$ does not hurt equally at each $t$. Section 7 trains one that says $v$.
+
+# %% [markdown] id="order-text"
+# ## 5 · Fewer steps: solvers of second order
+#
+# On its way from $t$ to $t-1$, DDIM holds $\hat x_0$ fixed. But $\hat x_0$ changes: it starts as an ink blot
+# and becomes a point. Call what is missed in a step of length $h$ its error. It is about $c\,h^2$, and there are
+# $1/h$ steps, so at the end about $c\,h$ is wrong: **first order**. Twice the steps, half the error.
+#
+# Whoever also knows *where $\hat x_0$ is heading* can do better: **second order**, twice the steps, a quarter of the
+# error. Two ways to know:
+#
+# - **look back:** compare $\hat x_0$ with that of the step before. Costs nothing (DPM-Solver++ 2M);
+# - **look ahead:** take the step on trial, ask again there, and use the mean of both answers (Heun). Costs a second
+#   evaluation.
+
+# %% [markdown] id="lambda-text"
+# **Looking back.** The right clock is not $t$ but $\lambda_t = \tfrac12 \ln\frac{\bar\alpha_t}{1-\bar\alpha_t}$, half
+# the logarithm of the SNR. With $h = \lambda_{t-1} - \lambda_t$, the growth of $\lambda$ in this step, DDIM
+# ($\eta = 0$) reads
+#
+# $$x_{t-1} = \sqrt{\frac{1-\bar\alpha_{t-1}}{1-\bar\alpha_t}}\;x_t - \sqrt{\bar\alpha_{t-1}}\,\bigl(e^{-h} - 1\bigr)\,
+#   \hat x_0$$
+#
+# It is exact if $\hat x_0$ stays. If $\hat x_0$ moves at a steady pace, one should take its value in the *middle* of the
+# step, $h/2$ further on. In the step before, of length $h_\text{before}$, it moved by
+# $\hat x_0 - \hat x_0^\text{before}$. So put
+#
+# $$D = \hat x_0 + \frac{h}{2\,h_\text{before}}\,\bigl(\hat x_0 - \hat x_0^\text{before}\bigr)$$
+#
+# in its place. Two exceptions: at the first step there is no step before, and the step to the clean picture has
+# $h = \infty$. Both take $D = \hat x_0$.
+
+# %% id="lambda-by-hand"
+def lam(t):
+    """Half the logarithm of the SNR at time t."""
+    a = alpha_bar_at(alpha_bar, t)
+    return math.log(a / (1 - a)) / 2
+
+
+x, eps = 0.7, -0.4  # one pixel, and what the model sees in it
+t, earlier = 600, 400
+a, a_earlier = alpha_bar_at(alpha_bar, t), alpha_bar_at(alpha_bar, earlier)
+x0_hat = (x - (1 - a) ** 0.5 * eps) / a**0.5
+h = lam(earlier) - lam(t)
+by_lambda = ((1 - a_earlier) / (1 - a)) ** 0.5 * x - a_earlier**0.5 * (math.exp(-h) - 1) * x0_hat
+by_ddim = ddim_step(torch.tensor([[x]]), torch.tensor([[eps]]), t, earlier, alpha_bar).item()
+print(f"h = {h:.4f}; in lambda {by_lambda:.6f}, by your DDIM step {by_ddim:.6f}")
+assert abs(by_lambda - by_ddim) < 1e-5
+
+# %% [markdown] id="ex-2m-text"
+# ### Exercise 6 · The multistep step
+#
+# ●●●●○ · 15 minutes. `before` is the time of the guess before, later (noisier) than `t`; both are None at the first
+# step.
+
+# %% id="ex-2m"
+def dpm_solver_step(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar):
+    """One step of DPM-Solver++ 2M from t to `earlier`; x0_hat_before was the guess at time `before`."""
+    ### BEGIN SOLUTION
+    #: the step to the clean picture
+    if earlier == -1:
+        return x0_hat
+
+    #: lambda at a time
+    def lam(t):
+        a = alpha_bar_at(alpha_bar, t)
+        return math.log(a / (1 - a)) / 2
+
+    #: where x0_hat is heading: half of this step ahead
+    h, D = lam(earlier) - lam(t), x0_hat
+    if x0_hat_before is not None:
+        D = x0_hat + h / (2 * (lam(t) - lam(before))) * (x0_hat - x0_hat_before)
+    #: the step
+    a, a_earlier = alpha_bar_at(alpha_bar, t), alpha_bar_at(alpha_bar, earlier)
+    return ((1 - a_earlier) / (1 - a)) ** 0.5 * x_t - a_earlier**0.5 * (math.exp(-h) - 1) * D
+    ### END SOLUTION
+
+# %% id="check-2m"
+dpm_solver_step = check("07.dpm_solver_step", dpm_solver_step)
+
+# %% [markdown] id="ex-heun-text"
+# **Looking ahead.** Heun's method is short, because DDIM's step can be reused:
+#
+# $$\varepsilon_1 = \varepsilon_\theta(x_t, t), \quad x' = \text{DDIM}(x_t, \varepsilon_1), \quad
+#   \varepsilon_2 = \varepsilon_\theta(x', t-1), \quad x_{t-1} = \text{DDIM}\bigl(x_t, \tfrac{\varepsilon_1 +
+#   \varepsilon_2}{2}\bigr)$$
+#
+# In words: walk on trial; see what the model says there; go back, and walk with the mean of both.
+#
+# Why is the mean right? Divide $x_t$ by $\sqrt{\bar\alpha_t}$ and DDIM is a straight line,
+# $\bar x_{t-1} = \bar x_t + (s_{t-1} - s_t)\,\varepsilon$, with $s = \sqrt{(1-\bar\alpha)/\bar\alpha}$. So
+# $\varepsilon$ is a slope, and the mean of the slopes at both ends is the trapezoid rule.
+#
+# ### Exercise 7 · Heun's step
+#
+# ●●●○○ · 10 minutes. `model(x_t, t)` wants `t` as a tensor of shape (batch,). At the step to the clean picture,
+# `earlier = -1`, there is nothing to ask: the DDIM step is the result.
+
+# %% id="ex-heun"
+def heun_step(model, x_t, t, earlier, alpha_bar):
+    """One Heun step from t to `earlier`: DDIM with the mean of the eps here and the eps ahead."""
+    ### BEGIN SOLUTION
+    #: the slope here, and a step on trial
+    eps = model(x_t, torch.full((len(x_t),), t, device=x_t.device))
+    ahead = ddim_step(x_t, eps, t, earlier, alpha_bar)
+    #: at the clean picture no model can be asked
+    if earlier == -1:
+        return ahead
+    #: the slope there, at its own time
+    eps_ahead = model(ahead, torch.full((len(x_t),), earlier, device=x_t.device))
+    #: the real step, with the mean of both
+    return ddim_step(x_t, (eps + eps_ahead) / 2, t, earlier, alpha_bar)
+    ### END SOLUTION
+
+# %% id="check-heun"
+heun_step = check("07.heun_step", heun_step)
+
+# %% [markdown] id="solvers-text"
+# Both loops, and both against diffusers. Its `HeunDiscreteScheduler` works with $\bar x = x_t / \sqrt{\bar\alpha_t}$
+# and `scale_model_input` turns that back; two of its steps are one of ours.
+
+# %% id="solvers"
+def dpm_solver(model, x_T, alpha_bar, times):
+    """Yield x_t after each step of DPM-Solver++ 2M."""
+    x_t, x0_hat_before, before = x_T, None, None
+    for t, earlier in zip(times, [*times[1:], -1]):
+        x0_hat, _ = guess(x_t, model(x_t, torch.full((len(x_t),), t, device=x_t.device)), t, alpha_bar)
+        x_t = dpm_solver_step(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar)
+        x0_hat_before, before = x0_hat, t
+        yield x_t
+
+
+def heun(model, x_T, alpha_bar, times):
+    """Yield x_t after each step of Heun's method."""
+    x_t = x_T
+    for t, earlier in zip(times, [*times[1:], -1]):
+        x_t = heun_step(model, x_t, t, earlier, alpha_bar)
+        yield x_t
+
+# %% id="solvers-equal"
+from diffusers import DPMSolverMultistepScheduler, HeunDiscreteScheduler
+
+library = DPMSolverMultistepScheduler(**LIBRARY, final_sigmas_type="zero")
+library.set_timesteps(20)
+for a_, b_, c_ in zip(dpm_solver(exact, start, alpha_bar, times), library_path(library, exact, start),
+                      samplers.dpm_solver(exact, start, alpha_bar, times), strict=True):
+    assert torch.allclose(a_, b_, atol=1e-3) and torch.allclose(a_, c_.x_t, atol=1e-5)
+
+library = HeunDiscreteScheduler(**LIBRARY)
+library.set_timesteps(20)
+x = start / alpha_bar[-1].sqrt()
+for t in library.timesteps:
+    seen_by_model = library.scale_model_input(x, t)
+    x = library.step(exact(seen_by_model, t.expand(64)), t, x).prev_sample
+ours, package = last(heun(exact, start, alpha_bar, times)), last(samplers.heun(exact, start, alpha_bar, times)).x_t
+print(f"largest difference after 20 steps of Heun: {(ours - x).abs().max():.1e}")
+assert torch.allclose(ours, x, atol=1e-3) and torch.allclose(ours, package, atol=1e-5)
+
+# %% [markdown] id="rates-text"
+# ### The order, measured
+#
+# For $\eta = 0$ every start has one true end: the point where the smooth curve leads. We find it with 900 tiny Heun
+# steps in double precision, from $t = 999$ to $t = 99$, for 500 starts. Then each solver gets fewer steps, and we
+# measure how far it ends from the truth. On logarithmic axes an error $c\,n^{-p}$ is a straight line with the slope
+# $-p$, and $p$ is the **order**. **Predict first:** at 10 steps, which solver is best? And if evaluations are counted,
+# not steps?
+
+# %% id="rates" tags=["static"]
+import numpy
+
+fine = alpha_bar.double()
+starts = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)).double()
+COUNTS = (12, 24, 48, 96)
+
+
+def exact_fine(x_t, t, cond=None):
+    return mixture_eps(x_t, t, fine, centres.double(), 0.1)
+
+
+def at_99(solver, n):
+    """Where `solver` is at t = 99 after n even steps from t = 999."""
+    times = [round(999 - i * 900 / n) for i in range(n + 1)]
+    *_, there, _ = solver(exact_fine, starts, fine, times)
+    return there
+
+
+truth = at_99(heun, 900)
+errors = {name: [(at_99(solver, n) - truth).square().sum(1).mean().sqrt().item() for n in COUNTS]
+          for name, solver in (("DDIM", ddim), ("DPM-Solver++ 2M", dpm_solver), ("Heun", heun))}
+orders = {name: -numpy.polyfit(numpy.log(COUNTS), numpy.log(error), 1)[0] for name, error in errors.items()}
+for name, error in errors.items():
+    print(f"{name:16} error " + " ".join(f"{value:.1e}" for value in error) + f"   order {orders[name]:.2f}")
+assert abs(orders["DDIM"] - 1) < 0.15 and all(abs(orders[name] - 2) < 0.2 for name in ("DPM-Solver++ 2M", "Heun"))
+
+# %% [markdown] id="rates-plot-text"
+# As a picture, once for steps and once for evaluations of the model, which are what costs time:
+
+# %% id="rates-plot" tags=["static"]
+figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.4), sharey=True)
+for (name, error), marker in zip(errors.items(), "os^"):
+    left.loglog(COUNTS, error, marker + "-", label=f"{name}, order {orders[name]:.2f}")
+    right.loglog([n * (2 if name == "Heun" else 1) for n in COUNTS], error, marker + "-")
+left.set(xlabel="steps", ylabel="distance to the true end", ylim=(1e-4, 1))
+right.set(xlabel="evaluations of the model")
+left.legend(fontsize=8, loc="upper right")
+show(figure, "Error against steps on logarithmic axes: DDIM falls along a line of slope about -1, the two solvers of "
+             "second order along lines of slope about -2. Counted in evaluations, Heun moves to the right, behind 2M.")
+at_24 = {"DDIM": errors["DDIM"][1], "2M": errors["DPM-Solver++ 2M"][1], "Heun": errors["Heun"][0]}
+print("with 24 evaluations: " + ", ".join(f"{name} {error:.1e}" for name, error in at_24.items()))
+assert at_24["2M"] < at_24["Heun"] < at_24["DDIM"]
+
+# %% [markdown] id="ddpm-rate-text"
+# **And DDPM?** It has no true end for each start, but it has a true *distribution*. Take data that are one Gaussian of
+# standard deviation 0.5. Then each step is linear in $x_t$, so one can follow the variance exactly, without drawing a
+# single number: a factor squared times the variance, plus the step's own noise.
+
+# %% id="ddpm-rate"
+def final_deviation(n):
+    """The standard deviation of what n steps of DDPM draw, if the data are N(0, 0.25) and eps is exact."""
+    variance, times = 1.0, trailing_times(T, n)
+    one, none = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    for t, earlier in zip(times, [*times[1:], -1]):
+        a = alpha_bar_at(fine, t)
+        eps = (1 - a) ** 0.5 / (0.25 * a + 1 - a) * one  # the exact eps for x_t = 1
+        factor = ddpm_step(one, eps, t, earlier, fine, none)
+        own = ddpm_step(none, none, t, earlier, fine, one)
+        variance = factor.item() ** 2 * variance + own.item() ** 2
+    return variance**0.5
+
+
+gaps = {n: abs(final_deviation(n) - 0.5) for n in (10, 20, 50, 100, 200, 500)}
+print("steps -> error of the standard deviation: " + ", ".join(f"{n}: {gap:.4f}" for n, gap in gaps.items()))
+ddpm_order = -numpy.polyfit(numpy.log(list(gaps)), numpy.log(list(gaps.values())), 1)[0]
+print(f"order {ddpm_order:.2f}")
+assert 0.7 < ddpm_order < 1.3
+
+# %% [markdown] id="explore-text"
+# Now with your own hands. **Predict, then move the sliders:** with 3 steps, which sampler puts most points into blobs?
+# At which share of the way does the ring appear?
+
+# %% id="filmstrip" tags=["static"]
+from course_utils.widgets import explore, filmstrip, trajectory_explorer
+
+explorer = trajectory_explorer(exact, ring, alpha_bar)
+filmstrip(explorer, [{"sampler": name, "steps": n} for name, n in
+                     (("DDPM", 10), ("DDIM", 10), ("DPM-Solver++ 2M", 10), ("Heun", 5))])
+
+# %% [markdown] id="explore-how"
+# Live: choose a sampler and its number of steps; `way` says how far along to stop, in percent.
+
+# %% id="explore"
+explore(explorer)
+
+# %% [markdown] id="digits-text"
+# ## 6 · A real network
+#
+# An exact $\hat\varepsilon$ is a luxury. With a network there are two errors: the sampler's, which falls with the
+# steps, and the network's, *which does not*. So there must be a point where more steps are for nothing.
+#
+# The network is that of chapter 06, slimmer (0.28 million parameters) and trained four times as long. It is shipped;
+# `python3 course.py train digits_unet` makes it from nothing. First the way back, seen from the inside: $x_t$ above,
+# and below the $\hat x_0$ that leads the way.
+
+# %% id="way-back" tags=["static"]
+from course_utils.recipes import load_digits_unet
+
+network = load_digits_unet().to(device)
+on_device = alpha_bar.to(device)
+noise_16 = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(11)).to(device)
+path = list(samplers.ddim(network, noise_16, on_device, trailing_times(T, 50), clip=1))
+shown = [path[i] for i in (0, 14, 24, 32, 39, 44, 49)]
+titles = [f"t = {step.t}" if step.t >= 0 else "clean" for step in shown] + [""] * 7
+show(plot_pictures(torch.cat([step.x_t for step in shown] + [step.x0_hat for step in shown]).cpu(), titles, columns=7),
+     "Upper row: noise in which a digit slowly appears. Lower row: the guesses of it, first an ink blot, then ever "
+     "sharper.")
+
+# %% [markdown] id="way-back-read"
+# The network never outputs $x_{t-1}$. It outputs $\hat\varepsilon$, from which follows $\hat x_0$, a blot at first; the
+# step moves $x_t$ only a little towards it.
+#
+# ### How many steps?
+#
+# The ruler is the *Fréchet distance* (FID): features of many drawn digits against features of the real ones, by a
+# small network that reads digits. Smaller is better; real, unseen digits set the floor. Chapter 15 takes it apart. All
+# samplers start from the same 300 noises. **Predict first:** from how many evaluations on does each curve go flat?
+
+# %% id="steps-run"
+from time import perf_counter
+
+from course_utils.metrics import digit_fid
+
+count = budget(smoke=20, laptop=300, gpu=357)
+noises = torch.randn(count, 1, 16, 16, generator=torch.Generator().manual_seed(0)).to(device)
+PLAN = {"DDPM": (5, 10, 20, 50, 100, 250), "DDIM": (5, 10, 20, 50, 100), "DPM-Solver++ 2M": (5, 10, 20, 50),
+        "Heun": (3, 5, 10, 25)}
+SAMPLERS = {"DDPM": samplers.ddpm, "DDIM": samplers.ddim, "DPM-Solver++ 2M": samplers.dpm_solver,
+            "Heun": samplers.heun}
+
+
+def draw_digits(name, steps, clip=1):
+    """The digits that a sampler draws from `noises`."""
+    options = {"generator": torch.Generator().manual_seed(1)} if name == "DDPM" else {}
+    return samplers.finish(SAMPLERS[name](network, noises, on_device, trailing_times(T, steps), clip=clip, **options))
+
+
+quality = {}
+for name, plan in PLAN.items():
+    for n in budget(smoke=plan[:2], laptop=plan, gpu=plan):
+        started = perf_counter()
+        fid = digit_fid(draw_digits(name, n))
+        evaluations = 2 * n - 1 if name == "Heun" else n
+        quality[name, evaluations] = fid
+        print(f"{name:16} {evaluations:4} evaluations  FID {fid:7.2f}  {perf_counter() - started:5.1f} s")
+
+# %% id="steps-plot" tags=["static"]
+floor = digit_fid(digits.load(16, split="test")[0][:count])
+figure, ax = plt.subplots(figsize=(6.8, 3.6))
+for name, marker in zip(PLAN, "Dos^"):
+    curve = [(evaluations, fid) for (who, evaluations), fid in quality.items() if who == name]
+    ax.loglog(*zip(*curve), marker + "-", label=name)
+ax.axhline(floor, color="#777777", linestyle=":", label="real, unseen digits")
+ax.set(xlabel="evaluations of the network", ylabel="FID (smaller is better)")
+ax.legend(fontsize=9)
+show(figure, "FID against evaluations: all curves fall steeply at first and then go flat, well above the line of the "
+             "real digits.")
+
+# %% [markdown] id="steps-read"
+# Compare with section 5. There the error fell without end; here every curve meets a wall. The wall is the network. How
+# high it is has nothing to do with the sampler, and no number of steps gets below it. Only a better network does.
+
+# %% id="steps-assert"
+best = {name: min(fid for (who, _), fid in quality.items() if who == name) for name in PLAN}
+print("best FID: " + ", ".join(f"{name} {fid:.1f}" for name, fid in best.items()) + f"; real digits {floor:.1f}")
+
+# %% [markdown] id="train-text"
+# ## 7 · A network that says $v$
+#
+# Is anything special about $\varepsilon$? Train a network that says $v$: same data, same schedule, same loop
+# (`training.train`, chapter 06). One line of the loss differs, the target.
+
+# %% id="v-loss"
+from course_utils.models.unet import PictureUNet
+from course_utils.objectives import noise_prediction_loss, uniform_times, v_from_x0_eps
+from course_utils.training import MovingAverage, Samples, train
+
+pictures = digits.load(16)[0].to(device)  # (1440, 1, 16, 16)
+
+
+def v_loss(model, samples):
+    """The mean squared error of the predicted v; data, times and noise follow from the samples' own numbers."""
+    x0 = pictures[samples.integers(len(pictures)).to(device)]
+    t = uniform_times(samples.uniforms(stream=1), T).to(device)
+    eps = samples.normals(1, 16, 16, stream=2).to(device)
+    v = v_from_x0_eps(x0, eps, t, on_device)
+    return noise_prediction_loss(model(add_noise(x0, eps, t, on_device), t), v).mean()
+
+
+exam = Samples(numpy.arange(10_000, 10_000 + budget(smoke=50, laptop=300, gpu=300)), seed=5)
+
+# %% id="v-train"
+from tqdm.auto import tqdm
+
+torch.manual_seed(0)
+v_network = PictureUNet(channels=1, size=16, widths=(16, 32, 32)).to(device)
+average = MovingAverage(v_network, 0.99)
+with torch.no_grad():
+    before = v_loss(v_network, exam).item()
+updates = budget(smoke=10, laptop=600, gpu=4000)
+
+live = LivePlot("The loss of the network that says v: a steep fall, then a slow decline.", seconds=5, log_scale=True)
+for record in tqdm(train(v_network, v_loss, steps=updates, batch=budget(smoke=16, laptop=32, gpu=64),
+                         learning_rate=2e-3, average=average), total=updates):
+    live.update(record.step, record.loss)
+live.finish()
+with torch.no_grad():
+    after = v_loss(average.model, exam).item()
+print(f"loss on a fixed batch: before {before:.3f}, after {after:.3f}; {record.seconds:.0f} seconds")
+assert after < before
+
+# %% [markdown] id="v-draw-text"
+# The samplers do not notice: `as_eps` turns its $v$ into an $\hat\varepsilon$.
+
+# %% id="v-draw" tags=["static"]
+says_eps = objectives.as_eps(average.model, "v", on_device)
+drawn_v = samplers.finish(samplers.dpm_solver(says_eps, noises, on_device, trailing_times(T, 20), clip=1))
+drawn_eps = draw_digits("DPM-Solver++ 2M", 20)
+show(plot_pictures(torch.cat([drawn_eps[:15], drawn_v[:15]]).cpu(), columns=15),
+     "Above: fifteen digits drawn by the shipped network, which says eps. Below: by the one just trained, which says v, "
+     "from the same noises; several columns show alike shapes.")
+print(f"FID: shipped, {4000} updates {digit_fid(drawn_eps):.1f}; says v, {updates} updates {digit_fid(drawn_v):.1f}")
+
+# %% [markdown] id="v-read"
+# A minute of training is not seven, and it shows. But it draws, and often the *same* noise leads both networks to
+# similar shapes: the smooth curves of section 3 belong to the data and the schedule. Each network only approximates
+# them.
+
+# %% [markdown] id="inversion-text"
+# ## 8 · The way there: DDIM inversion
+#
+# With $\eta = 0$ the picture is a function of $x_T$. Can one go the other way, from a *given* picture to the noise that
+# it would be drawn from? Take the DDIM step with the times swapped:
+#
+# $$x_{t'} = \sqrt{\bar\alpha_{t'}}\;\hat x_0 + \sqrt{1-\bar\alpha_{t'}}\;\hat\varepsilon, \qquad t' > t$$
+#
+# No new noise: $\hat\varepsilon$ is what the network sees in $x_t$. It is not an exact inverse. The way back asks
+# at $x_{t'}$, the way there asked at $x_t$, so each step leaves a small mismatch. **Predict first:** you invert with
+# $n$ steps and draw with $n$ steps. How does the mismatch shrink with $n$?
+#
+# ### Exercise 8 · The inversion step
+#
+# ●●●○○ · 10 minutes. From the clean picture, `t = -1`, the model has no time to be asked for: tell it `later`.
+
+# %% id="ex-inversion"
+def inversion_step(model, x_t, t, later, alpha_bar):
+    """From x_t to the noisier time `later` > t: DDIM the other way round, with the eps that is seen at x_t."""
+    ### BEGIN SOLUTION
+    #: ask at x_t; the time told is t, or `later` if x_t is clean
+    asked = later if t == -1 else t
+    eps = model(x_t, torch.full((len(x_t),), asked, device=x_t.device))
+    #: the clean picture that this implies
+    a, a_later = alpha_bar_at(alpha_bar, t), alpha_bar_at(alpha_bar, later)
+    x0_hat = (x_t - (1 - a) ** 0.5 * eps) / a**0.5
+    #: both, mixed for the later time
+    return a_later**0.5 * x0_hat + (1 - a_later) ** 0.5 * eps
+    ### END SOLUTION
+
+# %% id="check-inversion"
+inversion_step = check("07.inversion_step", inversion_step)
+
+# %% id="inversion-equal"
+from diffusers import DDIMInverseScheduler
+
+
+def invert(model, x0, alpha_bar, times):
+    """Yield x_t on the way from the clean x0 up to times[0]."""
+    x_t = x0
+    for t, later in zip([-1, *times[:0:-1]], times[::-1]):
+        x_t = inversion_step(model, x_t, t, later, alpha_bar)
+        yield x_t
+
+
+library = DDIMInverseScheduler(**LIBRARY, clip_sample=False)
+library.set_timesteps(20)
+x, t = ring[:64], -1
+for later, ours in zip(library.timesteps.tolist(), invert(exact, ring[:64], alpha_bar, times), strict=True):
+    x, t = library.step(exact(x, torch.full((64,), later if t == -1 else t)), later, x).prev_sample, later
+    assert torch.allclose(ours, x, atol=2e-4)
+assert torch.allclose(ours, samplers.finish(samplers.ddim_inversion(exact, ring[:64], alpha_bar, times)), atol=1e-5)
+print(f"inverted in 20 steps, as diffusers does; variance of the noise found {ours.var():.2f}")
+
+# %% [markdown] id="round-trip-text"
+# There and back, on the ring with the exact model, in double precision: 500 points between $t = 99$ and $t = 999$.
+
+# %% id="round-trip"
+def round_trip(n):
+    """Root mean square distance after n steps up from t = 99 to 999, and n steps back."""
+    rising = [round(99 + i * 900 / n) for i in range(n + 1)]
+    x = truth
+    for t, later in zip(rising, rising[1:]):
+        x = inversion_step(exact_fine, x, t, later, fine)
+    *_, back, _ = ddim(exact_fine, x, fine, rising[::-1])
+    return (back - truth).square().sum(1).mean().sqrt().item()
+
+
+trips = {n: round_trip(n) for n in COUNTS}
+rate = -numpy.polyfit(numpy.log(COUNTS), numpy.log(list(trips.values())), 1)[0]
+print("steps -> error of the round trip: " + ", ".join(f"{n}: {error:.4f}" for n, error in trips.items()))
+print(f"it shrinks like n to the power of -{rate:.2f}: twice the steps, half the error; it is never zero")
+assert 0.8 < rate < 1.3
+
+# %% [markdown] id="round-digits-text"
+# Now real digits and the network. And a use: invert two digits, mix their noises, and draw what lies between.
+
+# %% id="round-digits" tags=["static"]
+unseen = digits.load(16, split="test")[0].to(device)
+pair = unseen[[6, 8]]
+rows, names = [pair], ["given", "given"]
+for n in (5, 20, budget(smoke=30, laptop=100, gpu=100)):
+    up = list(invert(network, pair, on_device, trailing_times(T, n)))[-1]
+    back = last(ddim(network, up, on_device, trailing_times(T, n)))
+    rows.append(back)
+    names += [f"{n} steps", f"{n} steps"]
+    print(f"{n:3} steps: mean difference of a pixel {(back - pair).abs().mean():.3f}")
+show(plot_pictures(torch.stack(rows, 1).flatten(0, 1).cpu(), names[::2] * 2, columns=4),
+     "Two unseen digits and what is left of them after inversion and drawing in 5, 20 and 100 steps: rough at first, "
+     "then nearly the same as given.")
+
+# %% id="between" tags=["static"]
+def between(a, b, share):
+    """Noise between two noises, along the arc on which the length stays (slerp)."""
+    angle = torch.acos(torch.cosine_similarity(a.flatten(), b.flatten(), 0))
+    return (torch.sin((1 - share) * angle) * a + torch.sin(share * angle) * b) / torch.sin(angle)
+
+
+mixed = torch.stack([between(up[0], up[1], share) for share in torch.linspace(0, 1, 9).tolist()])
+morph = last(ddim(network, mixed, on_device, trailing_times(T, 50)))
+line = torch.stack([(1 - s) * pair[0] + s * pair[1] for s in torch.linspace(0, 1, 9).tolist()])
+show(plot_pictures(torch.cat([morph, line]).cpu(), columns=9),
+     "Above: nine digits drawn from noises between those of two digits, one turning into the other. Below: the plain "
+     "mixtures of the two pictures, which show both at once.")
+
+# %% [markdown] id="elsewhere"
+# ## 9 · What you will read elsewhere
+#
+# **"$p_\theta$ is the posterior by Bayes' rule; $q(x_{t-1})$ is known."** Section 1: both $q(x_{t-1})$ and $q(x_t)$
+# belong to the data. Same schedule, same time, same $x_t = 0.3$, other data:
+
+# %% id="elsewhere-bayes"
+for name, level in (("q(x_{t-1})", 400), ("q(x_t)", 600)):
+    a_ = alpha_bar_at(alpha_bar, level)
+    found = {world: float(sum(w * normal(torch.tensor(seen), a_**0.5 * c, a_ * s**2 + 1 - a_)
+                              for w, c, s in peaks)) for world, peaks in WORLDS.items()}
+    print(f"{name:10} at 0.3: " + ", ".join(f"{world} {value:.3f}" for world, value in found.items()))
+print("mean of q(x_{t-1} | x_t): " + ", ".join(f"{world} {value:.3f}" for world, value in averages.items()))
+
+# %% [markdown] id="elsewhere-output"
+# **"The U-Net outputs the noise-free image $x_{t-1}$."** Three errors in one. It outputs $\hat\varepsilon$; the
+# *scheduler* turns that into $x_{t-1}$; and $x_{t-1}$ is only a little less noisy. From the middle of a way with 50
+# steps:
+
+# %% id="elsewhere-output-run"
+middle, after_it = path[24], path[25]
+answer = network(middle.x_t, torch.tensor([middle.t], device=device))
+x_before = ddim_step(middle.x_t, answer, middle.t, after_it.t, on_device, clip=1)
+assert torch.allclose(x_before, after_it.x_t, atol=1e-4)
+
+
+def alike(a, b):
+    """The correlation of two pictures."""
+    return torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].item()
+
+
+print(f"the output, with x_t {alike(answer, middle.x_t):+.2f}, with the next x_{{t-1}} {alike(answer, x_before):+.2f}, "
+      f"with the final digit {alike(answer, path[-1].x_t):+.2f}")
+levels = [(1 - alpha_bar_at(alpha_bar, step.t)) ** 0.5 for step in (middle, after_it)]
+print(f"noise in x_t at t = {middle.t}: {levels[0]:.3f}; in x_{{t-1}} at t = {after_it.t}: {levels[1]:.3f}")
+assert levels[1] > 0.9 * levels[0]
+
+# %% [markdown] id="elsewhere-steps"
+# **"More inference steps give better pictures."** Up to a point. The numbers of section 6, halved and doubled:
+
+# %% id="elsewhere-steps-run"
+for name, plan in PLAN.items():
+    curve = [(evaluations, fid) for (who, evaluations), fid in quality.items() if who == name]
+    print(f"{name:16} " + ", ".join(f"{n}: {fid:.1f}" for n, fid in curve))
+if budget(smoke=False, laptop=True, gpu=True):
+    assert quality["DDIM", 5] > 1.5 * quality["DDIM", 20]  # at first steps help much
+    assert quality["DDIM", 100] > 0.8 * quality["DDIM", 50]  # later they do not
+    assert min(best.values()) > 2 * floor  # and the wall is the network
+
+# %% [markdown] id="elsewhere-more"
+# Section 5 had the other half: with an exact model the error goes on falling. With a network it falls to the
+# *network's* error and stays. Pay for steps up to there; a second-order solver gets there sooner.
+#
+# **"DDIM needs a network of its own."** Every digit above came from one network, trained once, without a sampler in
+# sight.
+#
+# **"Without noise in the steps all pictures would be alike."** With $\eta = 0$ variety comes from $x_T$. Which digits
+# are among the 300?
+
+# %% id="asked" tags=["static"]
+from course_utils.recipes import load_reader
+
+with torch.no_grad():
+    said = load_reader()(drawn_eps.cpu()).argmax(1)
+print("digits drawn by 2M: " + ", ".join(f"{n} of {digit}" for digit, n in
+                                         enumerate(torch.bincount(said, minlength=10).tolist())))
+assert len(said.unique()) > 5
+show(plot_pictures(drawn_eps[:30].cpu(), [str(digit) for digit in said[:30].tolist()], columns=15),
+     "Thirty digits drawn by DPM-Solver++ 2M in 20 steps from the seeds of section 6, each under the digit that the "
+     "reader sees in it.")
+
+# %% [markdown] id="next"
+# ## The failure that comes next
+#
+# Now draw a seven. You cannot. The sampler takes a noise and a network, and nowhere is there a place for a wish; you
+# can only draw until a seven comes by chance. To ask for something, words must become numbers that know about pictures:
+# chapter 08. How these numbers then steer every single step: chapter 10.
+
+# %% [markdown] id="recap"
+# ## Recap
+#
+# | equation | code |
+# |:--|:--|
+# | $\tilde\mu_t,\ \tilde\beta_t$ of $q(x_{t-1} \mid x_t, x_0)$ | `posterior(x0, x_t, t, earlier, alpha_bar)` |
+# | $\hat x_0 = \text{clip}((x_t - \sqrt{1-\bar\alpha_t}\,\hat\varepsilon)/\sqrt{\bar\alpha_t})$ | `guess(x_t, eps, t, alpha_bar, clip)` |
+# | $x_{t-1} = \tilde\mu_t + \sqrt{\tilde\beta_t}\,z$ | `ddpm_step(...)` |
+# | $x_{t-1} = \sqrt{\bar\alpha_{t-1}}\hat x_0 + \sqrt{1-\bar\alpha_{t-1}-\sigma_t^2}\,\hat\varepsilon + \sigma_t z$ | `ddim_step(...)` |
+# | $\varepsilon = \sqrt{1-\bar\alpha_t}\,x_t + \sqrt{\bar\alpha_t}\,v$ | `eps_from_v(x_t, v, t, alpha_bar)` |
+# | $D = \hat x_0 + \frac{h}{2 h_\text{before}}(\hat x_0 - \hat x_0^\text{before})$ | `dpm_solver_step(...)` |
+# | $\text{DDIM}(x_t, (\varepsilon_1 + \varepsilon_2)/2)$ | `heun_step(model, ...)` |
+#
+# Five sentences to keep: Nobody has $q(x_{t-1} \mid x_t)$; we imitate a friend who knows $x_0$. The network says
+# $\hat\varepsilon$; the sampler takes the step. The last step adds no noise. The error of a solver falls with its order.
+# The error of the network does not fall with the steps.
+
+# %% [markdown] id="questions"
+# **To think about** (open a line for the answer)
+#
+# <details><summary>1. You take a single DDIM step from t = T-1 to the clean picture. What do you see, and what would
+# DDPM and 2M give?</summary>
+# The same, all three: x0_hat, the ink blot. At the last step DDPM's variance is 0 and its mean x0_hat, and 2M takes
+# D = x0_hat.
+# </details>
+# <details><summary>2. Two people use the same network, seed and sampler, on a CPU and on a GPU. With eta = 0 their
+# pictures agree, with eta = 1 they are unrelated. Why?</summary>
+# With eta = 0 only x_T is random, and it may come from the same CPU generator. With eta = 1 each step draws noise; if
+# that comes from the device's own generator, it is another one, whatever the seed.
+# </details>
+# <details><summary>3. Why does a second-order solver not help DDPM's random walk?</summary>
+# It follows a smooth curve and guesses how it bends. A path with fresh noise at each step has no bend to be guessed.
+# There are solvers for such equations too, with other formulas.
+# </details>
+#
+# **Papers** DDPM: Ho et al., [arXiv:2006.11239](https://arxiv.org/abs/2006.11239). DDIM and its inversion: Song et al.,
+# [arXiv:2010.02502](https://arxiv.org/abs/2010.02502). The probability flow: Song et al.,
+# [arXiv:2011.13456](https://arxiv.org/abs/2011.13456). DPM-Solver++: Lu et al.,
+# [arXiv:2211.01095](https://arxiv.org/abs/2211.01095). Heun, and samplers taken apart: Karras et al.,
+# [arXiv:2206.00364](https://arxiv.org/abs/2206.00364). $v$: Salimans and Ho,
+# [arXiv:2202.00512](https://arxiv.org/abs/2202.00512). Start at the noisy end: Lin et al.,
+# [arXiv:2305.08891](https://arxiv.org/abs/2305.08891).
+
+# %% id="progress"
+progress()
+
+# %% [markdown] id="bonus"
+# ## Bonus: where to put few steps
+#
+# `trailing_times` spreads the steps evenly over $t$ and starts at the noisy end. `leading_times`, long the default,
+# starts below it, although it is given pure noise. And one may spread them evenly over $\lambda$. With ten steps:
+
+# %% id="bonus-run"
+lams = numpy.array([lam(level) for level in range(T)])
+even = numpy.linspace(lams[-1], lams[0], 11)[:-1]
+spacings = {"trailing": trailing_times(T, 10), "leading": samplers.leading_times(T, 10),
+            "even in lambda": sorted({int(abs(lams - value).argmin()) for value in even}, reverse=True)}
+for name, chosen in spacings.items():
+    drawn = last(dpm_solver(exact, x_T, alpha_bar, chosen))
+    print(f"{name:15} {chosen}: {off(drawn):.3f} off (data 0.141)")
