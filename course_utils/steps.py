@@ -107,7 +107,8 @@ def dpm_solver_step(x_t: torch.Tensor, x0_hat: torch.Tensor, x0_hat_before: torc
                     t: int, earlier: int, alpha_bar: torch.Tensor) -> torch.Tensor:
     """Return x_{t-1} by DPM-Solver++ 2M: DDIM, but aiming where x0_hat is heading, judged by its last two values.
 
-        h = lambda_{t-1} - lambda_t,   h_before = lambda_t - lambda_before,   lambda_t = ln(alpha_bar_t / (1 - alpha_bar_t)) / 2
+        lambda_t = ln(alpha_bar_t / (1 - alpha_bar_t)) / 2
+        h = lambda_{t-1} - lambda_t,   h_before = lambda_t - lambda_before
         D = x0_hat + h / (2 h_before) (x0_hat - x0_hat_before)
         x_{t-1} = sqrt((1 - alpha_bar_{t-1}) / (1 - alpha_bar_t)) x_t - sqrt(alpha_bar_{t-1}) (exp(-h) - 1) D
 
@@ -132,7 +133,7 @@ def heun_step(model: Callable, x_t: torch.Tensor, t: int, earlier: int, alpha_ba
         x_{t-1} = ddim_step(x_t, (eps + eps') / 2)
 
     Two evaluations; one at the step to the clean picture, where no model can be asked. EDM (arXiv:2206.00364),
-    algorithm 1, in the variables of DDIM, where the step is a straight line in sigma = sqrt((1 - alpha_bar) / alpha_bar).
+    algorithm 1; a DDIM step is a straight line in x / sqrt(alpha_bar) over sigma = sqrt((1 - alpha_bar) / alpha_bar).
     """
     _, eps = guess(x_t, ask(model, x_t, t, cond), t, alpha_bar, clip)
     ahead = ddim_step(x_t, eps, t, earlier, alpha_bar)

@@ -5,12 +5,23 @@ import math
 import torch
 
 from course_utils import objectives, steps
-from course_utils.exercises.oracles import Wrong, close, require
+from course_utils.exercises.mistakes_07 import (
+    Noted,
+    check_variance,
+    ddim_answers,
+    last_mistakes,
+    mean_mistakes,
+    multistep_mistakes,
+    require_one_evaluation,
+    require_two,
+    same,
+    spring,
+    line,
+)
+from course_utils.exercises.oracles import close, require
 from course_utils.exercises.registry import exercise
 
 TITLE = "Reverse diffusion and samplers"
-LAST = ("At the step to the clean picture, earlier = -1, alpha_bar is 1. alpha_bar[-1] is the table's last entry; "
-        "alpha_bar_at(alpha_bar, earlier) knows better.")  # fmt: skip
 
 
 def _case(case, T=40):
@@ -21,32 +32,10 @@ def _case(case, T=40):
     return table, [(t, e, table[t].item(), table[e].item() if e >= 0 else 1.0) for t, e in pairs]
 
 
-def _schedule_mistakes(formula, table, t, earlier, right):
-    """Values of `formula(a, a_earlier)` when one of the two is looked up wrongly."""
-    def at(level):
-        return table[level].item()
-
-    found = []
-    if earlier == -1:
-        found += [(formula(at(t), at(-1)), LAST), (formula(at(t), at(0)), LAST)]
-    else:
-        found += [(formula(at(t), at(t - 1)), "This goes to t - 1, but the step goes to `earlier`, which may be further "
-                                              "away: look alpha_bar up there.")] if earlier != t - 1 else []
-    return [(value, advice) for value, advice in found if not _same(value, right)]
-
-
-def _same(a, b):
-    return a.shape == b.shape and torch.allclose(a.nan_to_num(1e9), b, rtol=1e-3, atol=1e-5)
-
-
-def _root(x):
-    return math.sqrt(x) if x >= 0 else math.nan
-
-
 @exercise(
     "07.posterior", steps.posterior, difficulty=2, minutes=10,
     hints=[
-        "Look alpha_bar up at both times: a = alpha_bar_at(alpha_bar, t), a_earlier = alpha_bar_at(alpha_bar, earlier).",
+        "Look alpha_bar up at both times: a = alpha_bar_at(alpha_bar, t), and a_earlier in the same way.",
         "The step from `earlier` to t keeps alpha = a / a_earlier, and adds beta = 1 - alpha.",
         "The weight of x0 is sqrt(a_earlier) beta / (1 - a); that of x_t is sqrt(alpha) (1 - a_earlier) / (1 - a).",
         "Return two things: mean, variance, with variance = (1 - a_earlier) / (1 - a) * beta.",
@@ -58,63 +47,15 @@ def posterior(learner, case):
     for t, earlier, a, a_earlier in pairs:
         x0, x_t = case.normal(3, 2, 4, 4), case.normal(3, 2, 4, 4)
         got = learner(x0, x_t, t, earlier, table)
-        require(isinstance(got, tuple | list) and len(got) == 2, f"the result is of type {type(got).__name__}, expected "
-                "two things, mean and variance.", "End with `return mean, variance`.")  # fmt: skip
+        require_two(got, "mean and variance", "End with `return mean, variance`.")
         # Condition the two-dimensional Gaussian of (x_{t-1}, x_t), given x0, on x_t
         alpha = a / a_earlier
         v1, v2, c = 1 - a_earlier, 1 - a, math.sqrt(alpha) * (1 - a_earlier)
         mean = math.sqrt(a_earlier) * x0 + c / v2 * (x_t - math.sqrt(a) * x0)
-        close(got[0], mean, _mean_mistakes(x0, x_t, table, t, earlier, a, a_earlier, mean), tolerance=1e-3,
+        close(got[0], mean, mean_mistakes(x0, x_t, table, t, earlier, a, a_earlier, mean), tolerance=1e-3,
               what="the mean")  # fmt: skip
         variance = max(v1 - c**2 / v2, 0.0)
-        _check_variance(got[1], variance, a, a_earlier)
-
-
-def _mean_mistakes(x0, x_t, table, t, earlier, a, a_earlier, right):
-    def mean(a, a_earlier, x0=x0, x_t=x_t, beta=None, roots=1):
-        alpha = a / a_earlier
-        beta = 1 - alpha if beta is None else beta
-        power = 0.5 if roots else 1
-        return (a_earlier**power * beta * x0 + alpha**power * (1 - a_earlier) * x_t) / (1 - a)
-
-    alpha = a / a_earlier
-    mistakes = _schedule_mistakes(lambda a, e: mean(a, e), table, t, earlier, right)
-    mistakes += [
-        (mean(a, a_earlier, x_t, x0), "The two weights are swapped: that with beta belongs to x0."),
-        (mean(a, a_earlier, roots=0), "The roots are missing: sqrt(alpha_bar_{t-1}) and sqrt(alpha_t)."),
-        ((math.sqrt(a_earlier) * (1 - alpha) * x0 + math.sqrt(a) * (1 - a_earlier) * x_t) / (1 - a),
-         "This is ᾱ where α belongs: the weight of x_t has sqrt(alpha_t), what this *step* keeps, "
-         "alpha_bar_t / alpha_bar_{t-1}."),
-        ((math.sqrt(a) * (1 - alpha) * x0 + math.sqrt(alpha) * (1 - a_earlier) * x_t) / (1 - a),
-         "The weight of x0 has sqrt(alpha_bar_{t-1}), of the earlier time; this has sqrt(alpha_bar_t)."),
-        (math.sqrt(a_earlier) * (1 - alpha) * x0 + math.sqrt(alpha) * (1 - a_earlier) * x_t,
-         "Both weights are still to be divided by 1 - alpha_bar_t."),
-        (mean(a, a_earlier, beta=1 - a), "This is 1 - ᾱ where β belongs: beta is what this step adds, 1 - alpha_t."),
-        (math.sqrt(a_earlier) * x0, "This is the mean of q(x_{t-1} | x0); x_t has something to say too."),
-    ]  # fmt: skip
-    return [(value, advice) for value, advice in mistakes if not _same(value, right)]
-
-
-def _check_variance(got, variance, a, a_earlier):
-    beta = 1 - a / a_earlier
-    mistakes = [
-        (beta, "This is beta_t, the variance of the *forward* step. Whoever knows x0 is surer: times "
-               "(1 - alpha_bar_{t-1}) / (1 - alpha_bar_t)."),
-        (math.sqrt(variance), "This is the standard deviation. Return the variance; the step takes the root."),
-        (1 - a_earlier, "This is the variance of q(x_{t-1} | x0), for someone who has not seen x_t."),
-        ((1 - a_earlier) / (1 - a), "The factor beta_t is missing."),
-        ((1 - a) / max(1 - a_earlier, 1e-12) * beta, "The fraction is upside down: it is below 1, since "
-                                                     "alpha_bar_{t-1} is larger than alpha_bar_t."),
-    ]
-    if isinstance(got, torch.Tensor) and got.numel() == 1:
-        got = got.item()
-    require(isinstance(got, int | float), f"the variance is of type {type(got).__name__}, expected one number.",
-            "The variance does not depend on x_t: one number for the whole batch.")  # fmt: skip
-    if abs(got - variance) <= 1e-5 + 1e-3 * variance:
-        return
-    found = f"the variance: got {got:.6g}, expected {variance:.6g}."
-    advice = next((advice for value, advice in mistakes if abs(got - value) <= 1e-3 * abs(value)), LAST)
-    raise Wrong(found, advice)
+        check_variance(got[1], variance, a, a_earlier)
 
 
 @exercise(
@@ -135,8 +76,7 @@ def guess(learner, case):
     plain = (x_t - noise * eps) / signal
     for clip in (None, round(case.uniform(0.5, 1.0).item(), 2)):
         got = learner(x_t, eps, t, table, clip)
-        require(isinstance(got, tuple | list) and len(got) == 2, f"the result is of type {type(got).__name__}, expected "
-                "two things, x0_hat and eps.", "End with `return x0_hat, eps`, also if nothing was clipped.")  # fmt: skip
+        require_two(got, "x0_hat and eps", "End with `return x0_hat, eps`, also if nothing was clipped.")
         limit = math.inf if clip is None else clip
         # Where the guess lies inside, nothing changes; outside, x_t must still be made of the two
         x0_hat = torch.where(plain.abs() <= limit, plain, limit * plain.sign() if clip else plain)
@@ -145,13 +85,13 @@ def guess(learner, case):
             (plain.clamp(-1, 1), "This clips at 1, whatever `clip` says."),
             (plain.clamp(0, limit), "This clips from 0: pictures here lie in [-clip, clip]."),
             ((x_t - (1 - a) * eps) / a, "The roots are missing: sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t)."),
-            (((x_t - (1 - a) * eps) / signal).clamp(-limit, limit), "This takes 1 - ᾱ of eps away where √(1 - ᾱ) is "
-                                                                    "in x_t."),
+            (((x_t - (1 - a) * eps) / signal).clamp(-limit, limit),
+             "This takes 1 - ᾱ of eps away where √(1 - ᾱ) is in x_t."),
             ((x_t.clamp(-limit, limit) - noise * eps) / signal, "This clips x_t. A noisy picture may leave the range; "
                                                                 "clip the guess."),
             (eps, "The two results are in the other order: x0_hat first, then eps."),
         ]  # fmt: skip
-        close(got[0], x0_hat, [m for m in mistakes if not _same(m[0], x0_hat)], tolerance=1e-3, what="x0_hat")
+        close(got[0], x0_hat, [m for m in mistakes if not same(m[0], x0_hat)], tolerance=1e-3, what="x0_hat")
         mended = (x_t - signal * x0_hat) / noise
         mistakes = [
             (eps, "x0_hat was clipped, but eps is the old one. Together they no longer make x_t: take eps anew from "
@@ -160,7 +100,7 @@ def guess(learner, case):
             (eps.clamp(-limit, limit), "This clips eps too. Noise has no bounds; take it anew from x_t and x0_hat."),
             ((x_t - a * x0_hat) / (1 - a), "The roots are missing in eps."),
         ]  # fmt: skip
-        close(got[1], mended, [m for m in mistakes if not _same(m[0], mended)], tolerance=1e-3, what="eps")
+        close(got[1], mended, [m for m in mistakes if not same(m[0], mended)], tolerance=1e-3, what="eps")
 
 
 @exercise(
@@ -198,7 +138,7 @@ def ddpm_step(learner, case):
                 (mean + math.sqrt(variance) * eps, "This adds the predicted eps once more. Fresh noise is passed in as "
                                                    "`noise`."),
             ]  # fmt: skip
-            mistakes = [m for m in mistakes if not _same(m[0], right)]
+            mistakes = [m for m in mistakes if not same(m[0], right)]
             close(learner(x_t, eps, t, earlier, table, z, clip), right, mistakes, tolerance=2e-3)
 
 
@@ -217,50 +157,9 @@ def ddim_step(learner, case):
     for t, earlier, a, a_earlier in pairs:
         for eta, clip in ((0.0, None), (0.6, None), (0.6, 0.8), (1.0, None)):
             x_t, eps, z = case.normal(3, 2, 4, 4), case.normal(3, 2, 4, 4), case.normal(3, 2, 4, 4)
-            right, mistakes = _ddim_answers(x_t, eps, z, table, t, earlier, a, a_earlier, eta, clip)
+            right, mistakes = ddim_answers(x_t, eps, z, table, t, earlier, a, a_earlier, eta, clip)
             got = learner(x_t, eps, t, earlier, table, eta, None if eta == 0 else z, clip)
-            close(got, right, [m for m in mistakes if not _same(m[0], right)], tolerance=2e-3)
-
-
-def _ddim_answers(x_t, eps, z, table, t, earlier, a, a_earlier, eta, clip):
-    old = eps
-    plain = (x_t - math.sqrt(1 - a) * eps) / math.sqrt(a)
-    x0_hat = plain.clamp(-clip, clip) if clip else plain
-    eps = (x_t - math.sqrt(a) * x0_hat) / math.sqrt(1 - a)
-
-    def step(e=a_earlier, eta=eta, eps=eps, x0=x0_hat, sigma=None, direction=None, z=z):
-        if sigma is None:
-            sigma = eta * _root((1 - e) / (1 - a) * (1 - a / e)) if eta else 0.0
-        direction = _root(1 - e - sigma**2) if direction is None else direction
-        return math.sqrt(e) * x0 + direction * eps + sigma * z
-
-    variance = (1 - a_earlier) / (1 - a) * (1 - a / a_earlier)
-    beta = 1 - a / a_earlier
-    sigma = eta * math.sqrt(variance)
-    mistakes = _schedule_mistakes(lambda _, e: step(e), table, t, earlier, step())
-    mistakes += [
-        (step(sigma=math.sqrt(eta * variance)), "η stands under the root, so it multiplies the variance. It multiplies "
-                                                "the standard deviation."),
-        (step(sigma=eta * variance), "sigma is a standard deviation: the root of the product is missing."),
-        (step(sigma=eta * _root(beta)), "This is η √β. DDIM's sigma is η √β̃: with the factor (1 - alpha_bar_{t-1}) / "
-                                        "(1 - alpha_bar_t) under the root."),
-        (step(direction=_root(1 - a_earlier)), "The factor of eps forgets sigma: fresh and old noise together have the "
-                                               "variance 1 - alpha_bar_{t-1}, so sigma² comes off."),
-        (step(direction=_root(1 - a_earlier) - sigma), "sigma was taken off after the root. Variances add up, standard "
-                                                       "deviations do not: the root is over 1 - alpha_bar_{t-1} - "
-                                                       "sigma²."),
-        (step(direction=_root(1 - a_earlier - sigma)), "Under the root stands sigma; it is sigma²."),
-        (step(direction=1 - a_earlier - sigma**2), "The root over the factor of eps is missing."),
-        (step(direction=_root(1 - a - sigma**2)), "The factor of eps uses alpha_bar_t; at the earlier time there is "
-                                                  "less noise, 1 - alpha_bar_{t-1}."),
-        (step(eps=old), "x0_hat was clipped, but eps is the old one. (diffusers does so by default; here use the eps "
-                        "that guess returns, which fits.)"),
-        (step(eps=old, x0=plain), "`clip` was not passed on to guess."),
-        (step(z=torch.zeros_like(z)), "The fresh noise is missing: + sigma * noise."),
-        (step(x0=math.sqrt(a_earlier) * x0_hat), "This is ᾱ where √ᾱ belongs, in front of x0_hat."),
-        (x0_hat, "This goes straight to x0_hat. A step goes to the earlier time, where there is still noise."),
-    ]  # fmt: skip
-    return step(), mistakes
+            close(got, right, [m for m in mistakes if not same(m[0], right)], tolerance=2e-3)
 
 
 @exercise(
@@ -292,7 +191,7 @@ def eps_from_v(learner, case):
             ((x_t - sine * v) / cosine, "This treats v as if it were the noise: x0 from eps."),
             (v, "This is v itself."),
         ]  # fmt: skip
-        mistakes = [m for m in mistakes if not _same(m[0], eps)]
+        mistakes = [m for m in mistakes if not same(m[0], eps)]
         close(learner(x_t, v, t, table), eps, mistakes, tolerance=1e-3)
 
 
@@ -323,79 +222,18 @@ def dpm_solver_step(learner, case):
     # The first step is DDIM: mix the guess and the noise that belongs to it for the earlier time
     noise = (x_t - math.sqrt(a) * now) / math.sqrt(1 - a)
     ddim = math.sqrt(e) * now + math.sqrt(1 - e) * noise
-    close(learner(x_t, now, None, None, t, earlier, table), ddim, _2m_mistakes(step, x_t, now, now, h, h, a, e),
+    close(learner(x_t, now, None, None, t, earlier, table), ddim, multistep_mistakes(step, x_t, now, now, h, h, a, e),
           tolerance=2e-3, what="at the first step, the result")  # fmt: skip
     # A guess that is linear in lambda is followed to its value in the middle of the step
     pace = case.normal(3, 2, 4, 4)
     start = now - pace * h_before
     right = ddim + math.sqrt(e) * (1 - math.exp(-h)) * (h / 2) * pace
-    mistakes = _2m_mistakes(step, x_t, now, start, h, h_before, a, e)
+    mistakes = multistep_mistakes(step, x_t, now, start, h, h_before, a, e)
     close(learner(x_t, now, start, before, t, earlier, table), right, mistakes, tolerance=2e-3)
     # The step to the clean picture: nothing is left of x_t, and nothing can be foreseen
     got = learner(x_t, now, then, t, earlier, -1, table)
-    close(got, now, _last_mistakes(x_t, now, then, table, t, earlier), what="at the step to the clean picture, the result")
-
-
-def _last_mistakes(x_t, now, then, table, t, earlier):
-    def lam(level):
-        return math.log(table[level].item() / (1 - table[level].item())) / 2
-
-    e, end = table[earlier].item(), table[-1].item()
-    h = lam(-1) - lam(earlier)
-    aims = now, now + h / (2 * (lam(earlier) - lam(t))) * (now - then)
-    ends = [math.sqrt((1 - end) / (1 - e)) * x_t - math.sqrt(end) * math.expm1(-h) * D for D in aims]
-    foreseen = "At the step to the clean picture h has no limit, and nothing can be foreseen: the result is x0_hat."
-    return [(now + (now - then) / 2, foreseen), (now + (now - then), foreseen), *((value, LAST) for value in ends)]
-
-
-def _2m_mistakes(step, x_t, now, then, h, h_before, a, e):
-    ratio, moved = h / h_before, now - then
-    mistakes = [
-        (step(now), "The guess before was not used: D is x0_hat plus a part of how it moved."),
-        (step(now + moved / 2), "The two steps are taken for equally long, h / h_before = 1. They are not, in lambda."),
-        (step(now + moved / (2 * ratio)), "The ratio is upside down: it is h / (2 h_before), with this step above."),
-        (step(now + ratio * moved), "This looks to the *end* of the step. D is the value in its middle: h / (2 "
-                                    "h_before)."),
-        (step(now - ratio / 2 * moved), "The sign is wrong: x0_hat goes on as it moved, now minus before."),
-        (step(then + ratio / 2 * moved), "This starts from the old guess; start from x0_hat."),
-        (step(now + ratio / 2 * moved, 2 * h), "lambda is *half* the logarithm of alpha_bar / (1 - alpha_bar)."),
-        (step(now + ratio / 2 * moved, -h), "h has the wrong sign: lambda grows on the way back, h = lambda_{t-1} - "
-                                            "lambda_t."),
-        (math.sqrt(e / a) * x_t - math.sqrt(1 - e) * math.expm1(h) * (now + ratio / 2 * moved),
-         "These are the factors of the solver for eps (DPM-Solver). With x0_hat it is sqrt((1 - a_earlier) / (1 - a)) "
-         "and sqrt(a_earlier)."),
-        (math.sqrt((1 - e) / (1 - a)) * x_t + math.sqrt(e) * math.expm1(-h) * (now + ratio / 2 * moved),
-         "The second term has the wrong sign: exp(-h) - 1 is negative, and a minus stands before it."),
-        ((1 - e) / (1 - a) * x_t - e * math.expm1(-h) * (now + ratio / 2 * moved), "The roots are missing."),
-    ]  # fmt: skip
-    right = step(now + ratio / 2 * moved)
-    return [m for m in mistakes if not _same(m[0], right)]
-
-
-def _spring(x, t, cond=None):
-    """A smooth model for tests: eps depends on place and time."""
-    shape = (-1, *[1] * (x.ndim - 1))
-    return torch.tanh(x) * (1 + t.reshape(shape) / 40) - 0.3
-
-
-class _Noted:
-    """`_spring`, remembering what it was asked."""
-
-    def __init__(self):
-        self.calls = []
-
-    def __call__(self, x, t, cond=None):
-        require(isinstance(t, torch.Tensor) and t.shape == (len(x),), f"the model got the time {t!r}, expected a tensor "
-                f"of shape ({len(x)},).", "It wants one time for each sample: torch.full((len(x_t),), t).")  # fmt: skip
-        require(not t.is_floating_point() and t.min() >= 0, f"the model got the time {t[0].item():g}, expected a whole "
-                "number from 0 on.", "The model knows no time -1: the clean picture has no noise to be asked for.")
-        self.calls.append((x.detach().clone(), int(t[0])))
-        return _spring(x, t)
-
-
-def _ddim(x, eps, a, e):
-    """DDIM as a straight line: x / sqrt(alpha_bar) moves along eps by the change of sqrt((1 - a) / a)."""
-    return math.sqrt(e) * (x / math.sqrt(a) + (math.sqrt((1 - e) / e) - math.sqrt((1 - a) / a)) * eps)
+    mistakes = last_mistakes(x_t, now, then, table, t, earlier)
+    close(got, now, mistakes, what="at the step to the clean picture, the result")
 
 
 @exercise(
@@ -413,38 +251,32 @@ def heun_step(learner, case):
     for t, earlier, a, e in pairs:
         x = case.normal(3, 2, 4, 4)
         at, later = torch.full((3,), t), torch.full((3,), max(earlier, 0))
-        model = _Noted()
-        eps = _spring(x, at)
-        ahead = _ddim(x, eps, a, e)
+        model = Noted()
+        eps = spring(x, at)
+        ahead = line(x, eps, a, e)
         if earlier == -1:
-            _require_one_evaluation(learner(model, x, t, earlier, table), ahead, model)
+            require_one_evaluation(learner(model, x, t, earlier, table), ahead, model)
             continue
-        second = _spring(ahead, later)
-        right = _ddim(x, (eps + second) / 2, a, e)
+        second = spring(ahead, later)
+        right = line(x, (eps + second) / 2, a, e)
         mistakes = [
             (ahead, "This is the step on trial, a DDIM step. Ask again there, and step with the mean."),
-            (_ddim(x, second, a, e), "This steps with the slope ahead alone; take the mean of both."),
-            (_ddim(x, eps + second, a, e), "This steps with the sum of both slopes: divide by 2."),
-            (_ddim(ahead, (eps + second) / 2, a, e), "The real step starts from x_t again, not from the place ahead."),
-            (_ddim(x, (eps + _spring(ahead, at)) / 2, a, e), "At the place ahead the model was told the old time; there "
-                                                             "it is `earlier`."),
-            (_ddim(x, (eps + _spring(x, later)) / 2, a, e), "The second question was asked at x_t. Ask at the place "
-                                                            "ahead."),
+            (line(x, second, a, e), "This steps with the slope ahead alone; take the mean of both."),
+            (line(x, eps + second, a, e), "This steps with the sum of both slopes: divide by 2."),
+            (line(ahead, (eps + second) / 2, a, e),
+             "The real step starts from x_t again, not from the place ahead."),
+            (line(x, (eps + spring(ahead, at)) / 2, a, e),
+             "At the place ahead the model was told the old time; there it is `earlier`."),
+            (line(x, (eps + spring(x, later)) / 2, a, e),
+             "The second question was asked at x_t. Ask at the place ahead."),
             ((x + ahead) / 2, "This is the mean of two places; wanted is the mean of two slopes."),
-            ((_ddim(x, eps, a, e) + _ddim(ahead, second, a, e)) / 2, "The second half starts from the place ahead; both "
-                                                                     "start from x_t."),
-        ]  # fmt: skip
-        mistakes = [m for m in mistakes if not _same(m[0], right)]
+            ((ahead + line(ahead, second, a, e)) / 2,
+             "The second half starts from the place ahead; both start from x_t."),
+        ]
+        mistakes = [m for m in mistakes if not same(m[0], right)]
         close(learner(model, x, t, earlier, table), right, mistakes, tolerance=2e-3)
         require(len(model.calls) == 2, f"the model was asked {len(model.calls)} times, expected twice.",
                 "Each evaluation costs: keep the answers in variables.")  # fmt: skip
-
-
-def _require_one_evaluation(got, ahead, model):
-    require(len(model.calls) == 1, f"at the step to the clean picture the model was asked {len(model.calls)} times, "
-            "expected once.", "There is no noise to be seen in a clean picture, and no time -1: return the step on "
-            "trial.")  # fmt: skip
-    close(got, ahead, tolerance=2e-3, what="at the step to the clean picture, the result")
 
 
 @exercise(
@@ -459,27 +291,26 @@ def inversion_step(learner, case):
     """Go from a picture towards the noise that it would be drawn from."""
     table, pairs = _case(case)
     for later, t, a_later, a in pairs:
-        x, model = case.normal(3, 2, 4, 4), _Noted()
+        x, model = case.normal(3, 2, 4, 4), Noted()
         told = torch.full((3,), later if t == -1 else t)
-        eps = _spring(x, told)
-        right = _ddim(x, eps, a, a_later)
-        other = _spring(x, torch.full((3,), later))
+        eps = spring(x, told)
+        right = line(x, eps, a, a_later)
+        other = spring(x, torch.full((3,), later))
         mistakes = [
-            (_ddim(x, other, a, a_later), "The model was told `later`. x_t lies at t: tell it t, as long as t is not "
-                                          "-1."),
-            (_ddim(x, eps, a_later, a), "The two times are swapped: this steps towards the picture. x0_hat uses "
-                                        "alpha_bar at t, the mixture that at `later`."),
-            (math.sqrt(a_later) * x + math.sqrt(1 - a_later) * eps, "x_t was taken for the clean picture. First find "
-             "x0_hat in it, then mix anew."),
-            (math.sqrt(a_later) * (x - math.sqrt(1 - a_later) * eps) / math.sqrt(a_later) + math.sqrt(1 - a_later) * eps,
-             "x0_hat was found with alpha_bar at `later`; x_t lies at t."),
-            (_ddim(x, -eps, a, a_later), "The sign of eps is wrong."),
-            (a_later * (x - math.sqrt(1 - a) * eps) / math.sqrt(a) + (1 - a_later) * eps, "The roots in the mixture are "
-                                                                                          "missing."),
+            (line(x, other, a, a_later), "The model was told `later`. x_t lies at t: tell it t, unless t is -1."),
+            (line(x, eps, a_later, a), "The two times are swapped: this steps towards the picture. x0_hat uses "
+                                       "alpha_bar at t, the mixture that at `later`."),
+            (math.sqrt(a_later) * x + math.sqrt(1 - a_later) * eps,
+             "x_t was taken for the clean picture. First find x0_hat in it, then mix anew."),
+            (x, "This mixes x0_hat and eps for the time where x_t is, so nothing moves. x0_hat uses alpha_bar at t, "
+                "the mixture alpha_bar at `later`."),
+            (line(x, -eps, a, a_later), "The sign of eps is wrong."),
+            (a_later * (x - math.sqrt(1 - a) * eps) / math.sqrt(a) + (1 - a_later) * eps,
+             "The roots in the mixture are missing."),
         ]  # fmt: skip
         if t == -1:
-            last = table[-1].item()
-            mistakes.append((_ddim(x, eps, last, a_later), "For the clean picture, t = -1, alpha_bar is 1. alpha_bar[-1] "
-                             "is the table's last entry; alpha_bar_at(alpha_bar, t) knows better."))  # fmt: skip
-        mistakes = [m for m in mistakes if not _same(m[0], right)]
+            mistakes.append((line(x, eps, table[-1].item(), a_later),
+                             "For the clean picture, t = -1, alpha_bar is 1. alpha_bar[-1] is the table's last entry; "
+                             "alpha_bar_at(alpha_bar, t) knows better."))  # fmt: skip
+        mistakes = [m for m in mistakes if not same(m[0], right)]
         close(learner(model, x, t, later, table), right, mistakes, tolerance=2e-3)

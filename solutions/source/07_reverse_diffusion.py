@@ -11,9 +11,9 @@
 # 2. write DDPM, DDIM, DPM-Solver++ 2M and Heun, each equal to that of diffusers to float tolerance;
 # 3. measure the order of a sampler where the truth is known, and find where more steps stop helping a real network.
 #
-# **Time** about three hours, 85 minutes of them for eight exercises. All training together takes about a minute and a
-# half on a CPU. **You need** from chapter 05: $\bar\alpha_t$ and `add_noise`; from chapter 06: the network that predicts
-# $\varepsilon$, `x0_from_eps`, and the average $\mathbb{E}[x_0 \mid x_t]$.
+# **Time** about three hours, 85 minutes of them for eight exercises. The one training takes one to two minutes on a
+# CPU, the comparison of samplers two to three. **You need** from chapter 05 $\bar\alpha_t$ and `add_noise`; from
+# chapter 06 the network that predicts $\varepsilon$, `x0_from_eps`, and the average $\mathbb{E}[x_0 \mid x_t]$.
 
 # %% id="set-up"
 import math
@@ -61,9 +61,9 @@ print(f"alpha_bar[-1] is the table's *last* entry, {alpha_bar[-1]:.4f}; alpha_ba
 # %% [markdown] id="toy"
 # ## Three ways back that look right
 #
-# To judge a sampler we need a world where the model makes no mistakes. Here is one: eight round blobs of points on a
-# ring. For such a mixture of Gaussians the best $\hat\varepsilon$ has a formula, `mixture_eps`, much like the
-# average of chapter 06. Whatever goes wrong below is the sampler's fault alone.
+# To judge a sampler we need a world where the model makes no mistakes: eight round blobs of points on a ring. For such
+# a mixture of Gaussians the best $\hat\varepsilon$ has a formula, `mixture_eps`, much like the average of chapter 06.
+# Whatever goes wrong below is the sampler's fault alone.
 #
 # Start from pure noise. **Predict first**, what does each of these give?
 #
@@ -102,8 +102,8 @@ for ax, cloud, name, reach in zip(axes, (x_T, rewound, jumped, ring),
                                   ("start: noise", "rewind", "jump", "wanted"), (3, 60, 3, 3)):
     plot_points(cloud, title=f"{name}\nvariance {cloud.var():.3g}", reach=reach, ax=ax)
     ax.set(ylabel="")
-show(figure, "A round cloud of noise; rewinding blows it up to twenty times its size; the jump gives a small disc in the "
-             "middle of the ring, where there are no data; wanted are eight blobs on a ring.")
+show(figure, "A round cloud of noise; rewinding blows it up to many times its size; the jump gives a small disc in "
+             "the middle of the ring, where there are no data; wanted are eight blobs on a ring.")
 
 
 def off(cloud):
@@ -171,8 +171,8 @@ ax.plot(grid, whispered, "-.", color="black", label="$q(x_{t-1} | x_t, x_0 = 0.8
 ax.axvline(seen, color="#777777", linewidth=0.8, linestyle=":")
 ax.set(xlabel="$x_{t-1}$", ylabel="density", xlim=(-2.5, 3))
 ax.legend(fontsize=9)
-show(figure, "Three densities of where x at t = 600 may have been at t = 400: lopsided and broad for data with two peaks, "
-             "further left for one peak, and a symmetric narrower bell when the clean value 0.8 is known.")
+show(figure, "Three densities of where x at t = 600 may have been at t = 400: lopsided for data with two peaks, "
+             "further left for one peak, and a bell further right when the clean value 0.8 is known.")
 averages = {world: torch.trapezoid(grid * where_from(world), grid).item() for world in WORLDS}
 print("mean of q(x_{t-1} | x_t): " + ", ".join(f"{world} {value:.3f}" for world, value in averages.items()))
 assert abs(averages["two peaks"] - averages["one peak"]) > 0.1
@@ -247,6 +247,7 @@ for f in (posterior, steps.posterior):
     mine = f(torch.tensor([[0.8]]), torch.tensor([[seen]]), t, earlier, alpha_bar)
     assert all(abs(float(got) - want) < 1e-6 for got, want in zip(mine, conditioned))
 
+# %% id="posterior-table"
 library = DDPMScheduler(**LIBRARY)
 library.set_timesteps(1000)
 print("    t       beta  posterior variance   ratio")
@@ -288,7 +289,8 @@ assert abs(skews[590]) < abs(skews[550]) < abs(skews[400]) / 3
 # %% [markdown] id="small-steps-read"
 # The lopsidedness goes away as steps shrink. So with *many small* steps a Gaussian imitation can be as good as one
 # likes; with few large ones it cannot. That is why DDPM has a thousand.
-#
+
+# %% [markdown] id="ddpm-text"
 # ## 2 · DDPM: guess, step, repeat
 #
 # One step has two halves: turn $\hat\varepsilon$ into a guess $\hat x_0$; draw from the posterior with it.
@@ -379,8 +381,8 @@ for ax, n in zip(axes, (5, 20, 100, 1000)):
     plot_points(drawn, title=f"{n} steps\n{off(drawn):.3f} off", reach=2.2, ax=ax).set(ylabel="")
 show(figure, "Points drawn by DDPM in 5, 20, 100 and 1000 steps: at first too wide and partly between the blobs, "
              "at last eight round blobs like the data.")
-print(f"the data are {off(ring):.3f} off")
-assert abs(off(drawn) - 0.1 * 2**0.5) < 0.01
+print(f"the data are {off(ring):.3f} off, the points of 1000 steps {off(drawn):.3f}")
+assert abs(off(drawn) - off(ring)) < 0.02
 
 # %% [markdown] id="ddpm-equal-text"
 # A thousand steps draw the ring. Is it the DDPM of the libraries? Here diffusers' scheduler and our loop side by side,
@@ -398,7 +400,7 @@ def library_path(scheduler, model, x, **options):
         x = scheduler.step(model(x, t.expand(len(x))), t, x, **options).prev_sample
         yield x
 
-
+# %% id="ddpm-equal-run"
 for clip in (None, 1.0):
     library = DDPMScheduler(**LIBRARY, clip_sample=clip is not None)
     library.set_timesteps(20)
@@ -417,7 +419,7 @@ for clip in (None, 1.0):
 # near 1). At the last step they differ: $\tilde\beta$ is 0, $\beta$ is not. **Predict first:** you take 20 steps with
 # $\beta_t$ and add noise at the last one too. What is wrong with the points?
 
-# %% id="last-step" tags=["static"]
+# %% id="last-step"
 def ddpm_with_beta(x_T, times, noise_at_the_end):
     """DDPM with the paper's other variance, sigma_t^2 = beta_t."""
     generator, x_t = torch.Generator().manual_seed(1), x_T
@@ -429,15 +431,15 @@ def ddpm_with_beta(x_T, times, noise_at_the_end):
         x_t = mean + add * beta**0.5 * torch.randn(x_t.shape, generator=generator)
     return x_t
 
-
+# %% id="last-step-plot" tags=["static"]
 times = trailing_times(T, 20)
 clouds = {"small variance": last(ddpm(exact, x_T, alpha_bar, times, torch.Generator().manual_seed(1))),
           "variance beta": ddpm_with_beta(x_T, times, False), "noise at the end": ddpm_with_beta(x_T, times, True)}
 figure, axes = plt.subplots(1, 3, figsize=(8.4, 3.2))
 for ax, (name, cloud) in zip(axes, clouds.items()):
     plot_points(cloud, title=f"{name}\n{off(cloud):.3f} off", reach=2.2, ax=ax).set(ylabel="")
-show(figure, "Twenty steps of DDPM: blobs with the smaller variance, blobs with beta, and smeared blobs where noise was "
-             "added at the last step too.")
+show(figure, "Twenty steps of DDPM: blobs with the smaller variance, blobs with beta, and smeared blobs where noise "
+             "was added at the last step too.")
 assert off(clouds["noise at the end"]) > 1.3 * off(clouds["variance beta"])
 
 # %% [markdown] id="last-read"
@@ -455,7 +457,7 @@ assert off(clouds["noise at the end"]) > 1.3 * off(clouds["variance beta"])
 # $$x_{t-1} = \sqrt{\bar\alpha_{t-1}}\;\hat x_0 + \sqrt{1-\bar\alpha_{t-1} - \sigma_t^2}\;\hat\varepsilon
 #   + \sigma_t\, z$$
 #
-# In words: the picture, as strong as it should be at $t-1$; the old noise; and fresh noise. The two noises together have
+# In words: the picture, as strong as it should be at $t-1$; the old noise; and fresh noise. Both noises together have
 # the variance $1-\bar\alpha_{t-1}$, whatever $\sigma_t$ is. One free knob, then. DDIM turns it with $\eta$:
 #
 # $$\sigma_t = \eta \sqrt{\frac{1-\bar\alpha_{t-1}}{1-\bar\alpha_t}\Bigl(1-\frac{\bar\alpha_t}{\bar\alpha_{t-1}}\Bigr)}
@@ -497,9 +499,10 @@ def ddim_step(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
 # %% id="check-ddim"
 ddim_step = check("07.ddim_step", ddim_step)
 
-# %% id="ddim-equal"
-from diffusers import DDIMScheduler
+# %% [markdown] id="ddim-loop-text"
+# The loop differs from that of DDPM in one line, the step. And it is that of diffusers and of the package:
 
+# %% id="ddim-loop"
 
 def ddim(model, x_T, alpha_bar, times, eta=0.0, generator=None, clip=None):
     """Yield x_t after each step of DDIM."""
@@ -510,6 +513,8 @@ def ddim(model, x_T, alpha_bar, times, eta=0.0, generator=None, clip=None):
         x_t = ddim_step(x_t, eps, t, earlier, alpha_bar, eta, noise, clip)
         yield x_t
 
+# %% id="ddim-equal"
+from diffusers import DDIMScheduler
 
 for eta, clip in ((0.0, None), (0.5, None), (1.0, None), (0.5, 1.0)):
     library = DDIMScheduler(**LIBRARY, clip_sample=clip is not None)
@@ -552,15 +557,34 @@ show(figure, "Paths of six points from noise (black dots) to blobs (green square
 # changes what the sampler is. Where there is a curve, there is a theory of how to follow it with few steps, and that is
 # section 5. With $\eta = 1$ nothing is smooth, and the end is not decided by the start.
 #
-# Few steps, then. All five settings draw 2,000 points with 10 steps, from the same noise:
+# Does $\eta$ matter for *what* is drawn? Compare clouds of points, not single ones: look at both from 32 directions,
+# sort what is seen along each, and take the mean gap (the *sliced Wasserstein distance*). Two sets of real data are
+# not 0 apart either; that is the floor.
 
 # %% id="eta-table"
-print("eta     10 steps   50 steps  1000 steps   (distance to the nearest centre; data 0.141)")
-table = {}
-for eta in (0.0, 0.3, 0.6, 1.0):
-    table[eta] = [off(last(ddim(exact, x_T, alpha_bar, trailing_times(T, n), eta, torch.Generator().manual_seed(1))))
-                  for n in (10, 50, budget(smoke=200, laptop=1000, gpu=1000))]
-    print(f"{eta:3} " + "".join(f"{value:11.3f}" for value in table[eta]))
+angle = torch.arange(32) * math.pi / 32
+directions = torch.stack([angle.cos(), angle.sin()])  # (2, 32)
+fresh = points.gaussian_ring(2000, torch.Generator().manual_seed(99))
+
+
+def apart(cloud):
+    """The mean gap between `cloud` and fresh data, both sorted along each of 32 directions."""
+    return ((cloud @ directions).sort(0).values - (fresh @ directions).sort(0).values).abs().mean().item()
+
+
+floors = [apart(points.gaussian_ring(2000, torch.Generator().manual_seed(i))) for i in range(4)]
+print(f"real data, four times: {min(floors):.3f} to {max(floors):.3f}")
+counts = budget(smoke=(5, 10, 50), laptop=(5, 10, 20, 50, 200), gpu=(5, 10, 20, 50, 200))
+print("eta   " + "".join(f"{n:4} steps" for n in counts))
+for eta in (0.0, 0.5, 1.0):
+    ends = [last(ddim(exact, x_T, alpha_bar, trailing_times(T, n), eta, torch.Generator().manual_seed(1)))
+            for n in counts]
+    print(f"{eta:4}  " + "".join(f"{apart(end):10.3f}" for end in ends))
+    assert apart(ends[-1]) < apart(ends[0]) / 2
+
+# %% [markdown] id="eta-read"
+# With an exact model the sampler's randomness buys next to nothing at 5 or 10 steps; with many steps all come near the
+# floor. (Below 0.05 the luck of 2,000 points counts for as much as $\eta$.) Section 6 asks again, with a network.
 
 # %% [markdown] id="views-text"
 # ## 4 · $\varepsilon$, $x_0$ and $v$: three views of one thing
@@ -572,12 +596,14 @@ for eta in (0.0, 0.3, 0.6, 1.0):
 # Why this one? The factors $\sqrt{\bar\alpha_t}$ and $\sqrt{1-\bar\alpha_t}$ are a cosine and a sine, since their
 # squares add up to 1. So the pair $(x_t, v)$ is the pair $(x_0, \varepsilon)$, *turned by an angle* $\varphi_t$:
 #
-# $$x_t = \cos\varphi_t\; x_0 + \sin\varphi_t\;\varepsilon, \qquad v = -\sin\varphi_t\; x_0 + \cos\varphi_t\;\varepsilon$$
+# $$x_t = \cos\varphi_t\; x_0 + \sin\varphi_t\;\varepsilon, \qquad
+#   v = -\sin\varphi_t\; x_0 + \cos\varphi_t\;\varepsilon$$
 #
-# Turning back is turning by $-\varphi_t$, with nothing to divide by. Compare with $\hat x_0$ from $\hat\varepsilon$,
-# where one divides by $\sqrt{\bar\alpha_t}$: at $\bar\alpha_T = 0$ (chapter 05's bonus) $\varepsilon$ tells nothing about
-# $x_0$, but $v$ does: there it is $-x_0$.
-#
+# Turning back is turning by $-\varphi_t$, with nothing to divide by. With $\hat\varepsilon$ one divides by
+# $\sqrt{\bar\alpha_t}$: at $\bar\alpha_T = 0$ (chapter 05's bonus) $\varepsilon$ tells nothing about $x_0$. But $v$
+# does: there it is $-x_0$.
+
+# %% [markdown] id="ex-v-text"
 # ### Exercise 5 · The noise from $v$
 #
 # ●●○○○ · 5 minutes. Samplers here speak $\varepsilon$. Turn $(x_t, v)$ back and take the second component. Each sample
@@ -636,7 +662,8 @@ assert torch.allclose(eps_from_v(start, says_v(start, t), t, alpha_bar), exact(s
 # On its way from $t$ to $t-1$, DDIM holds $\hat x_0$ fixed. But $\hat x_0$ changes: it starts as an ink blot
 # and becomes a point. Call what is missed in a step of length $h$ its error. It is about $c\,h^2$, and there are
 # $1/h$ steps, so at the end about $c\,h$ is wrong: **first order**. Twice the steps, half the error.
-#
+
+# %% [markdown] id="second-text"
 # Whoever also knows *where $\hat x_0$ is heading* can do better: **second order**, twice the steps, a quarter of the
 # error. Two ways to know:
 #
@@ -652,8 +679,8 @@ assert torch.allclose(eps_from_v(start, says_v(start, t), t, alpha_bar), exact(s
 # $$x_{t-1} = \sqrt{\frac{1-\bar\alpha_{t-1}}{1-\bar\alpha_t}}\;x_t - \sqrt{\bar\alpha_{t-1}}\,\bigl(e^{-h} - 1\bigr)\,
 #   \hat x_0$$
 #
-# It is exact if $\hat x_0$ stays. If $\hat x_0$ moves at a steady pace, one should take its value in the *middle* of the
-# step, $h/2$ further on. In the step before, of length $h_\text{before}$, it moved by
+# It is exact if $\hat x_0$ stays. If $\hat x_0$ moves at a steady pace, one should take its value in the *middle* of
+# the step, $h/2$ further on. In the step before, of length $h_\text{before}$, it moved by
 # $\hat x_0 - \hat x_0^\text{before}$. So put
 #
 # $$D = \hat x_0 + \frac{h}{2\,h_\text{before}}\,\bigl(\hat x_0 - \hat x_0^\text{before}\bigr)$$
@@ -782,7 +809,7 @@ library.set_timesteps(20)
 x = start / alpha_bar[-1].sqrt()
 for t in library.timesteps:
     seen_by_model = library.scale_model_input(x, t)
-    x = library.step(exact(seen_by_model, t.expand(64)), t, x).prev_sample
+    x = library.step(exact(seen_by_model, t.long().expand(64)), t, x).prev_sample
 ours, package = last(heun(exact, start, alpha_bar, times)), last(samplers.heun(exact, start, alpha_bar, times)).x_t
 print(f"largest difference after 20 steps of Heun: {(ours - x).abs().max():.1e}")
 assert torch.allclose(ours, x, atol=1e-3) and torch.allclose(ours, package, atol=1e-5)
@@ -796,7 +823,7 @@ assert torch.allclose(ours, x, atol=1e-3) and torch.allclose(ours, package, atol
 # $-p$, and $p$ is the **order**. **Predict first:** at 10 steps, which solver is best? And if evaluations are counted,
 # not steps?
 
-# %% id="rates" tags=["static"]
+# %% id="rates"
 import numpy
 
 fine = alpha_bar.double()
@@ -814,7 +841,7 @@ def at_99(solver, n):
     *_, there, _ = solver(exact_fine, starts, fine, times)
     return there
 
-
+# %% id="rates-run"
 truth = at_99(heun, 900)
 errors = {name: [(at_99(solver, n) - truth).square().sum(1).mean().sqrt().item() for n in COUNTS]
           for name, solver in (("DDIM", ddim), ("DPM-Solver++ 2M", dpm_solver), ("Heun", heun))}
@@ -859,11 +886,11 @@ def final_deviation(n):
     return variance**0.5
 
 
-gaps = {n: abs(final_deviation(n) - 0.5) for n in (10, 20, 50, 100, 200, 500)}
+gaps = {n: abs(final_deviation(n) - 0.5) for n in (50, 100, 200, 500, 1000)}
 print("steps -> error of the standard deviation: " + ", ".join(f"{n}: {gap:.4f}" for n, gap in gaps.items()))
 ddpm_order = -numpy.polyfit(numpy.log(list(gaps)), numpy.log(list(gaps.values())), 1)[0]
-print(f"order {ddpm_order:.2f}")
-assert 0.7 < ddpm_order < 1.3
+print(f"order {ddpm_order:.2f} in this range")
+assert 0.6 < ddpm_order < 1.1
 
 # %% [markdown] id="explore-text"
 # Now with your own hands. **Predict, then move the sliders:** with 3 steps, which sampler puts most points into blobs?
@@ -933,7 +960,7 @@ def draw_digits(name, steps, clip=1):
     options = {"generator": torch.Generator().manual_seed(1)} if name == "DDPM" else {}
     return samplers.finish(SAMPLERS[name](network, noises, on_device, trailing_times(T, steps), clip=clip, **options))
 
-
+# %% id="steps-measure"
 quality = {}
 for name, plan in PLAN.items():
     for n in budget(smoke=plan[:2], laptop=plan, gpu=plan):
@@ -942,6 +969,9 @@ for name, plan in PLAN.items():
         evaluations = 2 * n - 1 if name == "Heun" else n
         quality[name, evaluations] = fid
         print(f"{name:16} {evaluations:4} evaluations  FID {fid:7.2f}  {perf_counter() - started:5.1f} s")
+
+# %% [markdown] id="steps-plot-text"
+# The same as a picture, with the floor:
 
 # %% id="steps-plot" tags=["static"]
 floor = digit_fid(digits.load(16, split="test")[0][:count])
@@ -956,12 +986,38 @@ show(figure, "FID against evaluations: all curves fall steeply at first and then
              "real digits.")
 
 # %% [markdown] id="steps-read"
-# Compare with section 5. There the error fell without end; here every curve meets a wall. The wall is the network. How
-# high it is has nothing to do with the sampler, and no number of steps gets below it. Only a better network does.
+# Compare with section 5. There the error fell without end. Here the three curves without randomness meet a wall, and
+# all at the same height: it is the network's, and no solver gets below it. 2M is there after about 10 evaluations.
+#
+# DDPM is the worst with few steps and goes on gaining, slowly, up to 250: fresh noise at each step also washes out
+# mistakes that the network made before. It pays with ten to twenty times the evaluations.
+#
+# How exact is this ruler? Other noises give other 300 digits. The same setting three times:
 
-# %% id="steps-assert"
+# %% id="steps-seeds"
 best = {name: min(fid for (who, _), fid in quality.items() if who == name) for name in PLAN}
 print("best FID: " + ", ".join(f"{name} {fid:.1f}" for name, fid in best.items()) + f"; real digits {floor:.1f}")
+for seed in (1, 2):
+    others = torch.randn(count, 1, 16, 16, generator=torch.Generator().manual_seed(seed)).to(device)
+    n = budget(smoke=3, laptop=10, gpu=10)
+    found = samplers.finish(samplers.dpm_solver(network, others, on_device, trailing_times(T, n), clip=1))
+    print(f"2M, {n} steps, noises of seed {seed}: FID {digit_fid(found):.1f}")
+
+# %% [markdown] id="seeds-read"
+# So 300 digits tell two *networks* apart only roughly. Along one curve above it is safer: all its points start from
+# the same noises, and differ in nothing but the steps.
+
+# %% [markdown] id="grid-text"
+# And the digits themselves: six noises (seed 3, nothing chosen), from left to right, by 2M in 20 steps.
+
+# %% id="grid" tags=["static"]
+six = torch.randn(6, 1, 16, 16, generator=torch.Generator().manual_seed(3)).to(device)
+stages = list(samplers.dpm_solver(network, six, on_device, trailing_times(T, 20), clip=1))
+chosen = [six, *(stages[i].x_t for i in (4, 7, 9, 11, 13, 15, 17, 19))]
+names = [f"t = {t}" for t in (999, *(stages[i].t for i in (4, 7, 9, 11, 13, 15, 17)))] + ["clean"]
+show(plot_pictures(torch.stack(chosen, 1).flatten(0, 1).cpu(), names + [""] * 45, columns=9),
+     "Six rows of nine stages: noise at the left, in the middle the shape of a digit under the noise, at the right a "
+     "clean digit.")
 
 # %% [markdown] id="train-text"
 # ## 7 · A network that says $v$
@@ -1016,8 +1072,8 @@ says_eps = objectives.as_eps(average.model, "v", on_device)
 drawn_v = samplers.finish(samplers.dpm_solver(says_eps, noises, on_device, trailing_times(T, 20), clip=1))
 drawn_eps = draw_digits("DPM-Solver++ 2M", 20)
 show(plot_pictures(torch.cat([drawn_eps[:15], drawn_v[:15]]).cpu(), columns=15),
-     "Above: fifteen digits drawn by the shipped network, which says eps. Below: by the one just trained, which says v, "
-     "from the same noises; several columns show alike shapes.")
+     "Above: fifteen digits drawn by the shipped network, which says eps. Below: by the one just trained, which says "
+     "v, from the same noises; several columns show alike shapes.")
 print(f"FID: shipped, {4000} updates {digit_fid(drawn_eps):.1f}; says v, {updates} updates {digit_fid(drawn_v):.1f}")
 
 # %% [markdown] id="v-read"
@@ -1036,7 +1092,8 @@ print(f"FID: shipped, {4000} updates {digit_fid(drawn_eps):.1f}; says v, {update
 # No new noise: $\hat\varepsilon$ is what the network sees in $x_t$. It is not an exact inverse. The way back asks
 # at $x_{t'}$, the way there asked at $x_t$, so each step leaves a small mismatch. **Predict first:** you invert with
 # $n$ steps and draw with $n$ steps. How does the mismatch shrink with $n$?
-#
+
+# %% [markdown] id="ex-inversion-text"
 # ### Exercise 8 · The inversion step
 #
 # ●●●○○ · 10 minutes. From the clean picture, `t = -1`, the model has no time to be asked for: tell it `later`.
@@ -1057,6 +1114,9 @@ def inversion_step(model, x_t, t, later, alpha_bar):
 
 # %% id="check-inversion"
 inversion_step = check("07.inversion_step", inversion_step)
+
+# %% [markdown] id="invert-text"
+# The whole way up, for points of the ring, beside diffusers and the package:
 
 # %% id="inversion-equal"
 from diffusers import DDIMInverseScheduler
@@ -1134,15 +1194,15 @@ show(plot_pictures(torch.cat([morph, line]).cpu(), columns=9),
 # ## 9 · What you will read elsewhere
 #
 # **"$p_\theta$ is the posterior by Bayes' rule; $q(x_{t-1})$ is known."** Section 1: both $q(x_{t-1})$ and $q(x_t)$
-# belong to the data. Same schedule, same time, same $x_t = 0.3$, other data:
+# belong to the data. Same schedule, same times, same place, other data:
 
 # %% id="elsewhere-bayes"
 for name, level in (("q(x_{t-1})", 400), ("q(x_t)", 600)):
     a_ = alpha_bar_at(alpha_bar, level)
-    found = {world: float(sum(w * normal(torch.tensor(seen), a_**0.5 * c, a_ * s**2 + 1 - a_)
+    found = {world: float(sum(w * normal(torch.tensor(1.5), a_**0.5 * c, a_ * s**2 + 1 - a_)
                               for w, c, s in peaks)) for world, peaks in WORLDS.items()}
-    print(f"{name:10} at 0.3: " + ", ".join(f"{world} {value:.3f}" for world, value in found.items()))
-print("mean of q(x_{t-1} | x_t): " + ", ".join(f"{world} {value:.3f}" for world, value in averages.items()))
+    print(f"{name:10} at 1.5: " + ", ".join(f"{world} {value:.3f}" for world, value in found.items()))
+    assert abs(found["two peaks"] / found["one peak"] - 1) > 0.2
 
 # %% [markdown] id="elsewhere-output"
 # **"The U-Net outputs the noise-free image $x_{t-1}$."** Three errors in one. It outputs $\hat\varepsilon$; the
@@ -1175,9 +1235,10 @@ for name, plan in PLAN.items():
     curve = [(evaluations, fid) for (who, evaluations), fid in quality.items() if who == name]
     print(f"{name:16} " + ", ".join(f"{n}: {fid:.1f}" for n, fid in curve))
 if budget(smoke=False, laptop=True, gpu=True):
-    assert quality["DDIM", 5] > 1.5 * quality["DDIM", 20]  # at first steps help much
-    assert quality["DDIM", 100] > 0.8 * quality["DDIM", 50]  # later they do not
-    assert min(best.values()) > 2 * floor  # and the wall is the network
+    assert quality["DDIM", 5] > 1.3 * quality["DDIM", 20]  # at first steps help much
+    assert quality["DDIM", 100] > 0.85 * quality["DDIM", 20]  # five times the steps: next to nothing
+    assert quality["DPM-Solver++ 2M", 10] < 1.15 * quality["DDIM", 100]  # a better solver is there with a tenth
+    assert min(best.values()) > 1.3 * floor  # and the wall is the network
 
 # %% [markdown] id="elsewhere-more"
 # Section 5 had the other half: with an exact model the error goes on falling. With a network it falls to the
@@ -1214,16 +1275,16 @@ show(plot_pictures(drawn_eps[:30].cpu(), [str(digit) for digit in said[:30].toli
 # | equation | code |
 # |:--|:--|
 # | $\tilde\mu_t,\ \tilde\beta_t$ of $q(x_{t-1} \mid x_t, x_0)$ | `posterior(x0, x_t, t, earlier, alpha_bar)` |
-# | $\hat x_0 = \text{clip}((x_t - \sqrt{1-\bar\alpha_t}\,\hat\varepsilon)/\sqrt{\bar\alpha_t})$ | `guess(x_t, eps, t, alpha_bar, clip)` |
+# | $\hat x_0 = \text{clip}((x_t - \sqrt{1-\bar\alpha_t}\,\hat\varepsilon)/\sqrt{\bar\alpha_t})$ | `guess(...)` |
 # | $x_{t-1} = \tilde\mu_t + \sqrt{\tilde\beta_t}\,z$ | `ddpm_step(...)` |
-# | $x_{t-1} = \sqrt{\bar\alpha_{t-1}}\hat x_0 + \sqrt{1-\bar\alpha_{t-1}-\sigma_t^2}\,\hat\varepsilon + \sigma_t z$ | `ddim_step(...)` |
+# | $\sqrt{\bar\alpha_{t-1}}\hat x_0 + \sqrt{1-\bar\alpha_{t-1}-\sigma^2}\hat\varepsilon + \sigma z$ | `ddim_step(...)` |
 # | $\varepsilon = \sqrt{1-\bar\alpha_t}\,x_t + \sqrt{\bar\alpha_t}\,v$ | `eps_from_v(x_t, v, t, alpha_bar)` |
 # | $D = \hat x_0 + \frac{h}{2 h_\text{before}}(\hat x_0 - \hat x_0^\text{before})$ | `dpm_solver_step(...)` |
 # | $\text{DDIM}(x_t, (\varepsilon_1 + \varepsilon_2)/2)$ | `heun_step(model, ...)` |
 #
 # Five sentences to keep: Nobody has $q(x_{t-1} \mid x_t)$; we imitate a friend who knows $x_0$. The network says
-# $\hat\varepsilon$; the sampler takes the step. The last step adds no noise. The error of a solver falls with its order.
-# The error of the network does not fall with the steps.
+# $\hat\varepsilon$; the sampler takes the step. The last step adds no noise. A solver's error falls with the steps, as
+# fast as its order. The network's does not.
 
 # %% [markdown] id="questions"
 # **To think about** (open a line for the answer)

@@ -502,7 +502,9 @@ def trapezoid_in_sigma(model, x_t, t, earlier, alpha_bar):
 
 @mutant(INVERT, "The model was told `later`")
 def told_later(model, x_t, t, later, alpha_bar):
-    return ddim(x_t, ask(model, x_t, later), t, later, alpha_bar) if t >= 0 else clean_start(model, x_t, later, alpha_bar)
+    if t < 0:
+        return clean_start(model, x_t, later, alpha_bar)
+    return ddim(x_t, ask(model, x_t, later), t, later, alpha_bar)
 
 
 @mutant(INVERT, "two times are swapped")
@@ -526,6 +528,11 @@ def asks_for_the_clean_picture(model, x_t, t, later, alpha_bar):
 def last_entry_for_the_clean_picture(model, x_t, t, later, alpha_bar):
     at = t if t >= 0 else len(alpha_bar) - 1
     return ddim(x_t, ask(model, x_t, t if t >= 0 else later), at, later, alpha_bar)
+
+
+@mutant(INVERT, "so nothing moves")
+def mixes_for_the_same_time(model, x_t, t, later, alpha_bar):
+    return ddim(x_t, ask(model, x_t, later if t < 0 else t), t, t, alpha_bar)
 
 
 @variant(INVERT)
