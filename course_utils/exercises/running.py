@@ -32,6 +32,7 @@ REASONS = {
     "must be Tensor, not": "torch.sqrt and its kind want tensors; for Python's numbers use math.sqrt, or x ** 0.5.",
     "tensors used as indices must be": "Times that index a tensor are whole numbers: t.long().",
     "is not defined": "Is the name spelled as in the cell above? Was the cell that defines it run?",
+    "NoneType": "One of the values here is None. Does the docstring say when an input may be None, and what to do then?",
     "math domain error": "math.sqrt and math.log were given a negative number, or 0: print it. (For the clean picture, "
     "alpha_bar[-1] is the table's last entry and not 1.)",
     "division by zero": "What is divided by became 0. For the clean picture 1 - alpha_bar is 0: that step may need a "
