@@ -12,7 +12,7 @@
 # 3. measure the order of a sampler where the truth is known, and find where more steps stop helping a real network.
 #
 # **Time** about three hours, 85 minutes of them for eight exercises. The one training takes one to two minutes on a
-# CPU, the comparison of samplers two to three. **You need** from chapter 05 $\bar\alpha_t$ and `add_noise`; from
+# CPU, the comparison of samplers about four. **You need** from chapter 05 $\bar\alpha_t$ and `add_noise`; from
 # chapter 06 the network that predicts $\varepsilon$, `x0_from_eps`, and the average $\mathbb{E}[x_0 \mid x_t]$.
 
 # %% id="set-up"
@@ -379,14 +379,17 @@ figure, axes = plt.subplots(1, 4, figsize=(9.6, 3))
 for ax, n in zip(axes, (5, 20, 100, 1000)):
     drawn = last(ddpm(exact, x_T, alpha_bar, trailing_times(T, n), torch.Generator().manual_seed(1)))
     plot_points(drawn, title=f"{n} steps\n{off(drawn):.3f} off", reach=2.2, ax=ax).set(ylabel="")
-show(figure, "Points drawn by DDPM in 5, 20, 100 and 1000 steps: at first too wide and partly between the blobs, "
-             "at last eight round blobs like the data.")
+show(figure, "Points drawn by DDPM: in 5 steps a disc, in 20 an octagon with points between the corners, in 100 eight "
+             "blobs that are a little too small, in 1000 eight blobs like the data.")
 print(f"the data are {off(ring):.3f} off, the points of 1000 steps {off(drawn):.3f}")
 assert abs(off(drawn) - off(ring)) < 0.02
 
 # %% [markdown] id="ddpm-equal-text"
-# A thousand steps draw the ring. Is it the DDPM of the libraries? Here diffusers' scheduler and our loop side by side,
-# with the same random numbers, for both settings of the clipping; and the package's sampler, which later chapters use.
+# A thousand steps draw the ring. (With 100 the blobs are too tidy. The last step goes straight to $\hat x_0$, an
+# average; the larger it is, the more of the spread it wipes out.)
+#
+# Is it the DDPM of the libraries? Here diffusers' scheduler and our loop side by side, with the same random numbers,
+# for both settings of the clipping; and the package's sampler, which later chapters use.
 
 # %% id="ddpm-equal"
 from course_utils import samplers
@@ -438,8 +441,8 @@ clouds = {"small variance": last(ddpm(exact, x_T, alpha_bar, times, torch.Genera
 figure, axes = plt.subplots(1, 3, figsize=(8.4, 3.2))
 for ax, (name, cloud) in zip(axes, clouds.items()):
     plot_points(cloud, title=f"{name}\n{off(cloud):.3f} off", reach=2.2, ax=ax).set(ylabel="")
-show(figure, "Twenty steps of DDPM: blobs with the smaller variance, blobs with beta, and smeared blobs where noise "
-             "was added at the last step too.")
+show(figure, "Twenty steps of DDPM: an octagon with dense corners for the smaller variance and for beta, and wide "
+             "clouds where noise was added at the last step too.")
 assert off(clouds["noise at the end"]) > 1.3 * off(clouds["variance beta"])
 
 # %% [markdown] id="last-read"
@@ -860,6 +863,10 @@ for (name, error), marker in zip(errors.items(), "os^"):
     right.loglog([n * (2 if name == "Heun" else 1) for n in COUNTS], error, marker + "-")
 left.set(xlabel="steps", ylabel="distance to the true end", ylim=(1e-4, 1))
 right.set(xlabel="evaluations of the model")
+for ax in (left, right):
+    ax.set_xticks((12, 24, 48, 96, 192), ("12", "24", "48", "96", "192"))
+    ax.minorticks_off()
+left.set_xlim(10, 115)
 left.legend(fontsize=8, loc="upper right")
 show(figure, "Error against steps on logarithmic axes: DDIM falls along a line of slope about -1, the two solvers of "
              "second order along lines of slope about -2. Counted in evaluations, Heun moves to the right, behind 2M.")
@@ -981,6 +988,9 @@ for name, marker in zip(PLAN, "Dos^"):
     ax.loglog(*zip(*curve), marker + "-", label=name)
 ax.axhline(floor, color="#777777", linestyle=":", label="real, unseen digits")
 ax.set(xlabel="evaluations of the network", ylabel="FID (smaller is better)")
+ax.set_xticks((5, 10, 20, 50, 100, 250), ("5", "10", "20", "50", "100", "250"))
+ax.set_yticks((20, 30, 50, 100), ("20", "30", "50", "100"))
+ax.minorticks_off()
 ax.legend(fontsize=9)
 show(figure, "FID against evaluations: all curves fall steeply at first and then go flat, well above the line of the "
              "real digits.")
@@ -1014,8 +1024,8 @@ for seed in (1, 2):
 # %% id="grid" tags=["static"]
 six = torch.randn(6, 1, 16, 16, generator=torch.Generator().manual_seed(3)).to(device)
 stages = list(samplers.dpm_solver(network, six, on_device, trailing_times(T, 20), clip=1))
-chosen = [six, *(stages[i].x_t for i in (4, 7, 9, 11, 13, 15, 17, 19))]
-names = [f"t = {t}" for t in (999, *(stages[i].t for i in (4, 7, 9, 11, 13, 15, 17)))] + ["clean"]
+chosen = [six, *(stages[i].x_t for i in (4, 9, 12, 14, 16, 17, 18, 19))]
+names = [f"t = {t}" for t in (999, *(stages[i].t for i in (4, 9, 12, 14, 16, 17, 18)))] + ["clean"]
 show(plot_pictures(torch.stack(chosen, 1).flatten(0, 1).cpu(), names + [""] * 45, columns=9),
      "Six rows of nine stages: noise at the left, in the middle the shape of a digit under the noise, at the right a "
      "clean digit.")
@@ -1128,7 +1138,8 @@ def inversion_step(model, x_t, t, later, alpha_bar):
 inversion_step = check("07.inversion_step", inversion_step)
 
 # %% [markdown] id="invert-text"
-# The whole way up, for points of the ring, beside diffusers and the package:
+# The whole way up, for points of the ring, beside diffusers and the package. What is found should look like noise, of
+# variance 1; with few steps it does not quite.
 
 # %% id="inversion-equal"
 from diffusers import DDIMInverseScheduler
@@ -1149,7 +1160,8 @@ for later, ours in zip(library.timesteps.tolist(), invert(exact, ring[:64], alph
     x, t = library.step(exact(x, torch.full((64,), later if t == -1 else t)), later, x).prev_sample, later
     assert torch.allclose(ours, x, atol=2e-4)
 assert torch.allclose(ours, samplers.finish(samplers.ddim_inversion(exact, ring[:64], alpha_bar, times)), atol=1e-5)
-print(f"inverted in 20 steps, as diffusers does; variance of the noise found {ours.var():.2f}")
+found = {n: samplers.finish(samplers.ddim_inversion(exact, ring, alpha_bar, trailing_times(T, n))) for n in (20, 200)}
+print("variance of the noise found: " + ", ".join(f"{x.var():.2f} in {n} steps" for n, x in found.items()))
 
 # %% [markdown] id="round-trip-text"
 # There and back, on the ring with the exact model, in double precision: 500 points between $t = 99$ and $t = 999$.
@@ -1233,7 +1245,7 @@ print(f"noise in x_t at t = {middle.t}: {levels[0]:.3f}; in x_{{t-1}} at t = {af
 assert levels[1] > 0.9 * levels[0]
 
 # %% [markdown] id="elsewhere-steps"
-# **"More inference steps give better pictures."** Up to a point. The numbers of section 6, halved and doubled:
+# **"More inference steps give better pictures."** Up to a point. The numbers of section 6 once more, a line each:
 
 # %% id="elsewhere-steps-run"
 for name, plan in PLAN.items():
@@ -1334,3 +1346,8 @@ spacings = {"trailing": trailing_times(T, 10), "leading": samplers.leading_times
 for name, chosen in spacings.items():
     drawn = last(dpm_solver(exact, x_T, alpha_bar, chosen))
     print(f"{name:15} {chosen}: {off(drawn):.3f} off (data 0.141)")
+
+# %% [markdown] id="bonus-read"
+# Evenly over $\lambda$ puts most of the steps near the clean end, where the blobs get their shape, and draws them nearly
+# as wide as the data. `leading` asks its first question at $t = 900$ about noise that belongs to $t = 999$. Which is
+# best for digits? You have `network`, `noises` and `digit_fid`.
