@@ -1348,6 +1348,6 @@ for name, chosen in spacings.items():
     print(f"{name:15} {chosen}: {off(drawn):.3f} off (data 0.141)")
 
 # %% [markdown] id="bonus-read"
-# Evenly over $\lambda$ puts most of the steps near the clean end, where the blobs get their shape, and draws them nearly
-# as wide as the data. `leading` asks its first question at $t = 900$ about noise that belongs to $t = 999$. Which is
+# Evenly over $\lambda$ puts most of the steps near the clean end, where the blobs get their shape, and draws them
+# nearly as wide as the data. `leading` asks its first question at $t = 900$ about noise that belongs to $t = 999$. Which is
 # best for digits? You have `network`, `noises` and `digit_fid`.
