@@ -246,6 +246,7 @@ conditioned = m1 + c / v2 * (seen - m2), v1 - c**2 / v2
 for f in (posterior, steps.posterior):
     mine = f(torch.tensor([[0.8]]), torch.tensor([[seen]]), t, earlier, alpha_bar)
     assert all(abs(float(got) - want) < 1e-6 for got, want in zip(mine, conditioned))
+assert all(alpha_bar_at(alpha_bar, level) == steps.alpha_bar_at(alpha_bar, level) for level in (-1, 0, 999))
 
 # %% id="posterior-table"
 library = DDPMScheduler(**LIBRARY)
@@ -1349,5 +1350,5 @@ for name, chosen in spacings.items():
 
 # %% [markdown] id="bonus-read"
 # Evenly over $\lambda$ puts most of the steps near the clean end, where the blobs get their shape, and draws them
-# nearly as wide as the data. `leading` asks its first question at $t = 900$ about noise that belongs to $t = 999$. Which is
-# best for digits? You have `network`, `noises` and `digit_fid`.
+# nearly as wide as the data. `leading` asks its first question at $t = 900$ about noise that belongs to $t = 999$. Which
+# is best for digits? You have `network`, `noises` and `digit_fid`.
