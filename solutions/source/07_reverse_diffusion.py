@@ -1350,5 +1350,5 @@ for name, chosen in spacings.items():
 
 # %% [markdown] id="bonus-read"
 # Evenly over $\lambda$ puts most of the steps near the clean end, where the blobs get their shape, and draws them
-# nearly as wide as the data. `leading` asks its first question at $t = 900$ about noise that belongs to $t = 999$. Which
-# is best for digits? You have `network`, `noises` and `digit_fid`.
+# nearly as wide as the data. `leading` asks its first question at $t = 900$ about noise that belongs to $t = 999$.
+# Which is best for digits? You have `network`, `noises` and `digit_fid`.
