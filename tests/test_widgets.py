@@ -7,6 +7,7 @@ import torch
 from tiny import tiny_pipeline
 
 from course_utils import widgets
+from course_utils.models.gan import PictureGenerator, PointDiscriminator
 from course_utils.schedules import alpha_bar_from_beta, scaled_linear_beta
 from course_utils.widgets import Choice, Explorer, Slider, explore, filmstrip, noise_explorer, schedule_explorer
 
@@ -14,6 +15,10 @@ PICTURES = torch.linspace(-1, 1, 576).reshape(3, 3, 8, 8)
 ALPHA_BAR = alpha_bar_from_beta(scaled_linear_beta(20))
 # every explorer of the course, made of the smallest things that will do
 CASES = {
+    "best_judge_explorer": widgets.best_judge_explorer,
+    "game_explorer": lambda: widgets.game_explorer(
+        {"a": [(step, PointDiscriminator(4), torch.zeros(5, 2)) for step in (1, 2)]}, torch.zeros(5, 2)),
+    "latent_walk_explorer": lambda: widgets.latent_walk_explorer(PictureGenerator(1, 8, 3, 4)),
     "ink_blot_explorer": lambda: widgets.ink_blot_explorer(lambda x_t, t: x_t, PICTURES, ALPHA_BAR),
     "noise_explorer": lambda: noise_explorer(PICTURES[:1]),
     "prompt_explorer": lambda: widgets.prompt_explorer(tiny_pipeline()),
