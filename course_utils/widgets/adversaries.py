@@ -43,13 +43,13 @@ def game_explorer(games: dict, data: torch.Tensor) -> Explorer:
         step, D, samples = games[game][moment]
         with torch.no_grad():
             belief = torch.sigmoid(D(plane)).reshape(61, 61).T
+            at = torch.sigmoid(D(samples)).mean().item()
         ax.imshow(belief, extent=(-2.4, 2.4, -2.4, 2.4), origin="lower", cmap="PuOr", vmin=0, vmax=1,
                   interpolation="bilinear")
-        ax.plot(*data[:300].T, ".", color="#555555", markersize=1.5)
-        ax.plot(*samples[:300].T, ".", color="#009E73", markersize=2.5)
+        ax.plot(*data[:300].numpy().T, ".", color="#555555", markersize=1.5)
+        ax.plot(*samples[:300].numpy().T, ".", color="#009E73", markersize=2.5)
         ax.set(title=f"{game}, step {step}", xlim=(-2.4, 2.4), ylim=(-2.4, 2.4), xticks=(), yticks=())
         ax.grid(False)
-        at = torch.sigmoid(D(samples)).mean().item()
         return f"Moment {moment} ({game}, step {step}): D believes {at:.0%} of what the samples claim."
 
     return Explorer(draw_game, {"moment": Slider(0, length - 1), "game": Choice(tuple(games))},
