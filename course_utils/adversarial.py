@@ -1,7 +1,7 @@
 """Adversarial training: a generator G and a discriminator D that play against each other (Goodfellow et al. 2014).
 
 Shapes throughout: x, real samples, (batch, ...); z, standard normal numbers, (batch, latent); G(z) like x; D(x) logits,
-(batch,), where sigmoid(D(x)) is how sure D is that x is real. Networks are handed in; nothing here knows what they draw.
+(batch,), where sigmoid(D(x)) is how sure D is that x is real. Networks are handed in; what they draw is not known here.
 """
 
 import copy
@@ -103,7 +103,7 @@ def modes_covered(samples: torch.Tensor, centres: torch.Tensor, radius: float, l
 
 @dataclass(frozen=True)
 class Round:
-    """What one round of `play` reports. accuracy: the share of x and G(z) that D told rightly, before the update."""
+    """What one round of `play` reports: both losses, each before its update."""
 
     step: int  # rounds played, 1...steps
     discriminator_loss: float

@@ -287,7 +287,7 @@ def r1_penalty(learner, case):
                                    "how does the answer change when the *picture* changes?"),
         (expected / 2, "The factor 1/2 belongs to gamma / 2, outside this function."),
         (gradient.flatten(1).sum(1).square().mean(), "The sum came before the square, so slopes of both signs cancel."),
-        (gradient.mean(0).square().sum(), "The batch was averaged before the square. Square first: each sample counts."),
+        (gradient.mean(0).square().sum(), "The batch was averaged before the square, so slopes cancel. Square first."),
         ((lengths.sqrt() - 1).square().mean(), "This is WGAN-GP, which wants slopes of 1. R1 wants slopes of 0."),
     ]
     got = learner(Bowl(), x)
@@ -305,8 +305,8 @@ def r1_penalty(learner, case):
 @exercise(
     "03.modes_covered", adversarial.modes_covered, difficulty=2, minutes=10,
     hints=[
-        "torch.cdist(samples, centres) gives all distances, (number, modes). Each sample belongs to its nearest centre.",
-        "distance, nearest = torch.cdist(samples, centres).min(1). Keep the nearest[...] of those that are near enough.",
+        "torch.cdist(samples, centres) gives all distances, (number, modes). A sample belongs to its nearest centre.",
+        "distance, nearest = torch.cdist(samples, centres).min(1). Keep the nearest[...] of those near enough.",
         "torch.bincount(..., minlength=len(centres)) counts them for each centre. How many counts are >= least?",
     ],
 )  # fmt: skip

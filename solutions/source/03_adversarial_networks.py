@@ -42,7 +42,8 @@ device = pick_device()
 # | $V$ | | the value of the game: $D$ wants it high, $G$ low | a number |
 # | $L_D$, $L_G$ | | what each of the two lowers | a number |
 # | $\gamma$ | `gamma` | the weight of a penalty (section 5) | a number |
-#
+
+# %% [markdown] id="logit-or-probability"
 # The logistic function $\sigma(a) = 1/(1+e^{-a})$ turns a logit into a probability. In formulas $D$ is the
 # probability; **in code `D(x)` is the logit**, and section 2 says why. Losses are in nats.
 
@@ -95,7 +96,8 @@ print(f"near 1.3 the share of the real is {share[(middles - 1.3).abs().argmin()]
 # $\mathbb{E}$ is an average: over real samples $x$, and over the dice $z$. $\log D(x)$ is 0 if the expert is sure that
 # a real $x$ is real, and very negative if it is sure of the opposite; the second term does the same for forgeries. $D$
 # wants $V$ high, $G$ wants it low: a *minimax game*.
-#
+
+# %% [markdown] id="best-ex-text"
 # For a fixed $G$, at one place $x$, the expert collects $p_\text{data}\log D + p_g\log(1-D)$. The derivative by $D$ is
 # $p_\text{data}/D - p_g/(1-D)$, which is 0 where $D$ is the share that you have just counted.
 #
@@ -290,8 +292,8 @@ for ax, label in zip(panels, ("loss of G", "its slope")):
     ax.axvspan(-8, -4, color="#777777", alpha=0.2, linewidth=0)
     ax.set(xlabel="logit $a$ of a fake", ylabel=label, xlim=(-8, 4))
 panels[0].legend(fontsize=8)
-show(figure, "Two losses of the generator and their slopes. In the grey zone, where D is sure of a fake, the saturating "
-     "loss is flat and the other one falls with slope -1.")
+show(figure, "Two losses of the generator and their slopes. In the grey zone, where D is sure of a fake, the "
+     "saturating loss is flat and the other one falls with slope -1.")
 print(f"at logit -6, D = {torch.sigmoid(torch.tensor(-6.0)):.4f}: slopes {slopes[0][40]:.4f} and {slopes[1][40]:.4f}")
 
 # %% [markdown] id="g-loss-ex-text"
@@ -501,10 +503,12 @@ if budget(smoke=False, laptop=True, gpu=True):
 # expert has one slope, $\psi$: its logit is $\psi x$. There is a perfect end: $\theta = 0$, and $\psi = 0$.
 #
 # **Predict first.** Both start away from it, and take turns with the steps that you wrote. Where do they go?
-#
+
+# %% [markdown] id="line-cure"
 # The cure to be tried along with it: punish the expert for being steep *where the data are*,
 #
-# $$L_D + \frac{\gamma}{2} R_1, \qquad R_1 = \mathbb{E}_{x \sim p_\text{data}}\Bigl[\bigl\|\nabla_x\, a(x)\bigr\|^2\Bigr]$$
+# $$L_D + \frac{\gamma}{2} R_1, \qquad
+#   R_1 = \mathbb{E}_{x \sim p_\text{data}}\Bigl[\bigl\|\nabla_x\, a(x)\bigr\|^2\Bigr]$$
 #
 # $\nabla_x a$ is the gradient of the logit *by the sample*: which change of $x$ would make it look more real? The
 # squared length is a sum over all numbers of a sample. At the end of a perfect game real samples have nothing left to
@@ -718,9 +722,9 @@ explore(landscape)
 
 # %% [markdown] id="collapse-why"
 # **Why.** Let $D$ stand still, and give $G$ all the time in the world. What is its best answer? One point: the place
-# where $D$ believes most. It need not cover anything. Then $D$ catches up, and learns that this place is fake; $G$ jumps
-# to the next. The theory said $\min_G \max_D$, the best forger against an expert who *always keeps up*. A hurried forger
-# plays $\max_D \min_G$, and that is another game.
+# where $D$ believes most. It need not cover anything. Then $D$ catches up, and learns that this place is fake; $G$
+# jumps to the next. The theory said $\min_G \max_D$, the best forger against an expert who *always keeps up*. A
+# hurried forger plays $\max_D \min_G$, and that is another game.
 #
 # Two cures. Keep $D$ ahead of $G$ (the balanced game). Or give $D$ eyes for variety: four fakes that are all alike are
 # suspicious, however good each of them is. No single sample of a collapsed forger is wrong. Only the *set* is.
@@ -730,7 +734,7 @@ explore(landscape)
 #
 # From points to pictures only the networks change. *DCGAN* (Radford et al.) builds both of convolutions. $G$ turns 32
 # numbers into 4 × 4 cells, and each *transposed convolution* doubles the side, to 8 and to 16; $D$ is $G$ turned round.
-# (Chapter 04 takes these layers apart.) In the game: the non-saturating loss, R1 with $\gamma = 1$, and, as in many
+# (Chapter 04 takes these layers apart.) In the game: the non-saturating loss, R1 with $\gamma = 0.1$, and, as in many
 # modern GANs, a moving average of $G$'s weights (`average`) from which we draw: circles average out.
 
 # %% id="dcgan"
@@ -791,7 +795,7 @@ import time
 steps = budget(smoke=60, laptop=1500, gpu=6000)
 untrained, start = digit_fid(draw(G)), time.process_time()
 live = LivePlot("The generator's loss on the digits does not fall: it jumps, and drifts.", seconds=5)
-average, losses, exams = train(G, D, steps, live, every=max(1, steps // 15), learning_rate=2e-3, gamma=1.0)
+average, losses, exams = train(G, D, steps, live, every=max(1, steps // 15), learning_rate=2e-3, gamma=0.1)
 live.finish()
 seconds = time.process_time() - start
 trained = digit_fid(draw(average))
@@ -865,14 +869,14 @@ def colour_gap(drawn):
 
 
 first, book_steps = colour_gap(G_book(book_z)), budget(smoke=80, laptop=500, gpu=8000)
-for _ in tqdm(play(G_book, D_book, pages, book_steps, batch=32, average=average_book, learning_rate=1e-3, gamma=1.0),
+for _ in tqdm(play(G_book, D_book, pages, book_steps, batch=32, average=average_book, learning_rate=2e-3, gamma=0.1),
               total=book_steps):
     pass
 
 # %% id="book-drawn" tags=["static"]
 drawn = draw(average_book, book_z)
-show(plot_pictures(torch.cat([pages[:10], drawn]), columns=10), "Top: ten pages of the picture book. Below: twenty that "
-     "the generator drew after a short training, with skies and grounds, and coloured shapes without a subject.")
+show(plot_pictures(torch.cat([pages[:10], drawn]), columns=10), "Top: ten pages of the picture book. Below: twenty "
+     "that the generator drew after a short training, with skies and grounds, and coloured shapes without a subject.")
 print(f"mean page off by {first:.2f} before, {colour_gap(drawn):.2f} after")
 assert colour_gap(drawn) < first
 
@@ -921,8 +925,8 @@ def sharpness(pictures):
 
 rows = {"real": unseen, "GAN": draw(average), "VAE": draw(decoder)}
 show(plot_pictures(torch.cat([row[:15] for row in rows.values()]), columns=15),
-     "Three rows of digits: real ones, sharp ones drawn by the GAN, and blurred ones drawn by a variational autoencoder "
-     "with the same decoder.")
+     "Three rows of digits: real ones, sharp ones drawn by the GAN, and blurred ones drawn by a variational "
+     "autoencoder with the same decoder.")
 for name, row in rows.items():
     print(f"{name:5} sharpness {sharpness(row):.3f}, FID {digit_fid(row):.0f}")
 if budget(smoke=False, laptop=True, gpu=True):
@@ -977,6 +981,9 @@ for (name, (_, its_exams)), style in zip({"with penalty": (average, exams), **fa
 ax.set(xlabel="round", ylabel="FID (log scale)", yscale="log", xlim=(0, steps // 2))
 ax.legend(fontsize=8)
 show(figure, "FID against rounds for the three games: lowest with the penalty; without it, and faster, the worst.")
+
+# %% [markdown] id="unstable-drawn-text"
+# And what they draw at the end: fifteen pictures of each.
 
 # %% id="unstable-drawn" tags=["static"]
 show(plot_pictures(torch.cat([draw(lost)[:15] for lost, _ in falls.values()]), columns=15),
@@ -1078,7 +1085,7 @@ compare(Row(family="GAN", data="digits 16x16", parameters=sum(p.numel() for p in
 # |:--|:--|
 # | $D^* = p_\text{data}/(p_\text{data}+p_g)$ | `optimal_discriminator(p_data, p_g)` |
 # | $V(D^*) = 2\,\text{JSD} - \log 4$ | `-discriminator_loss(...)` of the best $D$ |
-# | $L_D = \mathbb{E}[\text{softplus}(-a_x)] + \mathbb{E}[\text{softplus}(a_{G(z)})]$ | `discriminator_loss(D(x), D(fake))` |
+# | $L_D = \mathbb{E}[\text{softplus}(-a_x) + \text{softplus}(a_{G(z)})]$ | `discriminator_loss(D(x), D(fake))` |
 # | $L_G = \mathbb{E}[\text{softplus}(-a_{G(z)})]$ | `generator_loss(D(G(z)))` |
 # | $R_1 = \mathbb{E}\,\lVert\nabla_x a(x)\rVert^2$ | `r1_penalty(D, x)` |
 # | one round | `discriminator_step(...)`, `generator_step(...)` |
