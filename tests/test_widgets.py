@@ -121,3 +121,12 @@ def test_letting_a_slider_go_draws_anew():
 def test_a_missing_starting_value_is_an_error():
     with pytest.raises(ValueError, match="starting value"):
         Explorer(lambda ax: "", {"a": Slider(0, 1)}, {})
+
+
+def test_the_best_judge_is_a_coin_before_equal_hills_and_sure_before_distant_ones():
+    import matplotlib.pyplot as plt
+
+    explorer, (_, ax) = widgets.best_judge_explorer(), plt.subplots()
+    assert "value -1.386, a Jensen-Shannon divergence of 0.000" in explorer.draw(ax, 0.0, 1.0)
+    assert "divergence of 0.69" in explorer.draw(ax, 4.0, 0.25)  # nearly log 2
+    plt.close("all")

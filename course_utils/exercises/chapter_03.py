@@ -68,6 +68,9 @@ def _require_extreme(got, expected):
 )  # fmt: skip
 def discriminator_loss(learner, case):
     """Punish the discriminator for what it believes wrongly, from logits."""
+    shape = getattr(learner(torch.zeros(4), torch.zeros(4)), "shape", ())
+    require(shape != (4,), "for four real and four fake logits the result has the shape (4,), expected ().",
+            "This is one number for each pair. The optimizer needs one: .mean() of either term.")  # fmt: skip
     real, fake = _logits(case)
     right, wrong = _softplus(-real), _softplus(fake)
     label = "A real sample shall get a high logit: softplus(-real_logits). A fake one a low one: softplus(fake_logits)."
@@ -81,10 +84,11 @@ def discriminator_loss(learner, case):
         ((right + wrong) / 2, "This is the mean of the two terms; the equation has their sum."),
         (torch.cat([-real, fake]).double().exp().log1p().mean(), "One mean was taken over real and fake together. Each "
                                                                  "term has its own mean: the batches may differ."),
+        (torch.nan, "The logarithm of a logit was taken, which may be negative. A logit becomes a probability by the "
+                    "sigmoid; softplus does both at once."),
         (right, "The fakes are missing: D must also be punished for believing them."),
         (wrong, "The real samples are missing: D must also be punished for not believing them."),
         (len(real) * right + len(fake) * wrong, "These are sums over the batch. A mean does not depend on its size."),
-        (real.sigmoid().log().mean() + (1 - fake.sigmoid()).log().mean(), "The sign is wrong."),
     ]
     close(learner(real, fake), right + wrong, mistakes)
     _require_extreme(learner(torch.tensor([-200.0, 200.0]), torch.tensor([200.0, -200.0])), 200)
@@ -336,6 +340,8 @@ def modes_covered(learner, case):
         (at_least(inside, least + 1), "A centre with exactly `least` samples counts too: >=."),
         (int(((distance <= radius).sum(0) >= least).sum()), "Samples were counted for several centres at once. Each "
                                                             "belongs to its nearest one."),
+        (int((distance.min(0).values <= radius).sum()), ".min(0) finds for each centre its nearest sample. Wanted is "
+                                                        "for each sample its nearest centre: .min(1)."),
         (int(inside.sum()), "This counts samples. Wanted are the centres that have enough of them."),
     ]
     close(learner(samples, centres, radius, least), 2, mistakes)

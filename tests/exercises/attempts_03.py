@@ -85,6 +85,16 @@ def summed(real_logits, fake_logits):
     return softplus(-real_logits).sum() + softplus(fake_logits).sum()
 
 
+@mutant(D_LOSS, "one number for each pair")
+def without_mean(real_logits, fake_logits):
+    return softplus(-real_logits) + softplus(fake_logits)
+
+
+@mutant(D_LOSS, "logarithm of a logit")
+def logarithm_of_logits(real_logits, fake_logits):
+    return -real_logits.log().mean() - (1 - fake_logits).log().mean()
+
+
 @variant(D_LOSS)
 def by_cross_entropy(real_logits, fake_logits):
     real = F.binary_cross_entropy_with_logits(real_logits, torch.ones_like(real_logits))
@@ -312,6 +322,12 @@ def by_parameters(D, x):
     return sum(gradient.square().sum() for gradient in gradients)
 
 
+@mutant(R1, "must want one before it is used", state="error")
+def without_requires_grad(D, x):
+    (gradient,) = torch.autograd.grad(D(x).sum(), x, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean()
+
+
 @mutant(R1, "mean over the pixels")
 def mean_over_pixels(D, x):
     return gradient_of(D, x).square().mean()
@@ -381,6 +397,11 @@ def counts_samples(samples, centres, radius, least):
 @mutant(MODES, "squared distance")
 def squared_distance(samples, centres, radius, least):
     return int((counts(samples, centres, lambda d: d**2 <= radius) >= least).sum())
+
+
+@mutant(MODES, ".min(1)")
+def nearest_sample_of_each_centre(samples, centres, radius, least):
+    return int((torch.cdist(samples, centres).min(0).values <= radius).sum())
 
 
 @variant(MODES)
