@@ -21,8 +21,8 @@ def best_judge_explorer() -> Explorer:
         ax.fill_between(x, p_g, color="#D55E00", alpha=0.35, linewidth=0, label="$p_g$")
         ax.plot(x, best, color="black", linewidth=1.5, label="$D^*$")
         ax.axhline(0.5, color="#777777", linewidth=1, linestyle=":")
-        ax.set(xlabel="x", xlim=(-6, 6), ylim=(0, 1.05), title=f"mean {mean:g}, spread {spread:g}")
-        ax.legend(fontsize=7, loc="upper left", handlelength=1)
+        ax.set(xlabel="x", xlim=(-6, 6), ylim=(0, 1.65), yticks=(0, 0.5, 1), title=f"mean {mean:g}, spread {spread:g}")
+        ax.legend(fontsize=8, loc="upper center", handlelength=1, ncol=3, columnspacing=0.8)
         return (f"Against a generator of mean {mean:g} and spread {spread:g} the best discriminator reaches the value "
                 f"{value:.3f}, a Jensen-Shannon divergence of {(value + math.log(4)) / 2:.3f}.")
 
