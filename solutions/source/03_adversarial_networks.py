@@ -420,8 +420,8 @@ samples = G(dice(1000, torch.Generator().manual_seed(1))).detach()
 figure, panels = plt.subplots(1, 3, figsize=(9, 3))
 for ax, cloud, name in zip(panels, (ring[:1000], before.detach(), samples), ("data", "G at first", "G after the game")):
     plot_points(cloud, title=f"{name}\n{off(cloud):.2f} off", reach=2.4, ax=ax).label_outer()
-show(figure, "The ring of eight hills; a small blot in the middle, the first samples; and samples after the game, on all "
-     "hills and on thin bridges between them.")
+show(figure, "The ring of eight hills; a small blot in the middle, the first samples; and samples after the game, on "
+     "all hills and on thin bridges between them.")
 assert off(samples) < off(before.detach())
 
 # %% [markdown] id="bridges"
@@ -717,8 +717,8 @@ landscape = game_explorer(alone, sharp_ring)
 filmstrip(landscape, [{"moment": m, "game": "hurried"} for m in (4, 6, 8)] + [{"moment": 12, "game": "balanced"}])
 
 # %% [markdown] id="collapse-explore-text"
-# In the hurried game the map is pale: the expert is a coin almost everywhere, and wherever a faint violet is left, there
-# the forger goes next. **Predict, then move the slider** through that game: does it ever come to rest?
+# In the hurried game the map is pale: the expert is a coin almost everywhere, and wherever a faint violet is left,
+# there the forger goes next. **Predict, then move the slider** through that game: does it ever come to rest?
 
 # %% id="explore-game"
 explore(landscape)
@@ -831,8 +831,8 @@ panels[1].axhline(0.5, color="#777777", linewidth=1, linestyle=":")
 panels[1].set(title="accuracy of D", xlabel="round", ylim=(0.4, 1))
 panels[2].plot(at, fid, "o-", color="#009E73", markersize=3)
 panels[2].set(title="FID (log scale)", xlabel="round", yscale="log")
-show(figure, "Left: after a few hundred rounds both losses stay where they are. Middle: the accuracy wanders. Right: the "
-     "distance to real digits falls all the while. Dotted: what a coin would give.")
+show(figure, "Left: after a few hundred rounds both losses stay where they are. Middle: the accuracy wanders. Right: "
+     "the distance to real digits falls all the while. Dotted: what a coin would give.")
 
 # %% id="no-progress"
 third = len(exams) // 3
@@ -875,7 +875,7 @@ def colour_gap(drawn):
 
 
 first, book_steps = colour_gap(G_book(book_z)), budget(smoke=80, laptop=900, gpu=8000)
-for _ in tqdm(play(G_book, D_book, pages, book_steps, batch=32, average=average_book, learning_rate=1e-3, gamma=0.1),
+for _ in tqdm(play(G_book, D_book, pages, book_steps, batch=32, average=average_book, learning_rate=1e-3, gamma=1.0),
               total=book_steps):
     pass
 
@@ -965,8 +965,8 @@ explore(walk)
 # %% [markdown] id="unstable-text"
 # ## A failure: the balance is lost
 #
-# Everything above was well set. Now leave out one thing, the penalty: $\gamma = 0$, else the same, on two seeds. And once
-# more with a learning rate four times as large, which can only make it worse. **Predict first:** which of the numbers
+# Everything above was well set. Now leave out one thing, the penalty: $\gamma = 0$, else the same, on two seeds. And
+# once more with a learning rate four times as large, which can only make it worse. **Predict first:** which of the numbers
 # will warn you?
 
 # %% id="unstable"
@@ -1001,10 +1001,11 @@ show(plot_pictures(torch.cat([draw(lost)[:15] for lost, _ in falls.values()]), c
      "Fifteen digits each of the three games without a penalty.")
 
 # %% [markdown] id="unstable-why"
-# Without the penalty the expert pulls ahead: $L_D$ sinks, $L_G$ climbs, and on both seeds the pictures get *worse* after
-# a while. But $L_G$ climbs as high in the faster game, which does about as well as the one with the penalty. So much for
-# "can only make it worse": nothing told us beforehand, and the losses do not tell us afterwards.
-#
+# Without the penalty the expert pulls ahead: $L_D$ sinks, $L_G$ climbs, and on both seeds the pictures get *worse*
+# after a while. But $L_G$ climbs as high in the faster game, which does about as well as the one with the penalty. So
+# much for "can only make it worse": nothing told us beforehand, and the losses do not tell us afterwards.
+
+# %% [markdown] id="balance"
 # A GAN is a *balance* of two learners, and each setting (rates, sizes, steps, penalties) shifts it. What helps on one
 # data set fails on the next, no number tells that it is failing, and a forger that has lost the thread seldom finds it
 # again. That is the failure that motivates the second half of this course: diffusion models draw as sharply, with *one*
