@@ -966,8 +966,8 @@ explore(walk)
 # ## A failure: the balance is lost
 #
 # Everything above was well set. Now leave out one thing, the penalty: $\gamma = 0$, else the same, on two seeds. And
-# once more with a learning rate four times as large, which can only make it worse. **Predict first:** which of the numbers
-# will warn you?
+# once more with a learning rate four times as large, which can only make it worse. **Predict first:** which of the
+# numbers will warn you?
 
 # %% id="unstable"
 falls, length = {}, budget(smoke=32, laptop=800, gpu=2400)
