@@ -21,6 +21,7 @@ FLOORS = [
     "objectives",
     "samplers",
     "training",
+    "adversarial",
     "png_info",
     "prompts",
     "pipelines",

@@ -32,6 +32,9 @@ REASONS = {
     "must be Tensor, not": "torch.sqrt and its kind want tensors; for Python's numbers use math.sqrt, or x ** 0.5.",
     "tensors used as indices must be": "Times that index a tensor are whole numbers: t.long().",
     "is not defined": "Is the name spelled as in the cell above? Was the cell that defines it run?",
+    "differentiated Tensors does not require grad": "A tensor by which a gradient is taken must want one before it is "
+    "used: x = x.detach().requires_grad_().",
+    "implicitly created only for scalar": "A gradient is that of a single number: sum or average first.",
     "a leaf Variable that requires grad": "Parameters that learn may not be changed in place while gradients are "
     "recorded: put the change under `with torch.no_grad():`.",
 }
