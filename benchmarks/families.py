@@ -5,17 +5,20 @@
 Each model is the one its chapter builds, trained from nothing on handwritten digits (16x16) and on pages of the picture
 book with one thing (32x32) for the same processor time, on one thread. Then it draws as many pictures as there are
 unseen digits, 357: FID is of these, and the line `real` is the floor, other real pictures in the same number.
+Likelihoods are of the unseen digits as they were recorded, 8x8 pixels of 17 levels: the PixelCNN draws digits of this
+size, which are then blown up; the VAE's is a bound, from a second one trained on them for as long.
 `--keep` writes the rows into course_utils/families.json, which the chapters show.
 """
 
 import argparse
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.functional import interpolate
+from tqdm.auto import tqdm
 
 from course_utils import families
 from course_utils.data import digits
@@ -33,17 +36,55 @@ DATA = ("digits 16x16", "picture book 32x32")
 class Model:
     """What a family brings: its parameters, one update a `next`, how it draws, and its likelihood if it has one.
 
-    draw(count, generator) -> pictures (count, channels, size, size) in [-1, 1]. bits(): bits/dim of unseen data.
+    draw(count, generator) -> pictures (count, channels, size, size) in [-1, 1]. bits(): bits/dim of unseen digits.
     """
 
     network: nn.Module
     updates: Iterator
     draw: Callable[[int, torch.Generator], torch.Tensor]
     bits: Callable[[], float] | None = None
-    bound: bool = False
 
 
-def diffusion(data: torch.Tensor) -> Model:
+def autoregressive(data: torch.Tensor, steps: int) -> Model:
+    """Chapter 01's PixelCNN: on digits as they were recorded, on pages with eight levels a channel."""
+    from course_utils.models import pixelcnn
+
+    colour = data.shape[1] == 3
+    levels, side = (8, 32) if colour else (17, 8)
+    symbols = pixelcnn.to_symbols(data, levels) if colour else digits.levels()
+    network = pixelcnn.PixelCNN(levels, data.shape[1], hidden=32 if colour else 48)
+
+    def draw(count, generator):
+        network.eval()
+        empty = torch.zeros(count, side, side, dtype=torch.int64)
+        drawn = pixelcnn.sample_by_rows(network, empty, 0, generator)
+        pictures = pixelcnn.to_pictures(drawn, levels, data.shape[1])
+        return pictures if colour else interpolate(pictures, size=(16, 16), mode="bilinear", align_corners=False)
+
+    def bits():
+        unseen = digits.levels("test")
+        return pixelcnn.bits_per_dim(network.eval()(unseen), unseen).mean().item()
+
+    return Model(network, pixelcnn.fit(network, symbols, steps=steps), draw, None if colour else bits)
+
+
+def variational(data: torch.Tensor, steps: int) -> Model:
+    """Chapter 02's variational autoencoder with 32 latent dimensions."""
+    from course_utils.models import vae
+
+    network = vae.VAE(data.shape[1], data.shape[2], latent=32)
+
+    def bits():
+        levels, unseen, generator = digits.levels(), digits.levels("test"), torch.Generator().manual_seed(0)
+        other = vae.VAE(1, 8, outputs=17)
+        for _ in vae.fit(other, levels, steps, bound=vae.level_bound):
+            pass
+        return vae.bits_per_dim(vae.level_bound(other.eval(), unseen, generator).mean().item(), 64)
+
+    return Model(network, vae.fit(network, data, steps), network.sample, bits if data.shape[1] == 1 else None)
+
+
+def diffusion(data: torch.Tensor, steps: int) -> Model:
     """Chapter 06's network and loss, drawn from by DDIM in 20 steps."""
     from course_utils.models.unet import PictureUNet
     from course_utils.objectives import noise_prediction_loss, uniform_times
@@ -65,10 +106,10 @@ def diffusion(data: torch.Tensor) -> Model:
         x_T = torch.randn(count, *shape, generator=generator)
         return finish(ddim(average.model, x_T, alpha_bar, trailing_times(1000, 20), clip=1))
 
-    return Model(network, train(network, loss, steps=10**6, batch=32, average=average), draw)
+    return Model(network, train(network, loss, steps=steps, batch=32, average=average), draw)
 
 
-def adversarial(data: torch.Tensor) -> Model:
+def adversarial(data: torch.Tensor, steps: int) -> Model:
     """Chapter 03's DCGAN with the R1 penalty, drawn from by the moving average of its generator."""
     import copy
 
@@ -83,10 +124,10 @@ def adversarial(data: torch.Tensor) -> Model:
         return average(torch.randn(count, G.latent, generator=generator))
 
     both = nn.ModuleList([G, D])
-    return Model(both, play(G, D, data, 10**6, learning_rate=5e-4, gamma=1.0, average=average, decay=0.995), draw)
+    return Model(both, play(G, D, data, steps, learning_rate=5e-4, gamma=1.0, average=average, decay=0.995), draw)
 
 
-FAMILIES = {"GAN": adversarial, "diffusion": diffusion}
+FAMILIES = {"PixelCNN": autoregressive, "VAE": variational, "GAN": adversarial, "diffusion": diffusion}
 
 
 def load(name: str) -> torch.Tensor:
@@ -105,8 +146,10 @@ def measure(family: str, name: str, model: Model, training_seconds: float) -> Ro
     generator, start = torch.Generator().manual_seed(0), time.process_time()
     pictures = torch.cat([model.draw(SHARE_AT_ONCE, generator) for _ in range(DRAWN // SHARE_AT_ONCE)]).clamp(-1, 1)
     seconds = (time.process_time() - start) / DRAWN
+    with torch.enable_grad():
+        bits = model.bits() if model.bits else None
     return Row(family, name, sum(p.numel() for p in model.network.parameters()), training_seconds, seconds,
-               *quality(name, pictures), model.bits() if model.bits else None, model.bound)
+               *quality(name, pictures), bits, family == "VAE" and bits is not None)
 
 
 def quality(name: str, pictures: torch.Tensor) -> tuple[float, float | None]:
@@ -116,12 +159,17 @@ def quality(name: str, pictures: torch.Tensor) -> tuple[float, float | None]:
     return picture_book_fid(pictures), one_thing(pictures)
 
 
-def train_for(model: Model, seconds: float) -> float:
-    """Make updates until so much processor time is spent; returns how much was."""
-    start = time.process_time()
-    for _ in itertools.takewhile(lambda _: time.process_time() - start < seconds, model.updates):
+def train(family: str, data: torch.Tensor, seconds: float) -> tuple[Model, float]:
+    """Train a family from nothing for about so much processor time; returns the model and how much it was."""
+    probe, start = FAMILIES[family](data, 12), []
+    for _ in probe.updates:
+        start.append(time.process_time())
+    steps = max(12, round(seconds / ((start[-1] - start[1]) / (len(start) - 2))))
+    torch.manual_seed(0)
+    model, begin = FAMILIES[family](data, steps), time.process_time()
+    for _ in tqdm(model.updates, family, total=steps):
         pass
-    return time.process_time() - start
+    return model, time.process_time() - begin
 
 
 def main() -> None:
@@ -136,9 +184,7 @@ def main() -> None:
         data = load(name)
         rows.append(Row("real", name, 0, 0, 0, *quality(name, real(name))))
         for family in options.names:
-            torch.manual_seed(0)
-            model = FAMILIES[family](data)
-            rows.append(measure(family, name, model, train_for(model, 60 * options.minutes)))
+            rows.append(measure(family, name, *train(family, data, 60 * options.minutes)))
             families.show(rows[-2:])
     print()
     families.show(rows)

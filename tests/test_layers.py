@@ -22,6 +22,7 @@ FLOORS = [
     "steps",
     "samplers",
     "training",
+    "adversarial",
     "png_info",
     "prompts",
     "pipelines",

@@ -7,6 +7,7 @@ import torch
 from tiny import tiny_pipeline
 
 from course_utils import widgets
+from course_utils.models.gan import PictureGenerator, PointDiscriminator
 from course_utils.schedules import alpha_bar_from_beta, scaled_linear_beta
 from course_utils.widgets import Choice, Explorer, Slider, explore, filmstrip, noise_explorer, schedule_explorer
 
@@ -14,6 +15,10 @@ PICTURES = torch.linspace(-1, 1, 576).reshape(3, 3, 8, 8)
 ALPHA_BAR = alpha_bar_from_beta(scaled_linear_beta(50))
 # every explorer of the course, made of the smallest things that will do
 CASES = {
+    "best_judge_explorer": widgets.best_judge_explorer,
+    "game_explorer": lambda: widgets.game_explorer(
+        {"a": [(step, PointDiscriminator(4), torch.zeros(5, 2)) for step in (1, 2)]}, torch.zeros(5, 2)),
+    "latent_walk_explorer": lambda: widgets.latent_walk_explorer(PictureGenerator(1, 8, 3, 4)),
     "ink_blot_explorer": lambda: widgets.ink_blot_explorer(lambda x_t, t: x_t, PICTURES, ALPHA_BAR),
     "noise_explorer": lambda: noise_explorer(PICTURES[:1]),
     "prompt_explorer": lambda: widgets.prompt_explorer(tiny_pipeline()),
@@ -117,3 +122,12 @@ def test_letting_a_slider_go_draws_anew():
 def test_a_missing_starting_value_is_an_error():
     with pytest.raises(ValueError, match="starting value"):
         Explorer(lambda ax: "", {"a": Slider(0, 1)}, {})
+
+
+def test_the_best_judge_is_a_coin_before_equal_hills_and_sure_before_distant_ones():
+    import matplotlib.pyplot as plt
+
+    explorer, (_, ax) = widgets.best_judge_explorer(), plt.subplots()
+    assert "value -1.386, a Jensen-Shannon divergence of 0.000" in explorer.draw(ax, 0.0, 1.0)
+    assert "divergence of 0.69" in explorer.draw(ax, 4.0, 0.25)  # nearly log 2
+    plt.close("all")

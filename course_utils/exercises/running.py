@@ -37,6 +37,9 @@ REASONS = {
     "alpha_bar[-1] is the table's last entry and not 1.)",
     "division by zero": "What is divided by became 0. For the clean picture 1 - alpha_bar is 0: that step may need a "
     "case of its own.",
+    "differentiated Tensors does not require grad": "A tensor by which a gradient is taken must want one before it is "
+    "used: x = x.detach().requires_grad_().",
+    "implicitly created only for scalar": "A gradient is that of a single number: sum or average first.",
     "a leaf Variable that requires grad": "Parameters that learn may not be changed in place while gradients are "
     "recorded: put the change under `with torch.no_grad():`.",
 }

@@ -1,10 +1,12 @@
 """Explorers of the chapters, one file a chapter, and what shows them: `filmstrip` (static) and `explore` (live)."""
 
+from course_utils.widgets.adversaries import best_judge_explorer, game_explorer, latent_walk_explorer
 from course_utils.widgets.explorer import Choice, Explorer, Slider, explore, filmstrip
 from course_utils.widgets.forward import noise_explorer, schedule_explorer
 from course_utils.widgets.ink_blot import ink_blot_explorer
 from course_utils.widgets.prompt import prompt_explorer
 from course_utils.widgets.trajectories import trajectory_explorer
 
-__all__ = ["Choice", "Explorer", "Slider", "explore", "filmstrip", "ink_blot_explorer", "noise_explorer",
-           "prompt_explorer", "schedule_explorer", "trajectory_explorer"]
+__all__ = ["Choice", "Explorer", "Slider", "best_judge_explorer", "explore", "filmstrip", "game_explorer",
+           "ink_blot_explorer", "latent_walk_explorer", "noise_explorer", "prompt_explorer", "schedule_explorer",
+           "trajectory_explorer"]
