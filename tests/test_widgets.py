@@ -14,8 +14,10 @@ PICTURES = torch.linspace(-1, 1, 576).reshape(3, 3, 8, 8)
 ALPHA_BAR = alpha_bar_from_beta(scaled_linear_beta(20))
 # every explorer of the course, made of the smallest things that will do
 CASES = {
+    "attention_explorer": lambda: widgets.attention_explorer(PICTURES[:1]),
     "ink_blot_explorer": lambda: widgets.ink_blot_explorer(lambda x_t, t: x_t, PICTURES, ALPHA_BAR),
     "noise_explorer": lambda: noise_explorer(PICTURES[:1]),
+    "overlap_explorer": widgets.overlap_explorer,
     "prompt_explorer": lambda: widgets.prompt_explorer(tiny_pipeline()),
     "schedule_explorer": schedule_explorer,
 }

@@ -7,6 +7,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from course_utils.exercises.oracles import Wrong, close, require
+from course_utils.exercises.mistakes_04 import (
+    CONV,
+    CONV_MISTAKES,
+    Part,
+    Sums,
+    counted,
+    norm_mistakes,
+    phases,
+    residual_mistakes,
+    walk,
+)
 from course_utils.exercises.registry import exercise
 from course_utils.models import attention as attending
 from course_utils.models import blocks, unet_by_hand
@@ -28,35 +39,19 @@ def conv_output_size(learner, case):
     settings = [(16, 3, 1, 0, 1), (16, 3, 1, 1, 1), (8, 2, 2, 0, 1), (17, 3, 2, 1, 2), (12, 3, 4, 0, 1)]
     settings += [(int(case.whole(12, 40)), int(case.whole(2, 4)), int(case.whole(1, 4)), int(case.whole(0, 3)),
                   int(case.whole(1, 3))) for _ in range(12)]
-    for setting in settings:
-        size, kernel, stride, padding, dilation = setting
-        net = nn.Conv1d(1, 1, kernel, stride, padding, dilation)  # torch is asked, not a formula
-        expected = net(torch.zeros(1, 1, size)).shape[-1]
-        got = learner(*setting)
-        said = f"got {got}, expected {expected}."
-        reach = dilation * (kernel - 1) + 1
-        mistakes = [
-            ((size + 2 * padding - reach) / stride + 1, "The floor is missing: the kernel fits in whole places only, so "
-                                                        "a rest is dropped. Use //."),
-            (-(-(size + 2 * padding - reach) // stride) + 1, "This rounds up. Where less than a whole stride is left, "
-                                                             "the kernel has no further place: round down."),
-            ((size + padding - reach) // stride + 1, "Padding is counted once. It is put on both sides: 2 * padding."),
-            ((size + 2 * padding - kernel) // stride + 1, "Dilation is ignored: a kernel with gaps covers "
-                                                          "dilation * (kernel - 1) + 1 pixels."),
-            ((size + 2 * padding - dilation * kernel) // stride + 1, "There are gaps only *between* the weights: "
-                                                                     "dilation * (kernel - 1) + 1 pixels, not dilation "
-                                                                     "* kernel."),
-            ((size + 2 * padding - reach) // stride, "One place is missing: the kernel's first place costs no stride. "
-                                                     "Add 1."),
-            ((size + 2 * padding - reach + 1) // stride, "The 1 belongs behind the division: the kernel's first place "
-                                                         "costs no stride."),
-            (size + 2 * padding - reach + 1, "The stride is ignored: the kernel jumps `stride` pixels at a time."),
-            ((size - reach) // stride + 1, "The padding is ignored: 2 * padding pixels are added to the side."),
-        ]  # fmt: skip
-        number = isinstance(got, int | float) or isinstance(got, torch.Tensor) and got.ndim == 0
-        require(number, f"the result is {got!r}, expected the number {expected}.", "Return one number.")
-        if float(got) != expected:
-            raise Wrong(said, next((advice for value, advice in mistakes if value == float(got)), ""))
+    expected = [nn.Conv1d(1, 1, *rest)(torch.zeros(1, 1, size)).shape[-1] for size, *rest in settings]  # torch is asked
+    got = []
+    for setting, right in zip(settings, expected, strict=True):
+        one = learner(*setting)
+        number = isinstance(one, int | float) or isinstance(one, torch.Tensor) and one.ndim == 0
+        require(number, f"the result is {one!r}, expected the number {right}.", "Return one number.")
+        got.append(float(one))
+    if got != expected:
+        setting, one, right = next(row for row in zip(settings, got, expected, strict=True) if row[1] != row[2])
+        named = ", ".join(f"{name} {value}" for name, value in zip(CONV, setting, strict=True))
+        wrong = [advice for formula, advice in CONV_MISTAKES if [formula(*each) for each in settings] == got]
+        raise Wrong(f"for {named}: got {one:g}, expected {right}.", wrong[0] if wrong else "Draw it: a row of pixels, "
+                    "the padding at both ends, the kernel with its gaps, and all the places where it can stand.")
 
 
 @exercise(
@@ -84,26 +79,17 @@ def overlap_count(learner, case):
             (expected.clamp(max=1), "Everything that is reached is counted once. Copies that overlap add up: `+= 1`, "
                                     "not `= 1`."),
             (F.pad(expected, (0, 1))[1:], "This begins one place late: the first pixel writes at place 0."),
-            (_phases(size, kernel, stride), "This counts the weights at each phase of the stride, which is right inside "
+            (phases(size, kernel, stride), "This counts the weights at each phase of the stride, which is right inside "
                                             "the picture. At the two ends there are fewer neighbours."),
-            (_counted(size, stride, kernel), "Kernel and stride are swapped: a pixel's copy is `kernel` long, and the "
+            (counted(size, stride, kernel), "Kernel and stride are swapped: a pixel's copy is `kernel` long, and the "
                                              "next begins `stride` later."),
-            (_counted(size, kernel - 1, stride, expected), "Each copy is one too short: a slice a:b leaves b out."),
+            (counted(size, kernel - 1, stride, expected), "Each copy is one too short: a slice a:b leaves b out."),
         ]  # fmt: skip
-        close(learner(size, kernel, stride), expected, mistakes, what=f"for size {size}, kernel {kernel} and stride "
+        got = learner(size, kernel, stride)
+        if isinstance(got, torch.Tensor) and got.is_floating_point() and got.equal(got.round()):
+            got = got.long()  # whole numbers in a float tensor are counts as well
+        close(got, expected, mistakes, what=f"for size {size}, kernel {kernel} and stride "
               f"{stride}, the result")  # fmt: skip
-
-
-def _phases(size, kernel, stride):
-    places = (size - 1) * stride + kernel
-    return torch.tensor([len(range(place % stride, kernel, stride)) for place in range(places)])
-
-
-def _counted(size, kernel, stride, like=None):
-    count = torch.zeros((size - 1) * stride + kernel if like is None else len(like), dtype=torch.int64)
-    for i in range(size):
-        count[i * stride : i * stride + kernel] += 1
-    return count
 
 
 @exercise(
@@ -142,7 +128,7 @@ def attention(learner, case):
             mistakes.append((scaled.softmax(0) @ v, "The softmax goes over the batch; the keys are the last axis."))
         if len(lead) == 2:
             mistakes.append((scaled.softmax(1) @ v, "The softmax goes over the heads; the keys are the last axis, -1."))
-        close(learner(q, k, v), F.scaled_dot_product_attention(q, k, v), mistakes)
+        close(learner(q, k, v), F.scaled_dot_product_attention(q, k, v), mistakes, tolerance=1e-3)
 
 
 @exercise(
@@ -183,7 +169,15 @@ def split_heads(learner, case):
 )  # fmt: skip
 def time_embedding(learner, case):
     """Say a time by sines and cosines of many speeds."""
-    t, width = case.whole(1, 60, 6), 2 * int(case.whole(4, 9))
+    width = 2 * int(case.whole(4, 9))
+    half = width // 2
+    for t in (1e-4 * case.uniform(0.5, 1, 2), case.whole(1, 60, 6)):
+        _require_waves(learner, t, width)
+    zero = torch.cat([torch.zeros(1, half), torch.ones(1, half)], 1)
+    close(learner(torch.zeros(1, dtype=torch.int64), width), zero, what="at t = 0 the result")
+
+
+def _require_waves(learner, t, width):
     half = width // 2
 
     def waves(count=half, divisor=half, base=10_000.0, first=0, sign=-1):
@@ -208,8 +202,6 @@ def time_embedding(learner, case):
         (torch.cat([sin, sin], 1), "The second half are sines too; it shall be cosines."),
     ]  # fmt: skip
     close(learner(t, width), torch.cat([sin, cos], 1), mistakes, tolerance=1e-3)
-    zero = torch.cat([torch.zeros(1, half), torch.ones(1, half)], 1)
-    close(learner(torch.zeros(1, dtype=torch.int64), width), zero, what="at t = 0 the result")
 
 
 @exercise(
@@ -225,55 +217,11 @@ def group_norm(learner, case):
     """Give each group of channels of each picture mean 0 and variance 1."""
     x = 0.05 * case.normal(3, 6, 2, 3) + 0.1 * case.normal(3, 6, 1, 1)  # small, so that eps matters
     groups, eps = 3, 1e-3
-    rows = x.reshape(3, 3, -1)
-    mean = rows.mean(2, keepdim=True)
-    biased, unbiased = rows.var(2, keepdim=True, correction=0), rows.var(2, keepdim=True)
-
-    def normal(variance_eps):
-        return ((rows - mean) / variance_eps).reshape(x.shape)
-
-    batch_mean, batch_var = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, correction=0)
-    comb = x.reshape(3, 2, 3, 6).transpose(1, 2).reshape(3, 6, 2, 3)
-    comb = F.group_norm(comb, 3, eps=eps).reshape(3, 3, 2, 6).transpose(1, 2).reshape(x.shape)
-    mistakes = [
-        (normal((unbiased + eps).sqrt()), "The variance is divided by n - 1. Here it is the plain mean of the squares: "
-                                          "unbiased=False."),
-        (normal(biased.sqrt() + eps), "eps stands outside the root. It is added to the variance, under the root."),
-        (normal(unbiased.sqrt() + eps), "eps stands outside the root, and the variance is divided by n - 1: "
-                                        "unbiased=False, and eps under the root."),
-        (normal(biased.sqrt()), "eps is missing: a group that is constant would divide by zero."),
-        (normal(biased + eps), "This divides by the variance. The standard deviation is its root."),
-        (F.group_norm(x, 6, eps=eps), "Each channel is normalised alone (that is instance norm). Take the mean over all "
-                                      "channels of a group."),
-        (F.group_norm(x, 1, eps=eps), "All channels are normalised together (that is layer norm). Each group for "
-                                      "itself."),
-        ((x - batch_mean) / (batch_var + eps).sqrt(), "The statistics go over the batch (that is batch norm). Each "
-                                                      "picture for itself."),
-        (_over_channels(x, eps), "The statistics go over the group's channels at each pixel. They go over all pixels "
-                                 "as well."),
-        (_over_batch(x, eps), "The statistics go over the whole batch. Each picture has its own."),
-        (comb, "The groups take every third channel. By agreement a group's channels are neighbours: reshape to "
-               "(batch, groups, channels of the group, ...)."),
-        (rows.reshape(x.shape) - mean.repeat_interleave(2, 1)[..., None], "Only the mean is taken away; divide by the "
-                                                                          "standard deviation."),
-        (((rows - mean) / (biased + eps).sqrt()), "The result keeps the shape of the rows: end with "
-                                                  ".reshape(x.shape)."),
-    ]  # fmt: skip
+    mistakes = norm_mistakes(x, eps)
     close(learner(x, groups, eps), F.group_norm(x, groups, eps=eps), mistakes)
     shifted = 3 * x + 0.5
     close(learner(shifted, groups, 9 * eps), F.group_norm(x, groups, eps=eps), tolerance=1e-3,
           what="for 3 x + 0.5, with 9 eps, the result")  # fmt: skip
-
-
-def _over_channels(x, eps):
-    rows = x.reshape(3, 3, 2, 2, 3)
-    return ((rows - rows.mean(2, keepdim=True)) / (rows.var(2, keepdim=True, correction=0) + eps).sqrt()).reshape(x.shape)
-
-
-def _over_batch(x, eps):
-    rows = x.reshape(3, 3, -1)
-    variance, mean = torch.var_mean(rows, (0, 2), keepdim=True, correction=0)
-    return ((rows - mean) / (variance + eps).sqrt()).reshape(x.shape)
 
 
 @exercise(
@@ -295,61 +243,32 @@ def residual_block(learner, case):
         missing = [name for name, part in parts.items() if part is None]
         require(not missing, f"the block has no {', '.join(missing)}.", "Keep __init__ as it was given.")
         x, embedding = case.normal(2, inside, 4, 5), case.normal(2, 12)
-        start = learner.method(block, "forward", x, embedding)
+        start = _forward(learner, block, x, embedding)
         with torch.no_grad():
             for parameter in block.parameters():  # conv2 starts at zero, which would hide everything
                 parameter.copy_(0.5 * case.normal(*parameter.shape))
-            mistakes = _residual_mistakes(parts, x, embedding)
+            mistakes = residual_mistakes(parts, x, embedding)
             expected = mistakes.pop(0)[0]
-        close(learner.method(block, "forward", x, embedding), expected, mistakes, tolerance=1e-3)
+        close(_forward(learner, block, x, embedding), expected, mistakes, tolerance=1e-3)
         if inside == outside:
             close(start, x, what="with conv2 at zero, as it starts, the result")
 
 
-def _residual_mistakes(parts, x, embedding):
-    norm1, conv1, time, norm2, conv2, shortcut = parts.values()
-    silu = F.silu
-    told, raw = time(silu(embedding))[:, :, None, None], time(embedding)[:, :, None, None]
-    h = conv1(silu(norm1(x)))
-    change, way = conv2(silu(norm2(h + told))), shortcut(x)
-    found = [
-        (way + change, ""),
-        (change, "What came in is not added: return self.shortcut(x) + ... Without it, gradients have no short way "
-                 "back."),
-        (way + conv2(silu(norm2(h))), "The time is not used: add self.time(silu(embedding)) between the convolutions."),
-        (way + conv2(silu(norm2(h + raw))), "The embedding goes into self.time without silu."),
-        (way + conv2(silu(norm2(h) + told)), "The time is added after norm2; add it before, to what conv1 gives."),
-        (way + conv2(norm2(h + told)), "The second silu is missing: norm2, silu, conv2."),
-        (way + conv2(silu(norm2(conv1(norm1(x)) + told))), "The first silu is missing: norm1, silu, conv1."),
-        (way + conv2(silu(norm2(conv1(silu(x)) + told))), "norm1 is not used: norm1, silu, conv1."),
-        (way + conv2(silu(h + told)), "norm2 is not used: norm2, silu, conv2."),
-        (way + silu(norm2(h + told)), "conv2 is not used: norm2, silu, conv2."),
-        (silu(way + change), "There is a silu behind the sum. Nothing may stand between what came in and what goes "
-                             "out: else the block cannot just pass x on."),
-        (shortcut(silu(norm1(x))) + change, "The shortcut takes the normalised x. It takes x as it came in."),
-        (way + conv2(silu(norm2(h * told))), "The time is multiplied; add it."),
-        (way * change, "The two ways are multiplied; add them."),
-    ]  # fmt: skip
-    if x.shape[1] == h.shape[1]:
-        norms = conv2(silu(norm1(h + told)))
-        found.append((way + norms, "norm1 is used twice; the second is norm2."))
-    return found
+def _forward(learner, block, x, embedding):
+    try:
+        return learner.method(block, "forward", x, embedding)
+    except Exception as raised:
+        text = str(raised.__cause__)
+        if "size of tensor a (8) must match the size of tensor b (16)" in text:
+            raise Wrong(f"adding failed: {text}", "x has another number of channels than what is added to it. "
+                        "self.shortcut(x) has the right one.") from None  # fmt: skip
+        if "must match the size of tensor b" in text:
+            raise Wrong(f"adding failed: {text}", "self.time(...) is (batch, channels). To meet (batch, channels, h, "
+                        "w) it needs two more axes: [:, :, None, None].") from None  # fmt: skip
+        raise
 
 
-class _Part:
-    """A stand-in for a block of the U: (..., h, w) -> something that shows who was called, in which order."""
-
-    def __init__(self, factor, kind):
-        self.factor, self.kind = factor, kind
-
-    def __call__(self, x):
-        if self.kind == "shrink":
-            return self.factor * x[:, :, ::2, ::2]
-        if self.kind == "grow":
-            return self.factor * x.repeat_interleave(2, 2).repeat_interleave(2, 3)
-        if self.kind == "up":  # weighs the halves differently, and halves the channels as a network does
-            x = 0.7 * x[:, : x.shape[1] // 2] + 0.2 * x[:, x.shape[1] // 2 :]
-        return self.factor * x + self.factor**2
+JOINED = "Skips are joined along the channels, torch.cat([...], dim=1), not added and not along the batch."
 
 
 @exercise(
@@ -367,17 +286,17 @@ def through_the_u(learner, case):
     levels = 2
 
     def parts(kind, count):
-        return [_Part(factor, kind) for factor in case.uniform(0.5, 1.5, count).tolist()]
+        return [Part(factor, kind) for factor in case.uniform(0.5, 1.5, count).tolist()]
 
     down, shrink, grow, up = (parts(kind, levels) for kind in ("down", "shrink", "grow", "up"))
     (middle,) = parts("middle", 1)
     x = case.normal(2, 3, 8, 8)
-    expected = _walk(x, down, shrink, middle, grow, up)
+    expected = walk(x, down, shrink, middle, grow, up)
     wrong = {
         "save=before": "What is kept is the picture before `down`. Keep what `down` made: x = block(x), then append.",
         "join=swapped": "The order is swapped: what comes from below stands first, what was kept second.",
-        "middle=none": "`middle` was not called.",
-        "middle=each": "`middle` was called at each level. It comes once, at the bottom.",
+        "bottom=none": "`middle` was not called.",
+        "bottom=each": "`middle` was called at each level. It comes once, at the bottom.",
         "skip=zero": "The kept pictures are not used: zeros were joined in their place.",
         "skip=self": "The picture was joined with itself; join it with what was kept at the same level.",
         "order=reversed": "`grow` and `up` were run backwards. They are given from coarse to fine already.",
@@ -385,7 +304,7 @@ def through_the_u(learner, case):
     mistakes = []
     for name, advice in wrong.items():
         key, how = name.split("=")
-        mistakes.append((_walk(x, down, shrink, middle, grow, up, **{key: how}), advice))
+        mistakes.append((walk(x, down, shrink, middle, grow, up, **{key: how}), advice))
     try:
         got = learner(x, down, shrink, middle, grow, up)
     except Exception as raised:
@@ -395,40 +314,14 @@ def through_the_u(learner, case):
                         "Two sizes meet that do not fit. Is the kept picture the one of the *same* level: the last "
                         "one kept, taken by .pop(), not .pop(0)? Kept before `shrink`? Grown before it is joined, "
                         "along dim=1?") from None  # fmt: skip
+        if "size of tensor a" in text:
+            raise Wrong(f"adding failed: {text.splitlines()[0]}", JOINED) from None
         raise
     close(got, expected, mistakes)
-    with_sum = _Sums()
+    with_sum = Sums()
     summed = learner(x, down, shrink, middle, grow, [with_sum] * levels)
     require(all(channels == 6 for channels in with_sum.channels), f"`up` was given {with_sum.channels} channels, "
             "expected 6 each time: 3 from below and 3 that were kept.",
-            "Skips are joined along the channels, dim=1, not added and not along the batch.")  # fmt: skip
+            JOINED)  # fmt: skip
     require(summed.shape == x.shape, f"the result has the shape {tuple(summed.shape)}, expected {tuple(x.shape)}.",
             "Each level up comes back to the size that it had going down.")  # fmt: skip
-
-
-class _Sums:
-    def __init__(self):
-        self.channels = []
-
-    def __call__(self, x):
-        self.channels.append(x.shape[1])
-        return x[:, :3]
-
-
-def _walk(x, down, shrink, middle, grow, up, save="", join="", skip="", order="", **other):
-    """The way through the U of `_Part`s, right or wrong in one named way."""
-    kept = []
-    for block, smaller in zip(down, shrink, strict=True):
-        before, x = x, block(x)
-        kept.append(before if save else x)
-        x = smaller(x)
-    if other.get("middle") != "none":
-        x = middle(x)
-    pairs = list(zip(grow, up, strict=True))
-    for number, (larger, block) in enumerate(reversed(pairs) if order else pairs):
-        x, old = larger(x), kept.pop()
-        old = torch.zeros_like(old) if skip == "zero" else x if skip == "self" else old
-        x = block(torch.cat([old, x] if join else [x, old], 1))
-        if other.get("middle") == "each" and number < len(pairs) - 1:
-            x = middle(x)
-    return x

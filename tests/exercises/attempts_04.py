@@ -93,9 +93,12 @@ def kernel_and_stride_swapped(size, kernel, stride):
     return count
 
 
-@mutant(OVERLAP, "with a fraction")
-def weights_of_a_half(size, kernel, stride):
-    return F.conv_transpose1d(torch.ones(1, 1, size), torch.ones(1, 1, kernel), stride=stride).flatten() / 2
+@mutant(OVERLAP, "The stride is ignored")
+def stride_ignored(size, kernel, stride):
+    count = torch.zeros(size - 1 + kernel)
+    for i in range(size):
+        count[i : i + kernel] += 1
+    return count
 
 
 @variant(OVERLAP)
@@ -237,7 +240,7 @@ def divided_by_the_width(t, width):
 
 @mutant(TIME, "minus sign")
 def rising_speeds(t, width):
-    return torch.cat(waves(t.double(), width, -width // 2), 1)
+    return torch.cat(waves(t, width, -width // 2), 1)
 
 
 @variant(TIME)
@@ -351,14 +354,14 @@ class NormalisedShortcut(ResidualBlock):
         return self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
 
 
-@mutant(RESIDUAL, "do not broadcast", state="error")
+@mutant(RESIDUAL, "it needs two more axes")
 class TimeWithoutAxes(ResidualBlock):
     def forward(self, x, embedding):
         h = self.conv1(F.silu(self.norm1(x))) + self.time(F.silu(embedding))
         return self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
 
 
-@mutant(RESIDUAL, "another number of channels", state="error")
+@mutant(RESIDUAL, "another number of channels")
 class XItselfAdded(ResidualBlock):
     def forward(self, x, embedding):
         h = self.conv1(F.silu(self.norm1(x))) + self.time(F.silu(embedding))[:, :, None, None]
