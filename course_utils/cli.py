@@ -203,7 +203,7 @@ def check_checkpoints(folder: Path) -> tuple[list[str], list[str]]:
 
 @app.command()
 def train(
-    part: Annotated[str, typer.Argument(help="vae, clip, unet, judge, or all of them in this order.")],
+    part: Annotated[str, typer.Argument(help="vae, clip, unet, judge, reader, or all of them in this order.")],
     steps: Annotated[int | None, typer.Option(help="Updates; none: as many as the shipped model.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
     folder: Annotated[Path, typer.Option(help="Where checkpoints and results are kept.")] = Path("runs"),

@@ -1,11 +1,17 @@
-"""Numbers for pictures: how faithful a reconstruction is, and whether a picture shows what its prompt says."""
+"""Numbers for pictures: how faithful a reconstruction is, how like real ones drawn ones are, and whether a picture
+shows what its prompt says."""
 
+import functools
 import itertools
 
 import torch
+from torch.nn.functional import interpolate
 
+from course_utils.data import digits
+from course_utils.data import picture_book as book
 from course_utils.data.picture_book import Caption, Thing, seen_colour
 from course_utils.models.judge import Finding, Judge, Verdict, read
+from course_utils.recipes import load_judge, load_reader
 
 
 def psnr(pictures: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
@@ -47,3 +53,70 @@ def adherence(judge: Judge, pictures: torch.Tensor, captions: list[Caption]) -> 
         raise ValueError(f"expected one caption a picture, got {len(pictures)} pictures and {len(captions)} captions")
     verdicts = read(judge, pictures)
     return sum(follows(v, c) for v, c in zip(verdicts, captions, strict=True)) / len(captions)
+
+
+def frechet_distance(features: torch.Tensor, others: torch.Tensor) -> float:
+    """Return the squared Fréchet distance of two clouds of features, taken for normal distributions.
+
+        d^2 = |m - n|^2 + trace(S + R - 2 (S R)^(1/2))
+
+    features: (count, d), with mean m and covariance S. others: (number, d), with mean n and covariance R. It is 0 for
+    the same mean and covariance. Few pictures make it larger than it is: compare only values of the same counts.
+    Heusel et al. 2017 (arXiv:1706.08500), equation 6. Raises ValueError for other shapes, or fewer than two rows.
+    """
+    if features.ndim != 2 or features.shape[1:] != others.shape[1:] or min(len(features), len(others)) < 2:
+        raise ValueError(f"expected two clouds (count, d) of the same d, each of two points or more, got "
+                         f"{tuple(features.shape)} and {tuple(others.shape)}")
+    features, others = features.double(), others.double()
+    covariance, other = (cloud.T.cov().reshape(cloud.shape[1], -1) for cloud in (features, others))
+    # the eigenvalues of a product of two covariances are real and not negative, up to rounding
+    root = torch.linalg.eigvals(covariance @ other).real.clamp(min=0).sqrt().sum()
+    spread = features.var(0).sum() + others.var(0).sum() - 2 * root
+    return ((features.mean(0) - others.mean(0)).square().sum() + spread).clamp(min=0).item()
+
+
+@torch.no_grad()
+def digit_fid(pictures: torch.Tensor) -> float:
+    """Return the Fréchet distance of drawn digits (n, 1, 16, 16) in [-1, 1] to the 1,440 training digits.
+
+    In the features of the course's own reader of digits, which is at home here, unlike the network trained on
+    photographs that is usual elsewhere. The floor: `digit_fid(digits.load(16, "test")[0])`, 357 digits that are real.
+    """
+    reader = load_reader()
+    return frechet_distance(reader.features(pictures.float().cpu()), reader.features(digits.load(16)[0]))
+
+
+@torch.no_grad()
+def picture_book_fid(pictures: torch.Tensor) -> float:
+    """Return the Fréchet distance of drawn pictures (n, 3, 32, 32) in [-1, 1] to 1,000 pages with one thing.
+
+    In the features of the judge, which sees each pixel doubled. The floor: that of `one_thing_pages(n, seed=1)`.
+    """
+    return frechet_distance(judge_features(pictures), _features_of_pages())
+
+
+def one_thing_pages(count: int, seed: int = 0) -> list[book.Scene]:
+    """Return the first scenes of the data set `seed` that show one thing in the picture book's own style."""
+    scenes = (book.sample_scene(number, seed) for number in itertools.count())
+    plain = (scene for scene in scenes if len(scene.things) == 1 and scene.style == "picture book")
+    return list(itertools.islice(plain, count))
+
+
+@torch.no_grad()
+def judge_features(pictures: torch.Tensor) -> torch.Tensor:
+    """Return what the judge sees in pictures (n, 3, 32, 32) in [-1, 1], each pixel doubled: (n, features)."""
+    judge = load_judge()
+    return torch.cat([judge.features(interpolate(part.float().cpu(), scale_factor=2)) for part in pictures.split(64)])
+
+
+def one_thing(pictures: torch.Tensor) -> float:
+    """Return the share of pictures (n, 3, 32, 32) in [-1, 1] in which the judge finds one thing, and just one."""
+    judge = load_judge()
+    verdicts = [verdict for part in pictures.split(64) for verdict in read(judge, interpolate(part.float().cpu(),
+                                                                                              scale_factor=2))]
+    return sum(len(verdict.findings) == 1 for verdict in verdicts) / len(pictures)
+
+
+@functools.cache
+def _features_of_pages() -> torch.Tensor:
+    return judge_features(book.pictures(one_thing_pages(1000), 32))

@@ -2,7 +2,11 @@
 
 from collections import Counter
 
-from benchmarks import prompts
+import torch
+
+from benchmarks import prompts, variety
+from course_utils.data import picture_book as book
+from course_utils.recipes import load_judge
 
 
 def test_the_frozen_prompts_are_those_that_the_program_makes():
@@ -15,3 +19,17 @@ def test_every_task_is_asked_for_as_often_and_two_of_five_name_what_was_never_tr
     assert set(counts) == set(prompts.TASKS) and max(counts.values()) - min(counts.values()) <= 1
     assert sum(prompt.held_out for prompt in frozen) == 400
     assert all(prompt.caption.place for prompt in frozen)
+
+
+def test_variety_counts_what_differs_and_how_near_the_training_is():
+    scenes = variety.scenes_to_draw()
+    assert {scene.things[0].kind for scene in scenes} == set(book.SUBJECTS) and len(scenes) == len(book.SUBJECTS)
+    assert not any(book.is_held_out(scene.things[0].kind, None, scene.place) for scene in scenes)
+    same = book.pictures(scenes[:2]).repeat_interleave(4, 0)
+    other = book.pictures([book.Scene(s.things, s.place, n) for s in scenes[:2] for n in range(4)])
+    judge = load_judge()
+    assert variety.spread(judge, same, 4) == {"position, pixels": 0.0, "standard deviation of a pixel": 0.0}
+    assert variety.spread(judge, other, 4)["position, pixels"] > 1
+    training = ((same[:1] + 1) * 127.5).round().to(torch.uint8)
+    distance = variety.nearest(torch.stack([same[0], same[0] + 0.1]), training)
+    assert torch.allclose(distance, torch.tensor([0.0, 0.1]), atol=5e-3)

@@ -6,13 +6,15 @@ import pytest
 
 from benchmarks.adherence import draw_prompts
 from course_utils.cli import check_checkpoints
+from course_utils.data import digits
 from course_utils.data import picture_book as book
 from course_utils.metrics import adherence
 from course_utils.models.judge import read
 from course_utils.pipelines import CHECKPOINTS, load_picture_book
-from course_utils.recipes import PARTS, load_judge
+from course_utils.recipes import PARTS, load_judge, load_reader
 
-MOST_BYTES = {"picture_book/vae": 4e6, "picture_book/text_encoder": 4e6, "picture_book/unet": 18e6, "judge": 2e6}
+MOST_BYTES = {"picture_book/vae": 4e6, "picture_book/text_encoder": 4e6, "picture_book/unet": 18e6, "judge": 2e6,
+              "digit_reader": 1e5}
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,11 @@ def test_the_files_are_those_of_the_manifest_and_small():
 def test_the_judge_reads_fresh_renders(judge, style):
     scenes = [scene for scene in (book.sample_scene(n, 4, "all") for n in range(300)) if scene.style == style][:40]
     assert adherence(judge, book.pictures(scenes), [book.caption(scene) for scene in scenes]) >= 0.85
+
+
+def test_the_reader_reads_digits_that_it_was_not_trained_on():
+    pictures, labels = digits.load(16, "test")
+    assert (load_reader()(pictures).argmax(1) == labels).float().mean() > 0.98
 
 
 def test_the_model_draws_a_corgi_on_the_grass(judge):

@@ -26,6 +26,7 @@ FLOORS = [
     "pipelines",
     "recipes",
     "metrics",
+    "families",
     "plotting",
     "widgets",
     "exercises",

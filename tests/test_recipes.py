@@ -12,7 +12,7 @@ from course_utils.data import picture_book as book
 from course_utils.recipes.clip import _numbers
 from course_utils.recipes.vae import LATENT_CHANNELS
 
-ORDER = ("vae", "clip", "unet", "judge")
+ORDER = ("vae", "clip", "unet", "judge", "reader")
 
 
 @pytest.fixture(scope="module")

@@ -47,14 +47,22 @@ class Judge(nn.Module):
         nn.init.constant_(self.heads[0].bias, -4.0)  # at first, no cell holds a subject
 
     def forward(self, pictures):
-        finest = self.finest(pictures)
-        fine = self.fine(finest)
-        coarse = self.coarse(fine)
-        joined = self.join(torch.cat([fine, F.interpolate(coarse, scale_factor=2)], dim=1))
+        finest, coarse, joined = self._maps(pictures)
         kind, colour, pose = (head(joined) for head in self.heads)
         whole = coarse.mean((2, 3))
         return {"kind": kind, "colour": colour, "pose": pose, "place": self.place(whole),
                 "style": self.style(torch.cat([finest.mean((2, 3)), whole], dim=1))}
+
+    def features(self, pictures: torch.Tensor) -> torch.Tensor:
+        """What the judge sees in pictures, (batch, features): its finest and its coarsest map, averaged over places."""
+        finest, coarse, _ = self._maps(pictures)
+        return torch.cat([finest.mean((2, 3)), coarse.mean((2, 3))], dim=1)
+
+    def _maps(self, pictures):
+        finest = self.finest(pictures)
+        fine = self.fine(finest)
+        coarse = self.coarse(fine)
+        return finest, coarse, self.join(torch.cat([fine, F.interpolate(coarse, scale_factor=2)], dim=1))
 
 
 def _conv(inside: int, outside: int, stride: int = 1) -> nn.Module:

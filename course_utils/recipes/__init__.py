@@ -1,7 +1,7 @@
 """How each part of the picture-book model is configured and trained: `train_part("vae", folder)` and so on.
 
 A part trains in `folder/NAME/`, where its checkpoint lies, and when it is finished it is exported beside the others:
-`folder/picture_book/` (the diffusers folder), `folder/clip/` and `folder/judge/`.
+`folder/picture_book/` (the diffusers folder), `folder/clip/`, `folder/judge/` and `folder/digit_reader/`.
 """
 
 import hashlib
@@ -21,11 +21,13 @@ from course_utils.pipelines import CHECKPOINTS
 from course_utils.recipes.clip import build_clip
 from course_utils.recipes.judge import build_judge, load_judge
 from course_utils.recipes.pictures import picture_set
+from course_utils.recipes.reader import build_reader, load_reader
 from course_utils.recipes.unet import build_unet, load_trained
 from course_utils.recipes.vae import build_vae, encode_pictures
 from course_utils.training import MovingAverage, Record, train
 
-__all__ = ["PARTS", "Part", "encode_pictures", "load_judge", "load_trained", "picture_set", "ship", "train_part"]
+__all__ = ["PARTS", "Part", "encode_pictures", "load_judge", "load_reader", "load_trained", "picture_set", "ship",
+           "train_part"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ PARTS = {
     "vae": Part("the autoencoder: pictures to latents and back", build_vae, 4500, 8, 1e-3),
     "clip": Part("the text encoder, with its picture encoder", build_clip, 1500, 64, 1e-3),
     "unet": Part("the U-Net that predicts the noise", build_unet, 2500, 16, 1e-3),
-    "judge": Part("the judge that reads pictures", build_judge, 1600, 32, 2e-3),
+    "judge": Part("the judge that reads pictures", build_judge, 2400, 32, 2e-3),
+    "reader": Part("the reader of digits", build_reader, 1500, 64, 2e-3),
 }
 
 
@@ -101,8 +104,9 @@ def ship(folder: Path | str, destination: Path = CHECKPOINTS) -> None:
         raise ValueError(f"expected all parts trained in {folder}, but {', '.join(missing)} are not; "
                          f"train them first: python3 course.py train all --folder {folder}")
     wanted = [path for path in sorted((folder / "picture_book").rglob("*")) if path.is_file()]
-    wanted += [folder / "judge" / name for name in ("config.json", "model.safetensors")]
-    for home in ("picture_book", "judge"):
+    wanted += [folder / "judge" / "config.json", folder / "judge" / "model.safetensors"]
+    wanted += [folder / "digit_reader" / "model.safetensors"]
+    for home in ("picture_book", "judge", "digit_reader"):
         shutil.rmtree(destination / home, ignore_errors=True)
     files = {}
     for path in wanted:
