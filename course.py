@@ -36,13 +36,14 @@ NETWORK_ERRORS = (
     "NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|Connection aborted"
 )
 
-# Verbs other than lab and test are those of the package's own command line, course_utils/cli.py.
+# Verbs other than lab, test and benchmark are those of the package's own command line, course_utils/cli.py.
 VERBS = {
     "lab": "open the course in JupyterLab; further options are JupyterLab's (--no-browser, --port 8890)",
     "test": "run every test; further options are pytest's",
     "generate": 'draw a picture: generate "a cute corgi puppy sitting on the grass"',
     "train": "train one part of the model again",
     "check": "run your notebooks from nothing, and say which exercises pass: check work/05_*.ipynb",
+    "benchmark": "measure; without a name: which benchmarks there are",
     "build": "write the notebooks of chapters/ and solutions/ from solutions/source/",
     "doctor": "say what this machine has, and what the course will use",
 }
@@ -86,8 +87,8 @@ def main(arguments, folder=ROOT):
 def command_of(verb, options, folder):
     """Return the command that a verb stands for, and the folder to run it in."""
     python = [str(venv_python(folder)), "-m"]
-    if verb == "test":
-        return [*python, "pytest", *options], folder
+    if verb in ("test", "benchmark"):
+        return [*python, {"test": "pytest", "benchmark": "benchmarks"}[verb], *options], folder
     if verb != "lab":
         return [*python, "course_utils.cli", verb, *options], Path.cwd()
     # As the default address, not as a file to open: so it is also what --no-browser prints.

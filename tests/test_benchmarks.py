@@ -1,12 +1,29 @@
 """The frozen prompts stay what they are, and say what they are for."""
 
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import torch
 
 from benchmarks import prompts, variety
 from course_utils.data import picture_book as book
 from course_utils.recipes import load_judge
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_benchmarks_are_listed_and_found_by_name():
+    def run(*words):
+        return subprocess.run([sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True)
+
+    listed = run().stdout
+    assert all(f"  {name} " in listed for name in ("adherence", "families", "prompts", "variety"))
+    assert "--seeds" in run("variety", "--help").stdout
+    wrong = run("speed")
+    assert wrong.returncode == 2 and "no benchmark 'speed'" in wrong.stderr and "adherence" in wrong.stderr
 
 
 def test_the_frozen_prompts_are_those_that_the_program_makes():

@@ -68,9 +68,9 @@ def train_part(name: str, folder: Path | str, steps: int | None = None, seed: in
 
 
 PARTS = {
-    "vae": Part("the autoencoder: pictures to latents and back", build_vae, 4500, 8, 1e-3),
+    "vae": Part("the autoencoder: pictures to latents and back", build_vae, 16000, 8, 1e-3),
     "clip": Part("the text encoder, with its picture encoder", build_clip, 1500, 64, 1e-3),
-    "unet": Part("the U-Net that predicts the noise", build_unet, 2500, 16, 1e-3),
+    "unet": Part("the U-Net that predicts the noise", build_unet, 20000, 16, 1e-3),
     "judge": Part("the judge that reads pictures", build_judge, 2400, 32, 2e-3),
     "reader": Part("the reader of digits", build_reader, 1500, 64, 2e-3),
 }

@@ -111,7 +111,7 @@ show(plot_pictures(to_tensor([picture for picture, _ in odd])),
 # parts with the same names:
 #
 # ```mermaid
-# graph LR
+# graph TB
 #     A["prompt"] --> B["tokenizer"] --> C["text encoder"]
 #     C -- "cond, at every step" --> D["U-Net: predicts the noise"]
 #     N["noise N(0, I)<br/>from the seed"] --> X["latents x_t"]
