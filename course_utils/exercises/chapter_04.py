@@ -58,7 +58,8 @@ def conv_output_size(learner, case):
     "04.overlap_count", blocks.overlap_count, difficulty=3, minutes=15,
     hints=[
         "Input pixel i writes a copy of the kernel into the output. Where does it begin, and how long is it?",
-        "It begins at i * stride and is `kernel` long. The last input pixel is number size - 1: how long is the output?",
+        "It begins at i * stride and is `kernel` long. The last input pixel is number size - 1: how long is the "
+        "output?",
         "Start with torch.zeros((size - 1) * stride + kernel, dtype=torch.int64), and add 1 to a slice of it for each "
         "i.",
     ],
@@ -146,7 +147,7 @@ def split_heads(learner, case):
         expected = torch.stack([x[..., h * d : (h + 1) * d] for h in range(heads)], 1)
         comb = torch.stack([x[..., h::heads] for h in range(heads)], 1)
         mistakes = [
-            (x.reshape(batch, heads, tokens, d), "The vector was cut without a transpose, so that a head gets pieces of "
+            (x.reshape(batch, heads, tokens, d), "The vector was cut without a transpose, so a head gets pieces of "
                                                  "several tokens. Reshape to (batch, tokens, heads, d) first, then "
                                                  "swap two axes."),
             (x.reshape(batch, tokens, heads, d), "The transpose is missing: heads come before tokens."),

@@ -58,8 +58,8 @@ def norm_mistakes(x, eps):
                                         "unbiased=False, and eps under the root."),
         (normal(biased.sqrt()), "eps is missing: a group that is constant would divide by zero."),
         (normal(biased + eps), "This divides by the variance. The standard deviation is its root."),
-        (F.group_norm(x, 6, eps=eps), "Each channel is normalised alone (that is instance norm). Take the mean over all "
-                                      "channels of a group."),
+        (F.group_norm(x, 6, eps=eps), "Each channel is normalised alone (that is instance norm). Take the mean over "
+                                      "all channels of a group."),
         (F.group_norm(x, 1, eps=eps), "All channels are normalised together (that is layer norm). Each group for "
                                       "itself."),
         ((x - batch_mean) / (batch_var + eps).sqrt(), "The statistics go over the batch (that is batch norm). Each "
@@ -78,7 +78,8 @@ def norm_mistakes(x, eps):
 
 def _over_channels(x, eps):
     rows = x.reshape(3, 3, 2, 2, 3)
-    return ((rows - rows.mean(2, keepdim=True)) / (rows.var(2, keepdim=True, correction=0) + eps).sqrt()).reshape(x.shape)
+    variance, mean = torch.var_mean(rows, 2, keepdim=True, correction=0)
+    return ((rows - mean) / (variance + eps).sqrt()).reshape(x.shape)
 
 
 def _over_batch(x, eps):
