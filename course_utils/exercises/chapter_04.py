@@ -48,6 +48,7 @@ def conv_output_size(learner, case):
         got.append(float(one))
     if got != expected:
         setting, one, right = next(row for row in zip(settings, got, expected, strict=True) if row[1] != row[2])
+        learner(*setting)  # once more, so that this call is the one that is named
         named = ", ".join(f"{name} {value}" for name, value in zip(CONV, setting, strict=True))
         wrong = [advice for formula, advice in CONV_MISTAKES if [formula(*each) for each in settings] == got]
         raise Wrong(f"for {named}: got {one:g}, expected {right}.", wrong[0] if wrong else "Draw it: a row of pixels, "
@@ -172,8 +173,7 @@ def time_embedding(learner, case):
     """Say a time by sines and cosines of many speeds."""
     width = 2 * int(case.whole(4, 9))
     half = width // 2
-    for t in (1e-4 * case.uniform(0.5, 1, 2), case.whole(1, 60, 6)):
-        _require_waves(learner, t, width)
+    _require_waves(learner, case.whole(1, 60, 6), width)
     zero = torch.cat([torch.zeros(1, half), torch.ones(1, half)], 1)
     close(learner(torch.zeros(1, dtype=torch.int64), width), zero, what="at t = 0 the result")
 
@@ -198,11 +198,15 @@ def _require_waves(learner, t, width):
                                        "the speed 1."),
         (torch.cat(waves(divisor=width), 1), "i is divided by the width. There are only half as many waves: divide by "
                                              "half."),
-        (torch.cat(waves(sign=1), 1), "The speeds rise, up to 10000. They fall from 1: the exponent has a minus sign."),
         (torch.cat(waves(base=math.e), 1), "The speeds fall only to 1/e. The base is 10000."),
         (torch.cat([sin, sin], 1), "The second half are sines too; it shall be cosines."),
     ]  # fmt: skip
-    close(learner(t, width), torch.cat([sin, cos], 1), mistakes, tolerance=1e-3)
+    got, rising = learner(t, width), torch.cat(waves(sign=1), 1)
+    if isinstance(got, torch.Tensor) and got.shape == rising.shape:  # float32 knows such angles to some hundredths
+        require((got - rising).abs().mean().item() > 0.1, f"the first row is {[round(n, 3) for n in got[0].tolist()]}, "
+                f"expected {[round(n, 3) for n in torch.cat([sin, cos], 1)[0].tolist()]}.",
+                "The speeds rise, up to 10000. They fall from 1: the exponent has a minus sign.")  # fmt: skip
+    close(got, torch.cat([sin, cos], 1), mistakes, tolerance=1e-3)
 
 
 @exercise(
