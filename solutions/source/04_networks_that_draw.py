@@ -720,7 +720,8 @@ print(f"likeness of t = 500 with 501: {(e[500] @ e[501] / 32):.3f}, with 510: {(
 # Near times have near codes, and the likeness depends only on the distance: $\sin a \sin b + \cos a \cos b =
 # \cos(a - b)$. Conventions differ: Stable Diffusion puts the cosines first (`flip_sin_to_cos`), and DDPM divides by
 # $h - 1$. Weights trained with one do not work with the other.
-#
+
+# %% [markdown] id="norm-text"
 # ### Keeping numbers in range
 #
 # Deep inside, numbers drift in size. *Group norm* brings them back: take the channels in groups; within each group and
@@ -989,7 +990,7 @@ with torch.no_grad():
 #
 # A plain task: take away a little noise of *one* fixed strength. The network sees a noisy picture and shall return the
 # clean one; the loss is the mean square of the difference. Two worlds: the digits, and 16 x 16 pixel cuttings of
-# photographs (trained on a cat and a cup, examined on an astronaut).
+# grey photographs (trained on a cat and a cup, examined on an astronaut).
 #
 # In each world we train the same U-Net twice, once with zeros in place of the skips. The measure is *PSNR*, in
 # decibels: $10 \log_{10}(2^2 / \text{mean square error})$, since pixels span a range of 2. 10 dB more is a tenth of the
@@ -1000,8 +1001,8 @@ with torch.no_grad():
 
 # %% id="worlds"
 def cuttings(names, number, seed):
-    """Random squares of 16 x 16 pixels out of photographs: (number, 3, 16, 16)."""
-    whole = [photos.load(name, size=256)[0] for name in names]
+    """Random squares of 16 x 16 pixels out of photographs in grey: (number, 1, 16, 16)."""
+    whole = [photos.load(name, size=256)[0].mean(0, keepdim=True) for name in names]
     generator = torch.Generator().manual_seed(seed)
     rows, columns = torch.randint(240, (2, number), generator=generator).tolist()
     return torch.stack([whole[i % len(whole)][:, r : r + 16, c : c + 16]
@@ -1019,7 +1020,7 @@ WORLDS = {  # what to train on, what to examine with, the noise's standard devia
 }
 clean, _, sigma = WORLDS["photographs"]
 noisy = clean[:8] + sigma * torch.randn(clean[:8].shape, generator=torch.Generator().manual_seed(0))
-show(plot_pictures(torch.cat([clean[:8], noisy]), columns=8), "Eight cuttings of photographs, clean and noisy.")
+show(plot_pictures(torch.cat([clean[:8], noisy]), columns=8), "Eight cuttings of photographs in grey, clean and noisy.")
 
 # %% id="fit"
 def silence(model, levels):
@@ -1035,7 +1036,7 @@ def silence(model, levels):
 def fit(model, clean, sigma, steps, batch=32, seed=0):
     """Train the model to take noise of strength sigma away; yields (step, loss)."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min((i + 1) / 30, 1) * (1 - i / steps))  # up, down
     generator = torch.Generator().manual_seed(seed)
     for step in range(1, steps + 1):
         x = clean[torch.randint(len(clean), (batch,), generator=generator)].to(device)
@@ -1045,7 +1046,7 @@ def fit(model, clean, sigma, steps, batch=32, seed=0):
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        schedule.step()
+        rate.step()
         yield step, loss.item()
 
 # %% [markdown] id="examine-text"
@@ -1070,7 +1071,7 @@ live = LivePlot("Four trainings, one after the other; each starts high and falls
 for world, (clean, test, sigma) in WORLDS.items():
     for skips in (True, False):
         torch.manual_seed(0)
-        model = UNet(UNetConfig(channels=clean.shape[1], widths=(16, 24, 32))).to(device)
+        model = UNet(UNetConfig(channels=1, widths=(16, 24, 32))).to(device)
         silence(model, () if skips else (0, 1))
         before = psnr(examine(model, test, sigma)[1], test)
         for step, loss in tqdm(fit(model, clean, sigma, steps), total=steps, desc=f"{world}, skips {skips}"):
@@ -1098,21 +1099,22 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert scores["photographs"][1] > scores["photographs"][2] + 1
 
 # %% [markdown] id="skips-read"
-# Digits hardly need skips: the network without them is almost as good. A 16 x 16 digit here is a blown-up 8 x 8 one,
-# and of a familiar kind; it goes through the middle, 4 · 4 · 32 = 512 numbers, without loss. A cutting of a photograph
-# has 768 numbers, and many cannot be guessed from the others. Without skips its detail is lost, and what was lost
-# weighs about as much as the noise that was removed.
+# Digits do not need skips here: the network without them is as good. A 16 x 16 digit is a blown-up 8 x 8 one, and of a
+# familiar kind, so it goes through the middle without loss. A cutting of a photograph can be anything. There would be
+# room for it, 4 · 4 · 32 = 512 numbers for 256 pixels. But the network must *learn* to pack them in and to unpack each
+# at its place, and in this training it does not get far: most of what it gains by removing noise it loses by
+# blurring. Skips carry the detail past the middle, with nothing to learn.
 #
 # The last two columns silence one skip of the network that learned to rely on both. To the eye, on the whole portrait,
 # cut into 64 pieces:
 
 # %% id="portrait" tags=["static"]
-portrait = photos.load("astronaut", size=256)[..., 16:144, 64:192]  # (1, 3, 128, 128)
-tiles = F.unfold(portrait, 16, stride=16)[0].T.reshape(64, 3, 16, 16)
+portrait = photos.load("astronaut", size=256).mean(1, keepdim=True)[..., :128, 48:176]  # (1, 1, 128, 128)
+tiles = F.unfold(portrait, 16, stride=16)[0].T.reshape(64, 1, 16, 16)
 
 
 def together(tiles):
-    """64 tiles back to one picture: (64, 3, 16, 16) -> (1, 3, 128, 128)."""
+    """64 tiles back to one picture: (64, 1, 16, 16) -> (1, 1, 128, 128)."""
     return F.fold(tiles.reshape(64, -1).T[None], 128, 16, stride=16)
 
 
@@ -1213,7 +1215,8 @@ for name, layer in (("attention", attend), ("convolution", nn.Conv2d(16, 16, 3, 
 # convolutions needs positions written into its tokens, as the painter's learned queries were.
 #
 # **"Transposed convolutions cause checkerboards; a kernel that the stride divides cures them."** Half true: section 2
-# measured both. **"Skip connections are always vital."** Measured above: for digits hardly, for photographs yes.
+# measured both. **"A U-Net is nothing without its skips."** Measured above: for digits no loss, for photographs a large
+# one.
 
 # %% [markdown] id="recap"
 # ## Recap
@@ -1245,8 +1248,8 @@ for name, layer in (("attention", attend), ("convolution", nn.Conv2d(16, 16, 3, 
 # </details>
 # <details><summary>2. You give every pixel the same query. What does its self-attention return, and what if all
 # keys are the same?</summary>
-# With one query for all, every pixel gets the same blend of values: one colour for all. With one key for all, each share
-# is 1/n², so every pixel gets the plain mean of all values. Both are blind, in different ways.
+# With one query for all, every pixel gets the same blend of values: one colour for all. With one key for all, each
+# share is 1/n², so every pixel gets the plain mean of all values. Both are blind, in different ways.
 # </details>
 # <details><summary>3. Why does the last convolution of a residual block start at zero, but not the first as
 # well?</summary>
