@@ -24,23 +24,23 @@ def overlap_explorer() -> Explorer:
             size = conv_output_size(SIDE, kernel, stride)
             line = overlap_count(size, kernel, stride)  # what is read may end before the side does
             line = F.pad(line, (0, SIDE - len(line)))
-            what, verb = "input pixel", "is read"
+            what, verb = "input pixel", "read"
         else:
             line = overlap_count(SIDE, kernel, stride)
             size = len(line)
-            what, verb = "output pixel", "is written"
+            what, verb = "output pixel", "written"
         field = line[:, None] * line  # both sides multiply
         axes[0].imshow(field, cmap="viridis", vmin=0)
         axes[0].set(title=f"{SIDE} x {SIDE} to {size} x {size}", xlabel=f"column of the {what}", ylabel="row")
         axes[0].grid(False)
         axes[1].step(range(len(line)), line, where="mid", color="#0072B2")
-        axes[1].set(xlabel=f"column of the {what}", ylabel=f"times it {verb}, along a row",
-                    ylim=(0, max(4, line.max() * 1.15)))
+        axes[1].set(xlabel=f"column of the {what}", ylabel=f"times {verb}",
+                    xlim=(-1, len(line)), ylim=(0, max(4, line.max() * 1.15)))
         inside = sorted(set(line[kernel : max(kernel + stride, len(line) - kernel)].tolist()))
         even = "evenly" if len(inside) == 1 else "unevenly"
         times = " or ".join(str(number) for number in inside)
         return (f"A {layer} with kernel {kernel} and stride {stride} makes {size} x {size} of {SIDE} x {SIDE} pixels; "
-                f"away from the border each {what} {verb} {times} times along a row, {even}.")
+                f"away from the border each {what} is {verb} {times} times along a row, {even}.")
 
     return Explorer(draw_overlap, {"kernel": Slider(1, 6), "stride": Slider(1, 4), "layer": Choice(LAYERS)},
                     {"kernel": 3, "stride": 2, "layer": "transposed convolution"}, panels=2)
@@ -65,10 +65,10 @@ def attention_explorer(picture: torch.Tensor) -> Explorer:
         weights = attention_weights(query * query.shape[1] ** 0.5, keys).reshape(height, width)
         plot_pictures(picture, ["the query"], ax=axes[0])
         side = height / width
-        axes[0].plot((column + 0.5) / width, axes[0].get_ylim()[0] - side + (row + 0.5) / width, "o", color="#D55E00",
+        axes[0].plot((column + 0.5) / width, axes[0].get_ylim()[0] - side + (row + 0.5) / width, "o", color="#0072B2",
                      markersize=9, markeredgecolor="white")
         axes[1].imshow(weights, cmap="magma", vmin=0)
-        axes[1].plot(column, row, "o", color="#D55E00", markersize=7, markeredgecolor="white")
+        axes[1].plot(column, row, "o", color="#0072B2", markersize=7, markeredgecolor="white")
         axes[1].set(title="its weights", xticks=[], yticks=[])
         axes[1].grid(False)
         spread = torch.exp(-(weights * weights.clamp(min=1e-30).log()).sum())

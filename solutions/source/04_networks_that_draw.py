@@ -314,22 +314,23 @@ def enlarge(x, how, weight):
 
 
 def pattern(how, kernel, random):
-    """The middle of a constant picture after three doublings, at most 1: (1, 1, 40, 40)."""
+    """The middle of a constant picture after three doublings, with mean 1: (1, 1, 40, 40)."""
     x = torch.ones(1, 1, 12, 12)
     for step in range(3):
         weight = torch.rand(1, 1, kernel, kernel, generator=torch.Generator().manual_seed(step)) if random else (
             torch.ones(1, 1, kernel, kernel))
         x = enlarge(x, how, weight)
     middle = x.shape[-1] // 2
-    return (x / x.max())[..., middle - 20 : middle + 20, middle - 20 : middle + 20]
+    x = x[..., middle - 20 : middle + 20, middle - 20 : middle + 20]
+    return x / x.mean()
 
 
 cases = [(how, kernel, random) for random in (False, True) for how, kernel in
          (("transposed", 3), ("transposed", 4), ("resize", 3))]
 found = [pattern(*case) for case in cases]
-spread = [((x.max() - x.min()) / x.mean()).item() for x in found]
+spread = [(x.max() - x.min()).item() for x in found]
 titles = [f"{how}, {kernel}, {'random' if random else 'equal'}" for how, kernel, random in cases]
-show(plot_pictures(2 * torch.cat(found) - 1, titles, columns=3),
+show(plot_pictures(torch.cat(found) - 1, titles, columns=3),  # the mean is grey
      "A constant picture after three doublings: a checkerboard for kernel 3, none for kernel 4 with equal weights but "
      "one with random weights, none for resize-convolution.")
 for title, number in zip(titles, spread, strict=True):
@@ -428,13 +429,16 @@ for d in (4, 64, 1024):
 
 # %% id="film-attention" tags=["static"]
 maps = attention_explorer(page)
-filmstrip(maps, [{"row": 17, "column": 13, "sharpness": 2.0}, {"row": 17, "column": 13, "sharpness": 8.0},
-                 {"row": 17, "column": 13, "sharpness": 8.0, "nearness": 8.0}])
+fur = {"row": 22, "column": 7}
+filmstrip(maps, [fur | {"sharpness": 2.0}, fur | {"sharpness": 5.0}, fur | {"sharpness": 5.0, "nearness": 4.0}])
 
 # %% id="explore-attention"
 explore(maps)
 
 # %% [markdown] id="heads-text"
+# With colour alone the fur finds all the fur: tail, body, both ears, at any distance, in one step. With nearness it
+# finds the fur close by.
+#
 # ### Several heads
 #
 # One softmax gives one blend. To ask several questions at once, cut each vector of length $h \cdot d$ into $h$ pieces,
@@ -649,8 +653,8 @@ for ax in axes:
     ax.set_axis_off()
 show(figure, "A drawn corgi on grass, and where four words of the prompt are looked at: corgi and sitting on the body "
              "of the puppy, grass around it, the first word everywhere but on the puppy.")
-fur, lawn = looks[:, words.index("corgi")], looks[:, words.index("grass")]
-print(f"correlation of the maps of corgi and grass: {torch.corrcoef(torch.stack([fur, lawn]))[0, 1]:.2f}")
+puppy, lawn = looks[:, words.index("corgi")], looks[:, words.index("grass")]
+print(f"correlation of the maps of corgi and grass: {torch.corrcoef(torch.stack([puppy, lawn]))[0, 1]:.2f}")
 
 # %% [markdown] id="real-maps-read"
 # The pixels of the puppy ask "corgi", those around it do not. But see "sitting": it lights up the puppy as well. The
@@ -712,13 +716,13 @@ for time in (100, 500):
 right.set(xlabel="t", ylabel="dot product / 32", title="how alike times are")
 right.legend()
 show(figure, "Left: stripes that get broader from row to row, in sines and again in cosines. Right: each time is most "
-             "like itself and the less like others the further they are.")
+             "like itself; the likeness falls steeply to both sides and then wanders about a low level.")
 print(f"likeness of t = 500 with 501: {(e[500] @ e[501] / 32):.3f}, with 510: {(e[500] @ e[510] / 32):.3f}, "
       f"with 900: {(e[500] @ e[900] / 32):.3f}")
 
 # %% [markdown] id="time-read"
-# Near times have near codes, and the likeness depends only on the distance: $\sin a \sin b + \cos a \cos b =
-# \cos(a - b)$. Conventions differ: Stable Diffusion puts the cosines first (`flip_sin_to_cos`), and DDPM divides by
+# Near times have near codes, far times have codes of their own. And the likeness depends only on the distance, since
+# $\sin a \sin b + \cos a \cos b = \cos(a - b)$. Conventions differ: Stable Diffusion puts the cosines first (`flip_sin_to_cos`), and DDPM divides by
 # $h - 1$. Weights trained with one do not work with the other.
 
 # %% [markdown] id="norm-text"
