@@ -722,8 +722,8 @@ print(f"likeness of t = 500 with 501: {(e[500] @ e[501] / 32):.3f}, with 510: {(
 
 # %% [markdown] id="time-read"
 # Near times have near codes, far times have codes of their own. And the likeness depends only on the distance, since
-# $\sin a \sin b + \cos a \cos b = \cos(a - b)$. Conventions differ: Stable Diffusion puts the cosines first (`flip_sin_to_cos`), and DDPM divides by
-# $h - 1$. Weights trained with one do not work with the other.
+# $\sin a \sin b + \cos a \cos b = \cos(a - b)$. Conventions differ: Stable Diffusion puts the cosines first
+# (`flip_sin_to_cos`), and DDPM divides by $h - 1$. Weights trained with one do not work with the other.
 
 # %% [markdown] id="norm-text"
 # ### Keeping numbers in range
