@@ -1,7 +1,7 @@
 # %% [markdown] id="title"
 # # 04 · Networks that draw
 #
-# Every later model of this course, Stable Diffusion included, is one kind of network: it takes a picture and gives a
+# From here to chapter 12 one kind of network does the drawing, in Stable Diffusion too: it takes a picture and gives a
 # picture of the same size. This chapter takes it apart into six small pieces, builds each by hand, and puts them
 # together again: the *U-Net*.
 #
@@ -13,9 +13,8 @@
 # 2. write attention in three lines, read its maps, and say what it costs in bytes;
 # 3. build a U-Net, explain each of its shapes, and measure what its skip connections carry.
 #
-# **Time** 75 minutes of reading, 95 of exercises; all cells take about three minutes on a CPU, less than one on a GPU.
-# **You need** chapters 01 to 03 for the questions, and from them the convolution as a tool. Here it becomes a thing to
-# look into.
+# **Time** 75 minutes of reading, 105 of exercises; all cells take about three minutes on a CPU, less on a GPU. **You
+# need** chapters 01 to 03, which used convolutions as tools: here you look into them.
 
 # %% id="set-up"
 import math
