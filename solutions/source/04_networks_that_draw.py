@@ -190,8 +190,7 @@ print(f"a dense layer from 3 to 64 channels of 64 x 64 pixels would have {dense:
 # Few weights, but short sight: an output pixel knows only the nine under its window. Layers in a row see further. How
 # far? Ask the gradient: *which input pixels does the middle output pixel depend on?*
 #
-# **Predict first.** How wide is the view of three 3 x 3 convolutions in a row? And if each but the first comes after
-# a stride of 2?
+# **Predict first.** How wide is the view of three 3 x 3 convolutions in a row? And if the first two have a stride of 2?
 
 # %% id="reach"
 def view(layers, size=65):
@@ -628,7 +627,7 @@ def catch(module, arguments, named):
     q = module.head_to_batch_dim(module.to_q(arguments[0]))
     k = module.head_to_batch_dim(module.to_k(named["encoder_hidden_states"]))
     weights = attending.attention_weights(q, k).unflatten(0, (-1, module.heads)).mean(1)
-    caught.append(weights[-1])  # of the two runs of guidance, the one with the prompt
+    caught.append(weights[-1])  # each step runs without and with the prompt (chapter 10); this is with
 
 
 hook = layer.register_forward_pre_hook(catch, with_kwargs=True)
