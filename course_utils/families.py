@@ -10,6 +10,7 @@ from pathlib import Path
 
 MEASURED = Path(__file__).with_name("families.json")
 HEAD = ("family", "data", "parameters", "training", "a picture", "FID", "one thing", "bits/dim")
+WIDTHS = (10, 18, 11, 8, 9, 7, 9, 9)
 
 
 @dataclass(frozen=True)
@@ -44,32 +45,40 @@ def keep(rows: list[Row], facts: dict) -> None:
 
 
 def compare(*own: Row, upto: str | None = None) -> None:
-    """Print the measured rows, up to and with the family `upto` (None: all), then the learner's own ones.
+    """Print the measured rows of the families up to and with `upto` (None: all), then the learner's own ones.
 
     Raises ValueError for a family that was not measured.
     """
     rows = measured()
     if upto is not None:
-        families = [row.family for row in rows]
-        if upto not in families:
-            raise ValueError(f"expected a family out of: {', '.join(dict.fromkeys(families))}; got {upto!r}")
-        rows = rows[: len(rows) - families[::-1].index(upto)]
-    lines = [HEAD, *map(_cells, rows)]
+        known = list(dict.fromkeys(row.family for row in rows))
+        if upto not in known:
+            raise ValueError(f"expected a family out of: {', '.join(known)}; got {upto!r}")
+        rows = [row for row in rows if known.index(row.family) <= known.index(upto)]
+    show(rows)
     if own:
-        lines += [("your run:",) + ("",) * (len(HEAD) - 1), *map(_cells, own)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
-    for line in lines:
-        words = [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))]
-        print("  ".join(words).rstrip())
+        print("your run:")
+        show(own, head=False)
+
+
+def show(rows, head: bool = True) -> None:
+    """Print rows as a table, with or without its head."""
+    for cells in ([HEAD] if head else []) + [_cells(row) for row in rows]:
+        print("  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in
+                        enumerate(zip(cells, WIDTHS, strict=True))).rstrip())
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     bits = "–" if row.bits_per_dim is None else f"{'≤ ' if row.bound else ''}{row.bits_per_dim:.2f}"
-    return (row.family, row.data, f"{row.parameters:,}", f"{row.training_seconds:.0f} s",
-            _time(row.seconds_per_picture), f"{row.fid:.1f}", "–" if row.judge is None else f"{row.judge:.0%}", bits)
+    trained = f"{row.training_seconds:.0f} s" if row.training_seconds else "–"
+    judge = "–" if row.judge is None else f"{row.judge:.0%}"
+    return (row.family, row.data, f"{row.parameters:,}" if row.parameters else "–", trained,
+            _time(row.seconds_per_picture), f"{row.fid:.3g}", judge, bits)
 
 
 def _time(seconds: float) -> str:
+    if seconds == 0:
+        return "–"
     if seconds >= 1:
         return f"{seconds:.2f} s"
     return f"{1000 * seconds:.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.2g} ms"

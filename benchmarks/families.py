@@ -1,0 +1,151 @@
+"""The families of generative models on the same data: parameters, training and drawing time, FID, judge, likelihood.
+
+    python3 course.py benchmark families [NAME ...] [--minutes 2] [--keep]
+
+Each model is the one its chapter builds, trained from nothing on handwritten digits (16x16) and on pages of the picture
+book with one thing (32x32) for the same processor time, on one thread. Then it draws as many pictures as there are
+unseen digits, 357: FID is of these, and the line `real` is the floor, other real pictures in the same number.
+`--keep` writes the rows into course_utils/families.json, which the chapters show.
+"""
+
+import argparse
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from course_utils import families
+from course_utils.data import digits
+from course_utils.data import picture_book as book
+from course_utils.devices import describe_machine
+from course_utils.families import Row
+from course_utils.metrics import digit_fid, one_thing, one_thing_pages, picture_book_fid
+
+DRAWN = 357
+SHARE_AT_ONCE = 51  # drawn in batches of so many
+DATA = ("digits 16x16", "picture book 32x32")
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a family brings: its parameters, one update a `next`, how it draws, and its likelihood if it has one.
+
+    draw(count, generator) -> pictures (count, channels, size, size) in [-1, 1]. bits(): bits/dim of unseen data.
+    """
+
+    network: nn.Module
+    updates: Iterator
+    draw: Callable[[int, torch.Generator], torch.Tensor]
+    bits: Callable[[], float] | None = None
+    bound: bool = False
+
+
+def diffusion(data: torch.Tensor) -> Model:
+    """Chapter 06's network and loss, drawn from by DDIM in 20 steps."""
+    from course_utils.models.unet import PictureUNet
+    from course_utils.objectives import noise_prediction_loss, uniform_times
+    from course_utils.samplers import ddim, finish, trailing_times
+    from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
+    from course_utils.training import MovingAverage, train
+
+    alpha_bar, shape = alpha_bar_from_beta(scaled_linear_beta()), data.shape[1:]
+    network = PictureUNet(channels=shape[0], size=shape[1], widths=(32, 64, 64))
+    average = MovingAverage(network, 0.995)
+
+    def loss(model, samples):
+        t = uniform_times(samples.uniforms(stream=1), len(alpha_bar))
+        eps = samples.normals(*shape, stream=2)
+        x_t = add_noise(data[samples.integers(len(data))], eps, t, alpha_bar)
+        return noise_prediction_loss(model(x_t, t), eps).mean()
+
+    def draw(count, generator):
+        x_T = torch.randn(count, *shape, generator=generator)
+        return finish(ddim(average.model, x_T, alpha_bar, trailing_times(1000, 20), clip=1))
+
+    return Model(network, train(network, loss, steps=10**6, batch=32, average=average), draw)
+
+
+def adversarial(data: torch.Tensor) -> Model:
+    """Chapter 03's DCGAN with the R1 penalty, drawn from by the moving average of its generator."""
+    import copy
+
+    from course_utils.adversarial import play
+    from course_utils.models.gan import PictureDiscriminator, PictureGenerator
+
+    channels, size = data.shape[1:3]
+    G, D = PictureGenerator(channels, size), PictureDiscriminator(channels, size)
+    average = copy.deepcopy(G).requires_grad_(False)
+
+    def draw(count, generator):
+        return average(torch.randn(count, G.latent, generator=generator))
+
+    both = nn.ModuleList([G, D])
+    return Model(both, play(G, D, data, 10**6, learning_rate=5e-4, gamma=1.0, average=average, decay=0.995), draw)
+
+
+FAMILIES = {"GAN": adversarial, "diffusion": diffusion}
+
+
+def load(name: str) -> torch.Tensor:
+    """The training pictures of one data set, in [-1, 1]."""
+    return digits.load(16)[0] if name == DATA[0] else book.pictures(one_thing_pages(4000, seed=2), 32)
+
+
+def real(name: str) -> torch.Tensor:
+    """As many real pictures as each model draws, which none was trained on."""
+    return digits.load(16, "test")[0] if name == DATA[0] else book.pictures(one_thing_pages(DRAWN, seed=1), 32)
+
+
+@torch.no_grad()
+def measure(family: str, name: str, model: Model, training_seconds: float) -> Row:
+    """Draw with a trained model, and say what it cost and how good it is."""
+    generator, start = torch.Generator().manual_seed(0), time.process_time()
+    pictures = torch.cat([model.draw(SHARE_AT_ONCE, generator) for _ in range(DRAWN // SHARE_AT_ONCE)]).clamp(-1, 1)
+    seconds = (time.process_time() - start) / DRAWN
+    return Row(family, name, sum(p.numel() for p in model.network.parameters()), training_seconds, seconds,
+               *quality(name, pictures), model.bits() if model.bits else None, model.bound)
+
+
+def quality(name: str, pictures: torch.Tensor) -> tuple[float, float | None]:
+    """FID, and for pages the share with one thing in them."""
+    if name == DATA[0]:
+        return digit_fid(pictures), None
+    return picture_book_fid(pictures), one_thing(pictures)
+
+
+def train_for(model: Model, seconds: float) -> float:
+    """Make updates until so much processor time is spent; returns how much was."""
+    start = time.process_time()
+    for _ in itertools.takewhile(lambda _: time.process_time() - start < seconds, model.updates):
+        pass
+    return time.process_time() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=list(FAMILIES), help=f"out of: {', '.join(FAMILIES)}; none: all")
+    parser.add_argument("--minutes", type=float, default=2, help="of processor time, for each training")
+    parser.add_argument("--keep", action="store_true", help="write the rows into course_utils/families.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for name in DATA:
+        data = load(name)
+        rows.append(Row("real", name, 0, 0, 0, *quality(name, real(name))))
+        for family in options.names:
+            torch.manual_seed(0)
+            model = FAMILIES[family](data)
+            rows.append(measure(family, name, model, train_for(model, 60 * options.minutes)))
+            families.show(rows[-2:])
+    print()
+    families.show(rows)
+    if options.keep:
+        families.keep(rows, {"command": f"python3 course.py benchmark families --minutes {options.minutes:g} --keep",
+                             "machine": describe_machine()})
+
+
+if __name__ == "__main__":
+    main()
