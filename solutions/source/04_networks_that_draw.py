@@ -268,6 +268,9 @@ def overlap_count(size, kernel, stride):
 overlap_count = check("04.overlap_count", overlap_count)
 # hint("04.overlap_count")
 
+# %% [markdown] id="overlap-run-text"
+# Two rows in full, and then which settings are even away from the border:
+
 # %% id="overlap-run"
 print("kernel 3, stride 2:", overlap_count(6, 3, 2).tolist())
 print("kernel 4, stride 2:", overlap_count(6, 4, 2).tolist())
@@ -315,11 +318,10 @@ def pattern(how, kernel, random):
     """The middle of a constant picture after three doublings, with mean 1: (1, 1, 40, 40)."""
     x = torch.ones(1, 1, 12, 12)
     for step in range(3):
-        weight = torch.rand(1, 1, kernel, kernel, generator=torch.Generator().manual_seed(step)) if random else (
-            torch.ones(1, 1, kernel, kernel))
-        x = enlarge(x, how, weight)
-    middle = x.shape[-1] // 2
-    x = x[..., middle - 20 : middle + 20, middle - 20 : middle + 20]
+        weight = torch.rand(1, 1, kernel, kernel, generator=torch.Generator().manual_seed(step))
+        x = enlarge(x, how, weight if random else torch.ones_like(weight))
+    middle = slice(x.shape[-1] // 2 - 20, x.shape[-1] // 2 + 20)
+    x = x[..., middle, middle]
     return x / x.mean()
 
 
@@ -574,7 +576,6 @@ def error(exam):
 
 before = error(examination).item()
 live = LivePlot("The painter's loss falls by several powers of ten.", log_scale=True)
-generator = torch.Generator().manual_seed(0)
 for step in range(budget(smoke=30, laptop=200, gpu=200)):
     loss = error(prompts(32, generator))
     optimizer.zero_grad()
@@ -696,6 +697,9 @@ def time_embedding(t, width):
 # %% id="time-embedding-check"
 time_embedding = check("04.time_embedding", time_embedding)
 # hint("04.time_embedding")
+
+# %% [markdown] id="time-look-text"
+# All thousand codes as columns of a picture. And how alike are two times? Their dot product tells:
 
 # %% id="time-look" tags=["static"]
 from diffusers.models.embeddings import get_timestep_embedding
