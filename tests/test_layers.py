@@ -37,7 +37,7 @@ FLOORS = [
 ]
 APART = {("samplers", "models"), ("training", "models")}  # they are handed a model
 # The modules of these folders are peers: none imports another, but for the shared helpers named here.
-PEERS, SHARED = {"data", "models"}, {("data", "images")}
+PEERS, SHARED = {"data", "models"}, {("data", "images"), ("models", "attention"), ("models", "blocks")}
 UNKNOWN = "'{}' is not in FLOORS (tests/test_layers.py); add it there, on the floor where it belongs"
 SLOW = {"diffusers", "transformers", "accelerate", "matplotlib", "sklearn", "skimage"}
 

@@ -19,8 +19,10 @@ CASES = {
     "game_explorer": lambda: widgets.game_explorer(
         {"a": [(step, PointDiscriminator(4), torch.zeros(5, 2)) for step in (1, 2)]}, torch.zeros(5, 2)),
     "latent_walk_explorer": lambda: widgets.latent_walk_explorer(PictureGenerator(1, 8, 3, 4)),
+    "attention_explorer": lambda: widgets.attention_explorer(PICTURES[:1]),
     "ink_blot_explorer": lambda: widgets.ink_blot_explorer(lambda x_t, t: x_t, PICTURES, ALPHA_BAR),
     "noise_explorer": lambda: noise_explorer(PICTURES[:1]),
+    "overlap_explorer": widgets.overlap_explorer,
     "prompt_explorer": lambda: widgets.prompt_explorer(tiny_pipeline()),
     "schedule_explorer": schedule_explorer,
     "trajectory_explorer": lambda: widgets.trajectory_explorer(lambda x_t, t, cond=None: x_t, torch.eye(2), ALPHA_BAR),
