@@ -12,8 +12,18 @@ from course_utils.widgets import Choice, Explorer, Slider, explore, filmstrip, n
 
 PICTURES = torch.linspace(-1, 1, 576).reshape(3, 3, 8, 8)
 ALPHA_BAR = alpha_bar_from_beta(scaled_linear_beta(20))
+
+
+def blobs(z):
+    """Pictures from latents: (batch, d) -> (batch, 1, 8, 8)."""
+    return z.mean(1).tanh().reshape(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+
+
 # every explorer of the course, made of the smallest things that will do
 CASES = {
+    "bound_explorer": widgets.bound_explorer,
+    "interpolation_explorer": lambda: widgets.interpolation_explorer(blobs, torch.randn(4, 3).cumsum(0)),
+    "latent_map_explorer": lambda: widgets.latent_map_explorer(blobs, torch.eye(2), torch.tensor([3, 4])),
     "ink_blot_explorer": lambda: widgets.ink_blot_explorer(lambda x_t, t: x_t, PICTURES, ALPHA_BAR),
     "noise_explorer": lambda: noise_explorer(PICTURES[:1]),
     "prompt_explorer": lambda: widgets.prompt_explorer(tiny_pipeline()),
