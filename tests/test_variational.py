@@ -58,7 +58,8 @@ def test_two_gradients_one_expectation():
 
 def test_the_bound_of_a_linear_model_is_exact_with_its_posterior_and_lower_with_any_other():
     """x = W z + sigma eps: p(x) and p(z|x) are normal distributions that are known."""
-    W, sigma, x = torch.randn(5, 2, generator=generator(1)).double(), 0.5, torch.randn(5, generator=generator(2)).double()
+    W, x = torch.randn(5, 2, generator=generator(1)).double(), torch.randn(5, generator=generator(2)).double()
+    sigma = 0.5
     exact = MultivariateNormal(torch.zeros(5).double(), W @ W.T + sigma**2 * torch.eye(5)).log_prob(x)
     covariance = torch.linalg.inv(torch.eye(2) + W.T @ W / sigma**2)
     posterior = MultivariateNormal(covariance @ W.T @ x / sigma**2, covariance)

@@ -96,8 +96,8 @@ def gaussian_kl(learner, case):
         half = (0.5 * (mean**2 + (logvar / 2).exp() - 1 - logvar)).flatten(1).sum(1)
         mistakes = [
             (-each.sum(1), "The sign is wrong: a KL divergence is never negative."),
-            (each.mean(1), "This is the mean over the dimensions. Independent dimensions *add up*: take the sum, or the "
-                           "loss weighs the KL too little, and another weight for each size of the latent."),
+            (each.mean(1), "This is the mean over the dimensions. Independent dimensions *add up*: take the sum, or "
+                           "the loss weighs the KL too little, and another weight for each size of the latent."),
             (each.sum(), "This is one number for the whole batch. Keep one for each sample: .flatten(1).sum(1)."),
             (each.sum(1).mean(), "This is the mean over the batch. Keep one number for each sample."),
             (reverse.sum(1), "This is the other direction, KL( N(0, I) || q ). The divergence is not symmetric: it "
@@ -168,8 +168,8 @@ def negative_elbo(learner, case):
     mistakes = [
         (pixels.mean(1) + beta * kl, "The reconstruction is averaged over the pixels while the KL is summed. This is a "
          f"bound no longer: it is as if beta were {d} times as large, and the latent would collapse."),
-        (squares.mean(1) + beta * kl, "This is the mean squared error: no sum over the pixels, no sigma. Averaging over "
-         f"pixels while the KL is summed acts like a beta {d} times too large."),
+        (squares.mean(1) + beta * kl, "This is the mean squared error: no sum over the pixels, no sigma. Averaging "
+         f"over pixels while the KL is summed acts like a beta {d} times too large."),
         (miss - beta * kl, "The KL has the wrong sign: this loss would reward codes far from the prior."),
         (beta * miss + kl, "beta multiplies the wrong term: it weighs the KL."),
         (beta * (miss + kl), "beta multiplies both terms, which changes nothing but the step. It weighs the KL only."),
@@ -206,8 +206,8 @@ def importance_bound(learner, case):
     expected = (sums / K).log()
     rows = torch.tensor([math.log(math.fsum(math.exp(v) for v in row) / batch) for row in log_w.tolist()])
     mistakes = [
-        (log_w.mean(0), "This is the mean of the logs: the ELBO, averaged over K samples. The mean of the weights comes "
-                        "first, then the logarithm."),
+        (log_w.mean(0), "This is the mean of the logs: the ELBO, averaged over K samples. The mean of the weights "
+                        "comes first, then the logarithm."),
         (sums.log(), "log K is missing: this is the logarithm of the sum, not of the mean. It grows with K without end "
                      "and bounds nothing."),
         (sums.log() + math.log(K), "log K has the wrong sign: dividing by K subtracts it."),
@@ -254,8 +254,8 @@ def spherical_path(learner, case):
         (path(torch.linspace(0, 1, count + 1)[:-1, None]), missing_end),
         (path(torch.linspace(0, 1, count + 2)[1:-1, None]), "The ends themselves are missing."),
         (path(s) * torch.sin(_angle(start, end)), "The division by sin(a) is missing: the path misses its ends."),
-        (_arc(start, end, torch.arccos((start @ end).clamp(-1, 1)))(s), "The cosine is the dot product *divided by both "
-                                                                        "lengths*; without it this is no angle."),
+        (_arc(start, end, torch.arccos((start @ end).clamp(-1, 1)))(s),
+         "The cosine is the dot product *divided by both lengths*; without it this is no angle."),
     ]
     close(learner(start, end, count), path(s), mistakes, tolerance=1e-3)
     end = end * start.norm() / end.norm()

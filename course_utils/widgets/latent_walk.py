@@ -48,7 +48,7 @@ def interpolation_explorer(decode, codes: torch.Tensor) -> Explorer:
         with torch.no_grad():
             pictures = decode(torch.stack([a, b, arc, straight]))
         plot_pictures(pictures, ["start", "end", f"arc, s = {s:.2f}", f"line, s = {s:.2f}"], columns=2, ax=ax)
-        return (f"At s = {s:.2f} the latent on the arc is {arc.norm():.2f} long, that on the line {straight.norm():.2f} "
+        return (f"At s = {s:.2f} the latent on the arc is {arc.norm():.2f} long, on the line {straight.norm():.2f} "
                 f"(typical of the prior: {math.sqrt(codes.shape[1]):.2f}).")
 
     return Explorer(draw_walk, {"start": Slider(0, len(codes) - 1), "end": Slider(0, len(codes) - 1),
@@ -70,11 +70,11 @@ def bound_explorer() -> Explorer:
         elbo = (torch.xlogy(q, joint) - torch.xlogy(q, q)).sum() * step
         axes[0].plot(z, joint / evidence, label="posterior $p(z|x)$")
         axes[0].plot(z, q, label="yours, $q(z)$")
-        axes[0].set(xlabel="z", ylabel="density", xlim=(-3.5, 3.5))
+        axes[0].set(xlabel="z", ylabel="density", xlim=(-3.5, 3.5), ylim=(0, 1.6 * max(q.max(), 1.0)))
         axes[0].legend(fontsize=8, loc="upper left")
         axes[1].plot([0, 1], [evidence.log().item()] * 2, color="black", linestyle="-")
-        axes[1].bar(0.5, max(elbo.item(), -10) + 10, bottom=-10, width=0.5, color="#56B4E9")
-        axes[1].set(ylim=(-10, 1), xlim=(0, 1), xticks=[], ylabel="nats", title="line: log p(x), bar: ELBO")
+        axes[1].bar(0.5, max(elbo.item(), -15) + 15, bottom=-15, width=0.5, color="#56B4E9")
+        axes[1].set(ylim=(-15, 1), xlim=(0, 1), xticks=[], ylabel="nats", title="line: log p(x), bar: ELBO")
         return (f"For x = {x:g}, log p(x) = {evidence.log():.2f} and your ELBO is {elbo:.2f}, "
                 f"{evidence.log() - elbo:.2f} nats below.")
 

@@ -220,8 +220,8 @@ def loss_by_the_library(x, x_hat, sigma, mean, logvar, beta=1.0):
 def loss_with_constants_apart(x, x_hat, sigma, mean, logvar, beta=1.0):
     d = x[0].numel()
     squares = torch.stack([(a - b).pow(2).sum() for a, b in zip(x, x_hat, strict=True)])
-    return squares / 2 / sigma**2 + d * math.log(float(sigma) * math.sqrt(2 * math.pi)) + beta * gaussian_kl(  # noqa: F821
-        mean, logvar)
+    constants = d * math.log(float(sigma) * math.sqrt(2 * math.pi))
+    return squares / 2 / sigma**2 + constants + beta * gaussian_kl(mean, logvar)  # noqa: F821
 
 
 @mutant(BOUND, "mean of the logs")
