@@ -55,6 +55,11 @@ def generator_forgotten(mean, logvar, generator):
     return mean + (logvar / 2).exp() * torch.randn_like(mean)
 
 
+@mutant(SAMPLE, "Gradients must flow")
+def sampled_by_the_library(mean, logvar, generator):
+    return torch.normal(mean, (logvar / 2).exp(), generator=generator)
+
+
 @variant(SAMPLE)
 def sample_by_root(mean, logvar, generator):
     return torch.addcmul(mean, logvar.exp().sqrt(), noise(mean, generator))
@@ -232,6 +237,11 @@ def mean_of_logs(log_w):
 @mutant(BOUND, "log K is missing")
 def log_k_missing(log_w):
     return log_w.logsumexp(0)
+
+
+@mutant(BOUND, "This subtracts K")
+def k_subtracted(log_w):
+    return log_w.logsumexp(0) - len(log_w)
 
 
 @mutant(BOUND, "wrong sign")
