@@ -540,6 +540,9 @@ right.set_title("decoded: the same square, by the prior's quantiles")
 show(figure, "Left: the codes now fill one round cloud around 0. Right: decoded pictures over the map, a landscape in "
              "which digits melt into one another.")
 
+# %% [markdown] id="map-text"
+# The same judge as before, on pictures from $N(0, I)$:
+
 # %% id="map-numbers"
 with torch.no_grad():
     drawn_2 = small.sample(400, torch.Generator().manual_seed(1))
@@ -646,6 +649,9 @@ def spherical_path(start, end, count):
 # %% id="check-path"
 spherical_path = check("02.spherical_path", spherical_path)
 # hint("02.spherical_path")
+
+# %% [markdown] id="walk-run-text"
+# From an unseen 0 to an unseen 7: on your arc, on the straight line, and, for comparison, as a cross-fade of the pixels.
 
 # %% id="walk" tags=["static"]
 first, second = (int((unseen_labels == digit).nonzero()[0]) for digit in (0, 7))
@@ -818,7 +824,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # For $\beta \ge 1$ the loss is still an upper bound of $-\log p(x)$, only a looser one; for $\beta < 1$ it is not a
 # bound at all.
-#
+
+# %% [markdown] id="strong-text"
 # ### Silence without any price: a decoder that is too strong
 #
 # Collapse has a second cause. Give the decoder what chapter 01 had: to predict a pixel it may look at the pixels before
