@@ -651,7 +651,7 @@ spherical_path = check("02.spherical_path", spherical_path)
 # hint("02.spherical_path")
 
 # %% [markdown] id="walk-run-text"
-# From an unseen 0 to an unseen 7: on your arc, on the straight line, and, for comparison, as a cross-fade of the pixels.
+# From an unseen 0 to an unseen 7: on your arc, on the straight line, and, to compare, as a cross-fade of the pixels.
 
 # %% id="walk" tags=["static"]
 first, second = (int((unseen_labels == digit).nonzero()[0]) for digit in (0, 7))
