@@ -833,7 +833,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # each level. Each is trained at two prices, $\beta = 1$ and $\beta = 3$.
 
 # %% id="strong"
-from torch.nn.functional import conv1d, cross_entropy, pad, silu
+from torch.nn.functional import cross_entropy, pad, silu
 
 level, unseen_level = digits.levels().to(device), digits.levels("test").to(device)  # (1440, 8, 8) in 0 ... 16
 
