@@ -48,14 +48,15 @@ device = pick_device()
 # %% [markdown] id="hole-question"
 # ## Sixteen numbers for a digit
 #
-# An **autoencoder** is two networks. The encoder turns a picture into a code, here of sixteen numbers. The decoder turns
-# the code into a picture again. They are trained together: the picture that comes out shall be the one that went in.
+# An **autoencoder** is two networks. The encoder turns a picture into a code, here of sixteen numbers. The decoder
+# turns the code into a picture again. They are trained together: the picture that comes out shall be the one that went
+# in.
 #
 # > **Given now: the network.** `VAE` from the package is a small convolutional encoder and decoder; chapter 04 takes
 # > such networks apart. Its encoder gives two things, `mean` and `logvar`. The plain autoencoder uses `mean` only.
 #
-# **Predict first.** After training, we throw a dart into the box that holds all codes, and decode where it lands. How often is
-# the result a digit?
+# **Predict first.** After training, we throw a dart into the box that holds all codes, and decode where it lands. How
+# often is the result a digit?
 
 # %% id="autoencoder"
 from tqdm.auto import tqdm
@@ -114,7 +115,8 @@ plain_passes = {name: legible(drawn).float().mean().item() for name, drawn in pl
 for name, share in plain_passes.items():
     print(f"{name:30} {share:4.0%} pass as digits")
 if budget(smoke=False, laptop=True, gpu=True):
-    assert max(plain_passes["darts in the box"], plain_passes["N(0, I)"]) < plain_passes["digits, squeezed and unfolded"]
+    best = max(plain_passes["darts in the box"], plain_passes["N(0, I)"])
+    assert best < plain_passes["digits, squeezed and unfolded"]
 
 # %% id="hole" tags=["static"]
 rows = torch.cat([unfolded[:12], from_darts[:12], from_normal[:12]])
