@@ -536,8 +536,8 @@ figure.colorbar(plot_codes(left, means, "means of the codes"), ax=left, ticks=ra
 left.set(aspect="equal")
 plot_pictures(atlas, columns=15, ax=right)
 right.set_title("decoded: the same square, by the prior's quantiles")
-show(figure, "Left: the codes lie around 0, a region for each digit. Right: decoded pictures over the map, a landscape in "
-             "which digits melt into one another.")
+show(figure, "Left: the codes lie around 0, a region for each digit. Right: decoded pictures over the map, a landscape "
+             "in which digits melt into one another.")
 
 # %% [markdown] id="map-text"
 # Where the codes lie, and the judge of the beginning on pictures from $N(0, I)$:
