@@ -16,6 +16,7 @@ FLOORS = [
     "shapes",
     "data",
     "schedules",
+    "variational",
     "models",
     "text",
     "objectives",

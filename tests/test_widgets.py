@@ -13,14 +13,24 @@ from course_utils.widgets import Choice, Explorer, Slider, explore, filmstrip, n
 
 PICTURES = torch.linspace(-1, 1, 576).reshape(3, 3, 8, 8)
 ALPHA_BAR = alpha_bar_from_beta(scaled_linear_beta(50))
+
+
+def blobs(z):
+    """Pictures from latents: (batch, d) -> (batch, 1, 8, 8)."""
+    return z.mean(1).tanh().reshape(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+
+
 # every explorer of the course, made of the smallest things that will do
 CASES = {
+    "attention_explorer": lambda: widgets.attention_explorer(PICTURES[:1]),
     "best_judge_explorer": widgets.best_judge_explorer,
+    "bound_explorer": widgets.bound_explorer,
     "game_explorer": lambda: widgets.game_explorer(
         {"a": [(step, PointDiscriminator(4), torch.zeros(5, 2)) for step in (1, 2)]}, torch.zeros(5, 2)),
-    "latent_walk_explorer": lambda: widgets.latent_walk_explorer(PictureGenerator(1, 8, 3, 4)),
-    "attention_explorer": lambda: widgets.attention_explorer(PICTURES[:1]),
     "ink_blot_explorer": lambda: widgets.ink_blot_explorer(lambda x_t, t: x_t, PICTURES, ALPHA_BAR),
+    "interpolation_explorer": lambda: widgets.interpolation_explorer(blobs, torch.randn(4, 3).cumsum(0)),
+    "latent_map_explorer": lambda: widgets.latent_map_explorer(blobs, torch.eye(2), torch.tensor([3, 4])),
+    "latent_walk_explorer": lambda: widgets.latent_walk_explorer(PictureGenerator(1, 8, 3, 4)),
     "noise_explorer": lambda: noise_explorer(PICTURES[:1]),
     "overlap_explorer": widgets.overlap_explorer,
     "prompt_explorer": lambda: widgets.prompt_explorer(tiny_pipeline()),

@@ -4,10 +4,12 @@ from course_utils.widgets.adversaries import best_judge_explorer, game_explorer,
 from course_utils.widgets.explorer import Choice, Explorer, Slider, explore, filmstrip
 from course_utils.widgets.forward import noise_explorer, schedule_explorer
 from course_utils.widgets.ink_blot import ink_blot_explorer
+from course_utils.widgets.latent_walk import bound_explorer, interpolation_explorer, latent_map_explorer
 from course_utils.widgets.networks import attention_explorer, overlap_explorer
 from course_utils.widgets.prompt import prompt_explorer
 from course_utils.widgets.trajectories import trajectory_explorer
 
-__all__ = ["Choice", "Explorer", "Slider", "attention_explorer", "best_judge_explorer", "explore", "filmstrip",
-           "game_explorer", "ink_blot_explorer", "latent_walk_explorer", "noise_explorer", "overlap_explorer",
-           "prompt_explorer", "schedule_explorer", "trajectory_explorer"]
+__all__ = ["Choice", "Explorer", "Slider", "attention_explorer", "best_judge_explorer", "bound_explorer", "explore",
+           "filmstrip", "game_explorer", "ink_blot_explorer", "interpolation_explorer", "latent_map_explorer",
+           "latent_walk_explorer", "noise_explorer", "overlap_explorer", "prompt_explorer", "schedule_explorer",
+           "trajectory_explorer"]

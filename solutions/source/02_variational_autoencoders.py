@@ -1,0 +1,1202 @@
+# %% [markdown] id="title"
+# # 02 · Variational autoencoders
+#
+# Squeeze a picture into a few numbers, and unfold them again. Whoever can do that holds a handle on pictures: turn the
+# numbers, and the picture changes. But can one *invent* numbers, and get a new picture? Not so easily. This chapter
+# shows why not, and what has to be added so that one can.
+#
+# ![A square map of small handwritten digits that melt into one another from place to
+# place.](../chapters/figures/02_latent_map.png)
+#
+# **After this chapter you can**
+# 1. derive the bound that a variational autoencoder climbs, and check on a world of one number that it is a bound;
+# 2. train one with a loss of which you wrote every term, draw with it, and walk and steer among its latents;
+# 3. measure what it loses: bits, sharpness, and whole dimensions that fall silent.
+#
+# **Time** about three hours, one of them for six exercises. All training together takes about three minutes of
+# processor time. **You need** chapter 01 (bits/dim), the normal distribution, and what a gradient is.
+
+# %% id="set-up"
+import math
+
+import matplotlib.pyplot as plt
+import torch
+
+from course_utils.data import digits, picture_book
+from course_utils.devices import budget, pick_device
+from course_utils.exercises import check, hint, progress, solution
+from course_utils.plotting import LivePlot, plot_pictures, show, use_style
+
+use_style()
+device = pick_device()
+
+# %% [markdown] id="symbols"
+# | symbol | in code | what it is | shape |
+# |:--|:--|:--|:--|
+# | $x$ | `x` | a picture, $D$ pixels | (batch, 1, 16, 16) |
+# | $z$ | `z` | its latent, or code: $d$ numbers that nobody ever sees | (batch, d) |
+# | $p(z)$ | `torch.randn` | the prior: how latents are drawn, $N(0, I)$ | |
+# | $p(x \mid z)$ | `model.decode(z)` | the decoder: which pictures belong to $z$ | |
+# | $q(z \mid x)$ | `model.encode(x)` | the encoder: which latents it believes made $x$ | |
+# | $\mu$, $\log s^2$ | `mean`, `logvar` | mean and logarithm of the variance of $q$ | (batch, d) each |
+# | $\hat x$ | `x_hat` | the decoded picture, the mean of $p(x \mid z)$ | as `x` |
+# | $\sigma$ | `sigma` | the spread of $p(x \mid z)$ around $\hat x$ | a number |
+# | $\varepsilon$ | `eps` | standard normal noise | as `mean` |
+# | $\beta$ | `beta` | the weight of the second term of the loss | a number |
+# | $K$ | `len(log_w)` | how many latents are tried for one picture | |
+
+# %% [markdown] id="hole-question"
+# ## Sixteen numbers for a digit
+#
+# An **autoencoder** is two networks. The encoder turns a picture into a code, here of sixteen numbers. The decoder
+# turns the code into a picture again. They are trained together: the picture that comes out shall be the one that went
+# in.
+#
+# > **Given now: the network.** `VAE` from the package is a small convolutional encoder and decoder; chapter 04 takes
+# > such networks apart. Its encoder gives two things, `mean` and `logvar`. The plain autoencoder uses `mean` only.
+#
+# **Predict first.** After training, we throw a dart into the box that holds all codes, and decode where it lands. How
+# often is the result a digit?
+
+# %% id="autoencoder"
+from tqdm.auto import tqdm
+
+from course_utils.models.vae import VAE
+
+pictures, labels = digits.load(16)  # (1440, 1, 16, 16) in [-1, 1]
+unseen, unseen_labels = digits.load(16, split="test")  # 357 digits for the exam
+pictures, unseen = pictures.to(device), unseen.to(device)
+torch.manual_seed(0)
+plain = VAE(channels=1, size=16, latent=16).to(device)
+optimizer, generator = torch.optim.Adam(plain.parameters(), 2e-3), torch.Generator().manual_seed(0)
+
+
+def misses(x):
+    """The plain autoencoder's mean squared error per pixel."""
+    return (x - plain.decode(plain.encode(x)[0])).square().mean()
+
+
+before = misses(unseen).item()
+live = LivePlot("The plain autoencoder's squared error per pixel falls quickly, then slowly.", log_scale=True)
+for step in tqdm(range(budget(smoke=15, laptop=600, gpu=2000))):
+    loss = misses(pictures[torch.randint(len(pictures), (32,), generator=generator)])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    live.update(step, loss.item())
+live.finish()
+print(f"squared error on unseen digits: before {before:.3f}, after {misses(unseen):.3f}")
+assert misses(unseen) < before
+
+# %% [markdown] id="hole-text"
+# It has learnt to squeeze and unfold. Now the darts: codes drawn evenly over the box in which the codes of the
+# training digits lie, and codes from $N(0, I)$. And a judge, so that we need not argue. A picture **passes** if its
+# nearest training picture is at most half as far away as the middle one of all, and its five nearest all show one
+# digit.
+
+# %% id="legible"
+def legible(candidates):
+    """Which pictures (n, 1, 16, 16) pass as digits: (n,) bool."""
+    distance = torch.cdist(candidates.flatten(1), pictures.flatten(1))  # (n, 1440)
+    nearest = distance.topk(5, largest=False)
+    which = labels.to(device)[nearest.indices]  # (n, 5)
+    return (nearest.values[:, 0] <= distance.median(1).values / 2) & (which == which[:, :1]).all(1)
+
+
+with torch.no_grad():
+    codes = plain.encode(pictures)[0]  # (1440, 16)
+    low, high = codes.min(0).values, codes.max(0).values
+    generator = torch.Generator().manual_seed(1)
+    darts = low + (high - low) * torch.rand(400, 16, generator=generator).to(device)
+    from_darts, from_normal = plain.decode(darts), plain.sample(400, generator)
+    unfolded = plain.decode(plain.encode(unseen)[0])
+plain_passes = {"digits, squeezed and unfolded": unfolded, "darts in the box": from_darts, "N(0, I)": from_normal}
+plain_passes = {name: legible(drawn).float().mean().item() for name, drawn in plain_passes.items()}
+for name, share in plain_passes.items():
+    print(f"{name:30} {share:4.0%} pass as digits")
+if budget(smoke=False, laptop=True, gpu=True):
+    best = max(plain_passes["darts in the box"], plain_passes["N(0, I)"])
+    assert best < plain_passes["digits, squeezed and unfolded"]
+
+# %% id="hole" tags=["static"]
+rows = torch.cat([unfolded[:12], from_darts[:12], from_normal[:12]])
+show(plot_pictures(rows, ["unfolded"] * 12 + ["dart"] * 12 + ["N(0, I)"] * 12, columns=12),
+     "First row: unseen digits, squeezed and unfolded, good likenesses. Second and third row: what random codes decode "
+     "to.")
+
+# %% [markdown] id="hole-read"
+# The space of codes has **holes**. The decoder was never asked what belongs there, so it answers anything. And nobody
+# said how the codes should be spread: the box is an accident of this training.
+#
+# To *draw*, we need codes whose distribution we know, and a decoder that was trained on all of it.
+
+# %% [markdown] id="latent-text"
+# ## 1 · A story of how pictures come about
+#
+# Turn it around. Suppose that somebody first draws a hidden number $z$ from $N(0, 1)$, and then makes $x$ from it. $z$
+# is a **latent variable**: it is part of the story and nobody sees it. How likely is a given $x$? Any $z$ may have been
+# behind it, so we add up over all of them:
+#
+# $$p(x) = \int p(z)\, p(x \mid z)\, dz$$
+#
+# In words: the density of a picture is the average, over latents $z$ from the prior, of how well $z$ explains it.
+#
+# A world small enough to do it: $x$ is one number, $p(x \mid z) = N(\tanh(3z),\ 0.25^2)$. Then the integral is a sum
+# over a fine grid.
+
+# %% id="latent" tags=["static"]
+z = torch.linspace(-6, 6, 2401, dtype=torch.float64)  # the grid of latents
+dz = z[1] - z[0]
+
+
+def normal(value, mean, std):
+    """The density of N(mean, std^2) at value."""
+    return torch.exp(-(((value - mean) / std) ** 2) / 2) / (std * math.sqrt(2 * math.pi))
+
+
+def joint(x):
+    """p(z) p(x|z) on the grid of z, for x of any shape: (..., 2401)."""
+    x = torch.as_tensor(x, dtype=torch.float64)[..., None]
+    return normal(z, 0, 1) * normal(x, torch.tanh(3 * z), 0.25)
+
+
+x_axis = torch.linspace(-2, 2, 201, dtype=torch.float64)
+figure, axes = plt.subplots(1, 3, figsize=(9.5, 2.9))
+axes[0].plot(z, normal(z, 0, 1))
+axes[0].set(title="$p(z)$", xlabel="z", xlim=(-3.5, 3.5))
+axes[1].plot(x_axis, joint(x_axis).sum(-1) * dz)
+axes[1].set(title="$p(x)$, the sum over all z", xlabel="x")
+for x in (-0.9, 0.0, 0.9):
+    axes[2].plot(z, joint(x) / (joint(x).sum() * dz), label=f"x = {x}")
+axes[2].set(title="$p(z|x)$", xlabel="z", xlim=(-2.5, 2.5))
+axes[2].legend(fontsize=8)
+show(figure, "A normal bump of latents becomes a density of x with two peaks near -1 and 1; the latents behind x = 0.9 "
+             "form a lopsided bump to the right, those behind 0 a narrow one in the middle.")
+assert abs((joint(x_axis).sum(-1) * dz).sum() * (x_axis[1] - x_axis[0]) - 1) < 0.01
+
+# %% [markdown] id="latent-read"
+# One bump went in, two peaks came out: simple noise and a bent decoder make complicated data. The right panel shows
+# the **posterior** $p(z \mid x) = p(z)\,p(x \mid z) / p(x)$: which latents may have made this $x$.
+#
+# With sixteen latents the grid would have $2401^{16}$ points. And trying random latents does not help: hardly any of
+# them explains a given digit. We need a guess where to look.
+
+# %% [markdown] id="bound-text"
+# ## 2 · The bound
+#
+# **Step 1: bring in a guess.** Let $q(z)$ be any density. Multiply and divide by it:
+#
+# $$\log p(x) = \log \int q(z)\,\frac{p(z)\,p(x \mid z)}{q(z)}\,dz
+#   = \log\, \mathbb{E}_{q}\!\left[\frac{p(z)\,p(x \mid z)}{q(z)}\right]$$
+#
+# In words: the average over the prior became an average over *our* latents, each weighted by what we drew too often
+# or too rarely.
+#
+# **Step 2: exchange logarithm and average.** The logarithm bends downwards, so the log of a mean is never below the
+# mean of the logs (Jensen's inequality). What is left is the **evidence lower bound**, ELBO:
+#
+# $$\log p(x) \;\ge\; \mathbb{E}_{q}\bigl[\log p(z) + \log p(x \mid z) - \log q(z)\bigr]$$
+
+# %% [markdown] id="bound-terms"
+# **Step 3: sort the terms.** The *Kullback–Leibler divergence* $\text{KL}(q \Vert p) = \mathbb{E}_q[\log q(z) - \log
+# p(z)]$ says how far $q$ is from $p$. It is never negative, and 0 only if both are the same. So
+#
+# $$\text{ELBO} = \underbrace{\mathbb{E}_{q}\bigl[\log p(x \mid z)\bigr]}_{\text{how well the latents explain } x}
+#   \;-\; \underbrace{\text{KL}\bigl(q(z) \,\Vert\, p(z)\bigr)}_{\text{how far they stray from the prior}}$$
+#
+# **Step 4: what was lost?** Put $p(z)\,p(x \mid z) = p(x)\,p(z \mid x)$ into step 2. $p(x)$ does not depend on $z$:
+#
+# $$\text{ELBO} = \log p(x) - \text{KL}\bigl(q(z) \,\Vert\, p(z \mid x)\bigr)$$
+#
+# The gap is again a divergence: from our guess to the true posterior. On the grid all of this can be computed.
+
+# %% id="bound-run"
+def elbo(x, m, s):
+    """The ELBO of x for q = N(m, s^2), in nats, summed over the grid."""
+    q = normal(z, m, s)
+    return ((torch.xlogy(q, joint(x)) - torch.xlogy(q, q)).sum() * dz).item()
+
+
+def gap(x, m, s):
+    """KL( N(m, s^2) || p(z|x) ) on the grid."""
+    q, posterior = normal(z, m, s), joint(x) / (joint(x).sum() * dz)
+    return ((torch.xlogy(q, q) - torch.xlogy(q, posterior)).sum() * dz).item()
+
+
+x = 0.9
+log_p = (joint(x).sum() * dz).log().item()
+print("    m     s    ELBO     gap   ELBO + gap   log p(x)")
+for m, s in ((0.0, 1.0), (0.5, 1.0), (0.9, 0.5), (0.9, 0.3), (0.9, 0.1)):
+    print(f"{m:5} {s:5} {elbo(x, m, s):7.3f} {gap(x, m, s):7.3f} {elbo(x, m, s) + gap(x, m, s):12.3f} {log_p:10.3f}")
+    assert elbo(x, m, s) <= log_p and abs(elbo(x, m, s) + gap(x, m, s) - log_p) < 1e-6
+best = max((elbo(x, m / 100, s / 100), m / 100, s / 100) for m in range(30, 150, 3) for s in range(20, 80, 3))
+print(f"the best normal guess: m = {best[1]}, s = {best[2]}, ELBO {best[0]:.3f}; it still lies below {log_p:.3f}")
+assert 0.1 < log_p - best[0] < 0.3
+
+# %% [markdown] id="bound-read"
+# ELBO plus gap is $\log p(x)$, to the last digit. The better the guess, the tighter the bound. The best *normal* guess
+# leaves a gap of a quarter of a nat, since the true posterior is lopsided. It never touches.
+#
+# **Predict first.** For $x = -0.9$, where must the guess go? Which costs more: a guess that is too wide, or one that is
+# too narrow?
+
+# %% id="film-bound" tags=["static"]
+from course_utils.widgets import bound_explorer, explore, filmstrip, interpolation_explorer, latent_map_explorer
+
+bound_by_hand = bound_explorer()
+filmstrip(bound_by_hand, [{}, {"m": 0.9, "s": 0.5}, {"m": 0.9, "s": 0.1}])
+
+# %% id="explore-bound"
+explore(bound_by_hand)
+
+# %% [markdown] id="kl-text"
+# ### The KL, in closed form
+#
+# A **variational autoencoder** (VAE) lets a network make the guess: the encoder looks at $x$ and states a normal
+# distribution $q(z \mid x) = N(\mu, s^2)$, independent in each dimension. The prior is $N(0, I)$. Then no sum and no
+# sampling is needed for the second term. With $\mathbb{E}_q[z^2] = \mu^2 + s^2$ the two logarithms of normal densities
+# give, for one dimension,
+#
+# $$\text{KL} = \mathbb{E}_q\Bigl[\tfrac{z^2}{2} - \tfrac{(z - \mu)^2}{2 s^2} - \log s\Bigr]
+#   = \tfrac12\bigl(\mu^2 + s^2 - 1 - \log s^2\bigr)$$
+#
+# Independent dimensions add up. The encoder states $\log s^2$ and not $s$: any real number is allowed, and $s$ comes
+# out positive.
+#
+# ### Exercise 1 · The divergence
+#
+# **Difficulty** ●●○○○ **Minutes** 10. One number for each picture.
+
+# %% id="ex-kl"
+def gaussian_kl(mean, logvar):
+    """KL( N(mean, exp(logvar)) || N(0, I) ) in nats, summed over the dimensions; (batch, ...) twice -> (batch,)."""
+    ### BEGIN SOLUTION
+    #: for each dimension: half of (mean squared + variance - 1 - log variance)
+    each = 0.5 * (mean**2 + logvar.exp() - 1 - logvar)
+    #: the sum over all axes but the first
+    return each.flatten(1).sum(1)
+    ### END SOLUTION
+
+# %% id="check-kl"
+gaussian_kl = check("02.gaussian_kl", gaussian_kl)
+# hint("02.gaussian_kl")
+
+# %% [markdown] id="kl-three-text"
+# Three ways to one number: yours, torch's, and Monte Carlo, which draws latents from $q$ and averages
+# $\log q - \log p$.
+
+# %% id="kl-three"
+from torch.distributions import Normal, kl_divergence
+
+mean, logvar = torch.tensor([[0.8, -0.3, 0.0]]), torch.tensor([[-2.0, 0.4, 0.0]])
+q, p = Normal(mean, (logvar / 2).exp()), Normal(torch.zeros(3), torch.ones(3))
+torch.manual_seed(0)
+draws = q.sample((20_000,))  # (20000, 1, 3)
+each = (q.log_prob(draws) - p.log_prob(draws)).sum(-1)
+error = each.std() / len(each) ** 0.5
+print(f"closed form {gaussian_kl(mean, logvar).item():.4f}, torch {kl_divergence(q, p).sum():.4f}, "
+      f"Monte Carlo {each.mean():.4f} ± {error:.4f}")
+print(f"the other way round, KL(p || q): {kl_divergence(p, q).sum():.4f}")
+torch.testing.assert_close(gaussian_kl(mean, logvar), kl_divergence(q, p).sum(1))
+assert abs(each.mean() - gaussian_kl(mean, logvar)) < 5 * error
+
+# %% [markdown] id="reparam-text"
+# ## 3 · A gradient through a dice throw
+#
+# The first term, $\mathbb{E}_q[\log p(x \mid z)]$, has no closed form: between $z$ and $x$ stands a network. So we
+# draw a $z$. But then, how does the *encoder* learn? The gradient must say how the average changes when $\mu$ and $s$
+# change, and a drawn number has no derivative.
+#
+# The trick: draw noise that depends on nothing, and *compute* $z$ from it.
+#
+# $$z = \mu + s\,\varepsilon = \mu + e^{\frac12 \log s^2}\,\varepsilon, \qquad \varepsilon \sim N(0, I)$$
+#
+# In words: the latent is the mean plus the standard deviation times standard normal noise. It has the same
+# distribution as before, and now $\partial z / \partial \mu = 1$.
+
+# %% [markdown] id="ex-reparam-text"
+# ### Exercise 2 · Reparametrise
+#
+# **Difficulty** ●●○○○ **Minutes** 10. Mind the half: `logvar` is the logarithm of the *variance*. The noise comes from
+# the generator that is passed in.
+
+# %% id="ex-reparam"
+def reparametrise(mean, logvar, generator):
+    """z = mean + exp(logvar / 2) eps, with gradients to both; mean, logvar and z: (batch, d)."""
+    ### BEGIN SOLUTION
+    #: standard normal noise, new for each element (the generator may live on the CPU: .to(mean.device))
+    eps = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean.device)
+    #: the mean, plus the standard deviation times the noise
+    return mean + (logvar / 2).exp() * eps
+    ### END SOLUTION
+
+# %% id="check-reparam"
+reparametrise = check("02.reparametrise", reparametrise)
+# hint("02.reparametrise")
+
+# %% [markdown] id="score-text"
+# ### Is there another way?
+#
+# Yes, and it needs no derivative of $f$ at all. Since $\nabla q = q\, \nabla \log q$,
+#
+# $$\nabla_\mu\, \mathbb{E}_q[f(z)] = \mathbb{E}_q\bigl[f(z)\, \nabla_\mu \log q(z)\bigr]
+#   = \mathbb{E}_q\Bigl[f(z)\, \frac{z - \mu}{s^2}\Bigr]$$
+#
+# In words: move $\mu$ towards those draws where $f$ was large. $\nabla_\mu \log q$ is called the *score*, and the
+# estimator *score-function estimator* or REINFORCE. It works for any $f$, even one that is only a table.
+#
+# ### Exercise 3 · The score-function gradient
+#
+# **Difficulty** ●●●○○ **Minutes** 15. Return each draw's own estimate; their mean and spread come below.
+
+# %% id="ex-score"
+def score_gradient(f_z, z, mean, logvar):
+    """f(z) (z - mean) / exp(logvar) for each draw; f_z: (n,), z: (n, d), mean, logvar: (d,) -> (n, d)."""
+    ### BEGIN SOLUTION
+    #: the score: the derivative of log N(z; mean, exp(logvar)) by the mean
+    score = (z - mean) / logvar.exp()
+    #: each draw's score, weighted with its value of f
+    return f_z[:, None] * score
+    ### END SOLUTION
+
+# %% id="check-score"
+score_gradient = check("02.score_gradient", score_gradient)
+# hint("02.score_gradient")
+
+# %% [markdown] id="variance-text"
+# Now both on a case whose answer is known: $f(z) = \lVert z \rVert^2$, so $\mathbb{E}_q[f] = \sum_j (\mu_j^2 + s^2)$
+# and the gradient is $2\mu$. For $d = 1$ the variances of one draw's estimate are known too: $4 s^2$ with the trick,
+# $\mu^4/s^2 + 14\mu^2 + 15 s^2$ with the score.
+#
+# **Predict first.** Both are right on average. Which one spreads more, and what happens in more dimensions?
+
+# %% id="variance" tags=["static"]
+def two_estimates(d, s=0.5, n=100_000):
+    """Gradients by mu_1 of E||z||^2, with mu = (1, ..., 1): by the trick and by the score, each (n,)."""
+    mean, logvar = torch.ones(d, requires_grad=True), torch.full((d,), 2 * math.log(s))
+    many = mean.expand(n, d)
+    drawn = reparametrise(many, logvar.expand(n, d), torch.Generator().manual_seed(d))
+    f_z = drawn.square().sum(1)
+    (by_trick,) = torch.autograd.grad(f_z.sum(), drawn)  # dz/dmean = 1, so this is each draw's gradient by the mean
+    return by_trick[:, 0], score_gradient(f_z.detach(), drawn.detach(), mean.detach(), logvar)[:, 0]
+
+
+sizes, spreads = (1, 2, 4, 8, 16, 32), []
+print("  d   mean: trick   score   (exact 2)   variance: trick    score   ratio")
+for d in sizes:
+    trick, score = two_estimates(d)
+    spreads.append((trick.var().item(), score.var().item()))
+    print(f"{d:3} {trick.mean():13.3f} {score.mean():7.3f} {trick.var():27.2f} {score.var():8.1f} "
+          f"{score.var() / trick.var():7.0f}")
+    assert abs(trick.mean() - 2) < 0.05 and abs(score.mean() - 2) < 5 * score.std() / len(score) ** 0.5
+assert abs(spreads[0][0] - 4 * 0.25) < 0.03 and abs(spreads[0][1] - (1 / 0.25 + 14 + 15 * 0.25)) < 1
+figure, ax = plt.subplots(figsize=(6, 2.9))
+ax.loglog(sizes, [pair[0] for pair in spreads], "o-", label="reparametrised")
+ax.loglog(sizes, [pair[1] for pair in spreads], "s--", label="score function")
+ax.set(xlabel="dimensions d", ylabel="variance of one estimate")
+ax.legend()
+show(figure, "The variance of the reparametrised gradient stays at 1 for every d; that of the score-function gradient "
+             "starts twenty times higher and grows steeply.")
+
+# %% [markdown] id="variance-read"
+# The score estimator knows only *that* a draw was good. The reparametrised one knows *in which direction* it would have
+# been better, in each dimension by itself. To match it in 32 dimensions the score would need as many more draws as the
+# last column says. Keep the score for cases where no derivative exists, such as latents that are whole numbers.
+
+# %% [markdown] id="loss-text"
+# ## 4 · The loss
+#
+# What does the decoder say? $p(x \mid z) = N(\hat x, \sigma^2 I)$: the decoded picture is the *mean*, and each pixel
+# may differ from it by about $\sigma$. The negative ELBO, in nats for one picture:
+#
+# $$L = \sum_{i=1}^{D} \Bigl[\frac{(x_i - \hat x_i)^2}{2\sigma^2} + \log\sigma + \tfrac12\log 2\pi\Bigr]
+#   \;+\; \beta\;\text{KL}\bigl(q(z \mid x) \,\Vert\, N(0, I)\bigr)$$
+#
+# In words: the squared error of all pixels *added up*, in units of $2\sigma^2$, plus what a spread $\sigma$ costs, plus
+# $\beta$ times the divergence. The true bound has $\beta = 1$; section 7 turns it. $\sigma$ is one number that is
+# learnt too: if it is too small, misses cost too much; if too large, $\log\sigma$ does.
+
+# %% [markdown] id="ex-loss-text"
+# ### Exercise 4 · The negative ELBO
+#
+# **Difficulty** ●●●○○ **Minutes** 15. The two terms must be in the same unit: if one is a sum over what it covers, so
+# is the other. You may call `gaussian_kl`.
+
+# %% id="ex-loss"
+def negative_elbo(x, x_hat, sigma, mean, logvar, beta=1.0):
+    """sum of [(x - x_hat)^2 / (2 sigma^2) + log sigma + log(2 pi)/2] + beta KL, nats a picture: (batch,)."""
+    ### BEGIN SOLUTION
+    #: sigma as a tensor, so that it has a logarithm
+    sigma = torch.as_tensor(sigma)
+    #: -log N(x; x_hat, sigma^2) of each pixel
+    miss = (x - x_hat) ** 2 / (2 * sigma**2) + sigma.log() + math.log(2 * math.pi) / 2
+    #: its sum over all axes but the first, plus beta times the divergence
+    return miss.flatten(1).sum(1) + beta * gaussian_kl(mean, logvar)
+    ### END SOLUTION
+
+# %% id="check-loss"
+negative_elbo = check("02.negative_elbo", negative_elbo)
+# hint("02.negative_elbo")
+
+# %% [markdown] id="fit-text"
+# ### The loop
+#
+# One step: a batch, the encoder, a latent, the decoder, the loss. `bound` does it for a batch; `fit` repeats it. The
+# learning rate falls to 0 along half a cosine. Gradients longer than 1000 are shortened: the loss is a sum over pixels,
+# so they are large.
+
+# %% id="fit"
+def bound(model, x, generator, beta=1.0):
+    """The loss of each picture of a batch: (batch,)."""
+    mean, logvar = model.encode(x)
+    z = reparametrise(mean, logvar, generator)  # one latent for each picture
+    return negative_elbo(x, model.decode(z), model.sigma(), mean, logvar, beta)
+
+
+def fit(model, data, steps, bound=bound, batch=32, beta=1.0, learning_rate=2e-3, seed=0):
+    """Train the model; yields (step, loss) after each update."""
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    for step in range(1, steps + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
+        x = data[torch.randint(len(data), (batch,), generator=generator).to(data.device)]
+        loss = bound(model, x, generator, beta).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1000.0)
+        optimizer.step()
+        yield step, loss.item()
+
+# %% [markdown] id="package-text"
+# The package has the same, in `course_utils.variational` and `course_utils.models.vae`. From the same start, with the
+# same seed, both must take the same steps:
+
+# %% id="package"
+import copy
+
+from course_utils import variational
+from course_utils.models import vae
+
+torch.manual_seed(0)
+ours = VAE(channels=1, size=16, latent=2).to(device)
+theirs = copy.deepcopy(ours)
+our_losses = [loss for _, loss in fit(ours, pictures, 5)]
+their_losses = [loss for _, loss in vae.fit(theirs, pictures, 5, batch=32)]
+torch.testing.assert_close(torch.tensor(our_losses), torch.tensor(their_losses))
+
+x, x_hat = pictures[:4].cpu(), pictures[4:8].cpu()
+mean, logvar = torch.randn(2, 4, 2, generator=generator)
+for own, other in ((gaussian_kl(mean, logvar), variational.gaussian_kl(mean, logvar)),
+                   (negative_elbo(x, x_hat, 0.3, mean, logvar), variational.negative_elbo(x, x_hat, 0.3, mean, logvar)),
+                   (negative_elbo(x, x_hat, 0.3, mean, logvar) - gaussian_kl(mean, logvar),
+                    -Normal(x_hat, 0.3).log_prob(x).flatten(1).sum(1))):
+    torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-3)
+print("losses of five steps", [round(loss, 1) for loss in our_losses])
+
+# %% [markdown] id="train2-text"
+# ## 5 · A map of digits
+#
+# The same network and data, with two latents only, so that we can look at all of them. New are the noise and the KL.
+# **Predict first:** what will the map of the codes look like?
+
+# %% id="train2"
+@torch.no_grad()
+def examine(model, data, bound=bound):
+    """The mean loss on fixed pictures with fixed noise, beta = 1."""
+    return bound(model, data, torch.Generator().manual_seed(7)).mean().item()
+
+
+torch.manual_seed(0)
+small = VAE(channels=1, size=16, latent=2).to(device)
+before, steps = examine(small, unseen), budget(smoke=15, laptop=1000, gpu=4000)
+live = LivePlot("The loss of the VAE with two latents, in nats a picture, falls and levels off.", seconds=4)
+for step, loss in tqdm(fit(small, pictures, steps), total=steps):
+    live.update(step, loss)
+live.finish()
+print(f"loss on unseen digits: before {before:.0f}, after {examine(small, unseen):.0f} nats; sigma {small.sigma():.2f}")
+assert examine(small, unseen) < before
+
+# %% id="map" tags=["static"]
+def plot_codes(ax, codes, title):
+    """The map of two-dimensional codes, a colour for each digit."""
+    dots = ax.scatter(*codes.cpu().T, c=labels, cmap="tab10", s=5, vmin=-0.5, vmax=9.5)
+    ax.set(title=title, xlabel="$z_1$", ylabel="$z_2$")
+    return dots
+
+
+
+with torch.no_grad():
+    means, logvars = small.encode(pictures)
+    quantiles = Normal(0.0, 1.0).icdf(torch.linspace(0.02, 0.98, 15))  # evenly spread over the prior's probability
+    grid = torch.stack(torch.meshgrid(quantiles, quantiles.flip(0), indexing="xy"), -1).reshape(-1, 2)
+    atlas = small.decode(grid.to(device))
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.3), width_ratios=[1.1, 1])
+figure.colorbar(plot_codes(left, means, "means of the codes"), ax=left, ticks=range(10), label="digit")
+left.set(aspect="equal")
+plot_pictures(atlas, columns=15, ax=right)
+right.set_title("decoded: the same square, by the prior's quantiles")
+show(figure, "Left: the codes lie around 0, a region for each digit. Right: decoded pictures over the map, a landscape "
+             "in which digits melt into one another.")
+
+# %% [markdown] id="map-text"
+# Where the codes lie, and the judge of the beginning on pictures from $N(0, I)$:
+
+# %% id="map-numbers"
+with torch.no_grad():
+    drawn_2 = small.sample(400, torch.Generator().manual_seed(1))
+share = legible(drawn_2).float().mean().item()
+print(f"codes: mean {[round(v, 2) for v in means.mean(0).tolist()]}, "
+      f"standard deviation {[round(v, 2) for v in means.std(0).tolist()]}; "
+      f"each code's own spread {(logvars / 2).exp().mean():.2f}")
+print(f"drawn from N(0, I), {share:.0%} pass as digits")
+
+# %% [markdown] id="map-read"
+# The two terms pull against each other. The first wants every picture to have a place of its own. The KL charges for
+# being far from 0 and for being sure. And the noise forces neighbours to be alike: since $z$ is blurred by $s$,
+# whatever lies within that distance must decode to nearly the same picture.
+#
+# **Predict first.** Go from the 0 to the 1 on the map: do you pass through other digits?
+
+# %% id="film-map" tags=["static"]
+walk_on_map = latent_map_explorer(lambda z: small.decode(z.to(device)).cpu(), means.cpu(), labels)
+filmstrip(walk_on_map, [{"z1": -1.5, "z2": 0.0}, {}, {"z1": 1.5, "z2": 0.0}])
+
+# %% id="explore-map"
+explore(walk_on_map)
+
+# %% [markdown] id="train16-text"
+# ## 6 · Sixteen latents: draw
+#
+# Two numbers are good for a map, and too few for a digit. With sixteen the code keeps more. This is the chapter's main
+# training. It has $\beta = 4$: every nat of KL costs four. Section 7 shows what other prices do, and why this one draws
+# better than the honest $\beta = 1$.
+
+# %% id="train16"
+import time
+
+torch.manual_seed(0)
+model = VAE(channels=1, size=16, latent=16).to(device)
+before, steps = examine(model, unseen), budget(smoke=15, laptop=2000, gpu=8000)
+live = LivePlot("The loss of the VAE with sixteen latents, in nats a picture, falls steeply, then slowly.", seconds=4)
+start = time.process_time()
+for step, loss in tqdm(fit(model, pictures, steps, beta=4.0), total=steps):
+    live.update(step, loss)
+training_seconds = time.process_time() - start
+live.finish()
+after = examine(model, unseen)
+print(f"bound on unseen digits (beta = 1): before {before:.0f}, after {after:.0f} nats; sigma {model.sigma():.2f}")
+print(f"{steps} updates took {training_seconds:.0f} seconds of processor time")
+assert after < before
+
+# %% [markdown] id="drawn-text"
+# Below zero: that is no mistake. The likelihood is a *density*, and a density may exceed 1. It measures volume in
+# units of pixels' values, so its nats mean nothing in bits per pixel. Section 8 does that properly.
+
+# %% id="drawn" tags=["static"]
+with torch.no_grad():
+    codes_16, logvars_16 = model.encode(unseen)
+    back = model.decode(codes_16)
+    drawn = model.sample(400, torch.Generator().manual_seed(0))
+rows = torch.cat([unseen[:15], back[:15], drawn[:45]])
+titles = ["real"] + [""] * 14 + ["decoded"] + [""] * 14 + ["drawn"] + [""] * 44
+show(plot_pictures(rows, titles, columns=15),
+     "First row: fifteen unseen digits. Second row: the same, encoded and decoded, a little soft. Then forty-five "
+     "pictures drawn from random latents, seed 0, nothing chosen: many are digits, some are smears, none is crisp.")
+share = legible(drawn).float().mean().item()
+print(f"drawn from N(0, I), {share:.0%} pass as digits; of the plain autoencoder's, {plain_passes['N(0, I)']:.0%}")
+if budget(smoke=False, laptop=True, gpu=True):
+    assert share > max(plain_passes["N(0, I)"], plain_passes["darts in the box"])
+print(f"squared error a pixel: two latents {(small.decode(small.encode(unseen)[0]) - unseen).square().mean():.4f}, "
+      f"sixteen {(back - unseen).square().mean():.4f}")
+
+# %% [markdown] id="walk-text"
+# ### A walk between two digits
+#
+# Take the codes of two digits, and decode what lies between. On a straight line? In many dimensions nearly all draws of
+# $N(0, I)$ have about the length $\sqrt d$: they live on a shell. The middle of a straight line between two of them is
+# *inside* the shell, where hardly any latent ever is. An arc stays on it:
+#
+# $$z(s) = \frac{\sin((1-s)\,a)}{\sin a}\,z_\text{start} + \frac{\sin(s\,a)}{\sin a}\,z_\text{end},
+#   \qquad 0 \le s \le 1$$
+#
+# In words: $a$ is the angle between the two latents, $s$ the share of the way. Both ends are hit exactly.
+
+# %% id="shell"
+lengths = {d: torch.randn(2000, d, generator=generator).norm(dim=1) for d in (2, 16, 512)}
+for d, length in lengths.items():
+    middle = torch.randn(2, 2000, d, generator=generator).mean(0).norm(dim=1)
+    print(f"d = {d:3}: sqrt(d) = {d**0.5:5.2f}, lengths {length.mean():5.2f} ± {length.std():.2f}, "
+          f"half way on a line {middle.mean():5.2f}; shorter are {(length < middle.mean()).float().mean():.1%}")
+
+# %% [markdown] id="ex-path-text"
+# ### Exercise 5 · The arc
+#
+# **Difficulty** ●●●○○ **Minutes** 15. Return `count` latents, both ends included.
+
+# %% id="ex-path"
+def spherical_path(start, end, count):
+    """`count` latents on the arc from start to end, ends included; start, end: (d,) -> (count, d)."""
+    ### BEGIN SOLUTION
+    #: the angle: arccos of the dot product over both lengths
+    angle = torch.arccos(start @ end / (start.norm() * end.norm()))
+    #: the shares of the way, 0 ... 1, as a column
+    s = torch.linspace(0, 1, count, device=start.device)[:, None]  # (count, 1)
+    #: the two sines over the sine of the whole angle
+    return (torch.sin((1 - s) * angle) * start + torch.sin(s * angle) * end) / torch.sin(angle)
+    ### END SOLUTION
+
+# %% id="check-path"
+spherical_path = check("02.spherical_path", spherical_path)
+# hint("02.spherical_path")
+
+# %% [markdown] id="walk-run-text"
+# From an unseen 0 to an unseen 7: on your arc, on the straight line, and, to compare, as a cross-fade of the pixels.
+
+# %% id="walk" tags=["static"]
+first, second = (int((unseen_labels == digit).nonzero()[0]) for digit in (0, 7))
+with torch.no_grad():
+    arc = spherical_path(codes_16[first], codes_16[second], 10)
+    line = torch.lerp(codes_16[first], codes_16[second], torch.linspace(0, 1, 10, device=device)[:, None])
+    pixels = torch.lerp(unseen[first], unseen[second], torch.linspace(0, 1, 10, device=device)[:, None, None, None])
+    walks = torch.cat([model.decode(arc), model.decode(line), pixels])
+torch.testing.assert_close(arc.cpu(), variational.spherical_path(codes_16[first], codes_16[second], 10).cpu())
+titles = [f"{name}" if i == 0 else "" for name in ("arc", "line", "pixels") for i in range(10)]
+show(plot_pictures(walks, titles, columns=10),
+     "From a 0 to a 7 in ten pictures: along the arc, along the straight line, and as a cross-fade of pixels. In the "
+     "latent the shape changes; in the cross-fade two digits lie on top of each other.")
+
+# %% [markdown] id="explore-walk-text"
+# **Predict first.** Walk from a 3 to an 8, and from a 1 to a 0. Which way meets a third digit?
+
+# %% id="film-walk" tags=["static"]
+one_each = torch.stack([codes_16[int((unseen_labels == digit).nonzero()[0])] for digit in range(10)]).cpu()
+between_digits = interpolation_explorer(lambda z: model.decode(z.to(device)).cpu(), one_each)
+filmstrip(between_digits, [{"start": 3, "end": 8, "s": s} for s in (0.25, 0.5, 0.75)])
+
+# %% id="explore-walk"
+explore(between_digits)
+
+# %% [markdown] id="steer-text"
+# ### Steering: a direction with a meaning
+#
+# "Control by moving in latent space" is said often. Here is the simplest kind, measured. Take the mean code of all 4s
+# and of all 9s in the training set. Their difference is a direction. Add it to codes of *unseen* 4s, and let a reader
+# judge what the decoded picture shows. As a control: a random direction of the same length.
+#
+# > **Given now: the reader**, a small classifier of digits; `digit_fid` at the end uses its features.
+
+# %% id="steer" tags=["static"]
+from course_utils.metrics import digit_fid, load_reader
+
+reader = load_reader().to(device)
+with torch.no_grad():
+    training_codes = model.encode(pictures)[0]
+    mean_of = torch.stack([training_codes[labels == digit].mean(0) for digit in range(10)])  # (10, 16)
+    fours = codes_16[unseen_labels == 4]
+    direction = mean_of[9] - mean_of[4]
+    other = torch.randn(16, generator=torch.Generator().manual_seed(0)).to(device)
+    other = other / other.norm() * direction.norm()
+    print("moved by   read as 9: along 4 -> 9   along a random direction")
+    read_as_9 = {}
+    for s in (0.0, 0.5, 1.0, 1.5):
+        shares = [(reader(model.decode(fours + s * way)).argmax(1) == 9).float().mean().item()
+                  for way in (direction, other)]
+        read_as_9[s] = shares
+        print(f"{s:8} {shares[0]:24.0%} {shares[1]:26.0%}")
+    steered = torch.cat([model.decode(fours[:10] + s * direction) for s in (0.0, 0.5, 1.0, 1.5)])
+if budget(smoke=False, laptop=True, gpu=True):
+    assert read_as_9[1.5][0] > 0.6 and read_as_9[1.5][0] > read_as_9[1.5][1] + 0.3
+show(plot_pictures(steered, columns=10), "Ten unseen 4s, a column each; from row to row they are moved further along "
+     "the direction from 4 to 9, and their tops close.")
+
+# %% [markdown] id="blur-text"
+# ### Why so soft?
+#
+# Look at the drawn digits again: grey where ink should be. Measure it. The **gradient energy** is the mean squared
+# difference of neighbouring pixels: sharp edges have much of it.
+
+# %% id="blur"
+def gradient_energy(x):
+    """Mean squared difference of neighbouring pixels, down plus right: a number."""
+    return (x.diff(dim=2).square().mean() + x.diff(dim=3).square().mean()).item()
+
+
+def fine_share(x):
+    """The share of the spectrum's energy (without the mean) at waves shorter than four pixels."""
+    power = torch.fft.fft2(x - x.mean((2, 3), keepdim=True)).abs().square().mean((0, 1))
+    wave = torch.fft.fftfreq(x.shape[-1]).abs().to(x.device)
+    fine = torch.maximum(wave[:, None], wave[None]) > 0.25
+    return (power[fine].sum() / power.sum()).item()
+
+
+softness = {}
+with torch.no_grad():
+    back_2 = small.decode(small.encode(unseen)[0])
+for name, x in (("real, unseen", unseen), ("decoded, 16 latents", back), ("drawn, 16 latents", drawn),
+                ("decoded, 2 latents", back_2), ("drawn, 2 latents", drawn_2)):
+    softness[name] = gradient_energy(x)
+    print(f"{name:20} gradient energy {softness[name]:.3f} ({softness[name] / softness['real, unseen']:.0%} of real), "
+          f"fine waves {fine_share(x):.2%}")
+if budget(smoke=False, laptop=True, gpu=True):
+    assert softness["drawn, 16 latents"] < 0.95 * softness["real, unseen"]
+    assert softness["drawn, 2 latents"] < 0.8 * softness["real, unseen"]
+
+# %% [markdown] id="mixture-text"
+# **The reason, in a toy.** A world of pictures with one sharp edge, which stands at one of $K$ places. Suppose that the
+# code does not tell the place: $K$ pictures share one $z$. What should the decoder say? The squared error is smallest
+# for the *mean* of all pictures that share the code. The mean of $K$ sharp edges is a ramp of $K$ small steps. An edge
+# of height 2 has the energy $2^2$; $K$ steps of $2/K$ have $K\,(2/K)^2 = 4/K$.
+
+# %% id="mixture" tags=["static"]
+edges = torch.tensor([[1.0 if pixel >= place else -1.0 for pixel in range(16)] for place in range(4, 12)])  # (8, 16)
+figure, axes = plt.subplots(1, 4, figsize=(9, 2.4), sharey=True)
+for ax, K in zip(axes, (1, 2, 4, 8), strict=True):
+    mean_edge = edges[:K].mean(0)
+    energy = mean_edge.diff().square().sum().item()
+    ax.plot(edges[:K].T, color="#B8B8B8", linewidth=1, linestyle="-", drawstyle="steps-mid")
+    ax.plot(mean_edge, color="#D55E00", linestyle="-")
+    ax.set(title=f"K = {K}: energy {energy:.2f}", xlabel="pixel")
+    assert abs(energy - 4 / K) < 1e-5
+show(figure, "Grey: one, two, four and eight sharp edges at different places. Orange: their mean, a ramp that gets "
+             "flatter; its gradient energy falls as 4/K.")
+
+# %% [markdown] id="mixture-read"
+# So it is not the network's fault, and a larger decoder would not help. As long as a code stands for *several*
+# pictures, and a normal likelihood charges squared errors, the best answer is their mean, and the mean of sharp
+# pictures is soft. It was never in the data: a true edge has the energy 4, and no picture with 0.5 exists in this
+# world.
+#
+# Ways out: tell more in the code (sixteen latents are sharper than two); let the decoder state more than a mean
+# (chapter 01); or do not judge pixel by pixel at all (chapter 03).
+
+# %% [markdown] id="beta-text"
+# ## 7 · Rate, distortion and silence
+#
+# The KL is also a bill for information: nats (or bits) that the code tells about the picture. Call it the **rate**. The
+# squared error is the **distortion**. $\beta$ sets the price of one in the other. Five short trainings:
+#
+# **Predict first.** At a very high price, how much will the encoder say?
+
+# %% id="beta"
+from course_utils.variational import kl_by_dimension
+
+steps, priced = budget(smoke=4, laptop=400, gpu=3000), {}
+print("  beta   rate (nats)   squared error   dimensions with KL > 0.01   FID: decoded   drawn")
+for beta in (0.1, 1.0, 4.0, 16.0, 256.0):
+    torch.manual_seed(0)
+    network = VAE(channels=1, size=16, latent=16, width=8).to(device)
+    for _ in fit(network, pictures, steps, beta=beta):
+        pass
+    with torch.no_grad():
+        mean, logvar = network.encode(unseen)
+        silent = kl_by_dimension(mean, logvar).sort(descending=True).values.cpu()
+        decoded, fresh = network.decode(mean), network.sample(357, torch.Generator().manual_seed(0))
+    rate, distortion = gaussian_kl(mean, logvar).mean().item(), (decoded - unseen).square().mean().item()
+    priced[beta] = (rate, distortion, silent, digit_fid(decoded), digit_fid(fresh))
+    print(f"{beta:6} {rate:13.2f} {distortion:15.4f} {int((silent > 0.01).sum()):27} "
+          f"{priced[beta][3]:14.0f} {priced[beta][4]:7.0f}")
+
+# %% id="beta-plot" tags=["static"]
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
+rates, distortions, *_ = zip(*priced.values(), strict=True)
+left.plot(rates, distortions, "o-")
+for beta, rate, distortion in zip(priced, rates, distortions, strict=True):
+    left.annotate(rf"$\beta$ = {beta:g}", (rate, distortion), textcoords="offset points", xytext=(6, 6), fontsize=9)
+left.set(xlabel="rate, nats a picture", ylabel="distortion, squared error a pixel")
+left.margins(0.2)
+for beta, row in priced.items():
+    right.plot(range(1, 17), row[2].clamp(min=1e-5), label=rf"$\beta$ = {beta:g}")
+right.set(xlabel="dimension of the latent, sorted", ylabel="KL, nats", yscale="log", ylim=(8e-6, 20))
+right.legend(fontsize=8)
+show(figure, "Left: the more nats the code may tell, the smaller the error. Right: the KL of each dimension; the "
+             "higher beta, the more dimensions fall silent, at the highest price all of them.")
+if budget(smoke=False, laptop=True, gpu=True):
+    assert priced[0.1][0] > priced[1.0][0] > priced[16.0][0] > priced[256.0][0]
+    assert priced[256.0][2].max() < 0.05 and priced[0.1][1] < priced[256.0][1]
+    assert priced[0.1][4] > priced[4.0][4] < priced[256.0][4]
+
+# %% [markdown] id="collapse-text"
+# Read the two last columns of the table. At a low price the decoded digits are good and the drawn ones are not: the
+# codes are sharp and far apart, and the holes are back. In between, both are fair. At the highest price the encoder
+# says nothing: $q(z \mid x) = p(z)$ for every picture, in every dimension. This is **posterior collapse**. The decoder
+# is left with the mean of all digits.
+#
+# For $\beta \ge 1$ the loss is still an upper bound of $-\log p(x)$, only a looser one; for $\beta < 1$ it is not a
+# bound at all.
+
+# %% [markdown] id="strong-text"
+# ### Silence for another reason: a decoder that is too strong
+#
+# Collapse has a second cause. Give the decoder what chapter 01 had: to predict a pixel it may look at the pixels before
+# it. Then why pay for a code? We compare on 8 × 8 digits with 17 grey levels. Both decoders state a probability for
+# each level. Each is trained at two prices, $\beta = 1$ and $\beta = 3$.
+
+# %% id="strong"
+from torch.nn.functional import cross_entropy, pad, silu
+
+level, unseen_level = digits.levels().to(device), digits.levels("test").to(device)  # (1440, 8, 8) in 0 ... 16
+
+
+class StrongDecoder(VAE):
+    """Like VAE, but the decoder also sees the 48 pixels before the one that it predicts."""
+
+    def __init__(self, latent=8, wide=48):
+        super().__init__(size=8, latent=latent, outputs=17)
+        self.layers = torch.nn.ModuleList(torch.nn.Conv1d(i, wide, 17) for i in (1, wide, wide))
+        self.from_z, self.last = torch.nn.Linear(latent, wide), torch.nn.Conv1d(wide, 17, 1)
+
+    def predict(self, z, level):
+        """Logits (batch, 17, 8, 8) of each pixel, from z and the pixels before it in reading order."""
+        h = pad(level.flatten(1)[:, None, :-1] / 8 - 1, (1, 0))  # (batch, 1, 64), each shifted by one
+        for layer in self.layers:
+            h = silu(layer(pad(h, (16, 0))) + self.from_z(z)[:, :, None])
+        return self.last(h).reshape(-1, 17, 8, 8)
+
+
+def strong_bound(model, level, generator, beta=1.0):
+    """The negative ELBO of each picture, where the decoder sees the pixels before."""
+    mean, logvar = model.encode(level[:, None] / 8 - 1)
+    logits = model.predict(reparametrise(mean, logvar, generator), level)
+    return cross_entropy(logits, level, reduction="none").flatten(1).sum(1) + beta * gaussian_kl(mean, logvar)
+
+# %% [markdown] id="weak-text"
+# The decoder of `VAE` with `outputs=17` predicts all pixels at once, each from $z$ alone; `vae.level_bound` is its
+# loss.
+
+# %% id="weak"
+steps, networks, talk = budget(smoke=6, laptop=600, gpu=4000), {}, {}
+print("decoder sees           beta   bits/dim, unseen   KL in all   largest KL of a dimension")
+for name, make, its_bound, beta in (("z only", lambda: VAE(size=8, latent=8, outputs=17), vae.level_bound, 1.0),
+                                    ("z only", lambda: VAE(size=8, latent=8, outputs=17), vae.level_bound, 3.0),
+                                    ("z and pixels before", StrongDecoder, strong_bound, 1.0),
+                                    ("z and pixels before", StrongDecoder, strong_bound, 3.0)):
+    torch.manual_seed(0)
+    network = networks[name, beta] = make().to(device)
+    before, start = examine(network, unseen_level, its_bound), time.process_time()
+    for _ in fit(network, level, steps, its_bound, beta=beta):
+        pass
+    weak_seconds = time.process_time() - start if len(networks) == 1 else weak_seconds
+    after = examine(network, unseen_level, its_bound)
+    with torch.no_grad():
+        talk[name, beta] = kl_by_dimension(*network.encode(unseen_level[:, None] / 8 - 1)).cpu()
+    bits_per_dim = vae.bits_per_dim(torch.tensor(after), 64)
+    print(f"{name:20} {beta:6} {f'<= {bits_per_dim:.3f}':>18} {talk[name, beta].sum():11.3f} "
+          f"{talk[name, beta].max():27.3f}")
+    assert after < before
+if budget(smoke=False, laptop=True, gpu=True):
+    assert talk["z and pixels before", 1.0].sum() < 0.4 * talk["z only", 1.0].sum()
+    assert talk["z and pixels before", 3.0].max() < 0.05 < talk["z only", 3.0].max()
+
+# %% [markdown] id="strong-read"
+# Read the KL. At the honest price the strong decoder already buys far less code than the other one. At three times the
+# price its code is dead in every dimension, while the decoder that needs $z$ still pays. And its bound is no worse for
+# that: it became a PixelCNN with an encoder that nobody listens to. A good likelihood does not promise a useful code.
+# Remedies in use: a decoder that sees less, a KL that is free up to some nats for each dimension, or a $\beta$ that
+# grows slowly from 0.
+
+# %% [markdown] id="iwae-text"
+# ## 8 · How tight is the bound?
+#
+# Step 2 of the derivation took the mean of logs. Go back one step and average *before* the logarithm, over $K$ latents
+# $z_1 \dots z_K$ from $q$:
+#
+# $$L_K = \mathbb{E}\Bigl[\log \frac1K \sum_{k=1}^{K} w_k\Bigr], \qquad
+#   w_k = \frac{p(z_k)\,p(x \mid z_k)}{q(z_k \mid x)}$$
+#
+# In words: the weight $w_k$ says how well the latent explains $x$, corrected for how eagerly we drew it. $L_1$ is the
+# ELBO. With more latents $L_K$ rises and never passes $\log p(x)$. Whatever it gains was slack in the ELBO.
+#
+# ### Exercise 6 · The importance-weighted bound
+#
+# **Difficulty** ●●●○○ **Minutes** 10. The weights of a picture are numbers like $e^{-100}$: stay with logarithms.
+
+# %% id="ex-iwae"
+def importance_bound(log_w):
+    """log( 1/K sum_k exp(log_w_k) ), without overflow; log_w: (K, batch) -> (batch,)."""
+    ### BEGIN SOLUTION
+    #: the logarithm of the sum of the weights
+    log_sum = torch.logsumexp(log_w, 0)
+    #: the sum becomes a mean
+    return log_sum - math.log(len(log_w))
+    ### END SOLUTION
+
+# %% id="check-iwae"
+importance_bound = check("02.importance_bound", importance_bound)
+# hint("02.importance_bound")
+
+# %% [markdown] id="iwae-toy-text"
+# First where the truth is known: the world of one number, $x = 0.9$, and the lazy guess $q = N(0, 1)$, whose ELBO was
+# far too low.
+
+# %% id="iwae-toy"
+generator = torch.Generator().manual_seed(0)
+print(f"log p(x) = {log_p:.3f}; ELBO of the lazy guess {elbo(0.9, 0.0, 1.0):.3f}")
+climb = []
+for K in (1, 2, 8, 32, 128):
+    drawn_z = torch.randn(K, 4000, generator=generator, dtype=torch.float64)
+    log_w = Normal(torch.tanh(3 * drawn_z), 0.25).log_prob(torch.tensor(0.9))  # here q is the prior: p(z)/q(z) = 1
+    climb.append(importance_bound(log_w).mean().item())
+    print(f"K = {K:3}: {climb[-1]:.3f}")
+assert abs(climb[0] - elbo(0.9, 0.0, 1.0)) < 0.5 and climb == sorted(climb) and climb[-1] < log_p + 0.01
+
+# %% [markdown] id="iwae-digits-text"
+# And for the digits with 17 levels, with the decoder that sees $z$ only. Since its likelihood is a probability of whole
+# levels, bits/dim makes sense, and compares with the exact numbers of chapter 01 on the same unseen digits.
+
+# %% id="iwae-digits"
+@torch.no_grad()
+def log_weights(model, level, K, generator):
+    """log w_k of K latents for each picture: (K, batch)."""
+    mean, logvar = model.encode(level[:, None] / 8 - 1)
+    rows = []
+    for _ in range(K):
+        z = reparametrise(mean, logvar, generator)
+        log_p_x = -cross_entropy(model.decode(z), level, reduction="none").flatten(1).sum(1)
+        log_q = Normal(mean, (logvar / 2).exp()).log_prob(z).sum(1)
+        rows.append(log_p_x + Normal(0.0, 1.0).log_prob(z).sum(1) - log_q)
+    return torch.stack(rows)
+
+
+weak, bits = networks["z only", 1.0], {}
+log_w = log_weights(weak, unseen_level, budget(smoke=20, laptop=100, gpu=1000), torch.Generator().manual_seed(0))
+for K in (1, 10, len(log_w)):
+    groups = log_w.reshape(-1, K, log_w.shape[1])  # (groups, K, batch)
+    nats = -torch.stack([importance_bound(group) for group in groups]).mean()
+    bits[K] = vae.bits_per_dim(nats, 64).item()
+    print(f"K = {K:3}: bits/dim of unseen digits <= {bits[K]:.3f}")
+torch.testing.assert_close(importance_bound(log_w), variational.importance_bound(log_w))
+assert list(bits.values()) == sorted(bits.values(), reverse=True)
+
+# %% [markdown] id="iwae-read"
+# The bound sinks with $K$, so the ELBO was loose. These are upper bounds of a negative log-likelihood: the truth lies
+# somewhere below. A PixelCNN states its number exactly; a VAE only says "at most". Never write the two in one column
+# without a sign for it.
+
+# %% [markdown] id="diffusers-text"
+# ## 9 · The same parts in a real system
+#
+# Stable Diffusion contains a VAE, the class `AutoencoderKL` of `diffusers`. So does the model of chapter 00, which
+# comes with the course. Same parts: an encoder with mean and log-variance, the trick, a decoder, a KL. Are they yours?
+
+# %% id="diffusers"
+from diffusers import AutoencoderKL
+
+from course_utils.metrics import one_thing_pages, psnr
+from course_utils.pipelines import PICTURE_BOOK
+from course_utils.recipes.vae import build_vae
+
+book_vae = AutoencoderKL.from_pretrained(PICTURE_BOOK / "vae").float().to(device).eval()
+pages = picture_book.pictures(one_thing_pages(4, seed=9)).to(device)
+with torch.no_grad():
+    q = book_vae.encode(pages).latent_dist
+    torch.testing.assert_close(q.std, (q.logvar / 2).exp())
+    z = reparametrise(q.mean, q.logvar, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(z, q.sample(torch.Generator().manual_seed(3)))
+    torch.testing.assert_close(gaussian_kl(q.mean, q.logvar), q.kl(), rtol=1e-4, atol=1e-2)
+    rebuilt = book_vae.decode(z).sample
+    guessed = book_vae.decode(torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(device)).sample
+print("trained by:", build_vae.__doc__.splitlines()[0])
+bits_a_page = gaussian_kl(q.mean, q.logvar).mean().item() / math.log(2)
+print(f"pages {tuple(pages.shape[1:])} -> latents {tuple(z.shape[1:])}; spread of a code {q.std.median():.4f}")
+print(f"KL {bits_a_page:,.0f} bits a page, {bits_a_page / z[0].numel():.1f} for each latent number; "
+      f"rebuilt at {psnr(rebuilt, pages).mean():.1f} dB")
+
+# %% id="diffusers-plot" tags=["static"]
+titles = ["page"] * 4 + ["rebuilt"] * 4 + ["random latent"] * 4
+show(plot_pictures(torch.cat([pages, rebuilt, guessed]), titles, columns=4),
+     "Four pages of the picture book, the same rebuilt from their latents, hardly changed, and four pictures decoded "
+     "from random latents: coloured mush without any thing in it.")
+print(f"rebuilt {psnr(rebuilt, pages).mean():.1f} dB, from random latents {psnr(guessed, pages).mean():.1f} dB")
+assert psnr(rebuilt, pages).mean() > psnr(guessed, pages).mean() + 10
+
+# %% [markdown] id="diffusers-read"
+# Equal, to float tolerance. But look at its loss, the first line: means over the pixels, and a KL of weight $10^{-6}$.
+# So it is nearly the plain autoencoder of the beginning. It rebuilds well, since its code tells thousands of bits, and
+# it cannot draw: $N(0, I)$ is not where its codes live, and between them is mush. In latent diffusion the VAE is not
+# there to draw. It makes pictures small. The drawing of new latents is left to a diffusion model (chapter 09).
+
+# %% [markdown] id="elsewhere"
+# ## What you will read elsewhere
+#
+# - **"The latent space of a generative model is low-dimensional."** True for VAEs, GANs (chapter 03) and latent
+#   diffusion. Not for diffusion in pixel space (chapters 05 to 07): its latents have as many numbers as the picture.
+# - **"Loss = mean squared error + KL."** With the mean over the pixels and the sum over the latents this is not $\beta
+#   = 1$.
+# - **"A VAE draws $\hat x$."** $\hat x$ is the mean of $p(x \mid z)$. A true draw of the model has noise of spread
+#   $\sigma$ on top, and nobody shows it.
+
+# %% id="elsewhere-numbers"
+from course_utils.models.unet import PictureUNet
+
+noise = torch.randn(1, 1, 16, 16)
+print("digits, this chapter     ", 16 * 16, "->", 16, f": {16 * 16 / 16:.0f} times fewer")
+print("picture book's VAE       ", pages[0].numel(), "->", z[0].numel(), f": {pages[0].numel() / z[0].numel():.0f}")
+print("Stable Diffusion v1.5    ", 3 * 512 * 512, "->", 4 * 64 * 64, f": {3 * 512 * 512 / (4 * 64 * 64):.0f}")
+answer = PictureUNet(channels=1, size=16)(noise, torch.tensor([999]))
+print("diffusion on pixels      ", noise.numel(), "->", answer.numel(), ": no fewer")
+assert 3 * 512 * 512 == 48 * 4 * 64 * 64 and answer.shape == noise.shape
+
+per_pixel = (unseen - back).square().flatten(1).mean(1)
+as_written = per_pixel.mean() + gaussian_kl(codes_16, logvars_16).mean()
+implied = 256 / (2 * model.sigma().item() ** 2)
+print(f"mean squared error + KL: {per_pixel.mean():.3f} + {as_written - per_pixel.mean():.1f}; for this model it is as "
+      f"if beta were {implied:,.0f}")
+
+# %% [markdown] id="elsewhere-text"
+# The factor is $D / (2\sigma^2)$: multiply that loss by it, and the squared error stands as in ours, with $\beta = D /
+# (2\sigma^2)$ before the KL. Section 7 showed what such prices do. Now the honest draw:
+
+# %% id="elsewhere-draw" tags=["static"]
+eps = torch.randn(drawn[:10].shape, generator=torch.Generator().manual_seed(0)).to(device)
+honest = drawn[:10] + model.sigma().detach() * eps
+show(plot_pictures(torch.cat([drawn[:10], honest]), ["mean"] * 10 + ["draw"] * 10, columns=10),
+     "Ten decoded means, soft, and ten honest draws of the model: the same with grain on them.")
+print(f"gradient energy: real {gradient_energy(unseen):.3f}, means {gradient_energy(drawn[:10]):.3f}, honest draws "
+      f"{gradient_energy(honest):.3f}")
+
+# %% [markdown] id="families-text"
+# ## The families so far
+#
+# One row for the table that grows through the course: what it costs, how fast it draws, how far its digits are from
+# real ones (FID, in the features of the reader, smaller is better; the exact meaning comes in chapter 15), and its
+# bound.
+
+# %% id="families"
+from torch.nn.functional import interpolate
+
+from course_utils.families import Row, compare, measured
+
+
+def timed(draw):
+    """What draw() gives, and its seconds of processor time for each of 357 pictures."""
+    start = time.process_time()
+    found = draw()
+    return found, (time.process_time() - start) / 357
+
+
+def draw_levels():
+    """357 digits with whole levels from the VAE for 8 x 8, blown up as `digits.load(16)` does it."""
+    generator = torch.Generator().manual_seed(5)
+    chances = weak.sample(357, generator).softmax(1).movedim(1, -1).reshape(-1, 17).cpu()
+    drawn = torch.multinomial(chances, 1, generator=generator).reshape(-1, 1, 8, 8)
+    return interpolate(drawn / 8 - 1, size=(16, 16), mode="bilinear", align_corners=False)
+
+
+final, seconds = timed(lambda: model.sample(357, torch.Generator().manual_seed(5)))
+final_8, seconds_8 = timed(draw_levels)
+size, size_8 = (sum(p.numel() for p in network.parameters()) for network in (model, weak))
+known = [row.family for row in measured()]
+compare(Row("VAE", "digits 16x16", size, training_seconds, seconds, digit_fid(final)),
+        Row("VAE", "digits 8x8", size_8, weak_seconds, seconds_8, digit_fid(final_8),
+            bits_per_dim=bits[len(log_w)], bound=True), upto="VAE" if "VAE" in known else None)
+fid, floor = digit_fid(final), digit_fid(unseen)
+print(f"FID of 357 real digits: {floor:.3g}; of the same, encoded and decoded: {digit_fid(back):.3g}")
+if budget(smoke=False, laptop=True, gpu=True):
+    assert floor < digit_fid(back) < fid
+
+# %% [markdown] id="failure-text"
+# ## The failure that comes next
+#
+# The drawn digits are further from real ones than the decoded. Two reasons. Codes of real digits do not fill the prior
+# evenly: some draws land where no digit lives. And every picture is a mean. Now let a network with a sharp eye look: a
+# tiny classifier that shall tell real digits from *drawn* ones.
+#
+# **Predict first.** How often is it right, after a few hundred steps?
+
+# %% id="failure"
+torch.manual_seed(0)
+critic = torch.nn.Sequential(torch.nn.Conv2d(1, 16, 3, stride=2), torch.nn.SiLU(), torch.nn.Conv2d(16, 32, 3, stride=2),
+                             torch.nn.SiLU(), torch.nn.Flatten(), torch.nn.LazyLinear(1)).to(device)
+critic(pictures[:1])  # the lazy layer learns its size
+optimizer, generator = torch.optim.Adam(critic.parameters(), 2e-3), torch.Generator().manual_seed(2)
+truth = torch.cat([torch.ones(32), torch.zeros(32)]).to(device)
+
+
+def doubt(real, fake):
+    """The critic's loss: it shall say 1 to real pictures and 0 to fake ones."""
+    says = critic(torch.cat([real, fake]))[:, 0]
+    return torch.nn.functional.binary_cross_entropy_with_logits(says, truth)
+
+
+first = doubt(unseen[:32], final[:32]).item()
+for step in range(budget(smoke=10, laptop=400, gpu=400)):
+    loss = doubt(pictures[torch.randint(len(pictures), (32,), generator=generator)], model.sample(32, generator))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+assert doubt(unseen[:32], final[:32]).item() < first
+with torch.no_grad():
+    right = ((critic(unseen) > 0).float().mean() + (critic(final) < 0).float().mean()).item() / 2
+print(f"the critic is right about {right:.0%} of unseen real and newly drawn digits; a coin would be about 50%")
+if budget(smoke=False, laptop=True, gpu=True):
+    assert right > 0.7
+
+# %% [markdown] id="failure-read"
+# It sees at once what no squared error ever charged for. Then why not let *it* be the loss? Train the decoder until
+# the critic is helpless, and the critic until it is not. That is the idea of **adversarial networks**, chapter 03.
+
+# %% [markdown] id="recap"
+# ## Recap
+#
+# | equation | code |
+# |:--|:--|
+# | $\tfrac12 \sum_j (\mu_j^2 + s_j^2 - 1 - \log s_j^2)$ | `gaussian_kl(mean, logvar)` |
+# | $z = \mu + s\,\varepsilon$ | `reparametrise(mean, logvar, generator)` |
+# | $f(z)\,(z - \mu)/s^2$ | `score_gradient(f_z, z, mean, logvar)` |
+# | $-\mathbb{E}_q[\log p(x \mid z)] + \beta\,\text{KL}$ | `negative_elbo(x, x_hat, sigma, mean, logvar, beta)` |
+# | $\log \tfrac1K \sum_k w_k$ | `importance_bound(log_w)` |
+# | the arc from $z_\text{start}$ to $z_\text{end}$ | `spherical_path(start, end, count)` |
+#
+# Five sentences to keep: A plain autoencoder has holes, so it cannot draw. The ELBO lies below $\log p(x)$ by the
+# divergence from the encoder's guess to the true posterior. Noise that is computed, not drawn, lets gradients through.
+# The KL is a bill for information, and whoever need not pay stays silent. The best answer to many pictures is their
+# mean, and means are soft.
+
+# %% [markdown] id="questions"
+# **To think about** (open a line for the answer)
+#
+# <details><summary>1. The encoder's spread s shrinks to 0 for every picture. Which term protests, and what is left of
+# the VAE?</summary>
+# The KL: −log s² grows without end. Without it (β = 0) s would shrink, and a plain autoencoder with its holes is left.
+# </details>
+# <details><summary>2. A colleague reports a VAE with KL = 0.02 nats and excellent bits/dim. What do you ask?</summary>
+# What the decoder sees. With so little in the code the decoder must do all by itself: it is probably autoregressive,
+# and the latent is useless for walking or steering.
+# </details>
+# <details><summary>3. Why is the bound of a VAE with σ = 0.1 not comparable with a PixelCNN's bits/dim?</summary>
+# It is a density over real numbers, which depends on the unit of the pixels and may be negative; the PixelCNN states
+# probabilities of whole levels.
+# </details>
+#
+# **Papers** The VAE: Kingma and Welling, [arXiv:1312.6114](https://arxiv.org/abs/1312.6114), and Rezende, Mohamed,
+# Wierstra, [arXiv:1401.4082](https://arxiv.org/abs/1401.4082). Importance weights: Burda, Grosse, Salakhutdinov,
+# [arXiv:1509.00519](https://arxiv.org/abs/1509.00519). Collapse under a strong decoder: Bowman et al.,
+# [arXiv:1511.06349](https://arxiv.org/abs/1511.06349). Rate and distortion: Alemi et al.,
+# [arXiv:1711.00464](https://arxiv.org/abs/1711.00464). Learning σ: Rybkin et al.,
+# [arXiv:2006.13202](https://arxiv.org/abs/2006.13202). Arcs: White,
+# [arXiv:1609.04468](https://arxiv.org/abs/1609.04468). Estimators of gradients: Mohamed et al.,
+# [arXiv:1906.10652](https://arxiv.org/abs/1906.10652). The VAE inside Stable Diffusion: Rombach et al.,
+# [arXiv:2112.10752](https://arxiv.org/abs/2112.10752).
+
+# %% id="progress"
+progress()
+
+# %% [markdown] id="bonus"
+# ## Bonus: draw from where the codes are
+#
+# The prior is $N(0, I)$, but the codes of real digits do not fill it. Fit a normal distribution with full covariance to
+# the training codes (each blurred by its own spread), draw latents from it instead, and look at the FID.
+
+# %% id="bonus-run"
+with torch.no_grad():
+    blurred = reparametrise(*model.encode(pictures), torch.Generator().manual_seed(0))
+    fitted = torch.distributions.MultivariateNormal(blurred.mean(0), blurred.T.cov() + 1e-4 * torch.eye(16).to(device))
+    torch.manual_seed(0)
+    from_fitted = digit_fid(model.decode(fitted.sample((357,))))
+    print(f"FID: from the prior {fid:.3g}, from the fitted normal {from_fitted:.3g}, "
+          f"from training digits' own codes {digit_fid(model.decode(blurred[:357])):.3g}")
+
+# %% [markdown] id="bonus-read"
+# A normal distribution is only a first step. Put a PixelCNN, or a diffusion model, in its place, trained on the codes:
+# that is the recipe of DALL·E (chapter 13) and of Stable Diffusion (chapter 09).
