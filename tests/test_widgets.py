@@ -7,16 +7,20 @@ import torch
 from tiny import tiny_pipeline
 
 from course_utils import widgets
+from course_utils.models.pixelcnn import PixelCNN
 from course_utils.schedules import alpha_bar_from_beta, scaled_linear_beta
 from course_utils.widgets import Choice, Explorer, Slider, explore, filmstrip, noise_explorer, schedule_explorer
 
+LEVELS = torch.arange(24).reshape(2, 3, 4) % 3
 PICTURES = torch.linspace(-1, 1, 576).reshape(3, 3, 8, 8)
 ALPHA_BAR = alpha_bar_from_beta(scaled_linear_beta(20))
 # every explorer of the course, made of the smallest things that will do
 CASES = {
+    "fill_in_explorer": lambda: widgets.fill_in_explorer(PixelCNN(levels=3, hidden=4, blocks=1), LEVELS),
     "ink_blot_explorer": lambda: widgets.ink_blot_explorer(lambda x_t, t: x_t, PICTURES, ALPHA_BAR),
     "noise_explorer": lambda: noise_explorer(PICTURES[:1]),
     "prompt_explorer": lambda: widgets.prompt_explorer(tiny_pipeline()),
+    "receptive_field_explorer": lambda: widgets.receptive_field_explorer(5),
     "schedule_explorer": schedule_explorer,
 }
 
