@@ -31,7 +31,10 @@ def bits_per_dim(learner, case):
     p = p / p.sum(-1, keepdim=True)
     chosen = torch.tensor([[[p[b, r, c, x[b, r, c]].item() for c in range(3)] for r in range(5)] for b in range(4)])
     bits = -chosen.double().log2().flatten(1)  # (batch, 15)
-    pick = lambda axis: -logits.double().log_softmax(axis).gather(1, x[:, None]).flatten(1).mean(1) / math.log(2)  # noqa: E731
+
+    def pick(axis):
+        return -logits.double().log_softmax(axis).gather(1, x[:, None]).flatten(1).mean(1) / math.log(2)
+
     nats = bits * math.log(2)
     mistakes = [
         (nats.mean(1), "This is in nats. One bit is ln 2 nats: divide by math.log(2)."),
@@ -132,7 +135,7 @@ def masked_conv(learner, case):
             _close_conv(learner, layer, x, weight, bias, mask, other, trained)
         buffers = [name for name, parameter in layer.named_parameters() if parameter.shape[-2:] == mask.shape]
         require(buffers == ["weight"], f"the trainable parameters {buffers} are as large as the kernel, expected "
-                "'weight' alone.", "The mask must not be trained: register_buffer keeps it out of the parameters.")  # fmt: skip
+                "'weight' alone.", "The mask must not be trained: register_buffer keeps it out of the parameters.")
 
 
 def _close_conv(learner, layer, x, weight, bias, mask, other, trained):

@@ -27,13 +27,13 @@ def plot_field(field: torch.Tensor, row: int, column: int, title: str = "", ax=N
     blind, ahead = earlier & ~field, field & ~earlier
     colours[blind] = torch.tensor([1.0, 0.85, 0.75])
     colours[row, column] = torch.zeros(3)
-    ax.imshow(colours)
+    ax.imshow(colours.numpy())
     for missed, mark in ((blind, "x"), (ahead, "s")):  # a square: something that a causal network may not see
-        rows, columns = missed.nonzero().T
+        rows, columns = missed.nonzero().T.tolist()
         ax.plot(columns, rows, mark, color="#D55E00", markersize=5)
     ax.set(title=title, xticks=[], yticks=[])
-    ax.set_xticks(torch.arange(width + 1) - 0.5, minor=True)
-    ax.set_yticks(torch.arange(height + 1) - 0.5, minor=True)
+    ax.set_xticks([c - 0.5 for c in range(width + 1)], minor=True)
+    ax.set_yticks([r - 0.5 for r in range(height + 1)], minor=True)
     ax.grid(which="minor", color="white", linewidth=1)
     ax.grid(which="major", visible=False)
     ax.tick_params(which="minor", length=0)
