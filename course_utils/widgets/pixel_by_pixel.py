@@ -57,8 +57,8 @@ def receptive_field_explorer(size: int = 11) -> Explorer:
         field = receptive_field(untrained(stack, layers), numbers, row, column)
         plot_field(field, row, column, f"{stack}, {layers} layer{'s' * (layers > 1)}", ax)
         before = row * size + column
-        return (f"From row {row}, column {column} the {stack} with {layers} layer{'s' * (layers > 1)} "
-                f"sees {int(field.sum())} of the {before} pixels that came before.")
+        return (f"{stack.capitalize()} of {layers} layer{'s' * (layers > 1)}: from row {row}, column {column}, "
+                f"{int(field.sum())} of the {before} earlier pixels are seen.")
 
     return Explorer(draw_field, {"stack": Choice(STACKS), "layers": Slider(1, 10), "row": Slider(0, size - 1),
                                  "column": Slider(0, size - 1)},

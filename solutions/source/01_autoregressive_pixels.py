@@ -1,9 +1,9 @@
 # %% [markdown] id="title"
 # # 01 · Autoregressive pixels
 #
-# How do you draw a picture that nobody has drawn before? The oldest answer is that of a writer: one sign after the
-# other, each chosen in view of all that stand there already. Here the signs are pixels. It is slow, and it is the only
-# model of this course that can say *exactly* how probable a picture is.
+# How do you draw a picture that nobody has drawn before? As a writer writes: one sign after the other, each chosen in
+# view of all that stand there already. Here the signs are pixels. It is slow, and it can say *exactly* how probable a
+# picture is.
 #
 # ![Handwritten digits that grow pixel by pixel from an empty sheet, and sixty finished
 # ones.](../chapters/figures/01_digits_pixel_by_pixel.png)
@@ -55,7 +55,8 @@ device = pick_device()
 
 # %% id="toy-table"
 x_train, x_test = digits.levels(), digits.levels("test")  # (1440, 8, 8), (357, 8, 8), int64 in 0..16
-left, right = torch.bucketize(x_train[:, 3, 3:5], torch.tensor([4, 12])).T  # (1440,) each: 0 paper, 1 grey, 2 ink
+pair = x_train[:, 3, 3:5].contiguous()
+left, right = torch.bucketize(pair, torch.tensor([4, 12])).T  # (1440,) each: 0 paper, 1 grey, 2 ink
 joint = torch.zeros(3, 3)
 for a, b in zip(left, right):
     joint[a, b] += 1 / len(left)
@@ -216,16 +217,15 @@ for sigma in (0.1, 0.01, 0.001, 1e-6):
 
 # %% [markdown] id="upsampled-read"
 # Doubling divides the bits by four, and nothing was learnt. Smooth enlarging is worse. Grey values are then real
-# numbers with a *density*, and 192 of the 256 directions hold nothing at all. A density may be as narrow there as it
+# numbers with a *density*, and three quarters of the 256 directions hold nothing at all. A density may be as narrow there as it
 # likes, so the score falls for ever, on unseen digits too. Bits per dimension mean something only for data as they
 # were recorded: here, 17 levels in 8 × 8 pixels.
 
 # %% [markdown] id="mask-text"
 # ## 2 · A convolution that cannot look ahead
 #
-# We need 64 conditionals. 64 networks would be many, and they would learn the same strokes 64 times. A convolution
-# does one thing at all places: it turns the neighbourhood of a pixel into numbers. Let its last layer give 17 logits
-# for each pixel, and read them as $p(x_i \mid x_{<i})$.
+# We need 64 conditionals. 64 networks would learn the same strokes 64 times. A convolution does one thing at all
+# places. Let its last layer give 17 logits for each pixel, and read them as $p(x_i \mid x_{<i})$.
 #
 # That is allowed on one condition: the logits at pixel $i$ must not depend on pixel $i$, nor on any later one.
 # Otherwise the network copies the answer. An ordinary kernel looks in all directions. So we set to zero those of its
@@ -287,7 +287,7 @@ print(counted[0, 0].int())
 
 # %% id="masked-conv"
 class MaskedConv2d(torch.nn.Conv2d):
-    """y = conv(x; weight * causal_mask(size, kind)) + bias: (batch, in_channels, h, w) -> (batch, out_channels, h, w)."""
+    """y = conv(x; weight * causal_mask(size, kind)) + bias: (batch, in, h, w) -> (batch, out, h, w)."""
 
     def __init__(self, in_channels, out_channels, size, kind):
         super().__init__(in_channels, out_channels, size, padding=size // 2)
@@ -385,10 +385,9 @@ print(f"with 30 layers {seen_by_plain} of the {before} earlier pixels: {before -
 assert seen_by_plain < before
 
 # %% [markdown] id="blind-read"
-# No. To the right there is a **blind spot**, and depth does not help. Why? Each layer hands on what a *pixel before*
-# knows. To get information from the right, a layer must go up one row to move one column to the right, since the right
-# part of its own row is hidden. So it never sees below that diagonal: the right-hand neighbours of the row just above
-# are lost, which for a stroke that leans to the right is exactly what counts.
+# No. To the right there is a **blind spot**, and depth does not help. Why? To get information from the right, a layer must go up one row to move one column to the right, since the right
+# part of its own row is hidden. So it never sees below that diagonal. Of the row just above it sees one pixel to the
+# right and no further, and a flat stroke that leans to the right is lost.
 #
 # No pixel from the future is seen; this network is *correct*, only poorer than it could be. It is what the first
 # PixelCNN paper proposed, and the second one repaired.
@@ -825,8 +824,8 @@ rows = [fill_in(model, changed[i : i + 1], 4, torch.Generator().manual_seed(2)) 
 titles = ["3", "blend", "8"] * 2 + [f"pixel {level}" for level in (0, 3, 6, 9, 12, 15)]
 shown = torch.cat([*(torch.stack([threes[i], blends[i], eights[i]]) for i in (0, 1)), *rows])
 show(plot_pictures(to_pictures(shown, 17), titles, columns=6),
-     "Above: a three, its blend with an eight, the eight, twice; the blends are ghosts of both. Below: six digits drawn "
-     "with the same dice, but for one pixel in the first row; they are different digits.")
+     "Above: a three, its blend with an eight, the eight, twice; the blends are ghosts of both. Below: six digits "
+     "drawn with the same dice, but for one pixel in the first row; they are different digits.")
 if budget(smoke=False, laptop=True, gpu=True):
     assert blend > max(three, eight)
 
@@ -928,7 +927,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 # The entropy of digits themselves, which nobody knows: handwriting is really random. It is not 0. A model that gives 0
 # bits to new digits has seen them, or looks ahead.
 # </details>
-# <details><summary>3. A language model says "temperature 0". What would that be here, and why is it a bad idea?</summary>
+# <details><summary>3. A language model says "temperature 0". What would that be here, and why a bad
+# idea?</summary>
 # The likeliest level at each pixel: no randomness, so always the same picture. Going for the likeliest pixel each time
 # is also not the way to the likeliest picture, and it tends to stay on blank paper.
 # </details>
@@ -956,7 +956,7 @@ pages = book.pictures([book.sample_scene(n) for n in range(8)], size=32)
 symbols = pixelcnn.to_symbols(pages, levels=8)  # (8, 32, 32), int64 in 0..511
 coarse = to_pictures(symbols, levels=8, channels=3)
 show(plot_pictures(torch.cat([pages, coarse]), columns=8),
-     "Upper row: eight pages of the picture book. Lower row: the same with eight levels a channel; hardly a difference.")
+     "Upper row: eight pages of the picture book. Lower row: the same with eight levels a channel, hardly changed.")
 
 colourful = pixelcnn.PixelCNN(levels=8, channels=3, hidden=32, blocks=4, size=5).to(device)
 with torch.no_grad():
