@@ -779,7 +779,7 @@ print(f"sixty digits: {slow:.2f} s, with finished rows kept {fast:.2f} s: {slow 
 torch.manual_seed(0)
 leaky = pixelcnn.StackedPixelCNN(levels=17, hidden=32, blocks=2, first="B").to(device)
 leaky_before = bits_of(leaky, x_test).mean().item()
-for _ in fit(leaky.train(), x_train, budget(smoke=12, laptop=250, gpu=500)):
+for _ in fit(leaky.train(), x_train, budget(smoke=12, laptop=400, gpu=500)):
     pass
 leaky_bits = bits_of(leaky, x_test).mean().item()
 print(f"bits/dim on test digits: {leaky_before:.3f} before, {leaky_bits:.3f} after; honest network {model_bits:.3f}")
@@ -959,7 +959,7 @@ pages = book.pictures([book.sample_scene(n) for n in range(8)], size=32)
 symbols = pixelcnn.to_symbols(pages, levels=8)  # (8, 32, 32), int64 in 0..511
 coarse = to_pictures(symbols, levels=8, channels=3)
 show(plot_pictures(torch.cat([pages, coarse]), columns=8),
-     "Upper row: eight pages of the picture book. Lower row: the same with eight levels a channel, hardly changed.")
+     "Upper row: eight pages of the picture book. Lower row: the same with eight levels a channel; soft shades became flat areas.")
 
 colourful = pixelcnn.PixelCNN(levels=8, channels=3, hidden=32, blocks=4, size=5).to(device)
 with torch.no_grad():
