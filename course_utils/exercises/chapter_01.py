@@ -217,12 +217,13 @@ def _same_field(got, expected, network, x, row, column, what):
         (_transposed(network, x, row, column), "Row and column are swapped: heights come first, [.., row, column]."),
         (~expected, "This is the opposite: True where the output does *not* depend on the pixel."),
     ]
+    at = tuple((got != expected).nonzero()[0].tolist())
+    found = (f"{what} has {int(got.sum())} pixels, expected {int(expected.sum())}; pixel {at} is {bool(got[at])}, "
+             f"expected {bool(expected[at])}.")
     for value, advice in mistakes:
         if torch.equal(got, value):
-            raise Wrong(f"{what} has {int(got.sum())} pixels, expected {int(expected.sum())}.", advice)
-    wrong = (got != expected).nonzero()[0].tolist()
-    raise Wrong(f"{what} is {bool(got[tuple(wrong)])} at {wrong}, expected {bool(expected[tuple(wrong)])}.",
-                "Print the gradient itself: which pixels have one that is not 0?")
+            raise Wrong(found, advice)
+    raise Wrong(found, "Print the gradient itself: which pixels have one that is not 0?")
 
 
 def _gradient(network, x, choose):
