@@ -243,7 +243,7 @@ def sample_by_rows(model: PixelCNN, x: torch.Tensor, keep: int, generator: torch
     return x
 
 
-def fit(model: nn.Module, x: torch.Tensor, *, steps: int, batch: int = 32, learning_rate: float = 2e-3,
+def fit(model: nn.Module, x: torch.Tensor, *, steps: int, batch: int = 16, learning_rate: float = 3e-3,
         seed: int = 0) -> Iterator[tuple[int, float]]:
     """Train a model on pictures x (n, height, width) of symbols; yields (update, bits per pixel of its batch).
 

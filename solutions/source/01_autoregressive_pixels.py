@@ -820,7 +820,6 @@ blends = (threes + eights + 1) // 2  # half-way, rounded to levels
 three, blend, eight = (bits_of(model, x).mean().item() for x in (threes, blends, eights))
 print(f"bits per dimension: threes {three:.2f}, their blends {blend:.2f}, eights {eight:.2f}")
 
-same_dice = torch.Generator().manual_seed(2).get_state()
 changed = blank[:6].clone()
 changed[:, 0, 3] = torch.tensor([0, 3, 6, 9, 12, 15])  # the fourth pixel, by hand
 rows = [fill_in(model, changed[i : i + 1], 4, torch.Generator().manual_seed(2)) for i in range(6)]
