@@ -563,7 +563,7 @@ print(f"bits saved in the first two rows {maps[2][:2].sum():.1f}, in the last tw
 
 # %% [markdown] id="where-read"
 # At the top there is nothing to go by, and little is saved. Further down most of the digit stands there already, and
-# the rest follows from it. Empty margins cost nothing in either model.
+# the rest follows from it. Empty margins cost next to nothing in either model.
 
 # %% [markdown] id="temperature-text"
 # ## 5 · Drawing
