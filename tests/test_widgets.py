@@ -8,9 +8,11 @@ from tiny import tiny_pipeline
 
 from course_utils import widgets
 from course_utils.models.gan import PictureGenerator, PointDiscriminator
+from course_utils.models.pixelcnn import PixelCNN
 from course_utils.schedules import alpha_bar_from_beta, scaled_linear_beta
 from course_utils.widgets import Choice, Explorer, Slider, explore, filmstrip, noise_explorer, schedule_explorer
 
+LEVELS = torch.arange(24).reshape(2, 3, 4) % 3
 PICTURES = torch.linspace(-1, 1, 576).reshape(3, 3, 8, 8)
 ALPHA_BAR = alpha_bar_from_beta(scaled_linear_beta(50))
 
@@ -25,6 +27,7 @@ CASES = {
     "attention_explorer": lambda: widgets.attention_explorer(PICTURES[:1]),
     "best_judge_explorer": widgets.best_judge_explorer,
     "bound_explorer": widgets.bound_explorer,
+    "fill_in_explorer": lambda: widgets.fill_in_explorer(PixelCNN(levels=3, hidden=4, blocks=1), LEVELS),
     "game_explorer": lambda: widgets.game_explorer(
         {"a": [(step, PointDiscriminator(4), torch.zeros(5, 2)) for step in (1, 2)]}, torch.zeros(5, 2)),
     "ink_blot_explorer": lambda: widgets.ink_blot_explorer(lambda x_t, t: x_t, PICTURES, ALPHA_BAR),
@@ -34,6 +37,7 @@ CASES = {
     "noise_explorer": lambda: noise_explorer(PICTURES[:1]),
     "overlap_explorer": widgets.overlap_explorer,
     "prompt_explorer": lambda: widgets.prompt_explorer(tiny_pipeline()),
+    "receptive_field_explorer": lambda: widgets.receptive_field_explorer(5),
     "schedule_explorer": schedule_explorer,
     "trajectory_explorer": lambda: widgets.trajectory_explorer(lambda x_t, t, cond=None: x_t, torch.eye(2), ALPHA_BAR),
 }

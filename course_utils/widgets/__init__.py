@@ -6,10 +6,11 @@ from course_utils.widgets.forward import noise_explorer, schedule_explorer
 from course_utils.widgets.ink_blot import ink_blot_explorer
 from course_utils.widgets.latent_walk import bound_explorer, interpolation_explorer, latent_map_explorer
 from course_utils.widgets.networks import attention_explorer, overlap_explorer
+from course_utils.widgets.pixel_by_pixel import fill_in_explorer, receptive_field_explorer
 from course_utils.widgets.prompt import prompt_explorer
 from course_utils.widgets.trajectories import trajectory_explorer
 
 __all__ = ["Choice", "Explorer", "Slider", "attention_explorer", "best_judge_explorer", "bound_explorer", "explore",
-           "filmstrip", "game_explorer", "ink_blot_explorer", "interpolation_explorer", "latent_map_explorer",
-           "latent_walk_explorer", "noise_explorer", "overlap_explorer", "prompt_explorer", "schedule_explorer",
-           "trajectory_explorer"]
+           "fill_in_explorer", "filmstrip", "game_explorer", "ink_blot_explorer", "interpolation_explorer",
+           "latent_map_explorer", "latent_walk_explorer", "noise_explorer", "overlap_explorer", "prompt_explorer",
+           "receptive_field_explorer", "schedule_explorer", "trajectory_explorer"]
