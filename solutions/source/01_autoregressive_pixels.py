@@ -651,10 +651,10 @@ show(plot_pictures(to_pictures(drawn, 17), columns=15),
      "Sixty digits drawn pixel by pixel by the trained network: seed 0, nothing chosen.")
 
 # %% [markdown] id="grid-read"
-# The learner's function and the package's drew the same sixty. Most can be read as digits; some are none, since one
-# early unlikely pixel leads the rest astray, and nothing is ever corrected.
+# The learner's function and the package's drew the same sixty. Many can be read as digits, some cannot: one early
+# unlikely pixel leads the rest astray, and nothing is ever corrected.
 #
-# "Most can be read" is no number.
+# "Many" is no number.
 #
 # > **Given now, explained in chapter 15: the Fréchet distance** between drawn and real digits, in features of a small
 # > network that reads digits. 0 would be a perfect match of means and spreads. It wants 16 × 16, so everything is blown
@@ -827,12 +827,13 @@ titles = ["3", "blend", "8"] * 2 + [f"pixel {level}" for level in (0, 3, 6, 9, 1
 shown = torch.cat([*(torch.stack([threes[i], blends[i], eights[i]]) for i in (0, 1)), *rows])
 show(plot_pictures(to_pictures(shown, 17), titles, columns=6),
      "Above: a three, its blend with an eight, the eight, twice; the blends are ghosts of both. Below: six digits "
-     "drawn with the same dice, but for one pixel in the first row; they are different digits.")
+     "drawn with the same dice, but for one pixel in the first row; some stay alike, others become another digit.")
 if budget(smoke=False, laptop=True, gpu=True):
     assert blend > max(three, eight)
 
 # %% [markdown] id="latent-read"
-# The blend is improbable: it is no digit. And one pixel more or less sends the same dice elsewhere. There is no short
+# The blend is improbable: it is no digit. And one pixel, changed a little, may leave the picture nearly as it was or
+# make another digit of it: there is no telling. There is no short
 # list of numbers that says *what* the picture is, so that near numbers mean like pictures. Chapter 02 builds models
 # that have one, a **latent space**, and that draw in a single pass. The price is that the likelihood is no longer
 # exact.
