@@ -52,7 +52,8 @@ def autoregressive(data: torch.Tensor, steps: int) -> Model:
     colour = data.shape[1] == 3
     levels, side = (8, 32) if colour else (17, 8)
     symbols = pixelcnn.to_symbols(data, levels) if colour else digits.levels()
-    network = pixelcnn.PixelCNN(levels, data.shape[1], hidden=32 if colour else 48, dropout=0 if colour else 0.2)
+    hidden, dropout = (32, 0.0) if colour else (48, 0.2)
+    network = pixelcnn.PixelCNN(levels, data.shape[1], hidden=hidden, dropout=dropout)
 
     def draw(count, generator):
         network.eval()
@@ -65,7 +66,8 @@ def autoregressive(data: torch.Tensor, steps: int) -> Model:
         unseen = digits.levels("test")
         return pixelcnn.bits_per_dim(network.eval()(unseen), unseen).mean().item()
 
-    return Model(network, pixelcnn.fit(network, symbols, steps=steps, batch=16, learning_rate=3e-3), draw, None if colour else bits)
+    updates = pixelcnn.fit(network, symbols, steps=steps, batch=16, learning_rate=3e-3)
+    return Model(network, updates, draw, None if colour else bits)
 
 
 def variational(data: torch.Tensor, steps: int) -> Model:

@@ -203,8 +203,8 @@ def check_checkpoints(folder: Path) -> tuple[list[str], list[str]]:
 
 @app.command()
 def train(
-    part: Annotated[str, typer.Argument(help="vae, clip, unet, judge, reader, or all of them in this order.")],
-    steps: Annotated[int | None, typer.Option(help="Updates; none: as many as the shipped model.")] = None,
+    part: Annotated[str, typer.Argument(help="vae, clip, unet, judge, reader, digits_unet, or all.")],
+    steps: Annotated[int | None, typer.Option(help="Updates; none: as many as the recipe says.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
     folder: Annotated[Path, typer.Option(help="Where checkpoints and results are kept.")] = Path("runs"),
     restart: Annotated[bool, typer.Option("--restart", help="Begin anew, not from the checkpoint.")] = False,
@@ -238,11 +238,15 @@ def train(
 
 
 def how_long(manifest: Path) -> str:
-    """A sentence on what the training of the shipped parts took."""
+    """A sentence on what all trainings take, at the pace of those that made the shipped parts."""
+    from course_utils.recipes import PARTS
+
     training = json.loads(manifest.read_text())["training"]
-    took = [f"{name} {facts['seconds'] / 60:.0f}" for name, facts in training.items()]
-    return (f"The shipped parts took {' + '.join(took)} minutes, in {training['unet']['processes']} processes on a "
-            f"processor without GPU; after the first steps the bar shows how long it takes here.")
+    takes = [f"{name} {facts['seconds'] / facts['steps'] * PARTS[name].steps / 60:.0f}"
+             for name, facts in training.items()]
+    return (f"At the pace of the shipped parts this takes {' + '.join(takes)} minutes, in "
+            f"{training['unet']['processes']} processes on a processor without GPU; after the first steps the bar "
+            "shows how long it takes here.")
 
 
 def train_one(records, name: str, asked_to_stop) -> bool:

@@ -841,15 +841,21 @@ if budget(smoke=False, laptop=True, gpu=True):
 # %% [markdown] id="compare-text"
 # ## The families, side by side
 #
-# Each of the next chapters adds a kind of model to one table. Your row: what it cost to train and to draw, and how good
-# it is by the measures that fit it.
+# Each of the next chapters adds a kind of model to one table. The upper rows are the course's: every model gets one
+# minute of processor time on digits, and one on small pages of the picture book (32 × 32 pixels, one thing on each).
+# *Real* is the floor: other real pictures. *FID* is the Fréchet distance, *one thing* the share of pages on which a
+# judge, a small detector, finds just one thing. Your row: what it cost to train and to draw, and how good it is.
 
 # %% id="compare"
 from course_utils.families import Row, compare
 
 compare(Row("PixelCNN", "digits 8x8", parameters=sum(p.numel() for p in model.parameters()),
             training_seconds=training_seconds, seconds_per_picture=seconds_per_picture, fid=fid,
-            bits_per_dim=model_bits))
+            bits_per_dim=model_bits), upto="PixelCNN")
+
+# %% [markdown] id="compare-read"
+# On pages the same recipe is nowhere near. They have 16 times as many pixels as a digit, each one of 512 colours, and a
+# minute is enough for a few dozen updates. Their bits are left out: the table's likelihoods are of 8 × 8 digits.
 
 # %% [markdown] id="elsewhere"
 # ## What you will read elsewhere

@@ -1091,7 +1091,7 @@ start = time.process_time()
 draw(average)
 per_picture = (time.process_time() - start) / len(fixed_z)
 compare(Row(family="GAN", data="digits 16x16", parameters=sum(p.numel() for p in G.parameters()),
-            training_seconds=seconds, seconds_per_picture=per_picture, fid=trained))
+            training_seconds=seconds, seconds_per_picture=per_picture, fid=trained), upto="GAN")
 
 # %% [markdown] id="compare-read"
 # It draws in one pass: no pixel waits for another. Speed at drawing is what GANs are still used for.
