@@ -128,7 +128,10 @@ def train(model: torch.nn.Module, loss: Callable[[torch.nn.Module, Samples], tor
     not finite.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    # It would insist on the precision of an earlier run in this process, and there is no public way to make it forget.
+    AcceleratorState._reset_state()
     precisions = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
     accelerator = Accelerator(mixed_precision=precisions[precision], cpu=next(model.parameters()).device.type == "cpu")
     pieces = accelerator.num_processes * accumulate

@@ -305,13 +305,14 @@ def test_help_and_unknown_verbs_name_every_verb(course, folder, capsys):
 
 def test_verbs_are_those_of_the_command_line(course):
     commands = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
-    assert set(course.VERBS) - {"lab", "test"} == commands
+    assert set(course.VERBS) - {"lab", "test", "benchmark"} == commands
 
 
 def test_commands(course, folder, monkeypatch):
     python = str(course.venv_python(folder))
     here = Path.cwd()
     assert course.command_of("test", ["-x"], folder) == ([python, "-m", "pytest", "-x"], folder)
+    assert course.command_of("benchmark", ["x"], folder) == ([python, "-m", "benchmarks", "x"], folder)
     assert course.command_of("train", ["vae"], folder) == (
         [python, "-m", "course_utils.cli", "train", "vae"],
         here,

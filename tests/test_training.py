@@ -56,6 +56,13 @@ def test_it_learns_and_the_average_follows():
     assert not same(model, average.model)
 
 
+def test_runs_of_several_precisions_may_follow_each_other():
+    _, _, expected = run(steps=3)
+    _, _, half = run(steps=3, precision=torch.bfloat16)
+    _, _, again = run(steps=3)
+    assert again == expected != half
+
+
 def test_closed_and_resumed_is_the_uninterrupted_run(tmp_path):
     whole, whole_average, losses = run()
     torch.manual_seed(0)
