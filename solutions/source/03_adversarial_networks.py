@@ -888,7 +888,7 @@ assert colour_gap(drawn) < first
 
 # %% [markdown] id="book-read"
 # Places and colours come first, things last. With a GPU or an hour of patience it gets further; the course's table
-# (section 11) has the numbers of a longer training.
+# (section 11) says how far each family comes in one minute.
 
 # %% [markdown] id="sharp-text"
 # ## 9 · Sharp, and blurred
@@ -1007,9 +1007,9 @@ show(plot_pictures(torch.cat([draw(lost)[:15] for lost, _ in falls.values()]), c
 
 # %% [markdown] id="balance"
 # A GAN is a *balance* of two learners, and each setting (rates, sizes, steps, penalties) shifts it. What helps on one
-# data set fails on the next, no number tells that it is failing, and a forger that has lost the thread seldom finds it
-# again. That is the failure that motivates the second half of this course: diffusion models draw as sharply, with *one*
-# network and *one* loss that falls, by doing what is hard here in many small steps.
+# data set fails on the next, and no number tells that it is failing. That is the failure that motivates the second
+# half of this course: diffusion models have *one* network and *one* loss that falls, and do in many small steps what
+# is hard here in one.
 
 # %% [markdown] id="elsewhere"
 # ## 10 · What you will read elsewhere
