@@ -3,16 +3,14 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from course_utils.data import digits
 from course_utils.models.unet import PictureUNet
 from course_utils.objectives import noise_prediction_loss, uniform_times
 from course_utils.pipelines import CHECKPOINTS
-from course_utils.recipes.task import Task
+from course_utils.recipes.task import Task, load_half, save_half
 from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 
-FILE = "model.safetensors"
 WIDTHS = (16, 32, 32)  # 0.28 million parameters: small enough to be shipped
 
 
@@ -29,15 +27,11 @@ def build_digits_unet(folder: Path, device: torch.device) -> Task:
         return noise_prediction_loss(model(add_noise(x0, eps, t, alpha_bar), t), eps).mean()
 
     def export(model):
-        home = folder / "digits_unet"
-        home.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, home / FILE)
+        save_half(model, folder / "digits_unet")
 
     return Task(model, loss, export)
 
 
 def load_digits_unet(folder: Path = CHECKPOINTS / "digits_unet") -> PictureUNet:
     """The trained network, model(x_t, t) -> eps_hat for (batch, 1, 16, 16), in float32 on the CPU."""
-    model = PictureUNet(channels=1, size=16, widths=WIDTHS)
-    model.load_state_dict({name: value.float() for name, value in load_file(folder / FILE).items()})
-    return model.eval().requires_grad_(False)
+    return load_half(PictureUNet(channels=1, size=16, widths=WIDTHS), folder).requires_grad_(False)

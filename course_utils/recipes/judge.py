@@ -5,13 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from course_utils.data import picture_book as book
 from course_utils.models.judge import Judge, JudgeConfig, detection_loss
 from course_utils.pipelines import CHECKPOINTS
 from course_utils.recipes.pictures import training_set
-from course_utils.recipes.task import Task
+from course_utils.recipes.task import Task, load_half, save_half
 
 
 def build_judge(folder: Path, device: torch.device) -> Task:
@@ -33,9 +32,7 @@ def build_judge(folder: Path, device: torch.device) -> Task:
 
     def export(model):
         home = folder / "judge"
-        home.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.half().contiguous() for name, value in model.state_dict().items()},
-                  home / "model.safetensors")
+        save_half(model, home)
         (home / "config.json").write_text(json.dumps(asdict(model.config), indent=2) + "\n")
 
     return Task(model, loss, export)
@@ -57,6 +54,4 @@ def load_judge(folder: Path = CHECKPOINTS / "judge") -> Judge:
     """The trained judge, in float32 on the CPU."""
     config = {name: tuple(value) if isinstance(value, list) else value
               for name, value in json.loads((folder / "config.json").read_text()).items()}
-    judge = Judge(JudgeConfig(**config))
-    judge.load_state_dict({name: value.float() for name, value in load_file(folder / "model.safetensors").items()})
-    return judge.eval()
+    return load_half(Judge(JudgeConfig(**config)), folder)

@@ -3,15 +3,12 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from course_utils.data import digits
 from course_utils.models.digit_reader import DigitReader
 from course_utils.pipelines import CHECKPOINTS
-from course_utils.recipes.task import Task
-
-FILE = "model.safetensors"
+from course_utils.recipes.task import Task, load_half, save_half
 
 
 def build_reader(folder: Path, device: torch.device) -> Task:
@@ -29,15 +26,11 @@ def build_reader(folder: Path, device: torch.device) -> Task:
         return F.cross_entropy(model(x).float(), labels[index])
 
     def export(model):
-        home = folder / "digit_reader"
-        home.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, home / FILE)
+        save_half(model, folder / "digit_reader")
 
     return Task(model, loss, export)
 
 
 def load_reader(folder: Path = CHECKPOINTS / "digit_reader") -> DigitReader:
     """The trained reader of digits, in float32 on the CPU."""
-    reader = DigitReader()
-    reader.load_state_dict({name: value.float() for name, value in load_file(folder / FILE).items()})
-    return reader.eval()
+    return load_half(DigitReader(), folder)

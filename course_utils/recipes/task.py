@@ -1,9 +1,11 @@
-"""What a part hands to the training loop."""
+"""What a part hands to the training loop, and how small networks are kept."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from course_utils.training import Samples
@@ -16,3 +18,17 @@ class Task:
     model: nn.Module
     loss: Callable[[nn.Module, Samples], torch.Tensor]
     export: Callable[[nn.Module], None]
+
+
+def save_half(model: nn.Module, home: Path) -> None:
+    """Write the model's tensors as float16 into `home/model.safetensors`."""
+    home.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.half().contiguous() for name, value in model.state_dict().items()}
+    save_file(tensors, home / "model.safetensors")
+
+
+def load_half(model: nn.Module, home: Path) -> nn.Module:
+    """Give the model what `save_half` wrote into `home`, as float32, and put it in evaluation mode."""
+    saved = load_file(home / "model.safetensors")
+    model.load_state_dict({name: value.float() for name, value in saved.items()})
+    return model.eval()
