@@ -203,7 +203,7 @@ def check_checkpoints(folder: Path) -> tuple[list[str], list[str]]:
 
 @app.command()
 def train(
-    part: Annotated[str, typer.Argument(help="vae, clip, unet, judge, reader, digits_unet, or all.")],
+    part: Annotated[str, typer.Argument(help="vae, decoder, clip, unet, judge, reader, digits_unet, or all.")],
     steps: Annotated[int | None, typer.Option(help="Updates; none: as many as the recipe says.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
     folder: Annotated[Path, typer.Option(help="Where checkpoints and results are kept.")] = Path("runs"),

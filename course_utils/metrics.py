@@ -55,6 +55,19 @@ def adherence(judge: Judge, pictures: torch.Tensor, captions: list[Caption]) -> 
     return sum(follows(v, c) for v, c in zip(verdicts, captions, strict=True)) / len(captions)
 
 
+def recall_at_k(similarity: torch.Tensor, k: int) -> float:
+    """Return the share of queries, 0-1, whose own answer is among the k most similar ones.
+
+    similarity: (n, n), queries in rows, answers in columns, query i's own answer in column i. Pictures in rows find
+    captions; the transposed matrix says how well captions find pictures. Chance: k / n.
+    Raises ValueError unless the matrix is square and 1 <= k <= n.
+    """
+    if similarity.ndim != 2 or similarity.shape[0] != similarity.shape[1] or not 1 <= k <= len(similarity):
+        raise ValueError(f"expected a square matrix (n, n) and k from 1 to n, got {tuple(similarity.shape)} and k={k}")
+    own = torch.arange(len(similarity), device=similarity.device)[:, None]
+    return (similarity.topk(k, dim=1).indices == own).any(1).float().mean().item()
+
+
 def frechet_distance(features: torch.Tensor, others: torch.Tensor) -> float:
     """Return the squared Fréchet distance of two clouds of features, taken for normal distributions.
 

@@ -42,7 +42,7 @@ BATCH_PIXELS = 16 * 64 * 64  # drawn at once: 16 pictures of 64x64, or one of 25
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """Silence the loading bars and notices of transformers and diffusers; afterwards they are as before."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
@@ -77,7 +77,7 @@ def load_picture_book(folder: Path | str = PICTURE_BOOK, device=None):
     for names in NEEDED_FILES:
         if not any((folder / name).is_file() for name in names):
             raise ValueError(f"The model in {folder} is incomplete, {names[0]} is missing: {REMEDY}.")
-    with _quiet():
+    with quiet():
         from diffusers import StableDiffusionPipeline
 
         try:
@@ -94,7 +94,7 @@ def assemble(vae, text_encoder, tokenizer, unet, scheduler):
 
     Raises ValueError, naming both parts, if they do not.
     """
-    with _quiet():
+    with quiet():
         from diffusers import StableDiffusionPipeline
 
     features = text_encoder.config.hidden_size
@@ -146,7 +146,7 @@ def save_pipeline(pipe, folder: Path | str) -> None:
     new = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
-        with _quiet():
+        with quiet():
             pipe.save_pretrained(new, safe_serialization=True)
         _convert(new / "unet" / "diffusion_pytorch_model.safetensors", "float16")
         _convert(new / "vae" / "diffusion_pytorch_model.safetensors", "float16")
@@ -199,7 +199,7 @@ def make_scheduler(sampler: str, config):
     # "trailing" starts at the noisiest step; "leading" (Stable Diffusion's habit) one stride below it, which
     # with few steps is far from the pure noise that drawing starts from (arXiv:2305.08891, section 3.3).
     changes = {"clip_sample": False, "timestep_spacing": "trailing", **changes}
-    with _quiet():
+    with quiet():
         return getattr(diffusers, class_name).from_config(config, **changes)
 
 

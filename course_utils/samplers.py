@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from course_utils import steps
+from course_utils.guidance import guide
 
 
 class Step(NamedTuple):
@@ -88,7 +89,7 @@ def guided(model: Callable, null_cond: torch.Tensor, scale: float) -> Callable:
         null = null_cond.to(device=cond.device, dtype=cond.dtype).expand_as(cond)
         both = model(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([null, cond]))  # (2 batch, ...)
         eps_null, eps_cond = both.chunk(2)
-        return eps_null + scale * (eps_cond - eps_null)
+        return guide(eps_null, eps_cond, scale)
 
     return eps_model
 
@@ -230,6 +231,33 @@ def ddim_inversion(
     for later, t in reversed(_steps_of(times, alpha_bar)):
         x_before, x_t = x_t, steps.inversion_step(model, x_t, t, later, alpha_bar, cond)
         yield Step(later, x_t, x_before)
+
+
+def text_to_image(
+    prompts: list[str],
+    encode: Callable,
+    model: Callable,
+    decode: Callable,
+    x_T: torch.Tensor,
+    alpha_bar: torch.Tensor,
+    times: list[int],
+    scale: float = 4.0,
+    negative: str = "",
+) -> torch.Tensor:
+    """Draw one picture for each prompt, from noise: the whole of text-to-image; returns what `decode` makes of x_0.
+
+        c = encode(prompt), n = encode(negative);   at each t:   eps = guide(eps(x_t, t, n), eps(x_t, t, c), scale),
+        then a step of DDIM with eta = 0;   at the end   picture = decode(x_0)
+
+    encode: list of n texts -> (n, words, width). decode: scaled latents (n, ...) -> pictures. x_T: (n, ...).
+    `negative`: what to lead away from, the same for all; "" for nothing. With diffusers' parts and its `DDIMScheduler`
+    it is `StableDiffusionPipeline`. Raises ValueError unless there is one x_T for each prompt.
+    """
+    if len(prompts) != len(x_T):
+        raise ValueError(f"Expected one x_T for each of {len(prompts)} prompts, but got {len(x_T)}.")
+    with torch.no_grad():
+        cond, null = encode(prompts), encode([negative] * len(prompts))
+        return decode(finish(ddim(guided(model, null, scale), x_T, alpha_bar, times, cond=cond)))
 
 
 def _steps_of(times: list[int], alpha_bar: torch.Tensor) -> list[tuple[int, int]]:

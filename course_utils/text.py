@@ -2,9 +2,42 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def most_frequent_pair(words: dict[tuple[str, ...], int]) -> tuple[str, str]:
+    """Return the pair of neighbouring symbols that is seen most often in a text.
+
+    words: each word as its symbols, such as ("c", "a", "t</w>"), and how often the text has it; a pair counts as
+    often as its word. Of several equally frequent pairs it is the first in the order of Python's tuples.
+    Raises ValueError if no word has two symbols. Source: Sennrich et al., arXiv:1508.07909, algorithm 1.
+    """
+    counts = Counter()
+    for symbols, times in words.items():
+        for pair in zip(symbols, symbols[1:], strict=False):
+            counts[pair] += times
+    if not counts:
+        raise ValueError("expected a word of two symbols or more, got none: all that can be merged is merged")
+    return min(counts, key=lambda pair: (-counts[pair], pair))
+
+
+def merge(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    """Return the symbols of a word with each occurrence of the pair, from the left, joined into one symbol.
+
+    merge(("b", "a", "l", "l</w>"), ("a", "l")) is ("b", "al", "l</w>").
+    """
+    merged, at = [], 0
+    while at < len(symbols):
+        if symbols[at:at + 2] == tuple(pair):
+            merged.append(symbols[at] + symbols[at + 1])
+            at += 2
+        else:
+            merged.append(symbols[at])
+            at += 1
+    return tuple(merged)
 
 
 def train_tokenizer(captions: Iterable[str], vocabulary_size: int = 1000, length: int = 32):

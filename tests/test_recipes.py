@@ -6,13 +6,13 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from course_utils import recipes
 from course_utils.data import picture_book as book
-from course_utils.recipes.clip import _numbers
 from course_utils.recipes.vae import LATENT_CHANNELS
 
-ORDER = ("vae", "clip", "unet", "judge", "reader", "digits_unet")
+ORDER = ("vae", "decoder", "clip", "unet", "judge", "reader", "digits_unet")
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,15 @@ def test_trained_latents_have_unit_variance(trained):
     assert latents.std().item() == pytest.approx(1, abs=0.1)
 
 
+def test_the_decoder_is_finished_on_latents_that_stay(trained):
+    folder, _ = trained
+    before = load_file(folder / "vae" / "checkpoint.safetensors")
+    after = load_file(folder / "picture_book" / "vae" / "diffusion_pytorch_model.safetensors")
+    changed = {name.split(".")[0] for name, value in after.items()
+               if not value.equal(before[f"average.vae.{name}"].half())}
+    assert changed == {"decoder", "post_quant_conv"}
+
+
 def test_the_clip_folder_is_a_clip_model_with_the_pipelines_text_encoder(trained):
     from transformers import CLIPModel, CLIPTokenizer
 
@@ -86,22 +95,33 @@ def test_shipping_copies_the_parts_and_lists_them(trained, tmp_path):
     assert check_checkpoints(tmp_path) == ([], [])
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert set(manifest["training"]) == set(ORDER)
+    shipped, tokenizer = recipes.load_clip(tmp_path / "clip")
+    trained, _ = recipes.load_clip(folder / "clip")
+    assert shipped.dtype == torch.float32 and not shipped.training
+    halves, floats = ((home / "clip" / "model.safetensors").stat().st_size for home in (tmp_path, folder))
+    assert halves < 0.6 * floats and not (tmp_path / "clip" / "checkpoint.safetensors").exists()
+    ids = torch.tensor([tokenizer("a red cat").input_ids])
+    torch.testing.assert_close(shipped.text_model(ids).last_hidden_state, trained.text_model(ids).last_hidden_state,
+                               rtol=0, atol=0.02)
     (tmp_path / "judge" / "config.json").write_text("{}")
     assert "changed" in check_checkpoints(tmp_path)[0][0]
-    with pytest.raises(ValueError, match="vae, clip, unet, judge"):
+    with pytest.raises(ValueError, match="vae, decoder, clip, unet, judge"):
         recipes.ship(tmp_path)
 
 
 def test_what_is_missing_or_unknown_is_said(tmp_path):
     with pytest.raises(ValueError, match="train vae"):
         next(recipes.train_part("unet", tmp_path))
-    with pytest.raises(ValueError, match="vae, clip, unet, judge"):
+    with pytest.raises(ValueError, match="vae, decoder, clip, unet, judge"):
         next(recipes.train_part("text", tmp_path))
 
 
 def test_captions_true_of_a_picture_are_told_from_those_that_are_not():
     red, blue = book.Thing("cat", "red", "sitting"), book.Thing("cat", "blue", "sitting")
-    facts = _numbers([((red,), "snow", "watercolour", None), ((blue,), "snow", "watercolour", None)])
-    claims = _numbers([((book.Thing("cat", "red"),), None, None, None), ((blue,), "beach", None, None)])
-    same = ((claims[None] == facts[:, None]) | (claims[None] < 0)).all(-1)
-    assert same.tolist() == [[True, False], [False, False]]
+    scenes = [book.Scene((thing,), "snow", style="watercolour") for thing in (red, blue)]
+    captions = [book.Caption("a red cat", (book.Thing("cat", "red"),)), book.Caption("on the beach", (blue,), "beach")]
+    scenes += [book.sample_scene(number) for number in range(12)]
+    captions += [book.caption(scene, 1) for scene in scenes]
+    same = recipes.true_pairs(recipes.fact_numbers(scenes), recipes.fact_numbers(captions))
+    assert same[:2, :2].tolist() == [[True, False], [False, False]]
+    assert same.tolist() == [[caption.is_true_of(scene) for caption in captions] for scene in scenes]

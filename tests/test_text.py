@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from course_utils.data import picture_book as book
-from course_utils.text import known_words, tokenize, train_tokenizer
+from course_utils.text import known_words, merge, most_frequent_pair, tokenize, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +52,24 @@ def test_the_merges_are_those_of_byte_pair_encoding():
 def test_too_small_a_vocabulary_is_an_error():
     with pytest.raises(ValueError, match="514"):
         train_tokenizer(["a"], vocabulary_size=300)
+
+
+def test_merges_by_hand_are_those_of_the_library():
+    texts = ["hug"] * 10 + ["pug"] * 5 + ["pun"] * 12 + ["bun"] * 4 + ["hugs"] * 6
+    words = {(*text[:-1], f"{text[-1]}</w>"): texts.count(text) for text in texts}
+    learnt = []
+    for _ in range(6):
+        learnt.append(most_frequent_pair(words))
+        words = {merge(symbols, learnt[-1]): times for symbols, times in words.items()}
+    import json
+
+    state = json.loads(train_tokenizer(texts, 600).backend_tokenizer.to_str())["model"]
+    assert learnt == [tuple(pair) for pair in state["merges"][:6]]
+
+
+def test_pairs_count_as_often_as_their_words_and_merges_do_not_overlap():
+    assert most_frequent_pair({("a", "b", "c"): 1, ("b", "c"): 3, ("a", "b", "a", "b"): 1}) == ("b", "c")
+    assert most_frequent_pair({("b", "c"): 2, ("a", "z"): 2}) == ("a", "z")
+    assert merge(("a", "a", "a", "b"), ("a", "a")) == ("aa", "a", "b") and merge(("a",), ("a", "a")) == ("a",)
+    with pytest.raises(ValueError, match="two symbols"):
+        most_frequent_pair({("ab",): 4})

@@ -54,6 +54,22 @@ def merge_heads(x: torch.Tensor) -> torch.Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
+def word_maps(q: torch.Tensor, k: torch.Tensor, heads: int) -> torch.Tensor:
+    """For each word, where in a square picture it is looked at; the mean over the heads.
+
+        maps[word, row, column] = mean over heads of A[pixel, word],   pixel = row * side + column
+
+    q: (batch, side * side, width), the pixels' queries. k: (batch, words, width), the words' keys, heads not yet split.
+    Returns (batch, words, side, side); at each pixel the words' shares add up to 1. Raises ValueError if the number of
+    pixels is no square. After Hertz et al., arXiv:2208.01626.
+    """
+    side = math.isqrt(q.shape[1])
+    if side * side != q.shape[1]:
+        raise ValueError(f"Expected the queries of a square picture, got {q.shape[1]} of them.")
+    weights = attention_weights(split_heads(q, heads), split_heads(k, heads)).mean(1)  # (batch, pixels, words)
+    return weights.transpose(1, 2).unflatten(2, (side, side))  # (batch, words, side, side)
+
+
 class Attention(nn.Module):
     """Multi-head attention: tokens of `width` numbers look at themselves, or at tokens of `context_width` numbers.
 

@@ -37,15 +37,55 @@ class Embed(nn.Module):
         return out.image_embeds, out.text_embeds, self.clip.logit_scale.exp().clamp(max=100)
 
 
-def contrastive_loss(image, text, scale, same) -> torch.Tensor:
+def cosine_logits(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor | float) -> torch.Tensor:
+    """Compare each picture with each caption by the angle between their vectors.
+
+        logits_ij = s <I_i / |I_i|, T_j / |T_j|>,  s = 1 / tau
+
+    image: (pictures, width), text: (captions, width), of any length; scale: s, the inverse temperature.
+    Returns (pictures, captions), each between -s and s.
+    """
+    return scale * F.normalize(image, dim=1) @ F.normalize(text, dim=1).T
+
+
+def info_nce(logits: torch.Tensor) -> torch.Tensor:
     """Symmetric InfoNCE: each picture finds its caption among the batch's, and each caption its picture.
 
-    L = 1/2 [CE(s I T^t, diagonal) + CE(s T I^t, diagonal)] with unit vectors I, T (batch, width), scale s = 1 / tau.
-    same[i, j] (bool) says that caption j is true of picture i as well; off the diagonal such pairs are no negatives
-    and are left out. Source: Radford et al., arXiv:2103.00020.
+        L = 1/2 [mean_i -log softmax(logits_i.)_i + mean_j -log softmax(logits_.j)_j]
+
+    logits: (batch, batch), pictures in rows, captions in columns, pairs on the diagonal; -inf where two are not to be
+    compared. Returns a scalar >= 0; log(batch) where all logits are equal.
+    Source: Radford et al., arXiv:2103.00020, figure 3; van den Oord et al., arXiv:1807.03748.
     """
-    logits = scale * image @ text.T
-    other = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
-    logits = logits.masked_fill(other, float("-inf"))
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def without_false_negatives(logits: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
+    """Leave out the pairs that are true though they are not on the diagonal: their logits become -inf.
+
+    logits: (batch, batch), pictures in rows. same: bool (batch, batch), same[i, j] says that caption j is true of
+    picture i. The diagonal stays, whatever `same` says of it.
+    """
+    own = torch.eye(len(same), dtype=torch.bool, device=same.device)
+    return logits.masked_fill(same & ~own, float("-inf"))
+
+
+def contrastive_loss(image, text, scale, same) -> torch.Tensor:
+    """Symmetric InfoNCE of unit vectors I, T (batch, width), in which true pairs off the diagonal are left out.
+
+    L = 1/2 [CE(s I T^t, diagonal) + CE(s T I^t, diagonal)], scale s = 1 / tau.
+    same[i, j] (bool) says that caption j is true of picture i as well.
+    """
+    return info_nce(without_false_negatives(scale * image @ text.T, same))
+
+
+def zero_shot(image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    """Name the class of each picture by the class prompts that it is nearest to, without training for these classes.
+
+    image: (pictures, width), text: (classes, templates, width): each class said in several ways. The class vector
+    is the mean of its prompts' unit vectors, made a unit vector again. Returns int64 (pictures,).
+    Source: Radford et al., arXiv:2103.00020, section 3.1.4.
+    """
+    classes = F.normalize(F.normalize(text, dim=-1).mean(1), dim=-1)  # (classes, width)
+    return cosine_logits(image, classes, 1.0).argmax(1)

@@ -19,17 +19,18 @@ import torch
 
 from course_utils.devices import autocast_dtype, budget, pick_device
 from course_utils.pipelines import CHECKPOINTS
-from course_utils.recipes.clip import build_clip
+from course_utils.recipes.clip import build_clip, fact_numbers, load_clip, true_pairs
 from course_utils.recipes.digits_unet import build_digits_unet, load_digits_unet
 from course_utils.recipes.judge import build_judge, load_judge
 from course_utils.recipes.pictures import picture_set
 from course_utils.recipes.reader import build_reader, load_reader
+from course_utils.recipes.task import copy_half
 from course_utils.recipes.unet import build_unet, load_trained
-from course_utils.recipes.vae import build_vae, encode_pictures
+from course_utils.recipes.vae import build_decoder, build_vae, encode_pictures
 from course_utils.training import MovingAverage, Record, train
 
-__all__ = ["PARTS", "Part", "encode_pictures", "load_digits_unet", "load_judge", "load_reader", "load_trained",
-           "picture_set", "ship", "train_part"]
+__all__ = ["PARTS", "Part", "encode_pictures", "fact_numbers", "load_clip", "load_digits_unet", "load_judge",
+           "load_reader", "load_trained", "picture_set", "ship", "train_part", "true_pairs"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def train_part(name: str, folder: Path | str, steps: int | None = None, seed: in
 
 PARTS = {
     "vae": Part("the autoencoder: pictures to latents and back", build_vae, 16000, 8, 1e-3),
+    "decoder": Part("the autoencoder's decoder, finished on latents that stay", build_decoder, 8000, 8, 5e-4),
     "clip": Part("the text encoder, with its picture encoder", build_clip, 1500, 64, 1e-3),
     "unet": Part("the U-Net that predicts the noise", build_unet, 20000, 16, 1e-3),
     "judge": Part("the judge that reads pictures", build_judge, 2400, 32, 2e-3),
@@ -107,16 +109,20 @@ def ship(folder: Path | str, destination: Path = CHECKPOINTS) -> None:
         raise ValueError(f"expected all parts trained in {folder}, but {', '.join(missing)} are not; "
                          f"train them first: python3 course.py train all --folder {folder}")
     wanted = [path for path in sorted((folder / "picture_book").rglob("*")) if path.is_file()]
+    of_clip = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    wanted += [folder / "clip" / name for name in of_clip]  # not its checkpoint, which lies there too
     wanted += [folder / "judge" / "config.json", folder / "judge" / "model.safetensors"]
     wanted += [folder / home / "model.safetensors" for home in ("digit_reader", "digits_unet")]
-    for home in ("picture_book", "judge", "digit_reader", "digits_unet"):
+    for home in ("picture_book", "clip", "judge", "digit_reader", "digits_unet"):
         shutil.rmtree(destination / home, ignore_errors=True)
     files = {}
     for path in wanted:
         name = path.relative_to(folder)
         (destination / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, destination / name)
-        files[name.as_posix()] = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        copy = copy_half if name.as_posix() == "clip/model.safetensors" else shutil.copyfile
+        copy(path, destination / name)
+        copied = (destination / name).read_bytes()
+        files[name.as_posix()] = {"bytes": len(copied), "sha256": hashlib.sha256(copied).hexdigest()}
     training = {name: json.loads((folder / name / "record.json").read_text()) for name in PARTS}
     manifest = {"files": files, "training": training}
     (destination / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")

@@ -6,8 +6,9 @@ import torch
 
 from course_utils.data import picture_book as book
 from course_utils.models.clip import Embed, contrastive_loss, small_clip
+from course_utils.pipelines import CHECKPOINTS, quiet
 from course_utils.recipes.pictures import training_set, which_caption
-from course_utils.recipes.task import Task
+from course_utils.recipes.task import Task, load_half
 from course_utils.text import tokenize, train_tokenizer
 from course_utils.training import gather
 
@@ -29,9 +30,8 @@ def build_clip(folder: Path, device: torch.device) -> Task:
         captions = [book.caption(scene, k) for scene, k in zip(scenes, which_caption(samples), strict=True)]
         tokens = tokenize(tokenizer, [caption.text for caption in captions])
         image, text, scale = model(data.pictures(index).to(device), tokens.to(device))
-        claims = gather(_numbers([(c.things, c.place, c.style, c.relation) for c in captions]).to(device))
-        facts = gather(_numbers([(c.things, c.place, c.style, c.relation) for c in scenes]).to(device))
-        same = ((claims[None] == facts[:, None]) | (claims[None] < 0)).all(-1)  # [picture, caption]
+        claims, facts = (gather(fact_numbers(said).to(device)) for said in (captions, scenes))
+        same = true_pairs(facts, claims)
         return contrastive_loss(gather(image).float(), gather(text).float(), scale, same)
 
     def export(model):
@@ -44,7 +44,25 @@ def build_clip(folder: Path, device: torch.device) -> Task:
     return Task(model, loss, export)
 
 
-def _numbers(descriptions) -> torch.Tensor:
-    """`picture_book.facts` of each description as whole numbers, (batch, facts); -1 where nothing is said."""
-    return torch.tensor([[-1 if word is None else WORDS[word] for word in book.facts(*description)]
-                         for description in descriptions])
+def load_clip(folder: Path = CHECKPOINTS / "clip"):
+    """The trained `transformers.CLIPModel`, in float32 on the CPU and not to be trained, and its tokenizer."""
+    with quiet():
+        from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+        clip = CLIPModel(CLIPConfig.from_pretrained(folder, local_files_only=True, dtype="float32"))
+        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    return load_half(clip, folder).requires_grad_(False), tokenizer
+
+
+def fact_numbers(described) -> torch.Tensor:
+    """What captions claim, or what scenes show, as whole numbers: int64 (batch, facts), -1 where nothing is said."""
+    rows = [book.facts(one.things, one.place, one.style, one.relation) for one in described]
+    return torch.tensor([[-1 if word is None else WORDS[word] for word in row] for row in rows])
+
+
+def true_pairs(facts: torch.Tensor, claims: torch.Tensor) -> torch.Tensor:
+    """Return which caption is true of which picture, bool (pictures, captions): all that it claims is so.
+
+    facts and claims: `fact_numbers` of the scenes and of the captions.
+    """
+    return ((claims[None] == facts[:, None]) | (claims[None] < 0)).all(-1)

@@ -27,6 +27,12 @@ def save_half(model: nn.Module, home: Path) -> None:
     save_file(tensors, home / "model.safetensors")
 
 
+def copy_half(source: Path, destination: Path) -> None:
+    """Copy a safetensors file with its tensors as float16."""
+    tensors = {name: value.half() for name, value in load_file(source).items()}
+    save_file(tensors, destination, metadata={"format": "pt"})  # what transformers asks for
+
+
 def load_half(model: nn.Module, home: Path) -> nn.Module:
     """Give the model what `save_half` wrote into `home`, as float32, and put it in evaluation mode."""
     saved = load_file(home / "model.safetensors")

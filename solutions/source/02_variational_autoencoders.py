@@ -525,7 +525,6 @@ def plot_codes(ax, codes, title):
     return dots
 
 
-
 with torch.no_grad():
     means, logvars = small.encode(pictures)
     quantiles = Normal(0.0, 1.0).icdf(torch.linspace(0.02, 0.98, 15))  # evenly spread over the prior's probability
