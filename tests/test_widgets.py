@@ -7,6 +7,7 @@ import torch
 from tiny import tiny_pipeline
 
 from course_utils import widgets
+from course_utils.memory_plan import Part
 from course_utils.models.gan import PictureGenerator, PointDiscriminator
 from course_utils.models.pixelcnn import PixelCNN
 from course_utils.schedules import alpha_bar_from_beta, scaled_linear_beta
@@ -30,15 +31,24 @@ CASES = {
     "fill_in_explorer": lambda: widgets.fill_in_explorer(PixelCNN(levels=3, hidden=4, blocks=1), LEVELS),
     "game_explorer": lambda: widgets.game_explorer(
         {"a": [(step, PointDiscriminator(4), torch.zeros(5, 2)) for step in (1, 2)]}, torch.zeros(5, 2)),
+    "guidance_explorer": lambda: widgets.guidance_explorer(torch.eye(2), ALPHA_BAR, 20),
     "ink_blot_explorer": lambda: widgets.ink_blot_explorer(lambda x_t, t: x_t, PICTURES, ALPHA_BAR),
     "interpolation_explorer": lambda: widgets.interpolation_explorer(blobs, torch.randn(4, 3).cumsum(0)),
+    "latent_explorer": lambda: widgets.latent_explorer(lambda z: z[:, :3], torch.randn(2, 4, 8, 8)),
     "latent_map_explorer": lambda: widgets.latent_map_explorer(blobs, torch.eye(2), torch.tensor([3, 4])),
     "latent_walk_explorer": lambda: widgets.latent_walk_explorer(PictureGenerator(1, 8, 3, 4)),
     "noise_explorer": lambda: noise_explorer(PICTURES[:1]),
     "overlap_explorer": widgets.overlap_explorer,
+    "plan_explorer": lambda: widgets.plan_explorer({"unet": Part(10**9, 10**8, 9), "vae": Part(10**8, 10**9, 9)}),
     "prompt_explorer": lambda: widgets.prompt_explorer(tiny_pipeline()),
     "receptive_field_explorer": lambda: widgets.receptive_field_explorer(5),
+    "scale_explorer": lambda: widgets.scale_explorer(lambda z: z, PICTURES[:1], ALPHA_BAR),
     "schedule_explorer": schedule_explorer,
+    "search_explorer": lambda: widgets.search_explorer(PICTURES, torch.eye(3), lambda said: torch.eye(3)[:len(said)]),
+    "temperature_explorer": lambda: widgets.temperature_explorer(torch.eye(5), torch.eye(5)),
+    "two_prompts_explorer": lambda: widgets.two_prompts_explorer(
+        lambda texts: torch.zeros(len(texts), 2, 3), lambda x_t, t, cond: x_t, lambda x: x, (3, 8, 8), ALPHA_BAR,
+        ["a", "b"], 3),
     "trajectory_explorer": lambda: widgets.trajectory_explorer(lambda x_t, t, cond=None: x_t, torch.eye(2), ALPHA_BAR),
 }
 
