@@ -1,0 +1,235 @@
+"""The exercises of chapter 09: pictures to latents, latents to pictures, and what lies between."""
+
+import math
+
+import torch
+
+from course_utils import latents
+from course_utils.exercises.mistakes_09 import (
+    SmallAutoencoder,
+    colour_mistakes,
+    counted,
+    loss_mistakes,
+    mean_mistakes,
+    sample_mistakes,
+)
+from course_utils.exercises.oracles import close, require
+from course_utils.exercises.registry import exercise
+
+TITLE = "Latent diffusion"
+
+
+@exercise(
+    "09.encode", latents.encode, difficulty=2, minutes=15,
+    hints=[
+        "Four stations: encoder, quant_conv, split, scale. Print the shape after each.",
+        "mean, logvar = vae.quant_conv(vae.encoder(pictures)).chunk(2, dim=1)",
+        "With a generator, chapter 02's trick: mean + (logvar / 2).exp() * eps, eps drawn with it in mean's shape.",
+        "Whichever it is, mean or sample, multiply it by vae.config.scaling_factor at the end.",
+    ],
+)  # fmt: skip
+def encode(learner, case):
+    """Take pictures to the latents that a U-Net is trained on."""
+    vae = SmallAutoencoder(case)
+    x, scale = case.uniform(-1, 1, 2, 3, 8, 6), vae.config.scaling_factor
+    out, mean, logvar = vae.moments(x)
+    got = learner(vae, x)
+    require(got is None or not isinstance(got, torch.Tensor) or torch.equal(got, learner(vae, x)),
+            "two calls without a generator gave two results, expected the same twice.",
+            "Without a generator nothing is random: return the mean of q(z|x).")  # fmt: skip
+    close(got, mean * scale, mean_mistakes(out, mean, logvar, scale), tolerance=1e-3)
+    eps = torch.randn(mean.shape, generator=case.generator())
+    right = (mean + (logvar / 2).exp() * eps) * scale
+    close(learner(vae, x, case.generator()), right, sample_mistakes(mean, logvar, eps, scale), tolerance=1e-3,
+          what="with a generator, the result")  # fmt: skip
+
+
+@exercise(
+    "09.decode", latents.decode, difficulty=1, minutes=5,
+    hints=[
+        "Go back through the same stations: undo the scaling first.",
+        "What was multiplied on the way there is divided on the way back.",
+        "vae.decoder(vae.post_quant_conv(z)), where z is no longer scaled.",
+    ],
+)  # fmt: skip
+def decode(learner, case):
+    """Take latents back to pictures."""
+    vae = SmallAutoencoder(case)
+    z, scale = case.normal(2, 3, 4, 3), vae.config.scaling_factor
+    mistakes = [
+        (vae.pictures(z * scale), "This multiplies by the scaling factor. It was multiplied in on the way there; "
+                                  "divide by it here."),
+        (vae.pictures(z), "The scaling factor is missing: the decoder knows latents as the encoder gives them."),
+        (vae.pictures(z / scale, post=False), "post_quant_conv is missing: it comes before the decoder."),
+        (vae.pictures(z) / scale, "This divides the *picture* by the scaling factor. The latents carry it."),
+        (vae.pictures(z / scale).clamp(-1, 1), "This clamps the pictures. Leave that to whoever shows them: a loss "
+                                               "needs to see how far they are off."),
+    ]  # fmt: skip
+    close(learner(vae, z), vae.pictures(z / scale), mistakes, tolerance=1e-3)
+
+
+@exercise(
+    "09.autoencoder_loss", latents.autoencoder_loss, difficulty=2, minutes=10,
+    hints=[
+        "Three parts: a mean of absolute values, four times a mean of squares, and the weighted KL.",
+        "The KL is chapter 02's, for each latent number: (mean ** 2 + exp(logvar) - 1 - logvar) / 2.",
+        "Sum it over the axes (1, 2, 3), then take the mean over the batch.",
+    ],
+)  # fmt: skip
+def autoencoder_loss(learner, case):
+    """Write the loss: two errors of the pixels, and a little KL."""
+    x, x_hat = case.uniform(-1, 1, 3, 3, 8, 8), case.uniform(-1, 1, 3, 3, 8, 8)
+    mean, logvar = case.normal(3, 4, 2, 2), case.uniform(-4, 1, 3, 4, 2, 2)
+    weight = round(case.uniform(0.02, 0.2).item(), 3)
+    q = torch.distributions.Normal(mean, (logvar / 2).exp())
+    kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum() / 3
+    flat = (x - x_hat).flatten()
+    right = flat.norm(1) / len(flat) + 4 * flat.norm(2) ** 2 / len(flat) + weight * kl
+    close(learner(x, x_hat, mean, logvar, weight), right, loss_mistakes(x, x_hat, mean, logvar, weight))
+    perfect = learner(x, x, torch.zeros_like(mean), torch.zeros_like(logvar), weight)
+    close(perfect, 0.0, what="for a perfect copy and latents N(0, I), the loss")
+
+
+@exercise(
+    "09.scaling_factor", latents.scaling_factor, difficulty=1, minutes=5,
+    hints=[
+        "You want latents * factor to have the standard deviation 1.",
+        "One number over all pictures, channels and places: latents.std() with no axis.",
+    ],
+)  # fmt: skip
+def scaling_factor(learner, case):
+    """Find the number that gives latents the spread 1."""
+    spreads = case.uniform(0.5, 9, 1, 4, 1, 1)
+    z = case.normal(32, 4, 8, 8) * spreads + 3 * case.normal(1, 4, 1, 1)
+    flat = z.double().flatten()
+    spread = ((flat**2).mean() - flat.mean() ** 2).sqrt()
+    by_channel = z.std((0, 2, 3))
+    mistakes = [
+        (spread, "This is the spread itself. The factor is one over it."),
+        (1 / spread**2, "This is one over the *variance*."),
+        (1 / by_channel, "These are four numbers, one a channel. diffusers keeps one for all of them."),
+        (1 / by_channel.mean(), "This is one over the mean of the channels' spreads. Where channels have different "
+                                "means, the spread of all numbers together is larger."),
+        (1 / flat.square().mean().sqrt(), "The mean was not taken off: this is the root mean square, no standard "
+                                          "deviation."),
+        (1 / flat.abs().max(), "This brings the largest number to 1; wanted is the standard deviation."),
+        (1 / z.flatten(1).std(1).mean(), "This is the mean over pictures of each one's own spread. Take that of all "
+                                         "numbers together."),
+    ]  # fmt: skip
+    got = learner(z)
+    if isinstance(got, torch.Tensor) and got.numel() == 1:
+        got = got.item()
+    close(got, 1 / spread.float(), mistakes, tolerance=1e-3)
+
+
+@exercise(
+    "09.time_of_equal_snr", latents.time_of_equal_snr, difficulty=3, minutes=15,
+    hints=[
+        "Chapter 05: the SNR of data with spread 1 is alpha_bar / (1 - alpha_bar), for all T times at once.",
+        "Data of spread std have std ** 2 times the variance, so std ** 2 times the SNR, at the same t.",
+        "The SNR falls with t. How many times have a larger SNR than yours? That number *is* the first time that does "
+        "not.",
+        "(snrs[None] > wanted[:, None]).sum(1), and clamp it at T - 1: there is no later time.",
+    ],
+)  # fmt: skip
+def time_of_equal_snr(learner, case):
+    """Translate a time: find when data of spread 1 are as noisy."""
+    T, pace = 60, 0.15
+    snrs = torch.exp(4.1 - pace * torch.arange(T, dtype=torch.float64))  # a line on a logarithmic axis
+    alpha_bar = (snrs / (1 + snrs)).float()
+    t = torch.tensor([0, 25, *case.whole(10, 50, 3).tolist(), T - 1])
+    for shift in (int(case.whole(6, 12)), -int(case.whole(6, 12))):
+        # std such that the same noise lies `shift` - 0.7 times earlier
+        std = math.exp(pace * (shift - 0.7) / 2)
+        right = (t - shift + 1).clamp(0, T - 1)
+
+        def first(ahead):
+            return torch.ceil(t - ahead).long()
+
+        mistakes = [
+            (first((shift - 0.7) / 2).clamp(0, T - 1), "The spread comes in once; the SNR compares variances, so it "
+                                                       "is std ** 2."),
+            (first(0.7 - shift).clamp(0, T - 1), "This goes the wrong way: a larger spread means *more* signal under "
+                                                 "the same noise, so the time of equal SNR is earlier."),
+            (first(shift - 0.7).clamp(0, T), "Some of these times are beyond the schedule's end: T - 1 is the last."),
+            ((t - shift).clamp(0, T - 1), "This is one too early: at that time the SNR is still above the wanted one."),
+            ((t - shift).clamp(0, T - 2), "This is one too early: at that time the SNR is still above the wanted one."),
+            (t, "These are the times that came in: std is not used."),
+        ]  # fmt: skip
+        got = learner(t, std, alpha_bar)
+        mistakes = [m for m in mistakes if not torch.equal(m[0], right)]
+        close(got, right, mistakes, what="the times")
+
+
+@exercise(
+    "09.fit_colours", latents.fit_colours, difficulty=3, minutes=15,
+    hints=[
+        "A place's colour: adaptive_avg_pool2d(pictures, latents.shape[2:]) gives (n, 3, h, w).",
+        "Least squares wants rows: latents.movedim(1, -1).flatten(0, 2) is (n h w, c); the colours in the same way.",
+        "For the bias append a column of ones to the rows. torch.linalg.lstsq(rows, colours).solution is (c + 1, 3).",
+        "Return the transposed first c rows, (3, c), and the last one, (3,).",
+    ],
+)  # fmt: skip
+def fit_colours(learner, case):
+    """Find the colours that latents stand for, by least squares."""
+    z, factor = case.normal(5, 4, 6, 5) + case.normal(4, 1, 1), 4
+    planted = torch.einsum("oc,bchw->bohw", case.normal(3, 4), z) + 0.5
+    pictures = planted.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    pictures = pictures + 0.5 * case.normal(*pictures.shape)
+    got = learner(z, pictures)
+    require(isinstance(got, tuple | list) and len(got) == 2, f"got {type(got).__name__}, expected the two tensors "
+            "weights (3, 4) and bias (3,).", "End with `return weights, bias`.")  # fmt: skip
+    # What least squares gives, from covariances
+    rows = z.movedim(1, -1).reshape(-1, 4).double()
+    small = pictures.reshape(5, 3, 6, factor, 5, factor).mean((3, 5)).movedim(1, -1).reshape(-1, 3).double()
+    away = rows - rows.mean(0)
+    weights = torch.linalg.solve(away.T @ away, away.T @ (small - small.mean(0))).T
+    bias = small.mean(0) - weights @ rows.mean(0)
+    if isinstance(got[0], torch.Tensor) and got[0].shape == (4, 3):
+        require(False, "the weights have the shape (4, 3), expected (3, 4): a row for each colour.",
+                "Least squares gives (c, 3): transpose it, .T.")  # fmt: skip
+    close(got[0], weights.float(), colour_mistakes(z, pictures, factor), tolerance=5e-3, what="the weights")
+    mistakes = [(small.mean(0).float(), "This is the mean colour. The bias is what is left of it when the latents are "
+                                        "0, not when they are at their mean.")]  # fmt: skip
+    close(got[1], bias.float(), mistakes, tolerance=5e-3, what="the bias")
+
+
+@exercise(
+    "09.level_flops", latents.level_flops, difficulty=3, minutes=10,
+    hints=[
+        "A map of size n has n * n places. A 3 x 3 convolution does 9 * c * c products at each; there are two of them.",
+        "Each projection of attention does c * c products at each place, and there are four: query, key, value, out.",
+        "Queries with keys: each of n ** 2 places with each of n ** 2, c products each time. The sums of values: "
+        "as many.",
+        "Count every product twice: once for itself, once for the addition.",
+    ],
+)  # fmt: skip
+def level_flops(learner, case):
+    """Count what one level of a U-Net costs."""
+    for attention in (True, False):
+        size, channels = int(case.whole(5, 20)), int(case.whole(3, 24))
+        convolutions, attending = counted(size, channels)
+        places, square = size**2, channels**2
+        right = convolutions + attention * attending
+        products, projections = 4 * channels * places**2, 8 * square * places
+        mistakes = [
+            (right / 2, "This counts products. An addition goes with each: two operations."),
+            (convolutions / 2 + attention * attending, "This counts one convolution; a level has two."),
+            (convolutions + attending, "This counts attention where there is none: look at `attention`."),
+            (convolutions, "This counts the convolutions alone."),
+            (convolutions + projections + 4 * channels * places, "Attention compares each place with *every* place: "
+             "n^2 times n^2, not n^2."),
+            (convolutions + projections + products / 2, "Attention has two large products: queries with keys, and the "
+             "weights with the values."),
+            (convolutions + projections * 3 / 4 + products, "There are four projections: query, key, value, and one "
+             "at the end."),
+            (convolutions + projections, "The two products over pairs of places are missing."),
+            (convolutions / 9 + attention * attending, "A 3 x 3 convolution looks at nine places: 9 c^2 products."),
+            ((convolutions + attention * projections) / size + attention * products / size**2,
+             "`size` is the side of the map: it has size ** 2 places."),
+        ]  # fmt: skip
+        got = learner(size, channels, attention)
+        if isinstance(got, int | float) and not isinstance(got, bool):
+            got = float(got)
+        right, mistakes = float(right), [m for m in mistakes if m[0] != right]
+        close(got, right, mistakes, what=f"with attention={attention}, the count")

@@ -1,0 +1,150 @@
+"""What the exercises of chapter 09 give with common mistakes, and an autoencoder small enough to know by hand.
+
+Each `..._mistakes` returns pairs (value that a mistake gives, sentence that names it) for `close`.
+"""
+
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+class SmallAutoencoder(nn.Module):
+    """The parts of diffusers' `AutoencoderKL`, each one layer: 3 x 2h x 2w pixels <-> 3 x h x w latents."""
+
+    def __init__(self, case):
+        super().__init__()
+        self.encoder, self.decoder = nn.Conv2d(3, 6, 2, 2), nn.ConvTranspose2d(3, 3, 2, 2)
+        self.quant_conv, self.post_quant_conv = nn.Conv2d(6, 6, 1), nn.Conv2d(3, 3, 1)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(0.6 * case.normal(*parameter.shape))
+            self.quant_conv.bias[3:] -= 1
+        self.config = SimpleNamespace(scaling_factor=round(case.uniform(0.15, 0.5).item(), 3), latent_channels=3)
+
+    def encode(self, x):
+        mean, logvar = self.quant_conv(self.encoder(x)).chunk(2, 1)
+        std = (logvar / 2).exp()
+
+        def sample(generator=None):
+            return mean + std * torch.randn(mean.shape, generator=generator)
+
+        return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean, logvar=logvar, std=std, var=std**2, sample=sample,
+                                                           mode=lambda: mean))  # fmt: skip
+
+    def decode(self, z):
+        return SimpleNamespace(sample=self.decoder(self.post_quant_conv(z)))
+
+    @torch.no_grad()
+    def moments(self, x):
+        """What leaves the encoder, and mean and log-variance, by sums over patches: each (batch, ., h, w)."""
+        batch, _, height, width = x.shape
+        patches = x.reshape(batch, 3, height // 2, 2, width // 2, 2)
+        out = torch.einsum("ocuv,bchuwv->bohw", self.encoder.weight, patches) + self.encoder.bias[:, None, None]
+        both = torch.einsum("oc,bchw->bohw", self.quant_conv.weight[..., 0, 0], out)
+        both = both + self.quant_conv.bias[:, None, None]
+        return out, both[:, :3], both[:, 3:]
+
+    @torch.no_grad()
+    def pictures(self, z, post=True):
+        """The decoder's answer to latents that are not scaled (any more), place by place."""
+        if post:
+            z = torch.einsum("oc,bchw->bohw", self.post_quant_conv.weight[..., 0, 0], z)
+            z = z + self.post_quant_conv.bias[:, None, None]
+        patches = torch.einsum("couv,bchw->bohuwv", self.decoder.weight, z)
+        return patches.flatten(4, 5).flatten(2, 3) + self.decoder.bias[:, None, None]
+
+
+def loss_mistakes(x, x_hat, mean, logvar, weight):
+    """Values of the autoencoder's loss when one of its three parts is wrong."""
+    error, terms = x - x_hat, 0.5 * (mean**2 + logvar.exp() - 1 - logvar)
+    first, second = error.abs().mean(), error.square().mean()
+    fit, kl = first + 4 * second, terms.flatten(1).sum(1).mean()
+    other = 0.5 * (mean**2 + logvar - 1 - logvar.exp()).flatten(1).sum(1).mean()
+    return [
+        (fit + weight * terms.mean(), "The KL is a *mean* over the latents here. It is a sum over the latents of a "
+         "picture, and a mean over the batch alone: otherwise the same weight means something else for each size."),
+        (fit + weight * terms.sum(), "The KL is summed over the batch too; over the pictures it is a mean."),
+        (fit, "The KL is missing, or its weight is."),
+        (fit + kl, "The KL comes in at full strength: kl_weight is not used."),
+        (fit - weight * kl, "The KL has a minus sign. A loss grows with it."),
+        (first + second + weight * kl, "The squared error counts four times."),
+        (second * 4 + weight * kl, "The absolute error is missing."),
+        (first + weight * kl, "The squared error is missing."),
+        (error.abs().flatten(1).sum(1).mean() + 4 * error.square().flatten(1).sum(1).mean() + weight * kl,
+         "Both errors are sums over the pixels here; they are means over all numbers."),
+        (error.mean() + 4 * second + weight * kl, "The absolute error lacks its bars: positive and negative errors "
+                                                  "cancel in a plain mean."),
+        (fit + weight * other, "Two terms of the KL are exchanged: exp(logvar) has a plus, logvar a minus."),
+        (fit + weight * 2 * kl, "The half before the KL is missing."),
+    ]  # fmt: skip
+
+
+def mean_mistakes(out, mean, logvar, scale):
+    """Scaled latents without a generator, and what goes wrong on the way to them."""
+    return [
+        (mean, "The scaling factor is missing: the U-Net wants latents of spread 1."),
+        (mean / scale, "This divides by the scaling factor. Encoding multiplies; decoding divides."),
+        (out.chunk(2, 1)[0] * scale, "quant_conv is missing: it comes between the encoder and the two halves."),
+        (logvar * scale, "This is the second half of the channels, the log-variance. The mean comes first."),
+        (torch.cat([mean, logvar], 1)[: len(mean) // 2] * scale, "This splits the *batch* in two. The halves are those "
+         "of the channels: .chunk(2, dim=1)."),
+        (torch.cat([mean, logvar], 1) * scale, "These are both halves. Split them: .chunk(2, dim=1)."),
+    ]  # fmt: skip
+
+
+def sample_mistakes(mean, logvar, eps, scale):
+    """Scaled latents drawn with `eps`, and what goes wrong on the way to them."""
+    std = (logvar / 2).exp()
+    return [
+        (mean * scale, "A generator was passed, but this is the mean. Draw a sample: mean + std * eps."),
+        ((mean + logvar * eps) * scale, "This takes the *logarithm* of the variance for the spread: exp(logvar / 2)."),
+        ((mean + std**2 * eps) * scale, "This takes the variance for the spread: exp(logvar / 2), with the half."),
+        (mean * scale + std * eps, "The scaling factor multiplies the mean only. It belongs to the whole sample."),
+        ((mean + eps) * scale, "The noise has its full strength: multiply it by exp(logvar / 2)."),
+        (mean + std * eps, "The scaling factor is missing: the U-Net wants latents of spread 1."),
+        ((mean + std * eps) / scale, "This divides by the scaling factor. Encoding multiplies; decoding divides."),
+    ]  # fmt: skip
+
+
+def colour_mistakes(z, pictures, factor):
+    """Weights (3, c) of wrong fits of colours to latents, as float32."""
+    def weights(z, colours, bias=True):
+        if bias:
+            z = torch.cat([z, torch.ones_like(z[:, :1])], 1)
+        return torch.linalg.lstsq(z, colours).solution.T[:, : channels].float()
+
+    channels = z.shape[1]
+    rows = z.permute(0, 2, 3, 1).reshape(-1, channels).double()
+    small = pictures.unflatten(3, (-1, factor)).unflatten(2, (-1, factor)).mean((3, 5)).double()
+    colours = small.permute(0, 2, 3, 1).reshape(-1, 3)
+    corner = pictures[..., ::factor, ::factor].permute(0, 2, 3, 1).reshape(-1, 3).double()
+    middle = pictures[..., factor // 2 :: factor, factor // 2 :: factor].permute(0, 2, 3, 1).reshape(-1, 3).double()
+    picked = "This takes one pixel of each block. A place's colour is the *mean* of its block."
+    mixed = ("reshape does not move axes: here a row mixes numbers of several places. Move the channels to the end "
+             "first, .movedim(1, -1).")  # fmt: skip
+    places = z.shape[2] * z.shape[3]
+    return [
+        (weights(rows, colours, bias=False), "The fit has no bias: without it a latent of 0 must be mid-grey. Append a "
+                                             "column of ones to the latents."),
+        (weights(rows, corner), picked),
+        (weights(rows, middle), picked),
+        (weights(z.reshape(-1, channels).double(), colours), mixed),
+        (weights(z.reshape(-1, channels).double(), small.reshape(-1, 3)), mixed),
+        (weights(rows[:places], colours[:places]), "Only the first picture was used. Fit over the places of all."),
+    ]  # fmt: skip
+
+
+def counted(size, channels):
+    """What torch counts for two convolutions and for an attention on (channels, size, size): two whole numbers."""
+    with FlopCounterMode(display=False) as convolutions:
+        x = torch.empty(1, channels, size, size, device="meta")
+        weight = torch.empty(channels, channels, 3, 3, device="meta")
+        for _ in range(2):
+            x = nn.functional.conv2d(x, weight, padding=1)
+    with FlopCounterMode(display=False) as attention:
+        words, square = x.flatten(2).mT, torch.empty(channels, channels, device="meta")
+        query, key, value = (words @ square for _ in range(3))
+        (query @ key.mT @ value) @ square
+    return convolutions.get_total_flops(), attention.get_total_flops()
