@@ -1,0 +1,461 @@
+"""Attempts at the exercises of chapter 11."""
+
+import torch
+from attempts import mutant, variant
+
+BOTH, FIRST, GUIDED, GUESS = "11.encode_both", "11.first_latents", "11.guided_output", "11.clean_guess"
+LOOP, PIXELS, BYTES, NEED = "11.denoise", "11.to_pixels", "11.weight_bytes", "11.memory_need"
+FULL = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+
+
+# Both prompts
+
+
+def hidden(tokenizer, text_encoder, texts, **changes):
+    ids = tokenizer(texts, **{**FULL, "max_length": tokenizer.model_max_length, **changes}).input_ids
+    return text_encoder(ids).last_hidden_state
+
+
+@mutant(BOTH, "The halves are swapped")
+def prompt_first(tokenizer, text_encoder, prompt, negative_prompt=""):
+    return hidden(tokenizer, text_encoder, [prompt, negative_prompt])
+
+
+@mutant(BOTH, "one vector a prompt, the pooled output")
+def pooled(tokenizer, text_encoder, prompt, negative_prompt=""):
+    ids = tokenizer([negative_prompt, prompt], **FULL).input_ids
+    return text_encoder(ids).pooler_output
+
+
+@mutant(BOTH, "filled up to the longer of the two")
+def filled_to_the_longer(tokenizer, text_encoder, prompt, negative_prompt=""):
+    return hidden(tokenizer, text_encoder, [negative_prompt, prompt], padding=True)
+
+
+@mutant(BOTH, "Long prompts must be cut")
+def never_cut(tokenizer, text_encoder, prompt, negative_prompt=""):
+    return torch.cat([hidden(tokenizer, text_encoder, [text], truncation=False) for text in (negative_prompt, prompt)])
+
+
+@mutant(BOTH, "do not go into one tensor")
+def never_filled(tokenizer, text_encoder, prompt, negative_prompt=""):
+    return hidden(tokenizer, text_encoder, [negative_prompt, prompt], padding=False)
+
+
+@mutant(BOTH, "whatever `negative_prompt` says")
+def empty_prompt_always(tokenizer, text_encoder, prompt, negative_prompt=""):
+    return hidden(tokenizer, text_encoder, ["", prompt])
+
+
+@mutant(BOTH, "Only the prompt is here")
+def prompt_alone(tokenizer, text_encoder, prompt, negative_prompt=""):
+    return hidden(tokenizer, text_encoder, prompt)
+
+
+@mutant(BOTH, "There is an axis too many")
+def stacked(tokenizer, text_encoder, prompt, negative_prompt=""):
+    return torch.stack([hidden(tokenizer, text_encoder, text) for text in (negative_prompt, prompt)])
+
+
+@variant(BOTH)
+def one_by_one(tokenizer, text_encoder, prompt, negative_prompt=""):
+    with torch.no_grad():
+        return torch.cat([hidden(tokenizer, text_encoder, text) for text in (negative_prompt, prompt)]).double()
+
+
+@variant(BOTH)
+def first_of_the_tuple(tokenizer, text_encoder, prompt, negative_prompt=""):
+    tokens = tokenizer([negative_prompt, prompt], max_length=tokenizer.model_max_length, **FULL)
+    return text_encoder(tokens["input_ids"].to(text_encoder.device))[0]
+
+
+# The first latents
+
+
+@mutant(FIRST, "This is plain noise")
+def plain_noise(scheduler, steps, shape, generator, dtype=torch.float32):
+    scheduler.set_timesteps(steps)
+    return torch.randn(shape, generator=generator, dtype=dtype)
+
+
+@mutant(FIRST, "was read before set_timesteps")
+def read_too_early(scheduler, steps, shape, generator, dtype=torch.float32):
+    noise = torch.randn(shape, generator=generator, dtype=dtype) * scheduler.init_noise_sigma
+    scheduler.set_timesteps(steps)
+    return noise
+
+
+@mutant(FIRST, "belongs here, before the noise")
+def steps_forgotten(scheduler, steps, shape, generator, dtype=torch.float32):
+    return torch.randn(shape, generator=generator, dtype=dtype) * scheduler.init_noise_sigma
+
+
+@mutant(FIRST, "the noise must become stronger")
+def divided(scheduler, steps, shape, generator, dtype=torch.float32):
+    scheduler.set_timesteps(steps)
+    return torch.randn(shape, generator=generator, dtype=dtype) / scheduler.init_noise_sigma
+
+
+@mutant(FIRST, "a standard deviation already")
+def variance(scheduler, steps, shape, generator, dtype=torch.float32):
+    scheduler.set_timesteps(steps)
+    return torch.randn(shape, generator=generator, dtype=dtype) * scheduler.init_noise_sigma**2
+
+
+@mutant(FIRST, "global generator")
+def global_noise(scheduler, steps, shape, generator, dtype=torch.float32):
+    scheduler.set_timesteps(steps)
+    return torch.randn(shape, dtype=dtype) * scheduler.init_noise_sigma
+
+
+@mutant(FIRST, "This is scale_model_input")
+def scaled_as_input(scheduler, steps, shape, generator, dtype=torch.float32):
+    scheduler.set_timesteps(steps)
+    return scheduler.scale_model_input(torch.randn(shape, generator=generator), scheduler.timesteps[0])
+
+
+@variant(FIRST)
+def empty_and_filled(scheduler, steps, shape, generator, dtype=torch.float32):
+    scheduler.set_timesteps(num_inference_steps=steps)
+    return torch.empty(shape, dtype=dtype).normal_(generator=generator).mul(float(scheduler.init_noise_sigma))
+
+
+# Guidance in one batch
+
+
+def outputs(unet, scheduler, x_t, t, both, scale=True):
+    x = torch.cat([x_t, x_t])
+    x = scheduler.scale_model_input(x, t) if scale else x
+    return unet(x, t, encoder_hidden_states=both.repeat_interleave(len(x_t), 0)).sample.chunk(2)
+
+
+@mutant(GUIDED, "The U-Net saw x_t itself")
+def input_not_scaled(unet, scheduler, x_t, t, both, guidance):
+    n, p = outputs(unet, scheduler, x_t, t, both, scale=False)
+    return n + guidance * (p - n)
+
+
+@mutant(GUIDED, "The first half of the output belongs to the negative one")
+def output_halves_swapped(unet, scheduler, x_t, t, both, guidance):
+    p, n = outputs(unet, scheduler, x_t, t, both)
+    return n + guidance * (p - n)
+
+
+@mutant(GUIDED, "it is guidance w + 1")
+def starts_from_the_prompt(unet, scheduler, x_t, t, both, guidance):
+    n, p = outputs(unet, scheduler, x_t, t, both)
+    return p + guidance * (p - n)
+
+
+@mutant(GUIDED, "pushes away")
+def wrong_sign(unet, scheduler, x_t, t, both, guidance):
+    n, p = outputs(unet, scheduler, x_t, t, both)
+    return n + guidance * (n - p)
+
+
+@mutant(GUIDED, "without guidance")
+def no_guidance(unet, scheduler, x_t, t, both, guidance):
+    return outputs(unet, scheduler, x_t, t, both)[1]
+
+
+@mutant(GUIDED, "repeat_interleave, not repeat")
+def prompts_alternate(unet, scheduler, x_t, t, both, guidance):
+    x = scheduler.scale_model_input(torch.cat([x_t, x_t]), t)
+    n, p = unet(x, t, both.repeat(len(x_t), 1, 1)).sample.chunk(2)
+    return n + guidance * (p - n)
+
+
+@mutant(GUIDED, "Each latent needs the features of its prompt")
+def features_not_repeated(unet, scheduler, x_t, t, both, guidance):
+    x = scheduler.scale_model_input(torch.cat([x_t, x_t]), t)
+    n, p = unet(x, t, both[:1]).sample.chunk(2)
+    return n + guidance * (p - n)
+
+
+@variant(GUIDED)
+def two_calls(unet, scheduler, x_t, t, both, guidance):
+    x = scheduler.scale_model_input(x_t, t)
+    n, p = (unet(x, t, encoder_hidden_states=each.expand(len(x), -1, -1)).sample for each in both)
+    return (1 - guidance) * n + guidance * p
+
+
+@variant(GUIDED)
+def interpolated(unet, scheduler, x_t, t, both, guidance):
+    features = torch.cat([both[:1]] * len(x_t) + [both[1:]] * len(x_t))
+    x = scheduler.scale_model_input(x_t.repeat(2, 1, 1, 1), t)
+    halves = unet(x, t, encoder_hidden_states=features)[0]
+    return torch.lerp(halves[: len(x_t)], halves[len(x_t) :], guidance)
+
+
+# The clean guess
+
+
+@mutant(GUESS, "was read as epsilon")
+def always_epsilon(scheduler, output, t, x_t):
+    x, a = scheduler.scale_model_input(x_t, t), scheduler.alphas_cumprod[t]
+    return (x - (1 - a).sqrt() * output) / a.sqrt()
+
+
+@mutant(GUESS, "is not what the U-Net saw")
+def input_of_the_step(scheduler, output, t, x_t):
+    a = scheduler.alphas_cumprod[t]
+    if scheduler.config.prediction_type == "epsilon":
+        return (x_t - (1 - a).sqrt() * output) / a.sqrt()
+    return output if scheduler.config.prediction_type == "sample" else a.sqrt() * x_t - (1 - a).sqrt() * output
+
+
+@mutant(GUESS, "was read as the clean picture")
+def always_the_sample(scheduler, output, t, x_t):
+    return output
+
+
+@mutant(GUESS, "The roots are missing")
+def no_roots(scheduler, output, t, x_t):
+    a = scheduler.alphas_cumprod[t]
+    return (scheduler.scale_model_input(x_t, t) - (1 - a) * output) / a
+
+
+@mutant(GUESS, "A sign is wrong")
+def v_with_a_plus(scheduler, output, t, x_t):
+    x, a = scheduler.scale_model_input(x_t, t), scheduler.alphas_cumprod[t]
+    if scheduler.config.prediction_type == "epsilon":
+        return (x - (1 - a).sqrt() * output) / a.sqrt()
+    return a.sqrt() * x + (1 - a).sqrt() * output
+
+
+@mutant(GUESS, "Stop at a word that you do not know")
+def sample_for_all_else(scheduler, output, t, x_t):
+    x, a = scheduler.scale_model_input(x_t, t), scheduler.alphas_cumprod[t]
+    if scheduler.config.prediction_type == "epsilon":
+        return (x - (1 - a).sqrt() * output) / a.sqrt()
+    return a.sqrt() * x - (1 - a).sqrt() * output if scheduler.config.prediction_type == "v_prediction" else output
+
+
+@variant(GUESS)
+def table_of_formulas(scheduler, output, t, x_t):
+    x = scheduler.scale_model_input(x_t, t).double()
+    a = scheduler.alphas_cumprod[t].double()
+    formulas = {"epsilon": lambda: x / a**0.5 - (1 / a - 1) ** 0.5 * output, "sample": lambda: output,
+                "v_prediction": lambda: a**0.5 * x - (1 - a) ** 0.5 * output}  # fmt: skip
+    return formulas[scheduler.config.prediction_type]()
+
+
+# The loop
+
+
+def one_step(unet, scheduler, x, t, both, guidance):
+    n, p = outputs(unet, scheduler, x, t, both)
+    return n + guidance * (p - n)
+
+
+def stepped(unet, scheduler, x_T, both, guidance, times):
+    x = x_T
+    for t in times:
+        x = scheduler.step(one_step(unet, scheduler, x, t, both, guidance), t, x).prev_sample
+    return x
+
+
+@mutant(LOOP, "The step was taken from the scaled input")
+def step_from_scaled(unet, scheduler, x_t, both, guidance):
+    for t in scheduler.timesteps:
+        output = guided_output(unet, scheduler, x_t, t, both, guidance)  # noqa: F821
+        x_t = scheduler.step(output, t, scheduler.scale_model_input(x_t, t)).prev_sample
+    return x_t
+
+
+@mutant(LOOP, "this counts 0, 1, 2")
+def counts_up(unet, scheduler, x_T, both, guidance):
+    return stepped(unet, scheduler, x_T, both, guidance, range(len(scheduler.timesteps)))
+
+
+@mutant(LOOP, "from the clean end to the noisy one")
+def backwards(unet, scheduler, x_T, both, guidance):
+    return stepped(unet, scheduler, x_T, both, guidance, scheduler.timesteps.flip(0))
+
+
+@mutant(LOOP, "is `return` inside the loop")
+def returns_too_early(unet, scheduler, x_T, both, guidance):
+    return stepped(unet, scheduler, x_T, both, guidance, scheduler.timesteps[:1])
+
+
+@mutant(LOOP, "is the result of the step kept")
+def result_not_kept(unet, scheduler, x_T, both, guidance):
+    for t in scheduler.timesteps:
+        scheduler.step(one_step(unet, scheduler, x_T, t, both, guidance), t, x_T)
+    return x_T
+
+
+@mutant(LOOP, "Guidance has no effect")
+def guidance_not_passed_on(unet, scheduler, x_T, both, guidance):
+    return stepped(unet, scheduler, x_T, both, 1.0, scheduler.timesteps)
+
+
+@mutant(LOOP, "The last step is missing")
+def pairs_of_times(unet, scheduler, x_T, both, guidance):
+    return stepped(unet, scheduler, x_T, both, guidance, [t for t, _ in zip(scheduler.timesteps,
+                                                                           scheduler.timesteps[1:], strict=False)])
+
+
+@variant(LOOP)
+def by_index(unet, scheduler, x_T, both, guidance):
+    x = x_T.clone()
+    for index in range(len(scheduler.timesteps)):
+        t = scheduler.timesteps[index]
+        x = scheduler.step(guided_output(unet, scheduler, x, t, both, guidance), t, x)["prev_sample"]  # noqa: F821
+    return x
+
+
+@variant(LOOP)
+def by_recursion(unet, scheduler, x_T, both, guidance):
+    def go(x, times):
+        if not times:
+            return x
+        return go(scheduler.step(one_step(unet, scheduler, x, times[0], both, guidance), times[0], x)[0], times[1:])
+
+    return go(x_T, scheduler.timesteps.tolist())
+
+
+# Pixels
+
+
+def decoded(vae, latents):
+    return vae.decode(latents / vae.config.scaling_factor).sample
+
+
+@mutant(PIXELS, "decoding divides")
+def multiplied(vae, latents):
+    x = vae.decode(latents * vae.config.scaling_factor).sample
+    return ((x / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+@mutant(PIXELS, "scaling_factor is missing")
+def not_scaled(vae, latents):
+    x = vae.decode(latents).sample
+    return ((x / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+@mutant(PIXELS, "starts again at 0")
+def not_clamped(vae, latents):
+    return ((decoded(vae, latents) / 2 + 0.5) * 255).round().long().remainder(256).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+@mutant(PIXELS, "Round first")
+def cut_off(vae, latents):
+    return ((decoded(vae, latents) / 2 + 0.5).clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+@mutant(PIXELS, "The channels come first")
+def as_torch_likes_it(vae, latents):
+    return ((decoded(vae, latents) / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+@mutant(PIXELS, "but the decoder gives [-1, 1]")
+def not_shifted(vae, latents):
+    return (decoded(vae, latents).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+@mutant(PIXELS, "expected a tensor of torch.uint8")
+def left_as_fractions(vae, latents):
+    return (decoded(vae, latents) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+
+
+@mutant(PIXELS, "scatters the channels")
+def reshaped(vae, latents):
+    x = as_torch_likes_it(vae, latents)
+    return x.reshape(len(x), x.shape[2], x.shape[3], 3)
+
+
+@variant(PIXELS)
+def in_another_order(vae, latents):
+    x = decoded(vae, latents).movedim(1, -1).clamp(-1, 1)
+    return torch.round(127.5 * (x + 1)).byte()
+
+
+# Bytes
+
+
+@mutant(BYTES, "The buffers are missing")
+def parameters_only(model, dtype):
+    return sum(p.numel() * dtype.itemsize for p in model.parameters())
+
+
+@mutant(BYTES, "does not become shorter")
+def everything_shorter(model, dtype):
+    return sum(t.numel() * dtype.itemsize for t in model.state_dict().values())
+
+
+@mutant(BYTES, "Count in `dtype`")
+def as_it_is(model, dtype):
+    return sum(t.numel() * t.element_size() for t in model.state_dict().values())
+
+
+@mutant(BYTES, "the number of numbers")
+def numbers_counted(model, dtype):
+    return sum(t.numel() for t in model.state_dict().values())
+
+
+@mutant(BYTES, "These are bits")
+def in_bits(model, dtype):
+    return 8 * cast_first(model, dtype)
+
+
+@variant(BYTES)
+def cast_first(model, dtype):
+    import copy
+
+    model = copy.deepcopy(model).to(dtype)
+    return sum(t.nbytes for t in model.state_dict().values())
+
+
+# What is needed
+
+
+@mutant(NEED, "of different parts do not add up")
+def work_adds_up(weights, work, layers, offload):
+    if offload == "none":
+        return sum(weights.values()) + sum(work.values())
+    return right_need(weights, work, layers, offload)
+
+
+@mutant(NEED, "add the largest work")
+def weights_alone(weights, work, layers, offload):
+    return sum(weights.values()) if offload == "none" else right_need(weights, work, layers, offload)
+
+
+@mutant(NEED, "Sum for each part, then take the largest sum")
+def largest_of_each(weights, work, layers, offload):
+    if offload == "model":
+        return max(weights.values()) + max(work.values())
+    return right_need(weights, work, layers, offload)
+
+
+@mutant(NEED, "Sum for each part first")
+def largest_layer_and_work(weights, work, layers, offload):
+    if offload == "sequential":
+        return max(layers.values()) + max(work.values())
+    return right_need(weights, work, layers, offload)
+
+
+@mutant(NEED, "room for its activations too")
+def no_work_with_offload(weights, work, layers, offload):
+    return max(weights.values()) if offload == "model" else right_need(weights, work, layers, offload)
+
+
+@mutant(NEED, "looks at the U-Net alone")
+def unet_only(weights, work, layers, offload):
+    if offload == "model":
+        return weights["unet"] + work["unet"]
+    return right_need(weights, work, layers, offload)
+
+
+@mutant(NEED, "whatever `offload` says")
+def offload_ignored(weights, work, layers, offload):
+    return sum(weights.values()) + max(work.values())
+
+
+@variant(NEED)
+def right_need(weights, work, layers, offload):
+    if offload == "none":
+        return max(sum(weights.values()) + size for size in work.values())
+    there = weights if offload == "model" else layers
+    return sorted(there[name] + work[name] for name in work)[-1]
