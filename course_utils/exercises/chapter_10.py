@@ -1,0 +1,213 @@
+"""The exercises of chapter 10: a prompt that steers the drawing."""
+
+import torch
+
+from course_utils import guidance, samplers
+from course_utils.exercises.mistakes_10 import (
+    Eye,
+    Watched,
+    compose_mistakes,
+    diffusers_loop,
+    drop_mistakes,
+    guide_mistakes,
+    loop_mistakes,
+    loss_mistakes,
+    map_mistakes,
+    other_than,
+    require_whole_prompts,
+    rescale_mistakes,
+    score_mistakes,
+)
+from course_utils.exercises.oracles import close, require
+from course_utils.exercises.registry import exercise
+from course_utils.models import attention
+
+TITLE = "Text to image"
+
+
+@exercise(
+    "10.word_maps", attention.word_maps, difficulty=3, minutes=15, uses=("04.split_heads", "04.attention"),
+    hints=[
+        "split_heads makes (batch, heads, tokens, d) of q and of k; attention_weights takes them as they come.",
+        "The weights have the shape (batch, heads, pixels, words): average over axis 1.",
+        "A word's map is a *column* of the weights: transpose(1, 2) gives (batch, words, pixels).",
+        "Only the last axis is cut: .unflatten(2, (side, side)), with side = math.isqrt(pixels).",
+    ],
+)  # fmt: skip
+def word_maps(learner, case):
+    """Show for each word where in the picture it is looked at."""
+    for side, words, heads in ((4, 5, 4), (3, 7, 2), (4, 16, 4)):
+        q, k = case.normal(2, side * side, 16), case.normal(2, words, 16)
+        # torch's own attention, with values that say which word they belong to
+        q_heads, k_heads = (x.reshape(2, -1, heads, 16 // heads).transpose(1, 2) for x in (q, k))
+        values = torch.eye(words).expand(2, heads, words, words)
+        weights = torch.nn.functional.scaled_dot_product_attention(q_heads, k_heads, values)
+        right = weights.mean(1).mT.reshape(2, words, side, side)
+        close(learner(q, k, heads), right, other_than(right, map_mistakes(q, k, weights, side)), tolerance=1e-3,
+              what="the maps")  # fmt: skip
+
+
+@exercise(
+    "10.drop_prompts", guidance.drop_prompts, difficulty=2, minutes=10,
+    hints=[
+        "uniforms < share says for each prompt whether it is dropped: (batch,), True or False.",
+        "It needs two more axes to meet cond: [:, None, None].",
+        "torch.where(condition, null, cond) takes from null where the condition holds.",
+    ],
+)  # fmt: skip
+def drop_prompts(learner, case):
+    """Replace some of the prompts, each as a whole, by the null prompt."""
+    for batch, words, width in ((8, 5, 6), (6, 6, 6)):
+        cond, null = case.normal(batch, words, width), case.normal(1, words, width)
+        share = case.uniform(0.3, 0.6).item()
+        uniforms = case.uniform(0, 1, batch)
+        uniforms[:2] = torch.tensor([share / 2, (1 + share) / 2])  # one goes, one stays
+        right = torch.stack([null[0] if u < share else c for u, c in zip(uniforms.tolist(), cond, strict=True)])
+        got = learner(cond, null, uniforms, share)
+        require_whole_prompts(got, cond, null, right)
+        close(got, right, other_than(right, drop_mistakes(cond, null, uniforms, share)), what="the prompts")
+    close(learner(cond, null, uniforms, 0.0), cond, what="with share = 0 the result")
+
+
+@exercise(
+    "10.text_loss", guidance.text_loss, difficulty=3, minutes=10, uses=("05.add_noise", "10.drop_prompts"),
+    hints=[
+        "Four lines: x_t by add_noise; the prompts, some of them dropped; the model's guess; the mean squared error.",
+        "The model is called as model(x_t, t, cond): the noisy latents, when, and what.",
+        "The target is eps, the noise that you put in. .square().mean() averages over everything.",
+    ],
+)  # fmt: skip
+def text_loss(learner, case):
+    """Measure how well the noise is predicted, given time and prompt."""
+    table = (1 - case.uniform(0.02, 0.12, 40)).cumprod(0)
+    for shape in ((5, 3, 4, 4), (4, 3, 4, 2)):
+        batch = shape[0]
+        x0, eps, cond, null = case.normal(*shape), case.normal(*shape), case.normal(batch, 4, 6), case.normal(1, 4, 6)
+        t, share = case.whole(1, 38, batch), 0.4
+        uniforms = torch.cat([torch.tensor([0.1, 0.9]), case.uniform(0.45, 1, batch - 2)])
+        eye = Eye(case)
+        got = learner(eye, x0, cond, null, t, eps, uniforms, table, share)
+        require(eye.calls > 0, "the model was never called.", "Ask it: model(x_t, t, cond).")
+        signal, noise = table[t].sqrt().view(-1, 1, 1, 1), (1 - table[t]).sqrt().view(-1, 1, 1, 1)
+        told = torch.cat([null, cond[1:]])
+        answer = eye.answer(signal * x0 + noise * eps, t, told)
+        right = torch.nn.functional.mse_loss(answer, eps)
+        mistakes = loss_mistakes(eye, x0, eps, t, cond, null, told, table, answer)
+        close(got, right, other_than(right, mistakes), tolerance=1e-3, what="the loss")
+        require(got.requires_grad, "the loss has no gradient, expected one that reaches the model.",
+                "Leave out .detach(), .item() and torch.no_grad().")  # fmt: skip
+
+
+@exercise(
+    "10.classifier_score", guidance.classifier_score, difficulty=3, minutes=10,
+    hints=[
+        "Each prediction of noise is a score in disguise: grad log p(x_t) = -eps / sqrt(1 - alpha_bar_t).",
+        "By Bayes' rule the score that you want is a difference of two scores: with the prompt minus without.",
+        "alpha_bar[t] has one number for each sample: expand_like(alpha_bar[t], eps_cond).",
+    ],
+)  # fmt: skip
+def classifier_score(learner, case):
+    """Find the direction in which a noisy point looks more like the prompt."""
+    table = (1 - case.uniform(0.02, 0.12, 40)).cumprod(0)
+    centres, t = case.normal(4, 2), torch.cat([torch.tensor([0, 39]), case.whole(1, 38, 4)])
+    x_t = case.normal(6, 2).double().requires_grad_()
+    a = table[t].double()[:, None]
+    variance = a * 0.5**2 + 1 - a
+    # four equally likely clouds; the prompt names the first: its log-probability, differentiated by torch
+    logs = -(x_t[:, None] - a.sqrt()[:, None] * centres).square().sum(2) / (2 * variance)
+    (right,) = torch.autograd.grad(logs.log_softmax(1)[:, 0].sum(), x_t, retain_graph=True)
+    (score_cond,) = torch.autograd.grad(logs[:, 0].sum(), x_t, retain_graph=True)
+    (score_null,) = torch.autograd.grad(logs.logsumexp(1).sum(), x_t)
+    noise = (1 - a).sqrt()
+    eps_cond, eps_null = (-noise * score_cond).float(), (-noise * score_null).float()
+    mistakes = score_mistakes(eps_cond, eps_null, table[t][:, None])
+    close(learner(eps_cond, eps_null, t, table), right.float(), mistakes, tolerance=3e-3, what="the direction")
+    flat = learner(eps_cond.repeat(1, 6).reshape(6, 3, 2, 2), eps_null.repeat(1, 6).reshape(6, 3, 2, 2), t, table)
+    close(flat, right.float().repeat(1, 6).reshape(6, 3, 2, 2), tolerance=3e-3, what="for pictures the direction")
+
+
+@exercise(
+    "10.guide", guidance.guide, difficulty=2, minutes=5,
+    hints=[
+        "The difference that the prompt makes is eps_cond - eps_null.",
+        "Start at eps_null and go `scale` times that difference. At scale = 1 you are at eps_cond.",
+    ],
+)  # fmt: skip
+def guide(learner, case):
+    """Exaggerate what the prompt changes."""
+    null, cond = case.normal(3, 4, 5, 5), case.normal(3, 4, 5, 5)
+    for scale in (1.0, 0.0, round(case.uniform(2, 9).item(), 2)):
+        # a straight line through the two guesses, as torch draws it
+        right = torch.lerp(null, cond, scale)
+        close(learner(null, cond, scale), right, other_than(right, guide_mistakes(null, cond, scale)), tolerance=1e-3,
+              what=f"at scale {scale:g} the guess")  # fmt: skip
+
+
+@exercise(
+    "10.compose", guidance.compose, difficulty=2, minutes=10, uses=("10.guide",),
+    hints=[
+        "Each prompt makes its own difference to eps_null: eps_i - eps_null.",
+        "Start at eps_null, and add each difference, times its weight. A loop over zip(weights, eps_each) will do.",
+        "eps_null itself stands there once, whatever the weights are.",
+    ],
+)  # fmt: skip
+def compose(learner, case):
+    """Follow several prompts at once, and lead away from some."""
+    for count in (1, 2, 3):
+        null, each = case.normal(3, 2, 4, 4), case.normal(count, 3, 2, 4, 4)
+        weights = [round(w, 2) for w in case.uniform(1.5, 5, count).tolist()]
+        weights[1:2] = [-w for w in weights[1:2]]
+        right = null + torch.einsum("n,nbchw->bchw", torch.tensor(weights), each - null)
+        mistakes = compose_mistakes(null, each, weights)
+        close(learner(null, each, weights), right, other_than(right, mistakes), tolerance=1e-3,
+              what=f"with weights {weights} the guess")  # fmt: skip
+
+
+@exercise(
+    "10.rescale", guidance.rescale, difficulty=2, minutes=10,
+    hints=[
+        "x.flatten(1).std(1) is the deviation of each sample. Give the ratio axes: expand_like(ratio, guided).",
+        "The factor is std(plain) / std(guided): after multiplying, the spread is that of the plain guess.",
+        "Then the mixture: share of the rescaled one, 1 - share of the one that came in.",
+    ],
+)  # fmt: skip
+def rescale(learner, case):
+    """Give the guided guess the spread that it had without guidance."""
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+
+    for share in (1.0, round(case.uniform(0.2, 0.45).item(), 2)):
+        each = torch.tensor([2.0, 3.0, 5.0])[:, None, None, None]
+        eps, cond = each * case.normal(3, 4, 6, 6), case.normal(3, 4, 6, 6)
+        cond = cond * torch.tensor([1.0, 0.6, 1.5])[:, None, None, None]
+        right = rescale_noise_cfg(eps, cond, share)
+        mistakes = rescale_mistakes(eps, cond, share)
+        close(learner(eps, cond, share), right, other_than(right, mistakes), tolerance=2e-3,
+              what=f"with share = {share} the guess")  # fmt: skip
+
+
+@exercise(
+    "10.text_to_image", samplers.text_to_image, difficulty=4, minutes=20, uses=("10.guide", "07.ddim_step"),
+    hints=[
+        "Before the loop: cond = encode(prompts), null = encode([negative] * len(prompts)).",
+        "The pairs of times are zip(times, [*times[1:], -1]), as in chapter 07: the last step goes to -1, clean.",
+        "Ask the model twice at the same x_t and t, once with null and once with cond; then guide, then ddim_step.",
+        "The model wants t as a tensor: torch.full((len(x_t),), t). At the end return decode(x_t).",
+    ],
+)  # fmt: skip
+def text_to_image(learner, case):
+    """Draw a picture from a prompt, with nothing but the parts."""
+    table = (1 - case.uniform(0.02, 0.12, 40)).cumprod(0)
+    t = int(case.whole(30, 38))
+    times = [t, int(case.whole(15, 25)), int(case.whole(3, 9))]
+    for negative in ("", "blue"):
+        scale = round(case.uniform(2, 4).item(), 2)
+        world, x_T = Watched(case), case.normal(2, 3, 4, 4)
+        prompts = ["a red ball", "a white cat"]
+        got = learner(prompts, world.encode, world.model, world.decode, x_T, table, times, scale, negative)
+        right = world.decode(diffusers_loop(world, prompts, negative, x_T, table, times, scale))
+        twice = learner(prompts, world.encode, world.model, world.decode, x_T, table, times, scale, negative)
+        require(not isinstance(got, torch.Tensor) or torch.equal(got, twice),
+                "two calls with the same x_T gave two different pictures.",
+                "Start from the x_T that is passed in, and add no noise on the way: with DDIM the rest follows.")
+        mistakes = loop_mistakes(world, prompts, negative, x_T, table, times, scale)
+        close(got, right, other_than(right, mistakes), tolerance=5e-3, what="the picture")
