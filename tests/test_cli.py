@@ -245,7 +245,7 @@ def test_train_hands_over_its_options_and_shows_loss_and_progress(here, monkeypa
 def test_train_all_goes_through_every_part_in_order(here, monkeypatch):
     training = Training(monkeypatch)
     result = run("train", "all")
-    assert result.exit_code == 0 and re.search(r"vae \d+ \+ clip \d+ \+ unet \d+ \+ judge \d+ .*minutes", result.stdout)
+    assert result.exit_code == 0 and re.search(r"vae \d+ \+ decoder \d+ \+ clip \d+ \+ unet \d+ \+ judge \d+ .*minutes", result.stdout)
     assert [call[0] for call in training.calls] == list(recipes.PARTS)
     assert training.calls[0][1:] == ("runs", None, 0, False)
 
@@ -337,4 +337,4 @@ def test_all_trainings_say_beforehand_how_long_they_take(tmp_path):
     training = {name: slow | {"steps": part.steps // 2} for name, part in recipes.PARTS.items()}
     (tmp_path / "manifest.json").write_text(json.dumps({"training": training}))
     said = cli.how_long(tmp_path / "manifest.json")
-    assert "vae 200 + clip 200" in said and "in 2 processes" in said
+    assert "vae 200 + decoder 200 + clip 200" in said and "in 2 processes" in said
