@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+from course_utils.guidance import guide
+
 
 @torch.no_grad()
 def encode_both(tokenizer, text_encoder, prompt: str, negative_prompt: str = "") -> torch.Tensor:
@@ -48,7 +50,7 @@ def guided_output(unet, scheduler, x_t: torch.Tensor, t, both: torch.Tensor, gui
     x_in = scheduler.scale_model_input(torch.cat([x_t, x_t]), t)
     features = both.repeat_interleave(len(x_t), 0)
     negative, positive = unet(x_in, t, encoder_hidden_states=features).sample.chunk(2)
-    return negative + guidance * (positive - negative)
+    return guide(negative, positive, guidance)
 
 
 def clean_guess(scheduler, output: torch.Tensor, t, x_t: torch.Tensor) -> torch.Tensor:

@@ -148,9 +148,9 @@ def save_pipeline(pipe, folder: Path | str) -> None:
     try:
         with quiet():
             pipe.save_pretrained(new, safe_serialization=True)
-        _convert(new / "unet" / "diffusion_pytorch_model.safetensors", "float16")
-        _convert(new / "vae" / "diffusion_pytorch_model.safetensors", "float16")
-        _convert(new / "text_encoder" / "model.safetensors", "float32")
+        convert(new / "unet" / "diffusion_pytorch_model.safetensors", "float16")
+        convert(new / "vae" / "diffusion_pytorch_model.safetensors", "float16")
+        convert(new / "text_encoder" / "model.safetensors", "float32")
         _write_dtype(new / "text_encoder" / "config.json", "float32")
         if folder.exists():
             folder.rename(old)
@@ -168,7 +168,7 @@ def _holds_only_parts(path: Path) -> bool:
     return path.is_dir() and ((path / "model_index.json").is_file() or {p.name for p in path.iterdir()} <= parts)
 
 
-def _convert(path: Path, dtype: str) -> None:
+def convert(path: Path, dtype: str) -> None:
     """Rewrite a safetensors file with its floating-point tensors in `dtype`."""
     import torch
     from safetensors.torch import load_file, save_file

@@ -132,7 +132,7 @@ def test_an_interrupted_save_loses_nothing(pipe, folder, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    for place in ("_convert", "_write_dtype"):
+    for place in ("convert", "_write_dtype"):
         monkeypatch.setattr(pipelines, place, interrupt)
         with pytest.raises(KeyboardInterrupt):
             save_pipeline(pipe, home)

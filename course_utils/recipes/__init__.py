@@ -18,13 +18,12 @@ from pathlib import Path
 import torch
 
 from course_utils.devices import autocast_dtype, budget, pick_device
-from course_utils.pipelines import CHECKPOINTS
+from course_utils.pipelines import CHECKPOINTS, convert
 from course_utils.recipes.clip import build_clip, fact_numbers, load_clip, true_pairs
 from course_utils.recipes.digits_unet import build_digits_unet, load_digits_unet
 from course_utils.recipes.judge import build_judge, load_judge
 from course_utils.recipes.pictures import picture_set
 from course_utils.recipes.reader import build_reader, load_reader
-from course_utils.recipes.task import copy_half
 from course_utils.recipes.unet import build_unet, load_trained
 from course_utils.recipes.vae import build_decoder, build_vae, encode_pictures
 from course_utils.training import MovingAverage, Record, train
@@ -119,8 +118,9 @@ def ship(folder: Path | str, destination: Path = CHECKPOINTS) -> None:
     for path in wanted:
         name = path.relative_to(folder)
         (destination / name).parent.mkdir(parents=True, exist_ok=True)
-        copy = copy_half if name.as_posix() == "clip/model.safetensors" else shutil.copyfile
-        copy(path, destination / name)
+        shutil.copyfile(path, destination / name)
+        if name.as_posix() == "clip/model.safetensors":
+            convert(destination / name, "float16")
         copied = (destination / name).read_bytes()
         files[name.as_posix()] = {"bytes": len(copied), "sha256": hashlib.sha256(copied).hexdigest()}
     training = {name: json.loads((folder / name / "record.json").read_text()) for name in PARTS}

@@ -20,17 +20,19 @@ class Task:
     export: Callable[[nn.Module], None]
 
 
+def require_trained(folder: Path, part: str, needed: str) -> None:
+    """Raise ValueError unless the training of `part` has left `needed` in the folder's pipeline."""
+    home = folder / "picture_book"
+    if not (home / needed / "config.json").exists():
+        raise ValueError(f"expected a trained {needed} in {home}, found none; train it first: "
+                         f"python3 course.py train {part} --folder {folder}")
+
+
 def save_half(model: nn.Module, home: Path) -> None:
     """Write the model's tensors as float16 into `home/model.safetensors`."""
     home.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.half().contiguous() for name, value in model.state_dict().items()}
     save_file(tensors, home / "model.safetensors")
-
-
-def copy_half(source: Path, destination: Path) -> None:
-    """Copy a safetensors file with its tensors as float16."""
-    tensors = {name: value.half() for name, value in load_file(source).items()}
-    save_file(tensors, destination, metadata={"format": "pt"})  # what transformers asks for
 
 
 def load_half(model: nn.Module, home: Path) -> nn.Module:

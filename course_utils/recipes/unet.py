@@ -12,7 +12,7 @@ from course_utils.data import picture_book as book
 from course_utils.objectives import logit_normal_times, noise_prediction_loss
 from course_utils.pipelines import assemble, save_pipeline
 from course_utils.recipes.pictures import scene_count, training_set, which_caption
-from course_utils.recipes.task import Task
+from course_utils.recipes.task import Task, require_trained
 from course_utils.recipes.vae import LATENT_CHANNELS, encode_pictures
 from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 from course_utils.text import encode
@@ -77,10 +77,8 @@ def load_trained(folder: Path, device: torch.device):
     from transformers import CLIPTextModel, CLIPTokenizer
 
     home = folder / "picture_book"
-    for name, needed in (("vae", "vae"), ("clip", "text_encoder")):
-        if not (home / needed / "config.json").exists():
-            raise ValueError(f"expected a trained {needed} in {home}, found none; train it first: "
-                             f"python3 course.py train {name} --folder {folder}")
+    require_trained(folder, "vae", "vae")
+    require_trained(folder, "clip", "text_encoder")
     vae = AutoencoderKL.from_pretrained(home / "vae").float().to(device).requires_grad_(False)
     text_encoder = CLIPTextModel.from_pretrained(home / "text_encoder").to(device).requires_grad_(False)
     return vae, text_encoder, CLIPTokenizer.from_pretrained(home / "tokenizer")

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from course_utils.data import picture_book as book
+from course_utils.latents import autoencoder_loss, scaling_factor
 from course_utils.recipes.pictures import training_set
-from course_utils.recipes.task import Task
+from course_utils.recipes.task import Task, require_trained
 
 LATENT_CHANNELS = 8  # with 4 (Stable Diffusion v1.5) eyes and windows blurred
 CROP = 32
@@ -52,13 +53,11 @@ def build_vae(folder: Path, device: torch.device) -> Task:
         x = _crops(data, samples.integers(len(data.scenes)), samples).to(device)
         eps = samples.normals(LATENT_CHANNELS, CROP // 4, CROP // 4, stream=2).to(device)
         x_hat, mean, logvar = model(x, eps)
-        kl = 0.5 * (mean.float() ** 2 + logvar.float().exp() - 1 - logvar.float()).sum((1, 2, 3)).mean()
-        error = x - x_hat.float()
-        return error.abs().mean() + 4 * error.square().mean() + kl_weight * kl
+        return autoencoder_loss(x, x_hat.float(), mean.float(), logvar.float(), kl_weight)
 
     def export(model):
         latents = encode_pictures(model.vae, data.pictures(torch.arange(min(512, len(data.scenes)))))
-        model.vae.register_to_config(scaling_factor=1 / latents.std().item())  # Stable Diffusion v1.5: 0.18215
+        model.vae.register_to_config(scaling_factor=scaling_factor(latents))  # Stable Diffusion v1.5: 0.18215
         model.vae.half().save_pretrained(folder / "picture_book" / "vae")
 
     return Task(model, loss, export)
@@ -72,10 +71,8 @@ def build_decoder(folder: Path, device: torch.device) -> Task:
     """
     from diffusers import AutoencoderKL
 
+    require_trained(folder, "vae", "vae")
     home = folder / "picture_book" / "vae"
-    if not (home / "config.json").exists():
-        raise ValueError(f"expected a trained vae in {home.parent}, found none; train it first: "
-                         f"python3 course.py train vae --folder {folder}")
     vae = AutoencoderKL.from_pretrained(home).float()
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
