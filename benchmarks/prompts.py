@@ -49,7 +49,7 @@ def make() -> list[Prompt]:
         task, held_out = TASKS[len(prompts) % len(TASKS)], len(prompts) % 5 in (1, 3)
         split = "held out" if held_out else "train"
         number[split] += 1
-        caption = book.caption(book.sample_scene(number[split], DATA_SET, split), 0)
+        caption = book.caption(book.sample_scene(number[split], DATA_SET, split), 0, turned=0.5)
         if caption.place and task_of(caption) == task:
             prompts.append(Prompt(caption, task, held_out))
     return prompts

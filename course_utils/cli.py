@@ -208,6 +208,9 @@ def train(
     seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
     folder: Annotated[Path, typer.Option(help="Where checkpoints and results are kept.")] = Path("runs"),
     restart: Annotated[bool, typer.Option("--restart", help="Begin anew, not from the checkpoint.")] = False,
+    from_shipped: Annotated[
+        bool, typer.Option("--from-shipped", help="Copy the shipped parts to FOLDER and go on from them (unet only).")
+    ] = False,
     ship: Annotated[
         bool, typer.Option("--ship", help="At the end, replace the shipped model by the one in FOLDER.")
     ] = False,
@@ -228,7 +231,7 @@ def train(
         say(how_long(CHECKPOINTS / "manifest.json"))
     with stop_on_interrupt() as asked_to_stop:
         for name in recipes.PARTS if part == "all" else [part]:
-            if not train_one(recipes.train_part(name, folder, steps, seed, restart), name, asked_to_stop):
+            if not train_one(recipes.train_part(name, folder, steps, seed, restart, from_shipped), name, asked_to_stop):
                 say(f"Stopped; all is kept in {folder}. To go on, give the command again, without --restart.")
                 raise typer.Exit(130)
             say(f"{name}: trained, in {folder}")

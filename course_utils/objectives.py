@@ -116,6 +116,18 @@ def logit_normal_times(normals: torch.Tensor, T: int, mean: float = 0.0, std: fl
     return (torch.sigmoid(mean + std * normals) * T).long().clamp(max=T - 1)
 
 
+def v_weight(alpha_bar_t: torch.Tensor) -> torch.Tensor:
+    """Return the weight that makes an eps-prediction loss the loss of v, of the same shape, at least 1.
+
+        |v - v_hat|^2 = w_t |eps - eps_hat|^2,  w_t = 1 / alpha_bar_t
+
+    Almost all of a very noisy x_t is noise, so that eps is soon guessed well there, picture or no picture. This weight
+    counts what is wrong with the picture instead: at those times it is |x0 - x0_hat|^2, nearly.
+    Follows from v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x0. Progressive distillation (arXiv:2202.00512).
+    """
+    return 1 / alpha_bar_t
+
+
 def min_snr_weight(alpha_bar_t: torch.Tensor, gamma: float = 5.0) -> torch.Tensor:
     """Return the Min-SNR weight of an eps-prediction loss, in [0, 1], of the same shape.
 

@@ -1,5 +1,6 @@
 """The frozen prompts stay what they are, and say what they are for."""
 
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -7,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import prompts, variety
+from benchmarks import prompts, recipe, sampling, throughput, variety
 from course_utils.data import picture_book as book
 from course_utils.recipes import load_judge
+from course_utils.training import Samples
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,7 +22,8 @@ def test_benchmarks_are_listed_and_found_by_name():
         return subprocess.run([sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True)
 
     listed = run().stdout
-    assert all(f"  {name} " in listed for name in ("adherence", "families", "prompts", "variety"))
+    assert all(f"  {name} " in listed for name in ("adherence", "families", "prompts", "recipe", "sampling",
+                                                 "throughput", "variety"))
     assert "--seeds" in run("variety", "--help").stdout
     wrong = run("speed")
     assert wrong.returncode == 2 and "no benchmark 'speed'" in wrong.stderr and "adherence" in wrong.stderr
@@ -50,3 +53,30 @@ def test_variety_counts_what_differs_and_how_near_the_training_is():
     training = ((same[:1] + 1) * 127.5).round().to(torch.uint8)
     distance = variety.nearest(torch.stack([same[0], same[0] + 0.1]), training)
     assert torch.allclose(distance, torch.tensor([0.0, 0.1]), atol=5e-3)
+
+
+def test_every_recipe_trains_on_shapes_that_are_what_their_words_say():
+    samples = Samples(torch.arange(64).numpy(), 0)
+    words = recipe.sample_words(samples)
+    drawn = recipe.pictures(words, samples)
+    for (_, colour, corner), picture in zip(words.tolist(), drawn, strict=True):
+        quarters = (1 - picture).mean(0).reshape(2, 16, 2, 16).mean((1, 3)).flatten()  # how dark each corner is
+        assert quarters.argmax() == corner
+        darkest = picture[:, picture.sum(0) == picture.sum(0).amin()][:, 0] / 2 + 0.5
+        assert (recipe.RGB - darkest).square().sum(1).argmin() == colour
+    for name, one in recipe.RECIPES.items():
+        if name in ("course", "ours", "flow", "patches of 2"):
+            few = Samples(torch.arange(4).numpy(), 0)
+            assert 0 < recipe.loss_of(one)(recipe.Painter(one.patch), few).item() < 100
+
+
+def test_prompts_are_compared_with_scenes_that_they_are_true_of():
+    for i, prompt in enumerate(prompts.load()[:200]):
+        scene = sampling._scene(prompt.caption, random.Random(i))
+        assert prompt.caption.is_true_of(scene)
+
+
+def test_ways_are_timed_in_turns_and_the_first_round_is_not_counted():
+    calls = []
+    seconds = throughput.in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
+    assert calls == list("abababab") and [len(times) for times in seconds.values()] == [3, 3]

@@ -219,7 +219,7 @@ class Training:
         self.begin, self.interrupt_at = begin, interrupt_at
         monkeypatch.setattr(recipes, "train_part", self.train_part)
 
-    def train_part(self, name, folder, steps=None, seed=0, restart=False):
+    def train_part(self, name, folder, steps=None, seed=0, restart=False, from_shipped=False):
         self.calls.append((name, str(folder), steps, seed, restart))
         steps = steps or 3
         try:

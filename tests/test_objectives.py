@@ -138,6 +138,19 @@ def test_logit_normal_times_have_the_density_of_the_paper():
         objectives.logit_normal_times(normals, T=1000, std=0.0)
 
 
+def test_v_weight_makes_the_noise_loss_the_loss_of_v():
+    generator = torch.Generator().manual_seed(0)
+    table = alpha_bar_from_beta(scaled_linear_beta())
+    t = torch.tensor([0, 200, 600, 999])
+    x0, eps, eps_hat = (torch.randn(4, 3, 8, 8, generator=generator, dtype=torch.float64) for _ in range(3))
+    x_t = add_noise(x0, eps, t, table.double())
+    x0_hat = objectives.x0_from_eps(x_t, eps_hat, t, table.double())
+    v, v_hat = (objectives.v_from_x0_eps(*pair, t, table.double()) for pair in ((x0, eps), (x0_hat, eps_hat)))
+    expected = (v - v_hat).square().flatten(1).mean(1)
+    weighted = objectives.v_weight(table.double()[t]) * (eps - eps_hat).square().flatten(1).mean(1)
+    torch.testing.assert_close(weighted, expected)
+
+
 def test_min_snr_weight():
     snr = torch.tensor([100.0, 5.0, 1.0, 0.01])
     weights = objectives.min_snr_weight(snr / (1 + snr), gamma=5.0)

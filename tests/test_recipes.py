@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from course_utils import recipes
 from course_utils.data import picture_book as book
+from course_utils.pipelines import load_picture_book
 from course_utils.recipes.vae import LATENT_CHANNELS
 
 ORDER = ("vae", "decoder", "clip", "unet", "judge", "reader", "digits_unet")
@@ -61,16 +62,44 @@ def test_the_decoder_is_finished_on_latents_that_stay(trained):
     assert changed == {"decoder", "post_quant_conv"}
 
 
-def test_the_clip_folder_is_a_clip_model_with_the_pipelines_text_encoder(trained):
+def test_the_pipelines_text_encoder_begins_as_clips_and_is_trained_on(trained):
     from transformers import CLIPModel, CLIPTokenizer
 
     folder, _ = trained
     clip = CLIPModel.from_pretrained(folder / "clip")
     tokenizer = CLIPTokenizer.from_pretrained(folder / "clip")
     _, text_encoder, other = recipes.load_trained(folder, torch.device("cpu"))
-    assert tokenizer("a red cat").input_ids == other("a red cat").input_ids
     ids = torch.tensor([other("a red cat").input_ids])
-    torch.testing.assert_close(clip.text_model(ids).last_hidden_state, text_encoder(ids).last_hidden_state)
+    assert tokenizer("a red cat").input_ids == ids[0].tolist()
+    before = clip.text_model(ids).last_hidden_state
+    torch.testing.assert_close(before, text_encoder(ids).last_hidden_state)
+    after = load_picture_book(folder / "picture_book").text_encoder(ids).last_hidden_state
+    assert 0 < (after - before).square().mean() < 0.5 * before.square().mean()  # 2 if they had nothing in common
+
+
+def test_the_unet_goes_on_from_the_shipped_one(trained, tmp_path):
+    folder, _ = trained
+    shipped, mine = tmp_path / "shipped", tmp_path / "mine"
+    recipes.ship(folder, shipped)
+    recipes.adopt(mine, shipped)
+    assert sorted(p.name for p in mine.iterdir()) == sorted(p.name for p in folder.iterdir())
+    task = recipes.PARTS["unet"].build(mine, torch.device("cpu"))
+    finished = load_file(shipped / "picture_book" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert not task.model.unet.conv_in.weight.equal(finished["conv_in.weight"].float())
+    task.begin()
+    assert all(value.equal(finished[name].float()) for name, value in task.model.unet.state_dict().items())
+    (mine / "judge" / "config.json").write_text("{}")
+    recipes.adopt(mine, shipped)
+    assert (mine / "judge" / "config.json").read_text() == "{}"  # what is there stays
+
+
+def test_the_record_of_a_training_from_shipped_names_both(tmp_path):
+    list(recipes.train_part("unet", tmp_path, from_shipped=True))
+    before, after = (json.loads((tmp_path / "unet" / f"{name}.json").read_text()) for name in ("shipped", "record"))
+    assert after["command"] == f"{before['command']} && python3 course.py train unet --steps 12 --seed 0 --from-shipped"
+    assert after["steps"] == before["steps"] + 12 and after["seconds"] >= before["seconds"]
+    with pytest.raises(ValueError, match="without --from-shipped"):
+        next(recipes.train_part("judge", tmp_path, from_shipped=True))
 
 
 def test_the_judge_comes_back_from_its_folder(trained):

@@ -28,7 +28,7 @@ from course_utils.recipes.unet import build_unet, load_trained
 from course_utils.recipes.vae import build_decoder, build_vae, encode_pictures
 from course_utils.training import MovingAverage, Record, train
 
-__all__ = ["PARTS", "Part", "encode_pictures", "fact_numbers", "load_clip", "load_digits_unet", "load_judge",
+__all__ = ["PARTS", "Part", "adopt", "encode_pictures", "fact_numbers", "load_clip", "load_digits_unet", "load_judge",
            "load_reader", "load_trained", "picture_set", "ship", "train_part", "true_pairs"]
 
 
@@ -44,19 +44,28 @@ class Part:
     ema: float = 0.999
 
 
-def train_part(name: str, folder: Path | str, steps: int | None = None, seed: int = 0,
-               restart: bool = False) -> Iterator[Record]:
+def train_part(name: str, folder: Path | str, steps: int | None = None, seed: int = 0, restart: bool = False,
+               from_shipped: bool = False) -> Iterator[Record]:
     """Train one part (a key of PARTS), yielding a record after each update, and export it at the end.
 
-    It goes on from the checkpoint in `folder/NAME` if there is one. Raises ValueError for an unknown part, or if an
-    earlier part is needed that is neither in `folder` nor shipped.
+    It goes on from the checkpoint in `folder/NAME` if there is one. from_shipped: all shipped parts that `folder` lacks
+    are copied there (`adopt`), and without a checkpoint the part begins with the weights of its finished self.
+    Raises ValueError for an unknown part, if an earlier part is missing in `folder`, or if the part cannot begin with
+    finished weights.
     """
     if name not in PARTS:
         raise ValueError(f"expected a part out of: {', '.join(PARTS)}; got {name!r}")
     part, folder, device = PARTS[name], Path(folder), pick_device(quiet=True)
+    if from_shipped and name != "unet":
+        raise ValueError(f"expected a part that can go on from the shipped one, unet, got {name!r}; train it from "
+                         "nothing, without --from-shipped")
+    if from_shipped:
+        adopt(folder)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         task = part.build(folder, device)
+    if from_shipped:
+        task.begin()
     average = MovingAverage(task.model, part.ema)
     steps = steps or budget(smoke=12, laptop=part.steps, gpu=part.steps)
     record = None
@@ -66,33 +75,56 @@ def train_part(name: str, folder: Path | str, steps: int | None = None, seed: in
         yield record
     if os.environ.get("RANK", "0") == "0":
         task.export(average.model)
-        _write_record(folder / name, name, steps, seed, restart, record)
+        _write_record(folder / name, name, steps, seed, restart, from_shipped, record)
 
 
 PARTS = {
     "vae": Part("the autoencoder: pictures to latents and back", build_vae, 16000, 8, 1e-3),
     "decoder": Part("the autoencoder's decoder, finished on latents that stay", build_decoder, 8000, 8, 5e-4),
     "clip": Part("the text encoder, with its picture encoder", build_clip, 1500, 64, 1e-3),
-    "unet": Part("the U-Net that predicts the noise", build_unet, 20000, 16, 1e-3),
+    "unet": Part("the U-Net that predicts the noise", build_unet, 24000, 32, 6e-4),
     "judge": Part("the judge that reads pictures", build_judge, 2400, 32, 2e-3),
     "reader": Part("the reader of digits", build_reader, 1500, 64, 2e-3),
     "digits_unet": Part("the U-Net that draws digits", build_digits_unet, 4000, 32, 2e-3),
 }
 
 
-def _write_record(home: Path, name: str, steps: int, seed: int, restart: bool, record: Record | None) -> None:
+def _write_record(home: Path, name: str, steps: int, seed: int, restart: bool, from_shipped: bool,
+                  record: Record | None) -> None:
     """Keep what the manifest says of a training: command, seed, steps, wall time, machine, versions."""
     if record is None:  # the run had ended before: nothing new to say
         return
     command, path = f"python3 course.py train {name} --steps {steps} --seed {seed}", home / "record.json"
-    if path.exists() and not restart:  # a run that was made longer
-        command = f"{json.loads(path.read_text())['command']} && {command}"
+    before, shipped = (json.loads(p.read_text()) if p.exists() else None for p in (path, home / "shipped.json"))
+    seconds = record.seconds
+    if from_shipped:
+        command = f"{shipped['command']} && {command} --from-shipped"
+        steps, seconds = steps + shipped["steps"], seconds + shipped["seconds"]
+    elif before not in (None, shipped) and not restart:  # a run that was made longer
+        command = f"{before['command']} && {command}"
     facts = {"command": command, "seed": seed, "steps": steps,
-             "seconds": round(record.seconds), "final_loss": record.loss, "machine": platform.processor() or
+             "seconds": round(seconds), "final_loss": record.loss, "machine": platform.processor() or
              platform.machine(), "threads": torch.get_num_threads(),
              "processes": int(os.environ.get("WORLD_SIZE", "1")), "python": sys.version.split()[0],
              "torch": torch.__version__}
     path.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def adopt(folder: Path | str, source: Path = CHECKPOINTS) -> None:
+    """Copy the shipped parts that `folder` lacks into it, each with the record of its training (see `ship`)."""
+    folder = Path(folder)
+    manifest = json.loads((source / "manifest.json").read_text())
+    for name in manifest["files"]:
+        if not (folder / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            part = folder / f"{name}.{os.getpid()}.part"  # another process may be about to read what is half copied
+            shutil.copyfile(source / name, part)
+            os.replace(part, folder / name)
+    for name, facts in manifest["training"].items():
+        for record in ("shipped.json", "record.json"):
+            if not (folder / name / record).exists():
+                (folder / name).mkdir(parents=True, exist_ok=True)
+                (folder / name / record).write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def ship(folder: Path | str, destination: Path = CHECKPOINTS) -> None:

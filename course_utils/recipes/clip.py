@@ -37,9 +37,6 @@ def build_clip(folder: Path, device: torch.device) -> Task:
     def export(model):
         model.clip.save_pretrained(folder / "clip")
         tokenizer.save_pretrained(folder / "clip")
-        # in float32: loaded by itself, a text encoder keeps its dtype, while U-Net and VAE become float32
-        model.clip.text_model.save_pretrained(folder / "picture_book" / "text_encoder")
-        tokenizer.save_pretrained(folder / "picture_book" / "tokenizer")
 
     return Task(model, loss, export)
 

@@ -13,18 +13,21 @@ from course_utils.training import Samples
 
 @dataclass(frozen=True)
 class Task:
-    """What `train` needs, and `export(model)`, which writes the trained (averaged) model for others to load."""
+    """What `train` needs, and `export(model)`, which writes the trained (averaged) model for others to load.
+
+    begin() takes the weights of the finished part in the folder instead of random ones; None where that is not offered.
+    """
 
     model: nn.Module
     loss: Callable[[nn.Module, Samples], torch.Tensor]
     export: Callable[[nn.Module], None]
+    begin: Callable[[], None] | None = None
 
 
 def require_trained(folder: Path, part: str, needed: str) -> None:
-    """Raise ValueError unless the training of `part` has left `needed` in the folder's pipeline."""
-    home = folder / "picture_book"
-    if not (home / needed / "config.json").exists():
-        raise ValueError(f"expected a trained {needed} in {home}, found none; train it first: "
+    """Raise ValueError unless the training of `part` has left `needed`, a model's folder, in `folder`."""
+    if not (folder / needed / "config.json").exists():
+        raise ValueError(f"expected a trained {part} in {folder / needed}, found none; train it first: "
                          f"python3 course.py train {part} --folder {folder}")
 
 

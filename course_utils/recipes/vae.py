@@ -71,7 +71,7 @@ def build_decoder(folder: Path, device: torch.device) -> Task:
     """
     from diffusers import AutoencoderKL
 
-    require_trained(folder, "vae", "vae")
+    require_trained(folder, "vae", "picture_book/vae")
     home = folder / "picture_book" / "vae"
     vae = AutoencoderKL.from_pretrained(home).float()
     vae.encoder.requires_grad_(False)

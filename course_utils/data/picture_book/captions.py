@@ -87,8 +87,12 @@ def seen_colour(thing: Thing) -> str | None:
     return thing.colour or SUBJECTS[thing.kind]
 
 
-def caption(scene: Scene, seed: int | None = None) -> Caption:
+def caption(scene: Scene, seed: int | None = None, turned: float = 0.2) -> Caption:
     """One caption of the scene; `seed` chooses among the paraphrases (None: the plain full form).
+
+    turned: how often the second of two things is named first, with the opposite relation. If both orders were equally
+    frequent, the order alone would say nothing of the places, nor would the relation's word alone, only the two
+    together: a model trained on such captions did not begin to learn who is left of whom.
 
     What a caption leaves out: no colour means the subject's natural colour, no style the picture book's. Place, pose
     and relation may be left out; a colour that is not the natural one, a number and another style are always named.
@@ -100,7 +104,7 @@ def caption(scene: Scene, seed: int | None = None) -> Caption:
         return Caption(text if style is None else f"{text}, {style}", scene.things, scene.place, style, scene.relation)
     rng = random.Random(f"caption/{scene.seed}/{seed}")
     things, relation = scene.things, scene.relation
-    if relation and rng.random() < 0.5:
+    if relation and rng.random() < turned:
         things, relation = things[::-1], OPPOSITE[relation]
     if relation and rng.random() < 0.3:
         relation = None

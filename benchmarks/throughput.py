@@ -1,0 +1,171 @@
+"""Where the seconds go: drawing pages, a training update, a prompt from start to file, and work beside other work.
+
+    python3 course.py benchmark throughput [--rounds 9] [--json FILE]
+
+What is compared is timed in turns (A B A B ...) in one run; a number is the median, with the least and the greatest.
+Leave the machine alone meanwhile.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from course_utils.devices import describe_machine
+
+BATCH = 32  # pictures an update, as in the training of the shipped U-Net
+# A convolution forward and backward, over and over, in a process of its own: prints seconds a round.
+WORK = """
+import os, time, torch
+x, w = torch.randn(32, 64, 32, 32), torch.randn(64, 64, 3, 3, requires_grad=True)
+for count in range(45):
+    if count == 5:
+        start = time.perf_counter()
+    torch.nn.functional.conv2d(x, w, padding=1).square().mean().backward()
+print((time.perf_counter() - start) / 40)
+"""
+# The parts of `generate`, each timed where it happens.
+DRAW = """
+import time
+marks = [("start", time.perf_counter())]
+import torch; marks.append(("import torch", time.perf_counter()))
+import diffusers, transformers
+from diffusers import StableDiffusionPipeline; marks.append(("import diffusers", time.perf_counter()))
+from course_utils.pipelines import load_picture_book, make_scheduler
+pipe = load_picture_book(); marks.append(("load", time.perf_counter()))
+pipe.scheduler = make_scheduler("unipc", pipe.scheduler.config)
+with torch.no_grad():
+    both = pipe.encode_prompt("a cute corgi puppy sitting on the grass", "cpu", 1, True)
+    marks.append(("text", time.perf_counter()))
+    latents = pipe(prompt_embeds=both[0], negative_prompt_embeds=both[1], num_inference_steps=20, guidance_scale=4.0,
+                   output_type="latent").images
+    marks.append(("20 guided steps", time.perf_counter()))
+    pipe.vae.decode(latents / pipe.vae.config.scaling_factor); marks.append(("decode", time.perf_counter()))
+import json; print(json.dumps({name: after - before for (_, before), (name, after) in zip(marks, marks[1:])}))
+"""
+
+
+def in_turns(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each way, called in turns; the first round, which warms up, is not counted."""
+    seconds = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def pages(rounds: int) -> dict[str, list[float]]:
+    """Seconds for a hundred pages, of each size, and for a hundred captions."""
+    from course_utils.data import picture_book as book
+
+    scenes = [book.sample_scene(number, 5) for number in range(100)]
+    return in_turns({"100 pages of 64 x 64": lambda: [book.draw(scene) for scene in scenes],
+                     "100 pages of 32 x 32": lambda: [book.draw(scene, 32) for scene in scenes],
+                     "100 captions": lambda: [book.caption(scene, 1) for scene in scenes]}, rounds)
+
+
+def updates(rounds: int) -> dict[str, list[float]]:
+    """Seconds of an update of the U-Net: the course's loop; forward, backward and optimizer alone, in two formats."""
+    from course_utils.recipes import PARTS, adopt
+    from course_utils.training import MovingAverage, Samples, train
+
+    rate, device = PARTS["unet"].learning_rate, torch.device("cpu")
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["COURSE_PROFILE"] = "smoke"  # few pages: an update takes as long
+        adopt(home)
+        loop, bare, plain = (PARTS["unet"].build(Path(home), device) for _ in range(3))
+
+    def alone(task, precision):
+        optimizer = torch.optim.AdamW(task.model.parameters(), lr=rate)
+        samples = Samples(torch.arange(BATCH).numpy(), 0)
+
+        def update():
+            with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+                task.loss(task.model, samples).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return update
+
+    records = train(loop.model, loop.loss, steps=10**9, batch=BATCH, learning_rate=rate, precision=torch.bfloat16,
+                    average=MovingAverage(loop.model))
+    return in_turns({"the course's loop, bfloat16": lambda: next(records),
+                     "forward, backward, AdamW, bfloat16": alone(bare, torch.bfloat16),
+                     "forward, backward, AdamW, float32": alone(plain, torch.float32)}, rounds)
+
+
+def run(code: str, **environment: str) -> str:
+    """What a program prints that runs in a process of its own."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True).stdout
+
+
+def from_start_to_file(rounds: int) -> dict[str, list[float]]:
+    """Seconds of each part of `generate`, and of all of it from the command line."""
+    seconds = {}
+    for number in range(rounds + 1):
+        with tempfile.TemporaryDirectory() as home:
+            command = ["-m", "course_utils.cli", "generate", "a corgi", "--output", f"{home}/a.png"]
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *command], check=True, capture_output=True)
+            parts = {"generate, from start to file": time.perf_counter() - start, **json.loads(run(DRAW))}
+        for name, value in parts.items() if number else ():
+            seconds.setdefault(name, []).append(value)
+    return seconds
+
+
+def beside_others(rounds: int) -> dict[str, list[float]]:
+    """Seconds of a convolution forward and backward, on all cores, with and without a busy process beside it."""
+    seconds = {}
+    for _ in range(rounds):
+        for busy in (False, True):
+            other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
+            try:
+                for policy in ("active", "passive"):
+                    name = f"{policy} waiting, {'one busy process beside' if busy else 'alone'}"
+                    environment = {"OMP_WAIT_POLICY": policy, "OMP_NUM_THREADS": str(os.cpu_count())}
+                    seconds.setdefault(name, []).append(float(run(WORK, **environment)))
+            finally:
+                if other:
+                    other.kill()
+                    other.wait()
+    return seconds
+
+
+TABLES = {"pages": pages, "updates": updates, "generate": from_start_to_file, "beside": beside_others}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"only these of: {', '.join(TABLES)}")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", type=Path, help="a file for all seconds")
+    options = parser.parse_args()
+    unknown = set(options.names) - set(TABLES)
+    if unknown:
+        parser.error(f"expected names out of: {', '.join(TABLES)}; got {', '.join(sorted(unknown))}")
+    print(describe_machine())
+    measured = {}
+    for name in options.names or TABLES:
+        measured[name] = TABLES[name](options.rounds)
+        print(f"\n| {name} | median | least | greatest |\n|:--|--:|--:|--:|")
+        for what, seconds in measured[name].items():
+            middle = statistics.median(seconds)
+            print(f"| {what} | {middle:.4g} s | {min(seconds):.4g} | {max(seconds):.4g} |", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps({"machine": describe_machine(), "seconds": measured}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
