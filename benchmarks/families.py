@@ -163,15 +163,15 @@ def quality(name: str, pictures: torch.Tensor) -> tuple[float, float | None]:
     return picture_book_fid(pictures), one_thing(pictures)
 
 
-def train(family: str, data: torch.Tensor, seconds: float) -> tuple[Model, float]:
-    """Train a family from nothing for about so much processor time; returns the model and how much it was."""
-    probe, start = FAMILIES[family](data, 12), []
+def train(build: Callable[[torch.Tensor, int], Model], data: torch.Tensor, seconds: float) -> tuple[Model, float]:
+    """Train build(data, steps) from nothing for about so much processor time; returns the model and how much it was."""
+    probe, start = build(data, 12), []
     for _ in probe.updates:
         start.append(time.process_time())
     steps = max(12, round(seconds / ((start[-1] - start[1]) / (len(start) - 2))))
     torch.manual_seed(0)
-    model, begin = FAMILIES[family](data, steps), time.process_time()
-    for _ in tqdm(model.updates, family, total=steps):
+    model, begin = build(data, steps), time.process_time()
+    for _ in tqdm(model.updates, build.__name__, total=steps):
         pass
     return model, time.process_time() - begin
 
@@ -188,7 +188,7 @@ def main() -> None:
         data = load(name)
         rows.append(Row("real", name, 0, 0, 0, *quality(name, real(name))))
         for family in options.names:
-            rows.append(measure(family, name, *train(family, data, 60 * options.minutes)))
+            rows.append(measure(family, name, *train(FAMILIES[family], data, 60 * options.minutes)))
             families.show(rows[-2:])
     print()
     families.show(rows)

@@ -22,8 +22,8 @@ def test_benchmarks_are_listed_and_found_by_name():
         return subprocess.run([sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True)
 
     listed = run().stdout
-    assert all(f"  {name} " in listed for name in ("adherence", "families", "prompts", "recipe", "sampling",
-                                                 "throughput", "variety"))
+    assert all(f"  {name} " in listed for name in ("adherence", "eyes", "families", "prompts", "race",
+                                                 "recipe", "sampling", "throughput", "variety"))
     assert "--seeds" in run("variety", "--help").stdout
     wrong = run("speed")
     assert wrong.returncode == 2 and "no benchmark 'speed'" in wrong.stderr and "adherence" in wrong.stderr
