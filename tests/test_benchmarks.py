@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import prompts, recipe, sampling, throughput, variety
+from benchmarks import prompts, recipe, sampling, scale, throughput, variety
 from course_utils.data import picture_book as book
 from course_utils.recipes import load_judge
 from course_utils.training import Samples
@@ -22,8 +22,9 @@ def test_benchmarks_are_listed_and_found_by_name():
         return subprocess.run([sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True)
 
     listed = run().stdout
-    assert all(f"  {name} " in listed for name in ("adherence", "eyes", "families", "prompts", "race",
-                                                 "recipe", "sampling", "throughput", "variety"))
+    assert all(f"  {name} " in listed for name in ("adherence", "eyes", "families", "minutes", "prompts",
+                                                 "race", "recipe", "sampling", "scale", "throughput",
+                                                 "variety"))
     assert "--seeds" in run("variety", "--help").stdout
     wrong = run("speed")
     assert wrong.returncode == 2 and "no benchmark 'speed'" in wrong.stderr and "adherence" in wrong.stderr
@@ -80,3 +81,8 @@ def test_ways_are_timed_in_turns_and_the_first_round_is_not_counted():
     calls = []
     seconds = throughput.in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
     assert calls == list("abababab") and [len(times) for times in seconds.values()] == [3, 3]
+
+
+def test_the_exponent_of_a_power_law_is_found():
+    xs = [1, 2, 4, 8]
+    assert abs(scale.exponent(xs, [3 * x**1.7 for x in xs]) - 1.7) < 1e-9
