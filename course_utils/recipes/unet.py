@@ -67,8 +67,8 @@ def build_unet(folder: Path, device: torch.device) -> Task:
     vae, text_encoder, tokenizer = load_trained(folder, device)
     scenes, latents = _latents(folder, vae)
     alpha_bar = alpha_bar_from_beta(scaled_linear_beta()).to(device)
-    model = ReadAndPredict(small_unet(), text_encoder.requires_grad_(True)).to(device,
-                                                                               memory_format=torch.channels_last)
+    model = ReadAndPredict(small_unet(), text_encoder.requires_grad_(True))
+    model = model.to(device, memory_format=torch.channels_last)
 
     def loss(model, samples):
         index = samples.integers(len(scenes))
