@@ -1,5 +1,6 @@
 """The frozen prompts stay what they are, and say what they are for."""
 
+import json
 import random
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import prompts, recipe, sampling, scale, throughput, variety
+from benchmarks import eyes, prompts, recipe, sampling, scale, throughput, variety
 from course_utils.data import picture_book as book
 from course_utils.recipes import load_judge
 from course_utils.training import Samples
@@ -86,3 +87,11 @@ def test_ways_are_timed_in_turns_and_the_first_round_is_not_counted():
 def test_the_exponent_of_a_power_law_is_found():
     xs = [1, 2, 4, 8]
     assert abs(scale.exponent(xs, [3 * x**1.7 for x in xs]) - 1.7) < 1e-9
+
+
+def test_labels_by_eye_are_counted_against_the_judge():
+    table = eyes.compare([True, True, False, False, False], [True, False, True, False, False])
+    assert table == {"pictures": 5, "right by eye": 2, "right by the judge": 2, "agreement": 0.6,
+                     "only the eye says right": 1, "only the judge says right": 1}
+    labels = json.loads(eyes.LABELS.read_text())
+    assert len(labels["unet"]) == 64 and labels["right"] == sorted(set(labels["right"]) & set(range(eyes.COUNT)))
