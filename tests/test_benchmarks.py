@@ -14,7 +14,6 @@ from course_utils.data import picture_book as book
 from course_utils.recipes import load_judge
 from course_utils.training import Samples
 
-
 ROOT = Path(__file__).resolve().parent.parent
 
 
