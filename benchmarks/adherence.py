@@ -19,8 +19,7 @@ from benchmarks.prompts import TASKS, Prompt, load
 from course_utils.data import picture_book as book
 from course_utils.data.images import to_tensor
 from course_utils.devices import describe_machine, pick_device
-from course_utils.metrics import adherence, follows, psnr
-from course_utils.models.judge import read
+from course_utils.metrics import adherence, followed, psnr
 from course_utils.pipelines import CHECKPOINTS, PICTURE_BOOK, draw, load_picture_book, make_scheduler
 from course_utils.plotting import picture_grid
 from course_utils.png_info import Settings
@@ -46,8 +45,7 @@ def measure(pipe, judge, prompts: list[Prompt], steps: int, guidance: float, sam
     start = time.perf_counter()
     pictures = draw_prompts(pipe, [prompt.caption.text for prompt in prompts], steps, guidance, sampler)
     seconds = (time.perf_counter() - start) / len(prompts)
-    verdicts = [verdict for part in pictures.split(64) for verdict in read(judge, part)]
-    right = [follows(verdict, prompt.caption) for verdict, prompt in zip(verdicts, prompts, strict=True)]
+    right = followed(judge, pictures, [prompt.caption for prompt in prompts])
 
     def share(belongs) -> float | None:
         chosen = [ok for ok, prompt in zip(right, prompts, strict=True) if belongs(prompt)]
@@ -60,6 +58,12 @@ def measure(pipe, judge, prompts: list[Prompt], steps: int, guidance: float, sam
             "held-out combinations": share(lambda p: p.held_out),
             "tasks": {task: share(lambda p, t=task: p.task == t) for task in TASKS}, "styles": styles,
             "first not followed": [p.caption.text for ok, p in zip(right, prompts, strict=True) if not ok][:8]}
+
+
+def keep(name: str, table: dict) -> None:
+    """Put a table under its name into the shipped model's manifest, in the place of an older one."""
+    path = CHECKPOINTS / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: table}, indent=2) + "\n")
 
 
 @torch.no_grad()
@@ -112,8 +116,7 @@ def main() -> None:
             results["drawing"].append(row)
             print(json.dumps(row, indent=2), flush=True)
     if options.manifest:
-        path = CHECKPOINTS / "manifest.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "metrics": results}, indent=2) + "\n")
+        keep("metrics", results)
     if options.sheets:
         write_sheets(pipe, options.sheets)
 

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from benchmarks.adherence import draw_prompts
+from benchmarks.adherence import draw_prompts, keep
 from benchmarks.prompts import TASKS, load
 from course_utils.devices import pick_device
-from course_utils.metrics import follows
-from course_utils.models.judge import read
+from course_utils.metrics import followed
 from course_utils.pipelines import CHECKPOINTS, load_picture_book
 from course_utils.plotting import plot_pictures
 from course_utils.recipes import load_judge
@@ -68,9 +67,7 @@ def main() -> None:
     if options.sheets:
         write_sheets(options.sheets, pictures, prompts)
         return
-    judge = load_judge()
-    verdicts = [verdict for part in pictures.split(50) for verdict in read(judge, part)]
-    by_judge = [follows(verdict, prompt.caption) for verdict, prompt in zip(verdicts, prompts, strict=True)]
+    by_judge = followed(load_judge(), pictures, [prompt.caption for prompt in prompts])
     by_eye = [number in set(labels["right"]) for number in range(COUNT)]
     table = compare(by_eye, by_judge)
     table["right by eye, by task"] = {
@@ -78,8 +75,7 @@ def main() -> None:
                     / sum(p.task == task for p in prompts), 3) for task in TASKS}
     print(json.dumps(table, indent=2))
     if options.manifest:
-        path = CHECKPOINTS / "manifest.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "eyes": table}, indent=2) + "\n")
+        keep("eyes", table)
 
 
 if __name__ == "__main__":

@@ -176,9 +176,20 @@ def train(build: Callable[[torch.Tensor, int], Model], data: torch.Tensor, secon
     return model, time.process_time() - begin
 
 
+def one_of(known) -> Callable[[str], str]:
+    """A `type` for argparse: a name out of those that are known. (Its `choices` cannot be left out altogether.)"""
+    def name(word: str) -> str:
+        if word not in known:
+            raise argparse.ArgumentTypeError(f"expected names out of: {', '.join(known)}; got {word!r}")
+        return word
+
+    return name
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=list(FAMILIES), help=f"out of: {', '.join(FAMILIES)}; none: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", type=one_of(FAMILIES), default=list(FAMILIES),
+                        help=f"out of: {', '.join(FAMILIES)}; none: all")
     parser.add_argument("--minutes", type=float, default=2, help="of processor time, for each training")
     parser.add_argument("--keep", action="store_true", help="write the rows into course_utils/families.json")
     options = parser.parse_args()

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from benchmarks import families
-from benchmarks.families import DATA, Model
+from benchmarks.families import DATA, Model, one_of
 from course_utils.devices import describe_machine
 from course_utils.models.unet import PictureUNet
 from course_utils.objectives import noise_prediction_loss, v_weight
@@ -144,14 +144,12 @@ RACERS = {"chapter 06": chapter_06, "v weight": with_v_weight, "diffusers": diff
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"out of: {', '.join(RACERS)}; none: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", type=one_of(RACERS),
+                        help=f"out of: {', '.join(RACERS)}; none: all")
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 10], help="of processor time, from nothing")
     parser.add_argument("--data", nargs="+", choices=("digits", "pages"), default=["digits", "pages"])
     parser.add_argument("--json", type=Path, help="a file for the rows")
     options = parser.parse_args()
-    unknown = set(options.names) - set(RACERS)
-    if unknown:
-        parser.error(f"expected names out of: {', '.join(RACERS)}; got {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
     print(f"{describe_machine()}\n| data | model | parameters | processor time | a picture | FID |")
     print("|:--|:--|--:|--:|--:|--:|")

@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from benchmarks.families import one_of
 from course_utils import samplers
 from course_utils.devices import describe_machine
 from course_utils.objectives import logit_normal_times, noise_prediction_loss, v_weight
@@ -233,14 +234,11 @@ def measure(name: str, recipe: Recipe, reader: Reader, seconds: float, seed: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", type=one_of(RECIPES), help=f"of {', '.join(RECIPES)}")
     parser.add_argument("--seconds", type=float, default=180.0)
     parser.add_argument("--seeds", type=int, default=1, help="how often, from seed 0")
     parser.add_argument("--json", type=Path, help="a file for the rows")
     options = parser.parse_args()
-    unknown = set(options.names) - set(RECIPES)
-    if unknown:
-        parser.error(f"expected recipes out of: {', '.join(RECIPES)}; got {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
     reader, fresh = train_reader(), Samples(torch.arange(FOREVER, FOREVER + 480).numpy(), 1)
     words = sample_words(fresh)

@@ -9,20 +9,19 @@ in the same number. Heun's method evaluates twice a step: with n evaluations it 
 """
 
 import argparse
-import json
 import random
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from benchmarks.adherence import draw_prompts
+from benchmarks.adherence import draw_prompts, keep
 from benchmarks.prompts import Prompt, load
 from course_utils.data import picture_book as book
 from course_utils.devices import describe_machine, pick_device
-from course_utils.metrics import follows, frechet_distance
-from course_utils.models.judge import Judge, read
-from course_utils.pipelines import CHECKPOINTS, PICTURE_BOOK, load_picture_book
+from course_utils.metrics import adherence, frechet_distance
+from course_utils.models.judge import Judge
+from course_utils.pipelines import PICTURE_BOOK, load_picture_book
 from course_utils.recipes import load_judge
 
 RENDERS = 4  # of each prompt, to compare with
@@ -51,9 +50,7 @@ def _scene(said: book.Caption, rng: random.Random) -> book.Scene:
 @torch.no_grad()
 def score(judge: Judge, pictures: torch.Tensor, prompts: list[Prompt], reference: torch.Tensor) -> dict:
     """The share of pictures in which all that the prompt names is found, and the Fréchet distance."""
-    verdicts = [verdict for part in pictures.split(64) for verdict in read(judge, part)]
-    right = [follows(verdict, prompt.caption) for verdict, prompt in zip(verdicts, prompts, strict=True)]
-    return {"followed": round(sum(right) / len(right), 3),
+    return {"followed": round(adherence(judge, pictures, [prompt.caption for prompt in prompts]), 3),
             "FID": round(frechet_distance(features(judge, pictures), reference), 3)}
 
 
@@ -90,9 +87,8 @@ def main() -> None:
             steps = (evaluations + 1) // 2 if sampler == "heun" else evaluations
             add(sampler, evaluations, draw_prompts(pipe, texts, steps, options.guidance, sampler))
     if options.manifest:
-        path = CHECKPOINTS / "manifest.json"
-        table = {"machine": describe_machine(), "prompts": len(prompts), "guidance": options.guidance, "rows": rows}
-        path.write_text(json.dumps({**json.loads(path.read_text()), "sampling": table}, indent=2) + "\n")
+        keep("sampling", {"machine": describe_machine(), "prompts": len(prompts), "guidance": options.guidance,
+                          "rows": rows})
 
 
 if __name__ == "__main__":

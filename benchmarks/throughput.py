@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.families import one_of
 from course_utils.devices import describe_machine
 
 BATCH = 32  # pictures an update, as in the training of the shipped U-Net
@@ -149,13 +150,11 @@ TABLES = {"pages": pages, "updates": updates, "generate": from_start_to_file, "b
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"only these of: {', '.join(TABLES)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", type=one_of(TABLES),
+                        help=f"only these of: {', '.join(TABLES)}")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path, help="a file for all seconds")
     options = parser.parse_args()
-    unknown = set(options.names) - set(TABLES)
-    if unknown:
-        parser.error(f"expected names out of: {', '.join(TABLES)}; got {', '.join(sorted(unknown))}")
     print(describe_machine())
     measured = {}
     for name in options.names or TABLES:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.adherence import draw_prompts
+from benchmarks.adherence import draw_prompts, keep
 from course_utils.data import picture_book as book
 from course_utils.devices import describe_machine, pick_device
 from course_utils.models.judge import read
@@ -84,8 +84,7 @@ def main() -> None:
     table = {"machine": describe_machine(), **measure(pipe, judge, options.seeds, options.steps, options.guidance)}
     print(json.dumps(table, indent=2))
     if options.manifest:
-        path = CHECKPOINTS / "manifest.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "variety": table}, indent=2) + "\n")
+        keep("variety", table)
 
 
 if __name__ == "__main__":

@@ -49,10 +49,15 @@ def _stands(order, relation: str | None) -> bool:
 
 def adherence(judge: Judge, pictures: torch.Tensor, captions: list[Caption]) -> float:
     """Prompt adherence, 0-1: the share of pictures (batch, 3, 64, 64) in [-1, 1] that follow their captions."""
+    return sum(followed(judge, pictures, captions)) / len(captions)
+
+
+def followed(judge: Judge, pictures: torch.Tensor, captions: list[Caption]) -> list[bool]:
+    """Which pictures (batch, 3, 64, 64) in [-1, 1] follow their captions; ValueError unless there is one for each."""
     if len(pictures) != len(captions):
         raise ValueError(f"expected one caption a picture, got {len(pictures)} pictures and {len(captions)} captions")
-    verdicts = read(judge, pictures)
-    return sum(follows(v, c) for v, c in zip(verdicts, captions, strict=True)) / len(captions)
+    verdicts = (verdict for part in pictures.split(64) for verdict in read(judge, part))
+    return [follows(v, c) for v, c in zip(verdicts, captions, strict=True)]
 
 
 def recall_at_k(similarity: torch.Tensor, k: int) -> float:
