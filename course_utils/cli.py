@@ -224,6 +224,7 @@ def train(
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: name a folder to keep the training in.")
     from course_utils import recipes
+    from course_utils.training import leave
 
     if part != "all" and part not in recipes.PARTS:
         raise ValueError(f"There is no part {part!r}: choose one of {', '.join(recipes.PARTS)}, all.")
@@ -238,6 +239,7 @@ def train(
     if ship and is_main_process():
         recipes.ship(folder)
         say(f"The shipped model is now the one in {folder}.")
+    leave()
 
 
 def how_long(manifest: Path) -> str:

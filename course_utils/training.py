@@ -9,6 +9,7 @@ import contextlib
 import copy
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -259,8 +260,31 @@ def gather(tensor: torch.Tensor) -> torch.Tensor:
 
     For losses that compare the samples of a batch with each other (InfoNCE).
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not _one_of_several():
         return tensor
     from torch.distributed.nn.functional import all_gather
 
     return torch.cat(all_gather(tensor))
+
+
+def meet() -> None:
+    """Wait until all processes of this run are here; with one process, go on at once."""
+    if _one_of_several():
+        torch.distributed.barrier()
+
+
+def leave() -> None:
+    """End this process when all processes of its run are here; with one process, go on.
+
+    At once, without Python's own tidying up: threads of gloo may ask for the interpreter while it ends, which aborts
+    the process and with it the run (pytorch/pytorch#179291).
+    """
+    if _one_of_several():
+        torch.distributed.barrier()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _one_of_several() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

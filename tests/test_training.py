@@ -18,7 +18,7 @@ from course_utils.training import CHECKPOINT, MovingAverage, Samples, ema_update
 RUN = '''
 import json, sys, time, torch
 from torch import nn
-from course_utils.training import MovingAverage, gather, train
+from course_utils.training import MovingAverage, gather, leave, train
 
 def make_loss(compare):
     def loss(model, samples):
@@ -108,7 +108,7 @@ model, average, losses = run(sys.argv[1], steps=8, compare={compare})
 assert torch.distributed.is_initialized() and torch.distributed.get_world_size() == 2
 if torch.distributed.get_rank() == 0:
     Path(sys.argv[1], "losses.json").write_text(json.dumps(losses))
-torch.distributed.destroy_process_group()
+leave()
 """
     (tmp_path / "run.py").write_text(script)
     subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",

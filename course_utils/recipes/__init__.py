@@ -26,7 +26,7 @@ from course_utils.recipes.pictures import picture_set
 from course_utils.recipes.reader import build_reader, load_reader
 from course_utils.recipes.unet import build_unet, load_trained
 from course_utils.recipes.vae import build_decoder, build_vae, encode_pictures
-from course_utils.training import MovingAverage, Record, train
+from course_utils.training import MovingAverage, Record, meet, train
 
 __all__ = ["PARTS", "Part", "adopt", "encode_pictures", "fact_numbers", "load_clip", "load_digits_unet", "load_judge",
            "load_reader", "load_trained", "picture_set", "ship", "train_part", "true_pairs"]
@@ -76,6 +76,7 @@ def train_part(name: str, folder: Path | str, steps: int | None = None, seed: in
     if os.environ.get("RANK", "0") == "0":
         task.export(average.model)
         _write_record(folder / name, name, steps, seed, restart, from_shipped, record)
+    meet()  # the next part reads what was exported
 
 
 PARTS = {
