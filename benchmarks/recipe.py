@@ -53,10 +53,11 @@ class Recipe:
     bfloat16: bool = False
     channels_last: bool = False
     patch: int = 1  # side of the squares of pixels that the U-Net takes as one
+    pooled: bool = False  # the words also come in with the time, as in SDXL (arXiv:2307.01952)
 
 
 COURSE = Recipe()
-OURS = Recipe(weight="v", batch=16, decay=True, clip=True, average=True, bfloat16=True, channels_last=True)
+OURS = Recipe(weight="v", batch=16, decay=True, clip=True, average=True, bfloat16=True, channels_last=True, patch=2)
 RECIPES = {
     "course": COURSE,
     "ours": OURS,
@@ -72,7 +73,8 @@ RECIPES = {
     "no average": replace(OURS, average=False),
     "32 bits": replace(OURS, bfloat16=False),
     "channels first": replace(OURS, channels_last=False),
-    "patches of 2": replace(OURS, patch=2),
+    "pixels": replace(OURS, patch=1),
+    "words with time": replace(OURS, pooled=True),
 }
 
 
@@ -104,20 +106,23 @@ def sample_words(samples: Samples) -> torch.Tensor:
 class Painter(nn.Module):
     """A `UNet2DConditionModel` that reads three words: model(x_t, t, tokens (batch, 3)) -> as x_t."""
 
-    def __init__(self, patch: int):
+    def __init__(self, patch: int, pooled: bool):
         super().__init__()
         from diffusers import UNet2DConditionModel
 
-        self.patch, channels = patch, 3 * patch**2
+        self.patch, self.pooled, channels = patch, pooled, 3 * patch**2
         self.words = nn.Embedding(NULL + 1, 64)
         self.unet = UNet2DConditionModel(
             sample_size=32 // patch, in_channels=channels, out_channels=channels, layers_per_block=1,
             block_out_channels=(32, 64, 128), norm_num_groups=8, cross_attention_dim=64, attention_head_dim=4,
             down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"))
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+            **dict(class_embed_type="simple_projection", projection_class_embeddings_input_dim=192) if pooled else {})
 
     def forward(self, x_t, t, tokens):
-        out = self.unet(F.pixel_unshuffle(x_t, self.patch), t, self.words(tokens)).sample
+        words = self.words(tokens)
+        out = self.unet(F.pixel_unshuffle(x_t, self.patch), t, words,
+                        class_labels=words.flatten(1) if self.pooled else None).sample
         return F.pixel_shuffle(out, self.patch)
 
 
@@ -196,7 +201,7 @@ def right(reader: Reader, drawn: torch.Tensor, words: torch.Tensor) -> torch.Ten
 def fit(recipe: Recipe, seconds: float, seed: int) -> tuple[nn.Module, int, float]:
     """Train for so many seconds of processor time; returns (the model to draw with, updates, seconds taken)."""
     torch.manual_seed(seed)
-    model = Painter(recipe.patch)
+    model = Painter(recipe.patch, recipe.pooled)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
     average = MovingAverage(model, 0.995) if recipe.average else None
@@ -206,7 +211,7 @@ def fit(recipe: Recipe, seconds: float, seed: int) -> tuple[nn.Module, int, floa
                      warmup=100 if recipe.decay else 0, clip=1.0 if recipe.clip else math.inf, average=average,
                      precision=torch.bfloat16 if recipe.bfloat16 else torch.float32)
 
-    pace, probe = [], Painter(recipe.patch)  # how many updates fit is tried on another model
+    pace, probe = [], Painter(recipe.patch, recipe.pooled)  # how many updates fit is tried on another model
     for _ in records(12, probe.to(memory_format=torch.channels_last) if recipe.channels_last else probe, None):
         pace.append(time.process_time())
     steps = max(1, round(seconds / ((pace[-1] - pace[3]) / 8)))
@@ -244,7 +249,7 @@ def main() -> None:
     words = sample_words(fresh)
     sure = right(reader, pictures(words, fresh), words).all(1).float().mean()
     print(f"{describe_machine()}\nthe reader is right in {sure:.1%} of fresh pictures; "
-          f"{sum(p.numel() for p in Painter(1).parameters()):,} parameters")
+          f"{sum(p.numel() for p in Painter(1, False).parameters()):,} parameters")
     print("| recipe | seed | updates | seconds | shape | colour | corner | right | a picture |")
     print("|:--|--:|--:|--:|--:|--:|--:|--:|--:|")
     rows = []

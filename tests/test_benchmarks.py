@@ -68,7 +68,7 @@ def test_every_recipe_trains_on_shapes_that_are_what_their_words_say():
     for name, one in recipe.RECIPES.items():
         if name in ("course", "ours", "flow", "patches of 2"):
             few = Samples(torch.arange(4).numpy(), 0)
-            assert 0 < recipe.loss_of(one)(recipe.Painter(one.patch), few).item() < 100
+            assert 0 < recipe.loss_of(one)(recipe.Painter(one.patch, one.pooled), few).item() < 100
 
 
 def test_prompts_are_compared_with_scenes_that_they_are_true_of():
