@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import eyes, prompts, recipe, sampling, scale, throughput, variety
+from benchmarks import eyes, full_size, prompts, recipe, sampling, scale, throughput, variety
 from course_utils.data import picture_book as book
 from course_utils.recipes import load_judge
+from course_utils.stable_diffusion import FACTS
 from course_utils.training import Samples
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,8 +23,8 @@ def test_benchmarks_are_listed_and_found_by_name():
         return subprocess.run([sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True)
 
     listed = run().stdout
-    assert all(f"  {name} " in listed for name in ("adherence", "eyes", "families", "minutes", "prompts",
-                                                 "race", "recipe", "sampling", "scale", "throughput",
+    assert all(f"  {name} " in listed for name in ("adherence", "eyes", "families", "full_size", "minutes",
+                                                 "prompts", "race", "recipe", "sampling", "scale", "throughput",
                                                  "variety"))
     assert "--seeds" in run("variety", "--help").stdout
     wrong = run("speed")
@@ -66,7 +67,7 @@ def test_every_recipe_trains_on_shapes_that_are_what_their_words_say():
         darkest = picture[:, picture.sum(0) == picture.sum(0).amin()][:, 0] / 2 + 0.5
         assert (recipe.RGB - darkest).square().sum(1).argmin() == colour
     for name, one in recipe.RECIPES.items():
-        if name in ("course", "ours", "flow", "patches of 2"):
+        if name in ("course", "ours", "flow", "words with time"):
             few = Samples(torch.arange(4).numpy(), 0)
             assert 0 < recipe.loss_of(one)(recipe.Painter(one.patch, one.pooled), few).item() < 100
 
@@ -94,3 +95,15 @@ def test_labels_by_eye_are_counted_against_the_judge():
                      "only the eye says right": 1, "only the judge says right": 1}
     labels = json.loads(eyes.LABELS.read_text())
     assert len(labels["unet"]) == 64 and labels["right"] == sorted(set(labels["right"]) & set(range(eyes.COUNT)))
+
+
+def test_full_size_runs_any_layout_and_counts_its_work():
+    facts = {**FACTS, "unet": {**FACTS["unet"], "sample_size": 8, "block_out_channels": [32] * 4,
+                               "cross_attention_dim": 32},
+             "vae": {**FACTS["vae"], "sample_size": 64, "block_out_channels": [32] * 4},
+             "text_encoder": {**FACTS["text_encoder"], "hidden_size": 32, "intermediate_size": 64,
+                              "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 100}}
+    row = full_size.run(full_size.Way("float32"), torch.device("cpu"), 1, facts)
+    assert row["step"] > 0 and row["decode"] >= 0
+    wide = {**facts, "unet": {**facts["unet"], "block_out_channels": [64] * 4}}
+    assert 3 < full_size.flops_of_a_step(wide) / full_size.flops_of_a_step(facts) < 4
