@@ -143,7 +143,7 @@ def train(model: torch.nn.Module, loss: Callable[[torch.nn.Module, Samples], tor
                     weight_decay=weight_decay, clip=clip, ema=average.decay if average else None)
     plain = model
     parameters = [p for p in plain.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99), fused=True)
     model, optimizer = accelerator.prepare(model, optimizer)
     plain.train()
     state = _State(Path(folder) / CHECKPOINT if folder else None, plain, optimizer, average, settings)
