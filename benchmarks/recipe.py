@@ -57,7 +57,7 @@ class Recipe:
 
 
 COURSE = Recipe()
-OURS = Recipe(weight="v", batch=16, decay=True, clip=True, average=True, bfloat16=True, channels_last=True, patch=2)
+OURS = Recipe(weight="v", batch=16, decay=True, clip=True, average=True, bfloat16=True, patch=2)
 RECIPES = {
     "course": COURSE,
     "ours": OURS,
@@ -72,7 +72,7 @@ RECIPES = {
     "no clipping": replace(OURS, clip=False),
     "no average": replace(OURS, average=False),
     "32 bits": replace(OURS, bfloat16=False),
-    "channels first": replace(OURS, channels_last=False),
+    "channels last": replace(OURS, channels_last=True),
     "pixels": replace(OURS, patch=1),
     "words with time": replace(OURS, pooled=True),
 }

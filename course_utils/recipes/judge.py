@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from course_utils.data import picture_book as book
+from course_utils.devices import memory_format
 from course_utils.models.judge import Judge, JudgeConfig, detection_loss
 from course_utils.pipelines import CHECKPOINTS
 from course_utils.recipes.pictures import training_set
@@ -18,7 +19,7 @@ def build_judge(folder: Path, device: torch.device) -> Task:
     data = training_set("all")
     config = JudgeConfig(tuple(book.SUBJECTS), (*book.COLOURS, "natural"), book.ALL_POSES, book.PLACES,
                          tuple(book.STYLES))
-    model = Judge(config).to(device, memory_format=torch.channels_last)
+    model = Judge(config).to(device, memory_format=memory_format(device))
     size = data.pixels.shape[-1]
     answers = [answer(config, scene, size) for scene in data.scenes]
     things = torch.stack([things for things, _ in answers])

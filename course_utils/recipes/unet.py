@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from course_utils.data import picture_book as book
+from course_utils.devices import memory_format
 from course_utils.objectives import noise_prediction_loss, v_weight
 from course_utils.pipelines import assemble, load_picture_book, save_pipeline
 from course_utils.recipes.clip import load_clip
@@ -73,8 +74,7 @@ def build_unet(folder: Path, device: torch.device) -> Task:
     pages = torch.tensor([n for n, scene in enumerate(scenes) for _ in range(1 if scene.style == PLAIN else 3)])
     alpha_bar = alpha_bar_from_beta(scaled_linear_beta()).to(device)
     model = ReadAndPredict(small_unet(), text_encoder.requires_grad_(True))
-    # a CPU takes twenty times as long for torch's group norm if channels come last
-    model = model.to(device, memory_format=torch.contiguous_format if device.type == "cpu" else torch.channels_last)
+    model = model.to(device, memory_format=memory_format(device))
 
     def loss(model, samples):
         index = pages[samples.integers(len(pages))]

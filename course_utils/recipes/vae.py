@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from course_utils.data import picture_book as book
+from course_utils.devices import memory_format
 from course_utils.latents import autoencoder_loss, scaling_factor
 from course_utils.recipes.pictures import training_set
 from course_utils.recipes.task import Task, require_trained
@@ -47,7 +48,7 @@ def build_vae(folder: Path, device: torch.device) -> Task:
     the middle of a thing: skies are learnt soon, eyes late.
     """
     data, kl_weight = training_set(), 1e-6
-    model = Reconstruct(small_vae()).to(device, memory_format=torch.channels_last)
+    model = Reconstruct(small_vae()).to(device, memory_format=memory_format(device))
 
     def loss(model, samples):
         x = _crops(data, samples.integers(len(data.scenes)), samples).to(device)
@@ -76,7 +77,7 @@ def build_decoder(folder: Path, device: torch.device) -> Task:
     vae = AutoencoderKL.from_pretrained(home).float()
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
-    model, data = Reconstruct(vae).to(device, memory_format=torch.channels_last), training_set()
+    model, data = Reconstruct(vae).to(device, memory_format=memory_format(device)), training_set()
     blocky = torch.tensor([number for number, scene in enumerate(data.scenes) if scene.style == "pixel art"])
 
     def loss(model, samples):
