@@ -882,7 +882,7 @@ class PredictNoise(ModelMixin, ConfigMixin):
 WIDTHS = (32, 64, 96)  # channels at sides 16, 8 and 4
 torch.manual_seed(0)
 racers = {"pixels": PredictNoise(3, (16, 24, *WIDTHS)), "latents": PredictNoise(8, WIDTHS)}
-racers = {name: model.to(device, memory_format=torch.channels_last) for name, model in racers.items()}
+racers = {name: model.to(device) for name, model in racers.items()}
 data = {"pixels": kennel, "latents": kennel_z}
 
 # %% [markdown] id="duel-cost-text"
