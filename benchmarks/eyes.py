@@ -17,13 +17,15 @@ import matplotlib.pyplot as plt
 from benchmarks.adherence import draw_prompts, keep
 from benchmarks.prompts import TASKS, load
 from course_utils.devices import pick_device
-from course_utils.metrics import followed
+from course_utils.metrics import followed, follows
+from course_utils.models.judge import read
 from course_utils.pipelines import CHECKPOINTS, load_picture_book
 from course_utils.plotting import plot_pictures
 from course_utils.recipes import load_judge
 
 LABELS = Path(__file__).with_name("eyes.json")
 COUNT, ON_A_SHEET = 200, 16
+THRESHOLDS = (0.15, 0.25, 0.4, 0.5)
 
 
 def unet_hash() -> str:
@@ -67,9 +69,12 @@ def main() -> None:
     if options.sheets:
         write_sheets(options.sheets, pictures, prompts)
         return
-    by_judge = followed(load_judge(), pictures, [prompt.caption for prompt in prompts])
+    judge, captions = load_judge(), [prompt.caption for prompt in prompts]
     by_eye = [number in set(labels["right"]) for number in range(COUNT)]
-    table = compare(by_eye, by_judge)
+    table = compare(by_eye, followed(judge, pictures, captions))
+    table["agreement, by the judge's threshold"] = {
+        threshold: compare(by_eye, [follows(verdict, caption) for verdict, caption in zip(
+            read(judge, pictures, threshold), captions, strict=True)])["agreement"] for threshold in THRESHOLDS}
     table["right by eye, by task"] = {
         task: round(sum(ok for ok, p in zip(by_eye, prompts, strict=True) if p.task == task)
                     / sum(p.task == task for p in prompts), 3) for task in TASKS}

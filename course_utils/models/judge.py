@@ -91,8 +91,12 @@ class Verdict:
 
 
 @torch.no_grad()
-def read(judge: Judge, pictures: torch.Tensor, threshold: float = 0.4) -> list[Verdict]:
-    """Read pictures (batch, 3, size, size) in [-1, 1]: a subject is a local maximum of its kind above `threshold`."""
+def read(judge: Judge, pictures: torch.Tensor, threshold: float = 0.25) -> list[Verdict]:
+    """Read pictures (batch, 3, size, size) in [-1, 1]: a subject is a local maximum of its kind above `threshold`.
+
+    Between 0.2 and 0.5 renders are read equally well. Of generated pictures, labelled by eye, 0.25 reads more rightly
+    than 0.4: what is drawn badly gets a low score.
+    """
     config, maps = judge.config, judge(pictures)
     score = maps["kind"].sigmoid()
     best = score.amax(1, keepdim=True)
