@@ -179,10 +179,11 @@ def page(place, *things, relation=None):
     return book.Scene(tuple(book.Thing(*thing) for thing in things), place, relation=relation)
 
 
-ASKED = [page("snow", ("house", "blue"), ("car", "yellow"), relation="left of"), page("grass", ("ball", "red")),
-         page("night", ("cat", "white"), ("ball", "green"), relation="left of"),
-         page("beach", ("duck", None), ("mushroom", "pink"), relation="above"), page("grass", ("corgi", None)),
-         page("snow", ("rabbit", "white"), ("tree", None), relation="left of"), page("forest", ("mushroom", None)),
+ASKED = [page("night", ("car", "pink"), ("mushroom", "yellow"), relation="above"),
+         page("beach", ("corgi", "red"), ("cat", "green"), relation="left of"),
+         page("forest", ("cat", "orange"), ("tree", None), relation="above"),
+         page("room", ("teapot", "white"), ("car", "blue"), relation="above"), page("grass", ("ball", "red")),
+         page("desert", ("ball", "blue"), ("house", "pink"), relation="left of"), page("grass", ("corgi", None)),
          page("beach", ("boat", "green"))]
 wishes = [book.caption(scene) for scene in ASKED]
 plain = look(draw([wish.text for wish in wishes], range(8), scale=1.0))
@@ -193,9 +194,9 @@ show(plot_pictures(plain, names, columns=4), "Eight pictures drawn with scale 1,
 print(f"as asked: {sum(right)} of 8")
 
 # %% [markdown] id="failure-read"
-# The network was told every prompt, at every step, and much of what was asked for is there. But look at each NO: a thing
-# that is missing, one too many, a shape that could be anything. It has learnt to *use* words; it does not lean on them.
-# Remember the toy: there, $w$ was a lever.
+# The network was told every prompt, at every step, and most prompts come out right. These were picked for those that do
+# not. Look at each NO: a thing that is missing, one too many, a shape that could be anything. The network has learnt to
+# *use* words; it does not lean on them. Remember the toy: there, $w$ was a lever.
 
 # %% [markdown] id="cross-text"
 # ## 1 · How words enter
@@ -1166,7 +1167,7 @@ for name, group in groups.items():
 # %% [markdown] id="new-read"
 # The ± is the standard error: with so few prompts only large gaps mean something. If both numbers are alike, the model
 # *composes*: it has learnt "purple" and "corgi" and "desert" as words with a life of their own. (Of a thousand prompts
-# in all tasks it followed 72% and 68%: `python3 course.py benchmark adherence`.)
+# in all tasks it followed 84% and 80%: `python3 course.py benchmark adherence`.)
 
 # %% [markdown] id="binding-text"
 # ### Whose colour is it?
@@ -1201,9 +1202,9 @@ show(plot_pictures(torch.cat(kept), columns=len(kept[0])), "Above: drawings of a
 # do. Even so, this model once drew *none* of such prompts right, but two of one thing for two different ones, until three
 # things were changed: the weight of section 2; a text encoder that learns on; and captions that name the left thing
 # first in four of five cases, not in two. With both orders equally frequent, neither the order nor the word "left" says
-# anything *alone*, and the network had not begun to learn it after some hours. An hour and a half on two cores later it
-# follows 70% of all prompts, 55% of those with two colours, 71% of those with a relation. (The three were changed
-# together; which share belongs to which was not measured.)
+# anything *alone*, and the network had not begun to learn it after some hours. Three hours on two cores later it follows
+# 82% of all prompts, 67% of those with two colours, 87% of those with a relation. (The three were changed together, and
+# for the last hour pages of several things were taken twice as often; which share belongs to which was not measured.)
 
 # %% [markdown] id="pipeline-text"
 # ## 9 · Your own `StableDiffusionPipeline`
