@@ -88,7 +88,7 @@ def updates(rounds: int) -> dict[str, list[float]]:
         loop, bare, plain = (PARTS["unet"].build(Path(home), device) for _ in range(3))
 
     def alone(task, precision):
-        optimizer = torch.optim.AdamW(task.model.parameters(), lr=rate)
+        optimizer = torch.optim.AdamW(task.model.parameters(), lr=rate, fused=True)
         samples = Samples(torch.arange(BATCH).numpy(), 0)
 
         def update():
