@@ -17,8 +17,7 @@ import matplotlib.pyplot as plt
 from benchmarks.adherence import draw_prompts, keep
 from benchmarks.prompts import TASKS, load
 from course_utils.devices import pick_device
-from course_utils.metrics import followed, follows
-from course_utils.models.judge import read
+from course_utils.metrics import followed
 from course_utils.pipelines import CHECKPOINTS, load_picture_book
 from course_utils.plotting import plot_pictures
 from course_utils.recipes import load_judge
@@ -73,8 +72,8 @@ def main() -> None:
     by_eye = [number in set(labels["right"]) for number in range(COUNT)]
     table = compare(by_eye, followed(judge, pictures, captions))
     table["agreement, by the judge's threshold"] = {
-        threshold: compare(by_eye, [follows(verdict, caption) for verdict, caption in zip(
-            read(judge, pictures, threshold), captions, strict=True)])["agreement"] for threshold in THRESHOLDS}
+        threshold: compare(by_eye, followed(judge, pictures, captions, threshold))["agreement"]
+        for threshold in THRESHOLDS}
     table["right by eye, by task"] = {
         task: round(sum(ok for ok, p in zip(by_eye, prompts, strict=True) if p.task == task)
                     / sum(p.task == task for p in prompts), 3) for task in TASKS}

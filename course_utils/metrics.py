@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 from course_utils.data import digits
 from course_utils.data import picture_book as book
 from course_utils.data.picture_book import Caption, Thing, seen_colour
-from course_utils.models.judge import Finding, Judge, Verdict, read
+from course_utils.models.judge import THRESHOLD, Finding, Judge, Verdict, read
 from course_utils.recipes import load_judge, load_reader
 
 
@@ -52,11 +52,14 @@ def adherence(judge: Judge, pictures: torch.Tensor, captions: list[Caption]) -> 
     return sum(followed(judge, pictures, captions)) / len(captions)
 
 
-def followed(judge: Judge, pictures: torch.Tensor, captions: list[Caption]) -> list[bool]:
-    """Which pictures (batch, 3, 64, 64) in [-1, 1] follow their captions; ValueError unless there is one for each."""
+def followed(judge: Judge, pictures: torch.Tensor, captions: list[Caption], threshold: float = THRESHOLD) -> list[bool]:
+    """Which pictures (batch, 3, 64, 64) in [-1, 1] follow their captions; ValueError unless there is one for each.
+
+    threshold: that of `models.judge.read`.
+    """
     if len(pictures) != len(captions):
         raise ValueError(f"expected one caption a picture, got {len(pictures)} pictures and {len(captions)} captions")
-    verdicts = (verdict for part in pictures.split(64) for verdict in read(judge, part))
+    verdicts = (verdict for part in pictures.split(64) for verdict in read(judge, part, threshold))
     return [follows(v, c) for v, c in zip(verdicts, captions, strict=True)]
 
 

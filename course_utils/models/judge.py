@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+THRESHOLD = 0.25  # what scores above it counts as found
+
 
 @dataclass(frozen=True)
 class JudgeConfig:
@@ -91,7 +93,7 @@ class Verdict:
 
 
 @torch.no_grad()
-def read(judge: Judge, pictures: torch.Tensor, threshold: float = 0.25) -> list[Verdict]:
+def read(judge: Judge, pictures: torch.Tensor, threshold: float = THRESHOLD) -> list[Verdict]:
     """Read pictures (batch, 3, size, size) in [-1, 1]: a subject is a local maximum of its kind above `threshold`.
 
     Between 0.2 and 0.5 renders are read equally well. Of generated pictures, labelled by eye, 0.25 reads more rightly
