@@ -901,7 +901,7 @@ if budget(smoke=False, laptop=True, gpu=True):  # the thresholds of section 5
 # you and I can see. And look at the scales: the lever does the same here as in the toy.
 #
 # The finished U-Net, which the next sections use, has nine times the parameters, the whole picture book, some hours of
-# training, and in the last third of them this loss with the weight of section 2. Its text encoder learnt on with it:
+# training, and in the second half of them this loss with the weight of section 2. Its text encoder learnt on with it:
 # chapter 08's exam had hardly asked who is left of whom. Does the weight pay in these two minutes too? Multiply by it
 # in `text_loss`, train once more, and compare the numbers above.
 
@@ -982,9 +982,9 @@ if budget(smoke=False, laptop=True, gpu=True):  # the thresholds of section 6
 rows_are = ", ".join(f"{scale:g}" for scale in SCALES)
 ax = plot_pictures(torch.cat([sheets[scale][::SEEDS] for scale in SCALES]), columns=8)
 ax.figure.set_size_inches(9.6, 1.25 * len(SCALES))
-show(ax, f"One row for each scale, {rows_are}, all from the same noise: a house and a car, a ball, a cat and a "
-     "ball, a duck above a mushroom, a corgi, a rabbit and a tree, a mushroom, a boat. Soft at the top, harsh at the "
-     "bottom.")
+show(ax, f"One row for each scale, {rows_are}, all from the same noise: a car above a mushroom, a corgi and a cat, a "
+     "cat above a tree, a teapot above a car, a ball, a ball and a house, a corgi, a boat. Soft at the top, harsh at "
+     "the bottom.")
 
 # %% [markdown] id="measure-read"
 # The caricature of the toy, in pictures. Guidance buys adherence, most of it early. It pays with variety: of the places
