@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from benchmarks.families import one_of
 from course_utils import samplers
 from course_utils.devices import describe_machine
-from course_utils.objectives import logit_normal_times, noise_prediction_loss, v_weight
+from course_utils.objectives import as_eps, logit_normal_times, noise_prediction_loss, v_from_x0_eps, v_weight
 from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 from course_utils.training import MovingAverage, Samples, train
 
@@ -42,8 +42,8 @@ FOREVER = 10**9
 class Recipe:
     """How to train: what most courses do, unless told otherwise."""
 
-    target: str = "noise"  # or "flow": from the noise straight to the picture
-    weight: str = "noise"  # the error of the noise; or "v": that of v
+    target: str = "noise"  # or "v"; or "flow": from the noise straight to the picture
+    weighted: bool = False  # the noise's loss with the weight that makes it that of v
     times: str = "uniform"  # or "middle": logit-normal
     batch: int = 64
     rate: float = 1e-3
@@ -57,14 +57,14 @@ class Recipe:
 
 
 COURSE = Recipe()
-OURS = Recipe(weight="v", batch=16, decay=True, clip=True, average=True, bfloat16=True, patch=2)
+OURS = Recipe(target="v", times="middle", batch=16, decay=True, clip=True, average=True, bfloat16=True, patch=2)
 RECIPES = {
     "course": COURSE,
     "ours": OURS,
-    "noise loss": replace(OURS, weight="noise"),
-    "middle times": replace(OURS, times="middle"),
-    "both": replace(OURS, weight="noise", times="middle"),
-    "flow": replace(OURS, target="flow", weight="noise", times="middle"),
+    "uniform times": replace(OURS, times="uniform"),
+    "noise": replace(OURS, target="noise"),
+    "weighted noise": replace(OURS, target="noise", weighted=True),
+    "flow": replace(OURS, target="flow"),
     "batch 64": replace(OURS, batch=64),
     "batch 8": replace(OURS, batch=8),
     "constant rate": replace(OURS, decay=False),
@@ -142,8 +142,9 @@ def loss_of(recipe: Recipe):
         if recipe.target == "flow":
             s = ((t + 1) / 1000).view(-1, 1, 1, 1)
             return noise_prediction_loss(model((1 - s) * x0 + s * eps, t, tokens), eps - x0).mean()
-        each = noise_prediction_loss(model(add_noise(x0, eps, t, TABLE), t, tokens), eps)
-        return (each * v_weight(TABLE[t])).mean() if recipe.weight == "v" else each.mean()
+        aim = v_from_x0_eps(x0, eps, t, TABLE) if recipe.target == "v" else eps
+        each = noise_prediction_loss(model(add_noise(x0, eps, t, TABLE), t, tokens), aim)
+        return (each * v_weight(TABLE[t])).mean() if recipe.weighted else each.mean()
 
     return loss
 
@@ -154,7 +155,8 @@ def draw(model, recipe: Recipe, words: torch.Tensor, seed: int, evaluations: int
     x_t = torch.randn(len(words), 3, 32, 32, generator=torch.Generator().manual_seed(seed))
     tokens, null = tokens_of(words), torch.full((1, 3), NULL)
     model = samplers.guided(model, null, 2.0)
-    if recipe.target == "noise":
+    if recipe.target != "flow":
+        model = as_eps(model, "v" if recipe.target == "v" else "eps", TABLE)
         times = samplers.trailing_times(1000, evaluations)
         return samplers.finish(samplers.dpm_solver(model, x_t, TABLE, times, tokens, clip=1.0))
     for n in range(evaluations):  # Euler's method along the flow

@@ -83,7 +83,7 @@ PARTS = {
     "vae": Part("the autoencoder: pictures to latents and back", build_vae, 16000, 8, 1e-3),
     "decoder": Part("the autoencoder's decoder, finished on latents that stay", build_decoder, 8000, 8, 5e-4),
     "clip": Part("the text encoder, with its picture encoder", build_clip, 1500, 64, 1e-3),
-    "unet": Part("the U-Net that predicts the noise", build_unet, 24000, 32, 6e-4),
+    "unet": Part("the U-Net that predicts v, and with it the noise", build_unet, 24000, 32, 1e-3),
     "judge": Part("the judge that reads pictures", build_judge, 2400, 32, 2e-3),
     "reader": Part("the reader of digits", build_reader, 1500, 64, 2e-3),
     "digits_unet": Part("the U-Net that draws digits", build_digits_unet, 4000, 32, 2e-3),

@@ -33,6 +33,7 @@ pipe = load_picture_book(device=device)
 # | $x_t$ | `x_t` | the noisy picture at time $t$, in latents | (1, 8, 16, 16) |
 # | $x_0$ | `x0` | the clean picture, in latents | (1, 8, 16, 16) |
 # | $t$ | `t` | the noise level: 999 is almost pure noise, 0 almost none | a number |
+# | $\hat v$ | `v` | the U-Net's answer, which tells noise and picture apart | (1, 8, 16, 16) |
 # | $\hat\varepsilon$ | `eps_hat` | the noise that the U-Net believes to be in $x_t$ | (1, 8, 16, 16) |
 # | $w$ | `guidance` | how strictly to follow the prompt | a number |
 # | $\bar\alpha_t$ | `alpha_bar` | how much of the picture's variance is left at time $t$ | (1000,) |
@@ -113,7 +114,7 @@ show(plot_pictures(to_tensor([picture for picture, _ in odd])),
 # ```mermaid
 # graph TB
 #     A["prompt"] --> B["tokenizer"] --> C["text encoder"]
-#     C -- "cond, at every step" --> D["U-Net: predicts the noise"]
+#     C -- "cond, at every step" --> D["U-Net: what is noise, what is picture?"]
 #     N["noise N(0, I)<br/>from the seed"] --> X["latents x_t"]
 #     X --> D --> G["guidance"] --> S["scheduler:<br/>a little less noise"]
 #     S -- "repeat" --> X
@@ -166,33 +167,44 @@ noise = torch.randn((1, 8, 16, 16), generator=torch.Generator().manual_seed(3)).
 print(f"x_T {tuple(noise.shape)}, mean {noise.mean():.2f}, standard deviation {noise.std():.2f}")
 
 # %% [markdown] id="predict"
-# ### 4 · The U-Net predicts the noise, twice
+# ### 4 · The U-Net tells noise from picture, twice
 #
 # Once with the prompt, once with the empty prompt. The difference is what the words change, and *guidance*
 # exaggerates it:
 #
-# $$\hat\varepsilon = \hat\varepsilon(x_t, t, c_\varnothing)
-#   + w \,\bigl[\hat\varepsilon(x_t, t, c) - \hat\varepsilon(x_t, t, c_\varnothing)\bigr]$$
+# $$\hat v = \hat v(x_t, t, c_\varnothing) + w \,\bigl[\hat v(x_t, t, c) - \hat v(x_t, t, c_\varnothing)\bigr]$$
 #
 # In words: take the guess without the prompt and go $w$ times the way to the guess with it. With $w = 1$ it is the
 # guess with the prompt; chapter 10 derives why a larger $w$ draws more faithfully, and what that costs.
 
 # %% id="guided"
 @torch.no_grad()
-def guided_noise(x_t, t, guidance):
-    """The noise in x_t as the U-Net sees it, with guidance; shape of x_t."""
-    eps_null = pipe.unet(x_t, t, null).sample
-    eps_cond = pipe.unet(x_t, t, cond).sample
-    return eps_null + guidance * (eps_cond - eps_null)
+def guided(x_t, t, guidance):
+    """The U-Net's answer v at (x_t, t), with guidance; shape of x_t."""
+    v_null = pipe.unet(x_t, t, null).sample
+    v_cond = pipe.unet(x_t, t, cond).sample
+    return v_null + guidance * (v_cond - v_null)
 
 
-eps_hat = guided_noise(noise, 999, 4.0)
-print("eps_hat", tuple(eps_hat.shape))
+v = guided(noise, 999, 4.0)
+print("v", tuple(v.shape))
+
+# %% [markdown] id="answer"
+# And what is $v$? A noisy picture is a mixture, $x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\varepsilon$,
+# of the picture $x_0$ and noise $\varepsilon$ (chapter 05). $v$ is *another* mixture of the same two, so that $x_t$ and
+# $v$ together give away both:
+#
+# $$\hat\varepsilon = \sqrt{1-\bar\alpha_t}\;x_t + \sqrt{\bar\alpha_t}\;\hat v, \qquad
+#   \hat x_0 = \sqrt{\bar\alpha_t}\;x_t - \sqrt{1-\bar\alpha_t}\;\hat v$$
+#
+# In words: whoever knows $v$ knows which noise is in $x_t$, and which picture is behind it. Most networks, that of Stable
+# Diffusion v1.5 too, say $\hat\varepsilon$ itself; chapter 07 turns one into the other, and chapter 10 shows why this
+# one says $v$.
 
 # %% [markdown] id="loop-text"
 # ### 5 · The scheduler takes a little noise away, again and again
 #
-# From $x_t$ and $\hat\varepsilon$ the scheduler computes a slightly less noisy $x_{t-1}$ (chapter 07 builds it). This is
+# From $x_t$ and $\hat v$ the scheduler computes a slightly less noisy $x_{t-1}$ (chapter 07 builds it). This is
 # the whole of image generation:
 
 # %% id="loop"
@@ -202,10 +214,10 @@ alpha_bar = scheduler.alphas_cumprod
 
 x_t, film = noise, []
 for t in scheduler.timesteps:
-    eps_hat = guided_noise(x_t, t, guidance=4.0)
-    x0_hat = (x_t - (1 - alpha_bar[t]).sqrt() * eps_hat) / alpha_bar[t].sqrt()  # what it believes the picture is
+    v = guided(x_t, t, guidance=4.0)
+    x0_hat = alpha_bar[t].sqrt() * x_t - (1 - alpha_bar[t]).sqrt() * v  # what it believes the picture is
     film.append((t.item(), x_t, x0_hat))
-    x_t = scheduler.step(eps_hat, t, x_t).prev_sample
+    x_t = scheduler.step(v, t, x_t).prev_sample
 print("x_0", tuple(x_t.shape))
 
 # %% [markdown] id="decode-text"
@@ -232,8 +244,7 @@ show(plot_pictures(torch.cat([by_hand.cpu(), to_tensor(picture)]), ["our loop", 
 # ### Watching it happen
 #
 # The upper row is $x_t$, what the loop holds; the lower row is what the U-Net believes at that moment that the picture
-# will be: $\hat x_0 = (x_t - \sqrt{1 - \bar\alpha_t}\,\hat\varepsilon) / \sqrt{\bar\alpha_t}$, both decoded. First the
-# places of things are settled, then their shapes, last their eyes.
+# will be, $\hat x_0$; both decoded. First the places of things are settled, then their shapes, last their eyes.
 
 # %% id="film" tags=["static"]
 chosen = [film[i] for i in (0, len(film) // 8, len(film) // 4, len(film) // 2, 3 * len(film) // 4, len(film) - 1)]
@@ -261,14 +272,16 @@ print("what the U-Net is given first is the same for both:", torch.equal(*starts
 assert torch.equal(*starts)
 
 # %% [markdown] id="not-the-image"
-# **"The U-Net outputs the noise-free image $x_{t-1}$."** Two errors in one: it outputs noise, from which the scheduler
-# computes $x_{t-1}$, and $x_{t-1}$ is only a little less noisy than $x_t$.
+# **"The U-Net outputs the noise-free image $x_{t-1}$."** Two errors in one: it says which noise is in $x_t$ (or $v$, from
+# which that follows), and the *scheduler* computes $x_{t-1}$ from it; and $x_{t-1}$ is only a little less noisy than
+# $x_t$. Half way through the loop:
 
 # %% id="not-the-image-run"
-t, x_t, _ = film[len(film) // 2]
+half = len(film) // 2
+(t, x_t, _), (_, x_next, _), (*_, clean) = film[half], film[half + 1], film[-1]
 with torch.no_grad():
     output = pipe.unet(x_t, t, cond).sample
-clean = film[-1][2]
+eps_hat = (1 - alpha_bar[t]).sqrt() * x_t + alpha_bar[t].sqrt() * output
 true_noise = (x_t - alpha_bar[t].sqrt() * clean) / (1 - alpha_bar[t]).sqrt()
 
 
@@ -276,9 +289,12 @@ def correlation(a, b):
     return torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].item()
 
 
-print(f"correlation of the U-Net's output with the noise in x_t: {correlation(output, true_noise):.2f}")
-print(f"                               and with the final image: {correlation(output, clean):.2f}")
-assert correlation(output, true_noise) > correlation(output, clean)
+print(f"the next x with the present one: correlation {correlation(x_next, x_t):.2f}, with the final image "
+      f"{correlation(x_next, clean):.2f}")
+print(f"the U-Net's output with the next x: {correlation(output, x_next):.2f}, with the final image "
+      f"{correlation(output, clean):.2f}; the noise that follows from it with the noise in x_t: "
+      f"{correlation(eps_hat, true_noise):.2f}")
+assert correlation(eps_hat, true_noise) > 0.5 > correlation(output, x_next)
 
 # %% [markdown] id="forward-is-training"
 # **"First, noise is added to a real image; then the model removes it."** Adding noise to pictures (the forward process)
@@ -313,9 +329,9 @@ print("model:", PICTURE_BOOK.name, f"({sum(f.stat().st_size for f in PICTURE_BOO
 # |:--|:--|
 # | $x_T \sim N(0, I)$ | `noise = torch.randn(..., generator=...)` |
 # | $c = \text{encoder}(\text{tokens})$ | `cond = pipe.text_encoder(ids).last_hidden_state` |
-# | $\hat\varepsilon = \hat\varepsilon_\varnothing + w(\hat\varepsilon_c - \hat\varepsilon_\varnothing)$ | `eps_null + guidance * (eps_cond - eps_null)` |
-# | $\hat x_0 = (x_t - \sqrt{1-\bar\alpha_t}\,\hat\varepsilon)/\sqrt{\bar\alpha_t}$ | `(x_t - (1 - alpha_bar[t]).sqrt() * eps_hat) / alpha_bar[t].sqrt()` |
-# | $x_t \to x_{t-1}$ | `scheduler.step(eps_hat, t, x_t).prev_sample` |
+# | $\hat v = \hat v_\varnothing + w(\hat v_c - \hat v_\varnothing)$ | `v_null + guidance * (v_cond - v_null)` |
+# | $\hat x_0 = \sqrt{\bar\alpha_t}\,x_t - \sqrt{1-\bar\alpha_t}\,\hat v$ | `alpha_bar[t].sqrt() * x_t - (1 - alpha_bar[t]).sqrt() * v` |
+# | $x_t \to x_{t-1}$ | `scheduler.step(v, t, x_t).prev_sample` |
 #
 # **To think about** (open a line for the answer)
 #

@@ -349,7 +349,7 @@ guided_output = check("11.guided_output", guided_output)
 # ### What kind of answer is it?
 #
 # A network may say $\varepsilon$, $v$ or $x_0$ (chapter 07). Stable Diffusion v1.5 says $\varepsilon$, v2.1 for 768
-# pixels says $v$, and their U-Nets look alike. Only the *scheduler's configuration* tells: `prediction_type`. A loop
+# pixels says $v$, as the picture book does, and their U-Nets look alike. Only the *scheduler's configuration* tells: `prediction_type`. A loop
 # that writes $\varepsilon$ into its code draws mud with the other. So read it, and stop at a word that you do not know:
 #
 # | `prediction_type` | $\hat x_0$ from $x$ (what the U-Net saw) and $o$ |
@@ -508,10 +508,11 @@ show(plot_pictures(torch.cat(frames), titles, columns=6),
      "right colours, then the same corgi.")
 
 # %% [markdown] id="wrong-text"
-# ### Three failures, to know them by sight
+# ### Four failures, to know them by sight
 #
 # Each is one forgotten word. **Predict first:** which of them still draws a corgi? The halves swapped; Euler's noise
-# not multiplied by $\sigma_T$; the U-Net shown $x_t$ without `scale_model_input`.
+# not multiplied by $\sigma_T$; the U-Net shown $x_t$ without `scale_model_input`; its $v$ read as $\varepsilon$ (or, with
+# v1.5, the other way round).
 
 # %% id="wrong" tags=["static"]
 from diffusers.utils import logging
@@ -532,26 +533,33 @@ class Unscaled:
         return self.inner.step(output, t, x)
 
 
-def euler(both=both, weaken=False, wrap=lambda scheduler: scheduler):
+own_kind = pipe.scheduler.config.prediction_type
+other_kind = "epsilon" if own_kind == "v_prediction" else "v_prediction"
+
+
+def euler(both=both, weaken=False, wrap=lambda scheduler: scheduler, kind=own_kind):
     """Euler's picture in the notebook's number of steps, with something wrong."""
     scheduler = make_scheduler("euler", pipe.scheduler.config)
+    scheduler.register_to_config(prediction_type=kind)
     x = first_latents(scheduler, n, shape, torch.Generator().manual_seed(3), pipe.unet.dtype).to(device)
     x = x / scheduler.init_noise_sigma if weaken else x
     return from_pixels(to_pixels(pipe.vae, denoise(pipe.unet, wrap(scheduler), x, both, 7.5)))
 
 
-shown = [euler(), euler(both=both.flip(0)), euler(weaken=True), euler(wrap=Unscaled)]
-show(plot_pictures(torch.cat(shown), ["right", "halves swapped", "noise too weak", "input not scaled"], columns=4),
-     "Four pictures: a corgi; a violet blot, drawn away from the prompt since the halves are swapped; and two other "
-     "corgis, from noise that is too weak and from an input that is not scaled.")
-for name, picture in zip(("halves swapped", "noise too weak", "input not scaled"), shown[1:]):
+shown = [euler(), euler(both=both.flip(0)), euler(weaken=True), euler(wrap=Unscaled), euler(kind=other_kind)]
+wrongs = ["halves swapped", "noise too weak", "input not scaled", "answer misread"]
+show(plot_pictures(torch.cat(shown), ["right", *wrongs], columns=5),
+     "Five pictures: a corgi; a violet blot, drawn away from the prompt since the halves are swapped; nearly the same "
+     "corgi, from noise that is too weak; other, redder dogs, from an input that is not scaled; and mud, since the answer "
+     "was misread.")
+for name, picture in zip(wrongs, shown[1:]):
     off = (picture - shown[0]).abs().mean().item() * 127.5
     print(f"{name:17} {off:.0f} grey levels from the right picture on average")
 
 # %% [markdown] id="wrong-read"
-# None raises an error (diffusers logs a warning for the third). The swapped halves anyone can see. The other two are
-# the dangerous kind: they draw. With a good network and strong guidance a wrong loop still finds a corgi, only not
-# *the* corgi, and less well. Nobody would notice without the equality test above.
+# None raises an error (diffusers logs a warning for the third). The swapped halves and the misread answer anyone can see.
+# The other two are the dangerous kind: they draw. With a good network and strong guidance a wrong loop still finds a
+# corgi, only not *the* corgi, and less well. Nobody would notice without the equality test above.
 
 # %% [markdown] id="steps-text"
 # ## 6 · Schedulers and steps
