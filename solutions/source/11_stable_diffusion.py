@@ -514,7 +514,7 @@ show(plot_pictures(torch.cat(frames), titles, columns=6),
 # not multiplied by $\sigma_T$; the U-Net shown $x_t$ without `scale_model_input`; its $v$ read as $\varepsilon$ (or, with
 # v1.5, the other way round).
 
-# %% id="wrong" tags=["static"]
+# %% id="wrong-ways"
 from diffusers.utils import logging
 
 logging.set_verbosity_error()  # the library warns of the third one; here we know
@@ -545,7 +545,7 @@ def euler(both=both, weaken=False, wrap=lambda scheduler: scheduler, kind=own_ki
     x = x / scheduler.init_noise_sigma if weaken else x
     return from_pixels(to_pixels(pipe.vae, denoise(pipe.unet, wrap(scheduler), x, both, 7.5)))
 
-
+# %% id="wrong" tags=["static"]
 shown = [euler(), euler(both=both.flip(0)), euler(weaken=True), euler(wrap=Unscaled), euler(kind=other_kind)]
 wrongs = ["halves swapped", "noise too weak", "input not scaled", "answer misread"]
 show(plot_pictures(torch.cat(shown), ["right", *wrongs], columns=5),
