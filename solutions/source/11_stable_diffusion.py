@@ -349,8 +349,9 @@ guided_output = check("11.guided_output", guided_output)
 # ### What kind of answer is it?
 #
 # A network may say $\varepsilon$, $v$ or $x_0$ (chapter 07). Stable Diffusion v1.5 says $\varepsilon$, v2.1 for 768
-# pixels says $v$, as the picture book does, and their U-Nets look alike. Only the *scheduler's configuration* tells: `prediction_type`. A loop
-# that writes $\varepsilon$ into its code draws mud with the other. So read it, and stop at a word that you do not know:
+# pixels says $v$, as the picture book does, and their U-Nets look alike. Only the *scheduler's configuration* tells:
+# `prediction_type`. A loop that writes $\varepsilon$ into its code draws mud with the other. So read it, and stop at a
+# word that you do not know:
 #
 # | `prediction_type` | $\hat x_0$ from $x$ (what the U-Net saw) and $o$ |
 # |:--|:--|
