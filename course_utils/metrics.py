@@ -3,14 +3,15 @@ shows what its prompt says."""
 
 import functools
 import itertools
+from collections import Counter
 
 import torch
 from torch.nn.functional import interpolate
 
 from course_utils.data import digits
 from course_utils.data import picture_book as book
-from course_utils.data.picture_book import Caption, Thing, seen_colour
-from course_utils.models.judge import THRESHOLD, Finding, Judge, Verdict, read
+from course_utils.data.picture_book import Caption, seen_colour
+from course_utils.models.judge import THRESHOLD, Judge, Verdict, read
 from course_utils.recipes import load_judge, load_reader
 
 
@@ -26,17 +27,33 @@ def follows(verdict: Verdict, caption: Caption) -> bool:
 
     Like GenEval (arXiv:2310.11513), a picture is right or wrong as a whole.
     """
-    if caption.place not in (None, verdict.place) or caption.style not in (None, verdict.style):
-        return False
+    return fault(verdict, caption) is None
+
+
+def fault(verdict: Verdict, caption: Caption) -> str | None:
+    """What keeps a picture from following its caption, None if nothing does.
+
+    The first that applies of: style, place, one thing twice (instead of another one), a thing missing, a thing too many,
+    another thing, colour, pose, side.
+    """
+    if caption.style not in (None, verdict.style):
+        return "style"
+    if caption.place not in (None, verdict.place):
+        return "place"
+    asked, found = (Counter(thing.kind for thing in things) for things in (caption.things, verdict.findings))
+    missing, more = asked - found, found - asked
+    if missing and more and more.keys() <= asked.keys():
+        return "one thing twice"
     if len(verdict.findings) != len(caption.things):
-        return False
-    return any(all(_is(found, thing) for found, thing in zip(order, caption.things, strict=True))
-               and _stands(order, caption.relation) for order in itertools.permutations(verdict.findings))
-
-
-def _is(found: Finding, claim: Thing) -> bool:
-    return (found.kind == claim.kind and found.colour == (seen_colour(claim) or "natural")
-            and claim.pose in (None, found.pose))
+        return "a thing missing" if missing else "a thing too many"
+    orders = list(itertools.permutations(verdict.findings))
+    for name, fits in (("another thing", lambda found, thing: found.kind == thing.kind),
+                       ("colour", lambda found, thing: found.colour == (seen_colour(thing) or "natural")),
+                       ("pose", lambda found, thing: thing.pose in (None, found.pose))):
+        orders = [order for order in orders if all(map(fits, order, caption.things))]
+        if not orders:
+            return name
+    return None if any(_stands(order, caption.relation) for order in orders) else "side"
 
 
 def _stands(order, relation: str | None) -> bool:

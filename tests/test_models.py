@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from course_utils.data import picture_book as book
-from course_utils.metrics import adherence, follows, psnr
+from course_utils.metrics import adherence, fault, follows, psnr
 from course_utils.models.clip import contrastive_loss
 from course_utils.models.judge import Finding, Judge, JudgeConfig, Verdict, detection_loss, read
 from course_utils.recipes.judge import answer
@@ -105,6 +105,26 @@ def test_two_things_are_told_apart_wherever_the_judge_met_them_first():
             assert follows(verdict, book.Caption("", things, "snow", "watercolour", relation)) == right
         assert not follows(verdict, book.Caption("", swapped, "snow"))
         assert not follows(verdict, book.Caption("", things, "snow", "pixel art"))
+
+
+def test_what_is_wrong_is_named():
+    def verdict(*findings, style="watercolour", place="snow"):
+        return Verdict(tuple(Finding(kind, colour, pose, 0.9, x, 40) for kind, colour, pose, x in findings), place, style)
+
+    cat, ball = ("cat", "red", "sitting", 16), ("ball", "blue", "sitting", 48)
+    caption = book.Caption("", (book.Thing("cat", "red", "sitting"), book.Thing("ball", "blue")), "snow", "watercolour",
+                           "left of")
+    for expected, seen in (
+            (None, verdict(ball, cat)), ("style", verdict(style="pixel art")), ("place", verdict(place="beach")),
+            ("one thing twice", verdict(cat, cat)), ("one thing twice", verdict(ball, ball)),
+            ("a thing missing", verdict(cat)), ("a thing missing", verdict()),
+            ("a thing too many", verdict(cat, ball, ball)), ("a thing too many", verdict(cat, ball, ("tree", *cat[1:]))),
+            ("another thing", verdict(cat, ("tree", *ball[1:]))),
+            ("colour", verdict(("cat", "blue", "sitting", 16), ("ball", "red", "sitting", 48))),
+            ("pose", verdict(("cat", "red", "standing", 16), ball)),
+            ("side", verdict((*cat[:3], 48), (*ball[:3], 16)))):
+        assert fault(seen, caption) == expected
+        assert follows(seen, caption) == (expected is None)
 
 
 def test_a_natural_colour_may_be_read_by_its_name():
