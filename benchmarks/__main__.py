@@ -18,7 +18,7 @@ def main() -> int:
     lines += ["Usage: python3 course.py benchmark NAME [OPTIONS]; NAME is one of"]
     for name in NAMES:
         about = ast.get_docstring(ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")))
-        lines.append(f"  {name:10} {about.splitlines()[0]}")
+        lines.append(f"  {name:11} {about.splitlines()[0]}")
     print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
     return 0 if asked else 2
 

@@ -131,12 +131,17 @@ def tokens_of(words: torch.Tensor) -> torch.Tensor:
     return words + torch.tensor([0, SHAPES, SHAPES + COLOURS])
 
 
-def loss_of(recipe: Recipe):
-    """loss(model, samples) of a recipe; the whole prompt is dropped in 1 of 10 samples."""
+def shapes(samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures, and the words of each as tokens; all words are dropped in 1 of 10 samples."""
+    words = sample_words(samples)
+    return pictures(words, samples), torch.where(samples.uniforms(1, stream=2) < 0.1, NULL, tokens_of(words))
+
+
+def loss_of(recipe: Recipe, data=shapes):
+    """loss(model, samples) of a recipe; data(samples) -> pictures and tokens."""
     def loss(model, samples):
-        words = sample_words(samples)
-        x0, eps = pictures(words, samples), samples.normals(3, 32, 32, stream=1)
-        tokens = torch.where(samples.uniforms(1, stream=2) < 0.1, NULL, tokens_of(words))
+        x0, tokens = data(samples)
+        eps = samples.normals(*x0.shape[1:], stream=4)
         t = (logit_normal_times(samples.normals(stream=3), 1000) if recipe.times == "middle"
              else samples.integers(1000, stream=3))
         if recipe.target == "flow":
@@ -200,23 +205,22 @@ def right(reader: Reader, drawn: torch.Tensor, words: torch.Tensor) -> torch.Ten
     return torch.stack([scores.argmax(1) for scores in reader(drawn)], 1) == words
 
 
-def fit(recipe: Recipe, seconds: float, seed: int) -> tuple[nn.Module, int, float]:
-    """Train for so many seconds of processor time; returns (the model to draw with, updates, seconds taken)."""
-    torch.manual_seed(seed)
-    model = Painter(recipe.patch, recipe.pooled)
-    if recipe.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    average = MovingAverage(model, 0.995) if recipe.average else None
+def fit(recipe: Recipe, build, data, seconds: float, seed: int) -> tuple[nn.Module, int, float]:
+    """Train build() for so many seconds of processor time: (the model to draw with, updates, seconds taken)."""
+    memory_format = torch.channels_last if recipe.channels_last else torch.preserve_format
 
     def records(steps, model, average):
-        return train(model, loss_of(recipe), steps=steps, batch=recipe.batch, seed=seed, learning_rate=recipe.rate,
-                     warmup=100 if recipe.decay else 0, clip=1.0 if recipe.clip else math.inf, average=average,
+        return train(model, loss_of(recipe, data), steps=steps, batch=recipe.batch, seed=seed,
+                     learning_rate=recipe.rate, warmup=100 if recipe.decay else 0,
+                     clip=1.0 if recipe.clip else math.inf, average=average,
                      precision=torch.bfloat16 if recipe.bfloat16 else torch.float32)
 
-    pace, probe = [], Painter(recipe.patch, recipe.pooled)  # how many updates fit is tried on another model
-    for _ in records(12, probe.to(memory_format=torch.channels_last) if recipe.channels_last else probe, None):
-        pace.append(time.process_time())
+    # how many updates fit is tried on another model
+    pace = [time.process_time() for _ in records(12, build().to(memory_format=memory_format), None)]
     steps = max(1, round(seconds / ((pace[-1] - pace[3]) / 8)))
+    torch.manual_seed(seed)
+    model = build().to(memory_format=memory_format)
+    average = MovingAverage(model, 0.995) if recipe.average else None
     start = time.process_time()
     for record in tqdm(records(steps if recipe.decay else FOREVER, model, average), total=steps, leave=False):
         if record.step == steps or (not recipe.decay and time.process_time() - start >= seconds):
@@ -225,9 +229,10 @@ def fit(recipe: Recipe, seconds: float, seed: int) -> tuple[nn.Module, int, floa
     return (average.model if average else model).eval(), record.step, taken
 
 
-def measure(name: str, recipe: Recipe, reader: Reader, seconds: float, seed: int) -> dict:
+def measure(name: str, reader: Reader, seconds: float, seed: int) -> dict:
     """A row of the table."""
-    model, steps, taken = fit(recipe, seconds, seed)
+    recipe = RECIPES[name]
+    model, steps, taken = fit(recipe, lambda: Painter(recipe.patch, recipe.pooled), shapes, seconds, seed)
     words = PROMPTS.repeat(DRAWN, 1)
     start = time.process_time()
     drawn = torch.cat([draw(model, recipe, part, seed + i) for i, part in enumerate(words.split(48))])
@@ -257,7 +262,7 @@ def main() -> None:
     rows = []
     for seed in range(options.seeds):
         for name in options.names or RECIPES:
-            row = measure(name, RECIPES[name], reader, options.seconds, seed)
+            row = measure(name, reader, options.seconds, seed)
             rows.append(row)
             print(f"| {name} | {seed} | {row['updates']} | {row['seconds']:.0f} | {row['shape']:.0%} | "
                   f"{row['colour']:.0%} | {row['corner']:.0%} | {row['right']:.1%} | {row['a picture, ms']:.0f} ms |",

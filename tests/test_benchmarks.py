@@ -24,8 +24,8 @@ def test_benchmarks_are_listed_and_found_by_name():
 
     listed = run().stdout
     assert all(f"  {name} " in listed for name in ("adherence", "eyes", "families", "full_size", "minutes",
-                                                 "prompts", "race", "recipe", "sampling", "scale", "throughput",
-                                                 "variety", "whole"))
+                                                 "prompts", "race", "recipe", "recipe_book", "sampling", "scale",
+                                                 "throughput", "variety", "whole"))
     assert "--seeds" in run("variety", "--help").stdout
     wrong = run("speed")
     assert wrong.returncode == 2 and "no benchmark 'speed'" in wrong.stderr and "adherence" in wrong.stderr

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from course_utils.recipes.task import Task, require_trained
 from course_utils.recipes.vae import LATENT_CHANNELS, encode_pictures
 from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 from course_utils.text import tokenize
+from course_utils.training import Samples
 
 PLAIN = "picture book"  # the style of four pages in seven
 
@@ -55,39 +57,30 @@ class ReadAndPredict(PromptedUNet):
         self.text_encoder = text_encoder
 
     def forward(self, x_t, t, tokens):
-        return super().forward(x_t, t, self.text_encoder(tokens).last_hidden_state)
+        with _attention(x_t.device):
+            return super().forward(x_t, t, self.text_encoder(tokens).last_hidden_state)
 
 
 def build_unet(folder: Path, device: torch.device) -> Task:
-    """L = |v - v_hat|^2 in the latents, all times equally often, the whole prompt dropped in 1 of 10 samples.
+    """L = |v - v_hat|^2 in the latents, all times equally often.
 
     A network that answers with the noise must tell almost pure noise from pure noise at the first steps of drawing, and
     these decide what the picture shows: after the same training it follows far fewer prompts (`benchmarks/recipe.py`).
-
-    Pages in the other styles are taken three times as often as they are, so that each style is near a quarter, and
-    those of several things twice as often, which are the hardest.
 
     The text encoder begins as CLIP's and is trained on, as in latent diffusion (arXiv:2112.10752, equation 3; Stable
     Diffusion keeps it as it is): its contrastive training hardly asks who is left of whom.
     """
     vae, text_encoder, tokenizer = load_trained(folder, device)
-    scenes, latents = _latents(folder, vae)
-    pages = torch.tensor([n for n, scene in enumerate(scenes)
-                          for _ in range((1 if scene.style == PLAIN else 3) * min(2, len(scene.things)))])
+    data = prompted_latents(folder, vae, tokenizer)
     alpha_bar = alpha_bar_from_beta(scaled_linear_beta()).to(device)
     model = ReadAndPredict(small_unet(), text_encoder.requires_grad_(True))
     model = model.to(device, memory_format=memory_format(device))
 
     def loss(model, samples):
-        index = pages[samples.integers(len(pages))]
-        x0 = latents[index].to(device)
-        prompts = [_say(scenes[i], k) for i, k in zip(index, which_caption(samples), strict=True)]
-        dropped = samples.uniforms(stream=2) < 0.1
-        tokens = tokenize(tokenizer, ["" if d else p for d, p in zip(dropped, prompts, strict=True)]).to(device)
+        x0, tokens = (part.to(device) for part in data(samples))
         t = samples.integers(len(alpha_bar), stream=3).to(device)
         eps = samples.normals(*x0.shape[1:], stream=4).to(device)
-        with _attention(device):
-            v_hat = model(add_noise(x0, eps, t, alpha_bar), t, tokens)
+        v_hat = model(add_noise(x0, eps, t, alpha_bar), t, tokens)
         return noise_prediction_loss(v_hat, v_from_x0_eps(x0, eps, t, alpha_bar)).mean()
 
     def begin():
@@ -104,6 +97,25 @@ def build_unet(folder: Path, device: torch.device) -> Task:
         save_pipeline(pipeline, folder / "picture_book")
 
     return Task(model, loss, export, begin)
+
+
+def prompted_latents(folder: Path, vae, tokenizer) -> Callable[[Samples], tuple[torch.Tensor, torch.Tensor]]:
+    """A function: samples -> scaled latents (batch, 8, 16, 16) and the tokens of their prompts (batch, length).
+
+    The whole prompt is dropped in 1 of 10 samples. Pages in the other styles are taken three times as often as they
+    are, so that each style is near a quarter, and those of several things twice as often, which are the hardest.
+    """
+    scenes, latents = _latents(folder, vae)
+    pages = torch.tensor([n for n, scene in enumerate(scenes)
+                          for _ in range((1 if scene.style == PLAIN else 3) * min(2, len(scene.things)))])
+
+    def data(samples):
+        index = pages[samples.integers(len(pages))]
+        prompts = [_say(scenes[i], k) for i, k in zip(index, which_caption(samples), strict=True)]
+        dropped = samples.uniforms(stream=2) < 0.1
+        return latents[index], tokenize(tokenizer, ["" if d else p for d, p in zip(dropped, prompts, strict=True)])
+
+    return data
 
 
 def _say(scene: book.Scene, k: int) -> str:
