@@ -209,7 +209,7 @@ def train(
     folder: Annotated[Path, typer.Option(help="Where checkpoints and results are kept.")] = Path("runs"),
     restart: Annotated[bool, typer.Option("--restart", help="Begin anew, not from the checkpoint.")] = False,
     from_shipped: Annotated[
-        bool, typer.Option("--from-shipped", help="Copy the shipped parts to FOLDER and go on from them (unet only).")
+        bool, typer.Option("--from-shipped", help="Copy the shipped parts to FOLDER; go on from them (unet, decoder).")
     ] = False,
     ship: Annotated[
         bool, typer.Option("--ship", help="At the end, replace the shipped model by the one in FOLDER.")

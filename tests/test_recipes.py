@@ -93,10 +93,12 @@ def test_the_unet_goes_on_from_the_shipped_one(trained, tmp_path):
     assert (mine / "judge" / "config.json").read_text() == "{}"  # what is there stays
 
 
-def test_the_record_of_a_training_from_shipped_names_both(tmp_path):
-    list(recipes.train_part("unet", tmp_path, from_shipped=True))
-    before, after = (json.loads((tmp_path / "unet" / f"{name}.json").read_text()) for name in ("shipped", "record"))
-    assert after["command"] == f"{before['command']} && python3 course.py train unet --steps 12 --seed 0 --from-shipped"
+@pytest.mark.parametrize("part", ["unet", "decoder"])
+def test_the_record_of_a_training_from_shipped_names_both(tmp_path, part):
+    list(recipes.train_part(part, tmp_path, from_shipped=True))
+    before, after = (json.loads((tmp_path / part / f"{name}.json").read_text()) for name in ("shipped", "record"))
+    more = f"python3 course.py train {part} --steps 12 --seed 0 --from-shipped"
+    assert after["command"] == f"{before['command']} && {more}"
     assert after["steps"] == before["steps"] + 12 and after["seconds"] >= before["seconds"]
     with pytest.raises(ValueError, match="without --from-shipped"):
         next(recipes.train_part("judge", tmp_path, from_shipped=True))

@@ -34,7 +34,10 @@ __all__ = ["PARTS", "Part", "adopt", "encode_pictures", "fact_numbers", "load_cl
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the model: what it is, how long it trains, and `build(folder, device)`, which makes the task."""
+    """One part of the model: what it is, how long it trains, and `build(folder, device)`, which makes the task.
+
+    goes_on: whether it can begin with its finished weights.
+    """
 
     what: str
     build: Callable
@@ -42,6 +45,7 @@ class Part:
     batch: int
     learning_rate: float
     ema: float = 0.999
+    goes_on: bool = False
 
 
 def train_part(name: str, folder: Path | str, steps: int | None = None, seed: int = 0, restart: bool = False,
@@ -56,15 +60,16 @@ def train_part(name: str, folder: Path | str, steps: int | None = None, seed: in
     if name not in PARTS:
         raise ValueError(f"expected a part out of: {', '.join(PARTS)}; got {name!r}")
     part, folder, device = PARTS[name], Path(folder), pick_device(quiet=True)
-    if from_shipped and name != "unet":
-        raise ValueError(f"expected a part that can go on from the shipped one, unet, got {name!r}; train it from "
+    if from_shipped and not part.goes_on:
+        able = ", ".join(other for other in PARTS if PARTS[other].goes_on)
+        raise ValueError(f"expected a part that can go on from the shipped one, {able}, got {name!r}; train it from "
                          "nothing, without --from-shipped")
     if from_shipped:
         adopt(folder)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         task = part.build(folder, device)
-    if from_shipped:
+    if from_shipped and task.begin:
         task.begin()
     average = MovingAverage(task.model, part.ema)
     steps = steps or budget(smoke=12, laptop=part.steps, gpu=part.steps)
@@ -81,9 +86,10 @@ def train_part(name: str, folder: Path | str, steps: int | None = None, seed: in
 
 PARTS = {
     "vae": Part("the autoencoder: pictures to latents and back", build_vae, 16000, 8, 1e-3),
-    "decoder": Part("the autoencoder's decoder, finished on latents that stay", build_decoder, 8000, 8, 5e-4),
+    "decoder": Part("the autoencoder's decoder, finished on latents that stay", build_decoder, 8000, 8, 5e-4,
+                    goes_on=True),
     "clip": Part("the text encoder, with its picture encoder", build_clip, 1500, 64, 1e-3),
-    "unet": Part("the U-Net that predicts v, and with it the noise", build_unet, 24000, 32, 1e-3),
+    "unet": Part("the U-Net that predicts v, and with it the noise", build_unet, 24000, 32, 1e-3, goes_on=True),
     "judge": Part("the judge that reads pictures", build_judge, 2400, 32, 2e-3),
     "reader": Part("the reader of digits", build_reader, 1500, 64, 2e-3),
     "digits_unet": Part("the U-Net that draws digits", build_digits_unet, 4000, 32, 2e-3),

@@ -15,7 +15,7 @@ from course_utils.training import Samples
 class Task:
     """What `train` needs, and `export(model)`, which writes the trained (averaged) model for others to load.
 
-    begin() takes the weights of the finished part in the folder instead of random ones; None where that is not offered.
+    begin() takes the weights of the finished part in the folder instead of random ones; None: it has them, or cannot.
     """
 
     model: nn.Module

@@ -146,7 +146,8 @@ def _attention(device: torch.device):
 def _latents(folder: Path, vae):
     """The scenes of the training set and their scaled latents, kept in `folder/unet` for the next start."""
     count = scene_count()
-    weights = b"".join(p.detach().cpu().numpy().tobytes() for p in vae.parameters())
+    encoder = (*vae.encoder.parameters(), *vae.quant_conv.parameters())
+    weights = b"".join(p.detach().cpu().numpy().tobytes() for p in encoder)
     path = folder / "unet" / f"latents-{count}-{hashlib.sha256(weights).hexdigest()[:12]}.safetensors"
     if path.exists():
         return [book.sample_scene(n) for n in range(count)], load_file(path)["latents"]
