@@ -20,8 +20,7 @@ from benchmarks.prompts import TASKS, Prompt, load
 from course_utils.data import picture_book as book
 from course_utils.data.images import to_tensor
 from course_utils.devices import describe_machine, pick_device
-from course_utils.metrics import adherence, fault, psnr
-from course_utils.models.judge import read
+from course_utils.metrics import adherence, faults, psnr
 from course_utils.pipelines import CHECKPOINTS, PICTURE_BOOK, draw, load_picture_book, make_scheduler
 from course_utils.plotting import picture_grid
 from course_utils.png_info import Settings
@@ -43,13 +42,12 @@ def draw_prompts(pipe, texts: list[str], steps: int, guidance: float, sampler: s
 
 
 def measure(pipe, judge, prompts: list[Prompt], steps: int, guidance: float, sampler: str) -> dict:
-    """Adherence on seen and held-out combinations, by task and by style; what is wrong, and the first that are."""
+    """Adherence on seen and held-out combinations, by task and by style; the faults, and the first prompts not followed."""
     start = time.perf_counter()
     pictures = draw_prompts(pipe, [prompt.caption.text for prompt in prompts], steps, guidance, sampler)
     seconds = (time.perf_counter() - start) / len(prompts)
-    verdicts = (verdict for part in pictures.split(64) for verdict in read(judge, part))
-    faults = [fault(verdict, prompt.caption) for verdict, prompt in zip(verdicts, prompts, strict=True)]
-    right = [one is None for one in faults]
+    wrong = faults(judge, pictures, [prompt.caption for prompt in prompts])
+    right = [one is None for one in wrong]
 
     def share(belongs) -> float | None:
         chosen = [ok for ok, prompt in zip(right, prompts, strict=True) if belongs(prompt)]
@@ -61,7 +59,7 @@ def measure(pipe, judge, prompts: list[Prompt], steps: int, guidance: float, sam
             "all": share(lambda p: True), "seen combinations": share(lambda p: not p.held_out),
             "held-out combinations": share(lambda p: p.held_out),
             "tasks": {task: share(lambda p, t=task: p.task == t) for task in TASKS}, "styles": styles,
-            "faults": dict(Counter(one for one in faults if one).most_common()),
+            "faults": dict(Counter(one for one in wrong if one).most_common()),
             "first not followed": [p.caption.text for ok, p in zip(right, prompts, strict=True) if not ok][:8]}
 
 

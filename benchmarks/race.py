@@ -8,8 +8,8 @@ documentation recommends, as far as they fit small pictures: denoising-diffusion
 its `Unet(dim=64)`, Adam at 8e-5 and an average; diffusers' tutorial has a `UNet2DModel` of two layers a block, batches
 of 16, AdamW at 1e-4 with warm-up and cosine decay. Since they were made for days on a GPU, each peer runs once more
 with a network of our size and our learning rate. `chapter 06` is the course's training as the chapter has it;
-`chapter 06, v` is the same network by the recipe of the picture-book model. All draw
-357 pictures in 20 steps of DDIM; FID as in `families`.
+`chapter 06, v` is the same network by what `recipe` found to pay. All draw 357 pictures in 20 steps of DDIM; FID as in
+`families`.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def chapter_06(data: torch.Tensor, steps: int, target: str = "eps", batch: int =
 
 
 def says_v(data: torch.Tensor, steps: int) -> Model:
-    """The same network by what `recipe` found to pay: it says v, times in the middle, batches of 16."""
+    """The same network, but it says v; times in the middle, batches of 16."""
     return chapter_06(data, steps, "v", 16)
 
 

@@ -6,8 +6,8 @@ A small task, so that a recipe is judged in minutes: 32x32 pictures of one of 3 
 4 corners, named by three words. A recipe trains a U-Net for so many seconds of processor time on one thread and then
 draws each of the 48 prompts five times with 20 evaluations of DPM-Solver++ and guidance 2. *Right* is the share of
 pictures in which a reader, trained on such pictures, finds all three words; guessing gets 2%. `course` is what most
-courses show: noise prediction, uniform times, batches of 64, a constant rate, 32 bits. `ours` is the recipe of the
-picture-book model, and each other row is `ours` with one thing changed. NAME: only these.
+courses show: noise prediction, uniform times, batches of 64, a constant rate, 32 bits. `ours` is near the recipe of the
+picture-book model (`recipe_book` has that one), and each other row is `ours` with one thing changed. NAME: only these.
 """
 
 import argparse

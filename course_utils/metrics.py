@@ -70,14 +70,20 @@ def adherence(judge: Judge, pictures: torch.Tensor, captions: list[Caption]) -> 
 
 
 def followed(judge: Judge, pictures: torch.Tensor, captions: list[Caption], threshold: float = THRESHOLD) -> list[bool]:
-    """Which pictures (batch, 3, 64, 64) in [-1, 1] follow their captions; ValueError unless there is one for each.
+    """Which pictures follow their captions: those of which `faults` names none."""
+    return [one is None for one in faults(judge, pictures, captions, threshold)]
+
+
+def faults(judge: Judge, pictures: torch.Tensor, captions: list[Caption],
+           threshold: float = THRESHOLD) -> list[str | None]:
+    """The `fault` of each of the pictures (batch, 3, 64, 64) in [-1, 1]; ValueError unless each has a caption.
 
     threshold: that of `models.judge.read`.
     """
     if len(pictures) != len(captions):
         raise ValueError(f"expected one caption a picture, got {len(pictures)} pictures and {len(captions)} captions")
     verdicts = (verdict for part in pictures.split(64) for verdict in read(judge, part, threshold))
-    return [follows(v, c) for v, c in zip(verdicts, captions, strict=True)]
+    return [fault(v, c) for v, c in zip(verdicts, captions, strict=True)]
 
 
 def recall_at_k(similarity: torch.Tensor, k: int) -> float:
