@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -11,7 +12,9 @@ from safetensors.torch import load_file
 from course_utils import recipes
 from course_utils.data import picture_book as book
 from course_utils.pipelines import load_picture_book
-from course_utils.recipes.vae import LATENT_CHANNELS
+from course_utils.recipes.pictures import PictureSet
+from course_utils.recipes.vae import LATENT_CHANNELS, _crops
+from course_utils.training import Samples
 
 ORDER = ("vae", "decoder", "clip", "unet", "judge", "reader", "digits_unet")
 
@@ -51,6 +54,15 @@ def test_trained_latents_have_unit_variance(trained):
     latents = recipes.encode_pictures(vae, book.pictures(scenes)) * vae.config.scaling_factor
     assert latents.shape == (32, LATENT_CHANNELS, 16, 16)
     assert latents.std().item() == pytest.approx(1, abs=0.1)
+
+
+def test_crops_of_pixel_art_lie_as_they_do_in_a_page():
+    scenes = [book.sample_scene(n) for n in range(32)]
+    pixels = torch.zeros(32, 3, 64, 64, dtype=torch.uint8)
+    pixels[:, 0], pixels[:, 1] = torch.arange(64)[:, None], torch.arange(64)  # each pixel says where it is
+    crops = _crops(PictureSet(scenes, pixels), torch.arange(32), Samples(numpy.arange(32), seed=0))
+    corners = ((crops[:, :2, 0, 0] + 1) * 127.5).round()
+    assert (corners % 4 == 0).all() and len(corners.unique(dim=0)) > 16
 
 
 def test_the_decoder_is_finished_on_latents_that_stay(trained):
@@ -97,7 +109,7 @@ def test_the_unet_goes_on_from_the_shipped_one(trained, tmp_path):
 def test_the_record_of_a_training_from_shipped_names_both(tmp_path, part):
     list(recipes.train_part(part, tmp_path, from_shipped=True))
     before, after = (json.loads((tmp_path / part / f"{name}.json").read_text()) for name in ("shipped", "record"))
-    more = f"python3 course.py train {part} --steps 12 --seed 0 --from-shipped"
+    more = f"COURSE_PROFILE=smoke python3 course.py train {part} --steps 12 --seed 0 --from-shipped"
     assert after["command"] == f"{before['command']} && {more}"
     assert after["steps"] == before["steps"] + 12 and after["seconds"] >= before["seconds"]
     with pytest.raises(ValueError, match="without --from-shipped"):
@@ -115,7 +127,7 @@ def test_a_finished_part_is_not_trained_again(trained):
     folder, _ = trained
     assert list(recipes.train_part("judge", folder)) == []
     record = json.loads((folder / "judge" / "record.json").read_text())
-    assert record["steps"] == 12 and record["command"].startswith("python3 course.py train judge")
+    assert record["steps"] == 12 and record["command"].startswith("COURSE_PROFILE=smoke python3 course.py train judge")
 
 
 def test_shipping_copies_the_parts_and_lists_them(trained, tmp_path):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from course_utils.devices import autocast_dtype, budget, pick_device
+from course_utils.devices import autocast_dtype, budget, pick_device, profile
 from course_utils.pipelines import CHECKPOINTS, convert
 from course_utils.recipes.clip import build_clip, fact_numbers, load_clip, true_pairs
 from course_utils.recipes.digits_unet import build_digits_unet, load_digits_unet
@@ -86,7 +86,7 @@ def train_part(name: str, folder: Path | str, steps: int | None = None, seed: in
 
 PARTS = {
     "vae": Part("the autoencoder: pictures to latents and back", build_vae, 16000, 8, 1e-3),
-    "decoder": Part("the autoencoder's decoder, finished on latents that stay", build_decoder, 8000, 8, 5e-4,
+    "decoder": Part("the autoencoder's decoder, finished on latents that stay", build_decoder, 20000, 8, 5e-4,
                     goes_on=True),
     "clip": Part("the text encoder, with its picture encoder", build_clip, 1500, 64, 1e-3),
     "unet": Part("the U-Net that predicts v, and with it the noise", build_unet, 24000, 32, 1e-3, goes_on=True),
@@ -101,7 +101,8 @@ def _write_record(home: Path, name: str, steps: int, seed: int, restart: bool, f
     """Keep what the manifest says of a training: command, seed, steps, wall time, machine, versions."""
     if record is None:  # the run had ended before: nothing new to say
         return
-    command, path = f"python3 course.py train {name} --steps {steps} --seed {seed}", home / "record.json"
+    command = f"COURSE_PROFILE={profile()} python3 course.py train {name} --steps {steps} --seed {seed}"
+    path = home / "record.json"
     before, shipped = (json.loads(p.read_text()) if p.exists() else None for p in (path, home / "shipped.json"))
     seconds = record.seconds
     if from_shipped:

@@ -67,8 +67,7 @@ def build_vae(folder: Path, device: torch.device) -> Task:
 def build_decoder(folder: Path, device: torch.device) -> Task:
     """L = |x - x_hat| + 4 |x - x_hat|^2 + |D x - D x_hat|, D the differences of neighbouring pixels: the decoder alone.
 
-    The encoder stands still, so that latents mean what they meant and a U-Net trained on them goes on to fit. Half of
-    the crops are pixel art, whose edges suffer most.
+    The encoder stands still, so that latents mean what they meant and a U-Net trained on them goes on to fit.
     """
     from diffusers import AutoencoderKL
 
@@ -78,11 +77,9 @@ def build_decoder(folder: Path, device: torch.device) -> Task:
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
     model, data = Reconstruct(vae).to(device, memory_format=memory_format(device)), training_set()
-    blocky = torch.tensor([number for number, scene in enumerate(data.scenes) if scene.style == "pixel art"])
 
     def loss(model, samples):
-        index, among = samples.integers(len(data.scenes)), samples.integers(len(blocky))
-        x = _crops(data, torch.where(samples.uniforms(stream=3) < 0.5, blocky[among], index), samples).to(device)
+        x = _crops(data, samples.integers(len(data.scenes)), samples).to(device)
         eps = samples.normals(LATENT_CHANNELS, CROP // 4, CROP // 4, stream=2).to(device)
         error = x - model(x, eps)[0].float()
         edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
@@ -107,6 +104,7 @@ def _crop(picture: torch.Tensor, scene, which: float, down: float, right: float,
         x, y = spots[int(which * len(spots))].centre
         i, j = (min(max(round(at * picture.shape[-1] - CROP / 2 + 20 * (shift - 0.5)), 0), last)
                 for at, shift in ((y, down), (x, right)))
+    i, j = i // 4 * 4, j // 4 * 4  # where the blocks of pixel art, 2 x 2, lie in the latents of a whole page
     return picture[:, i:i + CROP, j:j + CROP]
 
 
