@@ -5,10 +5,11 @@
 
 The judge was trained on renders, and generated pictures are not renders: what it says of them is worth as much as it
 agrees with people. The pictures are those of the first frozen prompts, picture i from seed i. *Right* by eye: all that
-the prompt names is there and nothing else, in whatever quality. `eyes.json` names the U-Net that it was labelled for.
+the prompt names is there and nothing else, in whatever quality. `eyes.json` names the model that it was labelled for.
 """
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 
@@ -27,10 +28,11 @@ COUNT, ON_A_SHEET = 200, 16
 THRESHOLDS = (0.15, 0.25, 0.4, 0.5)
 
 
-def unet_hash() -> str:
-    """The SHA-256 of the shipped U-Net, as the manifest has it."""
+def model_hash() -> str:
+    """The SHA-256 of those of the shipped model's files, in the manifest's order."""
     files = json.loads((CHECKPOINTS / "manifest.json").read_text())["files"]
-    return files["picture_book/unet/diffusion_pytorch_model.safetensors"]["sha256"]
+    hashes = "".join(facts["sha256"] for name, facts in files.items() if name.startswith("picture_book/"))
+    return hashlib.sha256(hashes.encode()).hexdigest()
 
 
 def write_sheets(folder: Path, pictures, prompts) -> None:
@@ -59,9 +61,10 @@ def main() -> None:
     parser.add_argument("--manifest", action="store_true", help="keep the table in the shipped model's manifest")
     options = parser.parse_args()
     labels = None if options.sheets else json.loads(LABELS.read_text())
-    if labels and labels["unet"] != unet_hash():
-        parser.error("expected labels of pictures that the shipped U-Net drew, got those of another one; write sheets "
-                     f"with --sheets FOLDER, look at them, and put the numbers that are right into {LABELS.name}")
+    if labels and labels["model"] != model_hash():
+        parser.error("expected labels of pictures that the shipped model drew, got those of another one; write sheets "
+                     "with --sheets FOLDER, look at them, and put the numbers that are right, and this model's hash "
+                     f"{model_hash()}, into {LABELS.name}")
     prompts = load()[:COUNT]
     pipe = load_picture_book(device=pick_device())
     pictures = draw_prompts(pipe, [prompt.caption.text for prompt in prompts], 20, 4.0, "unipc")

@@ -94,7 +94,7 @@ def test_labels_by_eye_are_counted_against_the_judge():
     assert table == {"pictures": 5, "right by eye": 2, "right by the judge": 2, "agreement": 0.6,
                      "only the eye says right": 1, "only the judge says right": 1}
     labels = json.loads(eyes.LABELS.read_text())
-    assert len(labels["unet"]) == 64 and labels["right"] == sorted(set(labels["right"]) & set(range(eyes.COUNT)))
+    assert len(labels["model"]) == 64 and labels["right"] == sorted(set(labels["right"]) & set(range(eyes.COUNT)))
 
 
 def test_full_size_runs_any_layout_and_counts_its_work():

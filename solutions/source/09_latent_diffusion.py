@@ -353,9 +353,9 @@ for number, kl_weight in enumerate((1e-6, 1e-4, 1e-2)):
     optimizer = torch.optim.AdamW(model.parameters())
     for step in tqdm(range(steps), desc=f"KL weight {kl_weight:g}"):
         optimizer.param_groups[0]["lr"] = learning_rate_at(step, steps, peak=3e-3, warmup=30)
-        i, j, *index = torch.randint(33, (2,), generator=generator).tolist() + torch.randint(
-            len(seen), (4,), generator=generator).tolist()
-        loss = loss_on(model, seen[index, :, i:i + 32, j:j + 32].to(device), kl_weight, generator)  # a crop of 4 pages
+        index = torch.randint(len(seen), (4,), generator=generator)
+        i, j = 4 * torch.randint(9, (2,), generator=generator)  # where a crop of 8 x 8 latents begins
+        loss = loss_on(model, seen[index, :, i:i + 32, j:j + 32].to(device), kl_weight, generator)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -779,13 +779,21 @@ show(figure, "A corgi in four styles: blurred, rebuilt by the autoencoder, and t
 # in small.
 #
 # So the shipped autoencoder was trained in *two* rounds. The first had the loss of section 2. In the second the decoder
-# alone went on, half of its crops pixel art, with one term more, which compares the *differences of neighbours*:
+# alone went on, with one term more, which compares the *differences of neighbours*:
 #
 # $$L + \overline{|D x - D \hat x|}$$
 #
 # where $D$ takes each pixel from the next one, across and down. The encoder stood still. **Why?** Because then every
 # latent keeps its meaning, and a U-Net that was trained on them need not be trained again. (`build_decoder` in
 # `course_utils/recipes/vae.py`.)
+#
+# One fault stayed hidden for long. Both rounds train on crops of 32 · 32 pixels, and at first these began anywhere. But
+# a latent stands for 4 · 4 pixels, and a block of pixel art is 2 · 2: in a crop that begins at an odd pixel the blocks
+# lie askew to the latents, while in a whole page they never do. The decoder learned to be ready for both. Real pages
+# still came back as pixel art. The latents that a U-Net *draws* are never quite right, and from those it made soft
+# edges: of the finished model's pixel art the judge read 64% right. Now crops begin at multiples of four. The same
+# U-Net, with the decoder trained on: 92% (`python3 course.py benchmark adherence`). Try a decoder on what the U-Net
+# draws, not only on pages that come back.
 
 # %% [markdown] id="error-sd"
 # The decoder of Stable Diffusion was finished in the same way, by its makers, after the model was out. And its first
