@@ -27,12 +27,12 @@ PLAIN = "picture book"  # the style of four pages in seven
 
 
 def small_unet():
-    """A `UNet2DConditionModel` in small: 8 x 16 x 16 latents, attention to the words at 8 x 8 and in the middle."""
+    """A `UNet2DConditionModel` in small: 8 x 16 x 16 latents, two layers of attention at 8 x 8 and in the middle."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
         sample_size=16, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, layers_per_block=1,
-        block_out_channels=(64, 128, 192),
+        transformer_layers_per_block=2, block_out_channels=(64, 128, 192),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=128, attention_head_dim=4, norm_num_groups=16)

@@ -613,13 +613,13 @@ if budget(smoke=False, laptop=True, gpu=True):
 # sees a *set* of words. Whoever wants word order must write it into the words, as the text encoder of chapter 08 does.
 #
 # > **Given now, built in chapters 06 to 10:** the finished picture-book model. Its U-Net asks a sentence in the same
-# > way. We catch queries and keys of its last cross-attention layer while it draws.
+# > way. We catch queries and keys of its last cross-attention layer but one while it draws.
 
 # %% id="real-maps"
 from course_utils.pipelines import load_picture_book
 
 pipe = load_picture_book()
-*_, layer = (module for name, module in pipe.unet.named_modules() if name.startswith("up") and name.endswith("attn2"))
+*_, layer = (module for name, module in pipe.unet.named_modules() if name.startswith("up") and name.endswith("0.attn2"))
 caught = []
 
 

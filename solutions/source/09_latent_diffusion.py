@@ -792,8 +792,8 @@ show(figure, "A corgi in four styles: blurred, rebuilt by the autoencoder, and t
 # lie askew to the latents, while in a whole page they never do. The decoder learned to be ready for both. Real pages
 # still came back as pixel art. The latents that a U-Net *draws* are never quite right, and from those it made soft
 # edges: of the finished model's pixel art the judge read 64% right. Now crops begin at multiples of four. The same
-# U-Net, with the decoder trained on: 92% (`python3 course.py benchmark adherence`). Try a decoder on what the U-Net
-# draws, not only on pages that come back.
+# U-Net, with the decoder trained on: 92%. (What it is today: `python3 course.py benchmark adherence`.) Try a decoder on
+# what the U-Net draws, not only on pages that come back.
 
 # %% [markdown] id="error-sd"
 # The decoder of Stable Diffusion was finished in the same way, by its makers, after the model was out. And its first

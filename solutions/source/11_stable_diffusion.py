@@ -189,7 +189,7 @@ for name, unet in (("picture book", ours.unet), ("v1.5", bare["unet"])):
     assert convolution > attention
 
 # %% [markdown] id="shares-read"
-# Two thirds are convolutions: it is chapter 04's U-Net. The attention blocks (with their own little
+# Around two thirds are convolutions: it is chapter 04's U-Net. The attention blocks (with their own little
 # feed-forward networks) are guests in it. The transformer in Stable Diffusion is the *text encoder*. (Stable Diffusion
 # 3 and Flux do use transformers as denoisers: chapter 14.)
 #
@@ -596,8 +596,8 @@ ax.minorticks_off()
 ax.legend()
 row = [drawn["unipc", k][:1] for k in COUNTS] + [limit[:1]]
 plot_pictures(torch.cat(row), [f"{k} steps" for k in COUNTS] + ["200 steps"], columns=3, ax=beside)
-show(figure, "Left, the distance to the picture of 200 steps falls with the number of steps, much sooner for unipc "
-             "than for ddim. Right, a corgi in 2, 5, 10, 20, 50 and 200 steps: the last ones are hard to tell apart.")
+show(figure, "Left, the distance to the picture of 200 steps falls with the number of steps; with 20 and 50 unipc "
+             "is nearer than ddim. Right, a corgi in 2, 5, 10, 20, 50 and 200 steps: the last ones are hard to tell apart.")
 if budget(smoke=False, laptop=True, gpu=True):
     assert distance["unipc", 50] < distance["unipc", 20] < distance["unipc", 10]
 
