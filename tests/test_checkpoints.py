@@ -1,6 +1,7 @@
 """The shipped model and judge: they are what the manifest says, small enough, and do what they are shipped for."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,8 @@ def test_the_files_are_those_of_the_manifest_and_small():
     assert set(manifest["training"]) == set(PARTS) and manifest["metrics"]["drawing"]
     for home, most in MOST_BYTES.items():
         assert sum(path.stat().st_size for path in (CHECKPOINTS / home).rglob("*")) <= most, home
+    for path in CHECKPOINTS.rglob("config.json"):  # diffusers notes where a part was loaded from
+        assert not Path(json.loads(path.read_text()).get("_name_or_path", "")).is_absolute(), path
 
 
 @pytest.mark.parametrize("style", book.STYLES)
