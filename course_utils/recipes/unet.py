@@ -27,7 +27,7 @@ PLAIN = "picture book"  # the style of four pages in seven
 
 
 def small_unet():
-    """A `UNet2DConditionModel` in small: 8 x 16 x 16 latents, two layers of attention at 8 x 8 and in the middle."""
+    """A `UNet2DConditionModel` in small: 8 x 16 x 16 latents, two attention layers each at 8 x 8 and in the middle."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
