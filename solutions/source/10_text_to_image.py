@@ -196,8 +196,8 @@ show(plot_pictures(plain, names, columns=4), "Eight pictures drawn with scale 1,
 print(f"as asked: {sum(right)} of 8")
 
 # %% [markdown] id="failure-read"
-# The network was told every prompt, at every step, and most prompts come out right. These were picked for those that do
-# not. Look at each NO: a thing that is missing, one too many, a shape that could be anything. The network has learnt to
+# The network was told every prompt, at every step, and most prompts come out right. These were picked because they are
+# hard. Look at each NO: a thing that is missing, one too many, a shape that could be anything. The network has learnt to
 # *use* words; it does not lean on them. Remember the toy: there, $w$ was a lever.
 
 # %% [markdown] id="cross-text"
@@ -1241,9 +1241,9 @@ show(plot_pictures(torch.cat(kept), columns=len(kept[0])), "Above: drawings of a
 # leaves open who stands where. Then the network must break the tie by itself, early, everywhere alike. Two more
 # changes and an hour and a half: it says $v$, not the noise; and half of the captions of two things leave their places
 # open, not three in ten. It followed 87% of all prompts, 80% of those with two colours, 91% of those with a relation; and
-# since the decoder draws pixel art as it should (chapter 09), 92%, 86% and 95%. At last each block got a second layer of
-# attention, and the training 100,000 pages for 40,000 and three hours more: 94%, 92% and 96%. (What changed together was
-# not measured apart.)
+# since the decoder draws pixel art as it should (chapter 09), 92%, 86% and 95%. Then each block got a second layer of
+# attention, the training set 100,000 pages instead of 40,000, and the training three hours more: 94%, 92% and 96%. (What
+# changed together was not measured apart.)
 
 # %% [markdown] id="pipeline-text"
 # ## 9 · Your own `StableDiffusionPipeline`
