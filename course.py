@@ -372,7 +372,7 @@ def last_line(output):
 
 def describe_machine(folder):
     """Return what the package says of this machine and the device that the course will use."""
-    code = "from course_utils.devices import describe_machine; print(describe_machine())"
+    code = "from course_utils.machine.devices import describe_machine; print(describe_machine())"
     command = [str(venv_python(folder)), "-c", code]
     result = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if result.returncode:

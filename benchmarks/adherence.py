@@ -19,11 +19,11 @@ from tqdm.auto import tqdm
 from benchmarks.prompts import TASKS, Prompt, load
 from course_utils.data import picture_book as book
 from course_utils.data.images import to_tensor
-from course_utils.devices import describe_machine, pick_device
-from course_utils.metrics import adherence, faults, psnr
-from course_utils.pipelines import CHECKPOINTS, PICTURE_BOOK, draw, load_picture_book, make_scheduler
+from course_utils.machine.devices import describe_machine, pick_device
+from course_utils.metrics.pictures import adherence, faults, psnr
+from course_utils.pipelines.picture_book import CHECKPOINTS, PICTURE_BOOK, draw, load_picture_book, make_scheduler
+from course_utils.pipelines.png_info import Settings
 from course_utils.plotting import picture_grid
-from course_utils.png_info import Settings
 from course_utils.recipes import load_judge
 
 DATA_SET = 1  # training uses data set 0

@@ -17,9 +17,9 @@ import matplotlib.pyplot as plt
 
 from benchmarks.adherence import draw_prompts, keep
 from benchmarks.prompts import TASKS, load
-from course_utils.devices import pick_device
-from course_utils.metrics import followed
-from course_utils.pipelines import CHECKPOINTS, load_picture_book
+from course_utils.machine.devices import pick_device
+from course_utils.metrics.pictures import followed
+from course_utils.pipelines.picture_book import CHECKPOINTS, load_picture_book
 from course_utils.plotting import plot_pictures
 from course_utils.recipes import load_judge
 

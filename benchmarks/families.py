@@ -20,12 +20,12 @@ from torch import nn
 from torch.nn.functional import interpolate
 from tqdm.auto import tqdm
 
-from course_utils import families
 from course_utils.data import digits
 from course_utils.data import picture_book as book
-from course_utils.devices import describe_machine
-from course_utils.families import Row
-from course_utils.metrics import digit_fid, one_thing, one_thing_pages, picture_book_fid
+from course_utils.machine.devices import describe_machine
+from course_utils.metrics import families
+from course_utils.metrics.families import Row
+from course_utils.metrics.pictures import digit_fid, one_thing, one_thing_pages, picture_book_fid
 
 DRAWN = 357
 SHARE_AT_ONCE = 51  # drawn in batches of so many
@@ -90,10 +90,10 @@ def variational(data: torch.Tensor, steps: int) -> Model:
 
 def diffusion(data: torch.Tensor, steps: int) -> Model:
     """Chapter 06's network and loss, drawn from by DDIM in 20 steps."""
+    from course_utils.diffusion.objectives import noise_prediction_loss, uniform_times
+    from course_utils.diffusion.samplers import ddim, finish, trailing_times
+    from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
     from course_utils.models.unet import PictureUNet
-    from course_utils.objectives import noise_prediction_loss, uniform_times
-    from course_utils.samplers import ddim, finish, trailing_times
-    from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
     from course_utils.training import MovingAverage, train
 
     alpha_bar, shape = alpha_bar_from_beta(scaled_linear_beta()), data.shape[1:]
@@ -117,7 +117,7 @@ def adversarial(data: torch.Tensor, steps: int) -> Model:
     """Chapter 03's DCGAN with the R1 penalty, drawn from by the moving average of its generator."""
     import copy
 
-    from course_utils.adversarial import play
+    from course_utils.models.adversarial import play
     from course_utils.models.gan import PictureDiscriminator, PictureGenerator
 
     channels, size = data.shape[1:3]

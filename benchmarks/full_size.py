@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from course_utils.devices import DTYPES, describe_machine, pick_device
-from course_utils.memory import gib, measure
-from course_utils.memory_plan import Plan
-from course_utils.pipelines import quiet
-from course_utils.stable_diffusion import FACTS, apply_plan, bare_parts
+from course_utils.machine.devices import DTYPES, describe_machine, pick_device
+from course_utils.machine.memory import gib, measure
+from course_utils.machine.memory_plan import Plan
+from course_utils.pipelines.picture_book import quiet
+from course_utils.pipelines.stable_diffusion import FACTS, apply_plan, bare_parts
 
 PARTS = ("text_encoder", "unet", "vae")
 

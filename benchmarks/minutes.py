@@ -14,7 +14,7 @@ import nbformat
 
 from course_utils import authoring
 from course_utils.authoring import execution
-from course_utils.devices import describe_machine
+from course_utils.machine.devices import describe_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -26,11 +26,11 @@ from torch import nn
 
 from benchmarks import families
 from benchmarks.families import DATA, Model, one_of
-from course_utils.devices import describe_machine
+from course_utils.diffusion.objectives import as_eps, logit_normal_times, noise_prediction_loss, v_from_x0_eps
+from course_utils.diffusion.samplers import ddim, finish, trailing_times
+from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
+from course_utils.machine.devices import describe_machine
 from course_utils.models.unet import PictureUNet
-from course_utils.objectives import as_eps, logit_normal_times, noise_prediction_loss, v_from_x0_eps
-from course_utils.samplers import ddim, finish, trailing_times
-from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 from course_utils.training import MovingAverage, train
 
 STEPS = 20  # of DDIM

@@ -23,10 +23,10 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from benchmarks.families import one_of
-from course_utils import samplers
-from course_utils.devices import describe_machine
-from course_utils.objectives import as_eps, logit_normal_times, noise_prediction_loss, v_from_x0_eps, v_weight
-from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
+from course_utils.diffusion import samplers
+from course_utils.diffusion.objectives import as_eps, logit_normal_times, noise_prediction_loss, v_from_x0_eps, v_weight
+from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
+from course_utils.machine.devices import describe_machine
 from course_utils.training import MovingAverage, Samples, train
 
 SHAPES, COLOURS, CORNERS = 3, 4, 4  # circle, square, triangle; red, green, blue, yellow; top left ... bottom right

@@ -20,8 +20,8 @@ import torch
 from benchmarks import adherence, prompts
 from benchmarks.families import one_of
 from benchmarks.recipe import COURSE, OURS, fit
-from course_utils.devices import describe_machine
-from course_utils.pipelines import CHECKPOINTS, load_picture_book
+from course_utils.machine.devices import describe_machine
+from course_utils.pipelines.picture_book import CHECKPOINTS, load_picture_book
 from course_utils.recipes import load_judge, load_trained
 from course_utils.recipes.unet import ReadAndPredict, prompted_latents, small_unet
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from benchmarks.throughput import in_turns
-from course_utils.devices import describe_machine
+from course_utils.machine.devices import describe_machine
 
 STEPS, WARM = 14, 4
 AXES = {"size": (16, 32, 64, 128), "batch": (1, 4, 16, 64), "width": (16, 32, 64, 128)}

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.families import one_of
-from course_utils.devices import describe_machine
+from course_utils.machine.devices import describe_machine
 
 BATCH = 32  # pictures an update, as in the training of the shipped U-Net
 # A convolution forward and backward, over and over, in a process of its own: prints seconds a round.
@@ -40,7 +40,7 @@ marks = [("start", time.perf_counter())]
 import torch; marks.append(("import torch", time.perf_counter()))
 import diffusers, transformers
 from diffusers import StableDiffusionPipeline; marks.append(("import diffusers", time.perf_counter()))
-from course_utils.pipelines import load_picture_book, make_scheduler
+from course_utils.pipelines.picture_book import load_picture_book, make_scheduler
 pipe = load_picture_book(); marks.append(("load", time.perf_counter()))
 pipe.scheduler = make_scheduler("unipc", pipe.scheduler.config)
 with torch.no_grad():

@@ -14,9 +14,9 @@ import torch
 
 from benchmarks.adherence import draw_prompts, keep
 from course_utils.data import picture_book as book
-from course_utils.devices import describe_machine, pick_device
+from course_utils.machine.devices import describe_machine, pick_device
 from course_utils.models.judge import read
-from course_utils.pipelines import CHECKPOINTS, PICTURE_BOOK, load_picture_book
+from course_utils.pipelines.picture_book import CHECKPOINTS, PICTURE_BOOK, load_picture_book
 from course_utils.recipes import load_judge, picture_set
 
 TRAINING_PICTURES = 20_000  # of data set 0, the ones that training begins with

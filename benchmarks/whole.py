@@ -20,8 +20,8 @@ import torch
 
 from benchmarks.adherence import measure
 from benchmarks.prompts import load
-from course_utils.devices import describe_machine, pick_device
-from course_utils.pipelines import load_picture_book
+from course_utils.machine.devices import describe_machine, pick_device
+from course_utils.pipelines.picture_book import load_picture_book
 from course_utils.recipes import load_judge, train_part
 from course_utils.training import leave, meet
 

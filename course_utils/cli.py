@@ -74,7 +74,7 @@ def generate(
 ):
     """Draw PROMPT and write a PNG that remembers its settings (count > 1: NAME-1.png, NAME-2.png, ...)."""
     # Everything that can be wrong is looked at before the slow imports, as far as that is possible.
-    from course_utils import png_info
+    from course_utils.pipelines import png_info
 
     settings = png_info.Settings(" ".join(prompt), negative, steps, scheduler, guidance, seed, size, size)
     if not settings.prompt:
@@ -99,8 +99,8 @@ def load_quickly(model: Path | None):
     # they are taken out of the collector's sight before it goes on.
     gc.disable()
     try:
-        from course_utils.devices import pick_device
-        from course_utils.pipelines import PICTURE_BOOK, load_picture_book
+        from course_utils.machine.devices import pick_device
+        from course_utils.pipelines.picture_book import PICTURE_BOOK, load_picture_book
 
         return load_picture_book(model or PICTURE_BOOK, pick_device(quiet=True))
     finally:
@@ -110,8 +110,8 @@ def load_quickly(model: Path | None):
 
 def notes_on(pipe, settings) -> list[str]:
     """What the user should know before a picture is drawn all the same; ValueError for an impossible size."""
-    from course_utils.pipelines import check_size, made_for
-    from course_utils.prompts import inspect_prompt
+    from course_utils.pipelines.picture_book import check_size, made_for
+    from course_utils.text.prompts import inspect_prompt
 
     check_size(pipe, settings.width, settings.height)
     notes = inspect_prompt(pipe.tokenizer, settings.prompt).advice()
@@ -125,7 +125,7 @@ def notes_on(pipe, settings) -> list[str]:
 def draw_with_bar(pipe, settings, count: int) -> list:
     from tqdm import tqdm
 
-    from course_utils.pipelines import draw
+    from course_utils.pipelines.picture_book import draw
 
     with tqdm(desc="drawing", unit="step") as bar:
 
@@ -139,7 +139,7 @@ def draw_with_bar(pipe, settings, count: int) -> list:
 @app.command()
 def doctor():
     """Look at versions, hardware, disk and the shipped models; say what to do about each fault."""
-    from course_utils.devices import describe_machine
+    from course_utils.machine.devices import describe_machine
 
     typer.echo(describe_machine())
     versions, faults = check_packages()
@@ -216,7 +216,7 @@ def train(
     ] = False,
 ):
     """Train PART, going on from its last checkpoint; Ctrl-C stops after this step and loses nothing."""
-    from course_utils.png_info import MOST_SEED, whole_number
+    from course_utils.pipelines.png_info import MOST_SEED, whole_number
 
     whole_number("The seed", seed, 0, MOST_SEED)
     if steps is not None:

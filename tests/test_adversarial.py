@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils.adversarial import (
+from course_utils.data import points
+from course_utils.models.adversarial import (
     discriminator_loss,
     discriminator_step,
     generator_loss,
@@ -17,7 +18,6 @@ from course_utils.adversarial import (
     play,
     r1_penalty,
 )
-from course_utils.data import points
 from course_utils.models.gan import PictureDiscriminator, PictureGenerator, PointDiscriminator, PointGenerator
 
 

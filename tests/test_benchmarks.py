@@ -11,8 +11,8 @@ import torch
 
 from benchmarks import eyes, full_size, prompts, recipe, sampling, scale, throughput, variety
 from course_utils.data import picture_book as book
+from course_utils.pipelines.stable_diffusion import FACTS
 from course_utils.recipes import load_judge
-from course_utils.stable_diffusion import FACTS
 from course_utils.training import Samples
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,9 +9,9 @@ from benchmarks.adherence import draw_prompts
 from course_utils.cli import check_checkpoints
 from course_utils.data import digits
 from course_utils.data import picture_book as book
-from course_utils.metrics import adherence
+from course_utils.metrics.pictures import adherence
 from course_utils.models.judge import read
-from course_utils.pipelines import CHECKPOINTS, load_picture_book
+from course_utils.pipelines.picture_book import CHECKPOINTS, load_picture_book
 from course_utils.recipes import PARTS, load_judge, load_reader
 
 MOST_BYTES = {"picture_book/vae": 4e6, "picture_book/text_encoder": 4e6, "picture_book/unet": 21e6, "clip": 4e6,

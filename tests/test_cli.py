@@ -14,8 +14,9 @@ import tiny
 from tqdm import tqdm
 from typer.testing import CliRunner
 
-from course_utils import authoring, cli, pipelines, recipes
-from course_utils.png_info import Settings, read_png
+from course_utils import authoring, cli, recipes
+from course_utils.pipelines import picture_book as pipelines
+from course_utils.pipelines.png_info import Settings, read_png
 
 PROMPT = "a cute corgi puppy"
 

@@ -7,7 +7,7 @@ import torch
 from tiny import tiny_tokenizer
 from torch.nn import functional as F
 
-from course_utils.metrics import recall_at_k
+from course_utils.metrics.pictures import recall_at_k
 from course_utils.models.clip import (
     Embed,
     contrastive_loss,
@@ -18,7 +18,7 @@ from course_utils.models.clip import (
     zero_shot,
 )
 from course_utils.models.clip_by_hand import ClipByHand, SelfAttention, pool
-from course_utils.text import tokenize
+from course_utils.text.tokens import tokenize
 
 
 def numbers(*shape, seed=0):

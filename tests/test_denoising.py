@@ -7,8 +7,8 @@ from diffusers import DDIMScheduler
 from thin_stable_diffusion import thin_pipeline
 from tiny import tiny_pipeline
 
-from course_utils.denoising import clean_guess, denoise, encode_both, first_latents, to_pixels, watch
-from course_utils.pipelines import SCHEDULERS, make_scheduler
+from course_utils.pipelines.denoising import clean_guess, denoise, encode_both, first_latents, to_pixels, watch
+from course_utils.pipelines.picture_book import SCHEDULERS, make_scheduler
 
 PROMPT, NEGATIVE = "a red ball left of a white cat", "two blue birds"
 

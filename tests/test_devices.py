@@ -7,8 +7,8 @@ import psutil
 import pytest
 import torch
 
-from course_utils import devices
-from course_utils.devices import Hardware, choose_device
+from course_utils.machine import devices
+from course_utils.machine.devices import Hardware, choose_device
 
 TWO_GPUS = Hardware(("Small GPU", "Large GPU"), "", apple_gpu=False)
 APPLE = Hardware(apple_gpu=True)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from course_utils import families
-from course_utils.families import Row
+from course_utils.metrics import families
+from course_utils.metrics.families import Row
 
 ROWS = [Row("PixelCNN", "digits 16x16", 12345, 60, 0.5, 20.04, bits_per_dim=1.5),
         Row("VAE", "digits 16x16", 999, 61.4, 0.0004, 30, bits_per_dim=2, bound=True),

@@ -4,12 +4,12 @@ import pytest
 import torch
 from tiny import tiny_parts
 
-from course_utils import samplers
-from course_utils.guidance import classifier_score, compose, drop_prompts, guide, rescale, text_loss
+from course_utils.diffusion import samplers
+from course_utils.diffusion.guidance import classifier_score, compose, drop_prompts, guide, rescale, text_loss
+from course_utils.diffusion.objectives import mixture_eps
+from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
+from course_utils.diffusion.steps import ddim_step
 from course_utils.models.attention import word_maps
-from course_utils.objectives import mixture_eps
-from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
-from course_utils.steps import ddim_step
 
 ALPHA_BAR = alpha_bar_from_beta(scaled_linear_beta(100))
 CENTRES = torch.tensor([[1.0, 0.0], [-0.5, 0.8], [-0.5, -0.8]])
@@ -87,8 +87,8 @@ def test_word_maps_are_torchs_attention_of_values_that_say_who_they_are():
 def test_text_to_image_is_diffusers_pipeline_picture_for_picture():
     from diffusers import DDIMScheduler
 
-    from course_utils.pipelines import assemble
-    from course_utils.text import encode
+    from course_utils.pipelines.picture_book import assemble
+    from course_utils.text.tokens import encode
 
     parts = tiny_parts()
     ddim = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False,

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.functional import interpolate
 from torch.utils.flop_counter import FlopCounterMode
 
-from course_utils import latents
-from course_utils.schedules import alpha_bar_from_beta, scaled_linear_beta, snr
+from course_utils.diffusion import latents
+from course_utils.diffusion.schedules import alpha_bar_from_beta, scaled_linear_beta, snr
 
 ALPHA_BAR = alpha_bar_from_beta(scaled_linear_beta())
 

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from course_utils.devices import GIBIBYTE
-from course_utils.memory import in_batches_that_fit, measure, peak_activations, weight_bytes
-from course_utils.memory_plan import RESERVE, SCRATCH, Machine, Part, memory_need, plan_memory
-from course_utils.stable_diffusion import v1_5_parts
+from course_utils.machine.devices import GIBIBYTE
+from course_utils.machine.memory import in_batches_that_fit, measure, peak_activations, weight_bytes
+from course_utils.machine.memory_plan import RESERVE, SCRATCH, Machine, Part, memory_need, plan_memory
+from course_utils.pipelines.stable_diffusion import v1_5_parts
 
 MIB = 2**20
 

@@ -5,9 +5,9 @@ import pytest
 import scipy.linalg
 import torch
 
-from course_utils import metrics
 from course_utils.data import digits
 from course_utils.data import picture_book as book
+from course_utils.metrics import pictures as metrics
 
 
 def cloud(count, d, shift=0.0, seed=0):

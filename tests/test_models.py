@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from course_utils.data import picture_book as book
-from course_utils.metrics import adherence, fault, follows, psnr
+from course_utils.metrics.pictures import adherence, fault, follows, psnr
 from course_utils.models.clip import contrastive_loss
 from course_utils.models.judge import Finding, Judge, JudgeConfig, Verdict, detection_loss, read
 from course_utils.recipes.judge import answer

@@ -5,8 +5,8 @@ import torch
 from diffusers import DDPMScheduler
 from scipy.stats import binned_statistic
 
-from course_utils import objectives
-from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
+from course_utils.diffusion import objectives
+from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 
 ALPHA_BAR = alpha_bar_from_beta(scaled_linear_beta())
 

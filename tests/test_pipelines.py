@@ -15,8 +15,8 @@ from diffusers import DDPMScheduler
 from PIL import Image
 from safetensors.torch import load_file
 
-from course_utils import pipelines
-from course_utils.pipelines import (
+from course_utils.pipelines import picture_book as pipelines
+from course_utils.pipelines.picture_book import (
     SCHEDULERS,
     assemble,
     draw,
@@ -24,7 +24,7 @@ from course_utils.pipelines import (
     make_scheduler,
     save_pipeline,
 )
-from course_utils.png_info import WEB_UI_SAMPLERS, Settings, read_png, write_png
+from course_utils.pipelines.png_info import WEB_UI_SAMPLERS, Settings, read_png, write_png
 
 CORGI = Settings("a cute corgi puppy on the grass", steps=4, width=64, height=64, model="tiny")
 

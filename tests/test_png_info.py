@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from course_utils.png_info import (
+from course_utils.pipelines.png_info import (
     Settings,
     check_settings,
     default_name,

@@ -3,7 +3,7 @@
 import pytest
 import tiny
 
-from course_utils.prompts import inspect_prompt, whole_word_tokens
+from course_utils.text.prompts import inspect_prompt, whole_word_tokens
 
 
 def test_unknown_words_get_suggestions():

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from course_utils import recipes
 from course_utils.data import picture_book as book
-from course_utils.pipelines import load_picture_book
+from course_utils.pipelines.picture_book import load_picture_book
 from course_utils.recipes.pictures import PictureSet
 from course_utils.recipes.vae import LATENT_CHANNELS, _crops
 from course_utils.training import Samples

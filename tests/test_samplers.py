@@ -4,8 +4,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
-from course_utils import samplers
-from course_utils.schedules import alpha_bar_from_beta, linear_beta
+from course_utils.diffusion import samplers
+from course_utils.diffusion.schedules import alpha_bar_from_beta, linear_beta
 
 ALPHA_BAR = alpha_bar_from_beta(linear_beta())
 SAME = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from course_utils.schedules import (
+from course_utils.diffusion.schedules import (
     add_noise,
     alpha_bar_from_beta,
     cosine_beta,

@@ -8,10 +8,10 @@ import pytest
 import torch
 from thin_stable_diffusion import save_single_file, thin_parts, thin_pipeline
 
-from course_utils.devices import GIBIBYTE
-from course_utils.memory import peak_activations
-from course_utils.memory_plan import Machine, Plan
-from course_utils.stable_diffusion import (
+from course_utils.machine.devices import GIBIBYTE
+from course_utils.machine.memory import peak_activations
+from course_utils.machine.memory_plan import Machine, Plan
+from course_utils.pipelines.stable_diffusion import (
     MODEL_ID,
     REVISION,
     StableDiffusionUnavailable,

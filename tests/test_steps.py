@@ -6,9 +6,9 @@ import pytest
 import torch
 from diffusers import DDIMInverseScheduler, DDPMScheduler, HeunDiscreteScheduler
 
-from course_utils import objectives, samplers, steps
 from course_utils.data import points
-from course_utils.schedules import add_noise, alpha_bar_from_beta, linear_beta
+from course_utils.diffusion import objectives, samplers, steps
+from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, linear_beta
 
 ALPHA_BAR = alpha_bar_from_beta(linear_beta())
 SAME = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "timestep_spacing": "trailing"}

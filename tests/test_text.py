@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from course_utils.data import picture_book as book
-from course_utils.text import known_words, merge, most_frequent_pair, tokenize, train_tokenizer
+from course_utils.text.tokens import known_words, merge, most_frequent_pair, tokenize, train_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
-from course_utils import variational as v
+from course_utils.models import variational as v
 from course_utils.models.vae import VAE, bits_per_dim, fit, gaussian_bound, level_bound
 
 

@@ -7,10 +7,10 @@ import torch
 from tiny import tiny_pipeline
 
 from course_utils import widgets
-from course_utils.memory_plan import Part
+from course_utils.diffusion.schedules import alpha_bar_from_beta, scaled_linear_beta
+from course_utils.machine.memory_plan import Part
 from course_utils.models.gan import PictureGenerator, PointDiscriminator
 from course_utils.models.pixelcnn import PixelCNN
-from course_utils.schedules import alpha_bar_from_beta, scaled_linear_beta
 from course_utils.widgets import Choice, Explorer, Slider, explore, filmstrip, noise_explorer, schedule_explorer
 
 LEVELS = torch.arange(24).reshape(2, 3, 4) % 3

@@ -15,7 +15,7 @@ def thin_parts(never_flag: bool = True) -> dict:
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTextModel
 
-    from course_utils.stable_diffusion import FACTS
+    from course_utils.pipelines.stable_diffusion import FACTS
 
     tokenizer = tiny_tokenizer(length=77)
     few = {"block_out_channels": (32, 32, 64, 64)}

@@ -12,7 +12,7 @@ CAPTIONS = [
 
 def tiny_tokenizer(length: int = 32):
     """A CLIPTokenizer that has learnt CAPTIONS."""
-    from course_utils.text import train_tokenizer
+    from course_utils.text.tokens import train_tokenizer
 
     return train_tokenizer(CAPTIONS, vocabulary_size=700, length=length)
 
@@ -52,6 +52,6 @@ def tiny_parts(seed: int = 0) -> dict:
 @functools.cache
 def tiny_pipeline():
     """The parts assembled; one for all tests, which must not change it."""
-    from course_utils.pipelines import assemble
+    from course_utils.pipelines.picture_book import assemble
 
     return assemble(**tiny_parts())

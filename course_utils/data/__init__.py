@@ -1,1 +1,3 @@
-"""Pictures to learn from; every loader returns float tensors in [-1, 1], (batch, channels, height, width)."""
+"""Pictures to learn from: the picture book, digits, photographs, points in the plane, and a folder of the learner's own.
+Every loader returns float tensors in [-1, 1], (batch, channels, height, width); nothing here knows a network.
+"""

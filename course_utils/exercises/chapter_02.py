@@ -5,9 +5,9 @@ import math
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from course_utils import variational
 from course_utils.exercises.oracles import close, require, require_tensor
 from course_utils.exercises.registry import exercise
+from course_utils.models import variational
 
 TITLE = "Variational autoencoders"
 

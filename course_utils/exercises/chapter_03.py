@@ -5,9 +5,9 @@ import math
 import torch
 from torch import nn
 
-from course_utils import adversarial
 from course_utils.exercises.oracles import close, require
 from course_utils.exercises.registry import exercise
+from course_utils.models import adversarial
 
 TITLE = "Adversarial networks"
 RATE = 0.1  # of the plain gradient descent in the steps' checks

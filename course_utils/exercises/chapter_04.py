@@ -6,7 +6,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from course_utils.exercises.oracles import Wrong, close, require
 from course_utils.exercises.mistakes_04 import (
     CONV,
     CONV_MISTAKES,
@@ -18,6 +17,7 @@ from course_utils.exercises.mistakes_04 import (
     residual_mistakes,
     walk,
 )
+from course_utils.exercises.oracles import Wrong, close, require
 from course_utils.exercises.registry import exercise
 from course_utils.models import attention as attending
 from course_utils.models import blocks, unet_by_hand

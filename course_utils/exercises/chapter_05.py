@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from course_utils import schedules
+from course_utils.diffusion import schedules
 from course_utils.exercises.oracles import close
 from course_utils.exercises.registry import exercise
 

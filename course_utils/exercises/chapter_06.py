@@ -5,7 +5,8 @@ import copy
 import torch
 from torch import nn
 
-from course_utils import objectives, training
+from course_utils import training
+from course_utils.diffusion import objectives
 from course_utils.exercises.oracles import Wrong, close, require, require_tensor
 from course_utils.exercises.registry import exercise
 

@@ -4,19 +4,19 @@ import math
 
 import torch
 
-from course_utils import objectives, steps
+from course_utils.diffusion import objectives, steps
 from course_utils.exercises.mistakes_07 import (
     Noted,
     check_variance,
     ddim_answers,
     last_mistakes,
+    line,
     mean_mistakes,
     multistep_mistakes,
     require_one_evaluation,
     require_two,
     same,
     spring,
-    line,
 )
 from course_utils.exercises.oracles import close, require
 from course_utils.exercises.registry import exercise

@@ -5,11 +5,12 @@ import re
 import torch
 from torch.nn import functional as F
 
-from course_utils import metrics, text
 from course_utils.exercises.mistakes_08 import expect, letters
 from course_utils.exercises.oracles import close, require, require_tensor
 from course_utils.exercises.registry import exercise
+from course_utils.metrics import pictures as metrics
 from course_utils.models import clip, clip_by_hand
+from course_utils.text import tokens as text
 
 TITLE = "Contrastive language-image learning"
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from course_utils import latents
+from course_utils.diffusion import latents
 from course_utils.exercises.mistakes_09 import (
     SmallAutoencoder,
     colour_mistakes,

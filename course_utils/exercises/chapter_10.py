@@ -2,7 +2,7 @@
 
 import torch
 
-from course_utils import guidance, samplers
+from course_utils.diffusion import guidance, samplers
 from course_utils.exercises.mistakes_10 import (
     Eye,
     Watched,

@@ -3,11 +3,12 @@
 import torch
 from torch import nn
 
-from course_utils import denoising, memory, memory_plan
 from course_utils.exercises.mistakes_07 import same
 from course_utils.exercises.mistakes_11 import ORDER, Decoder, Scheduler, TextEncoder, Tokenizer, UNet
 from course_utils.exercises.oracles import close, require
 from course_utils.exercises.registry import exercise
+from course_utils.machine import memory, memory_plan
+from course_utils.pipelines import denoising
 
 TITLE = "Stable Diffusion"
 WORDS = ["a", "cute", "corgi", "puppy", "sitting", "on", "the", "grass", "red", "ball", "left", "of", "cat", "snow"]

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from course_utils.models.variational import gaussian_kl, negative_elbo, reparametrise
 from course_utils.shapes import require_pictures
-from course_utils.variational import gaussian_kl, negative_elbo, reparametrise
 
 SMALLEST = 4  # pixels a side in the middle of the network
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from course_utils.devices import autocast_dtype, budget, pick_device, profile
-from course_utils.pipelines import CHECKPOINTS, convert
+from course_utils.machine.devices import autocast_dtype, budget, pick_device, profile
+from course_utils.pipelines.picture_book import CHECKPOINTS, convert
 from course_utils.recipes.clip import build_clip, fact_numbers, load_clip, true_pairs
 from course_utils.recipes.digits_unet import build_digits_unet, load_digits_unet
 from course_utils.recipes.judge import build_judge, load_judge

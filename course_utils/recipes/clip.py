@@ -6,10 +6,10 @@ import torch
 
 from course_utils.data import picture_book as book
 from course_utils.models.clip import Embed, contrastive_loss, small_clip
-from course_utils.pipelines import CHECKPOINTS, quiet
+from course_utils.pipelines.picture_book import CHECKPOINTS, quiet
 from course_utils.recipes.pictures import training_set, which_caption
 from course_utils.recipes.task import Task, load_half
-from course_utils.text import tokenize, train_tokenizer
+from course_utils.text.tokens import tokenize, train_tokenizer
 from course_utils.training import gather
 
 # every word that `picture_book.facts` may hold

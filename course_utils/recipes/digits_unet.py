@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 
 from course_utils.data import digits
+from course_utils.diffusion.objectives import noise_prediction_loss, uniform_times
+from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 from course_utils.models.unet import PictureUNet
-from course_utils.objectives import noise_prediction_loss, uniform_times
-from course_utils.pipelines import CHECKPOINTS
+from course_utils.pipelines.picture_book import CHECKPOINTS
 from course_utils.recipes.task import Task, load_half, save_half
-from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 
 WIDTHS = (16, 32, 32)  # 0.28 million parameters: small enough to be shipped
 

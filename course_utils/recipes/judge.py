@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from course_utils.data import picture_book as book
-from course_utils.devices import memory_format
+from course_utils.machine.devices import memory_format
 from course_utils.models.judge import Judge, JudgeConfig, detection_loss
-from course_utils.pipelines import CHECKPOINTS
+from course_utils.pipelines.picture_book import CHECKPOINTS
 from course_utils.recipes.pictures import training_set
 from course_utils.recipes.task import Task, load_half, save_half
 

@@ -8,7 +8,7 @@ import torch
 from tqdm.auto import tqdm
 
 from course_utils.data import picture_book as book
-from course_utils.devices import budget
+from course_utils.machine.devices import budget
 from course_utils.training import Samples
 
 CAPTIONS_PER_SCENE = 8

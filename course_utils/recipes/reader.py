@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from course_utils.data import digits
 from course_utils.models.digit_reader import DigitReader
-from course_utils.pipelines import CHECKPOINTS
+from course_utils.pipelines.picture_book import CHECKPOINTS
 from course_utils.recipes.task import Task, load_half, save_half
 
 

@@ -12,15 +12,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from course_utils.data import picture_book as book
-from course_utils.devices import memory_format
-from course_utils.objectives import noise_prediction_loss, v_from_x0_eps
-from course_utils.pipelines import assemble, load_picture_book, save_pipeline
+from course_utils.diffusion.objectives import noise_prediction_loss, v_from_x0_eps
+from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
+from course_utils.machine.devices import memory_format
+from course_utils.pipelines.picture_book import assemble, load_picture_book, save_pipeline
 from course_utils.recipes.clip import load_clip
 from course_utils.recipes.pictures import CAPTIONS_PER_SCENE, scene_count, training_set, which_caption
 from course_utils.recipes.task import Task, require_trained
 from course_utils.recipes.vae import LATENT_CHANNELS, encode_pictures
-from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
-from course_utils.text import tokenize
+from course_utils.text.tokens import tokenize
 from course_utils.training import Samples
 
 PLAIN = "picture book"  # the style of four pages in seven

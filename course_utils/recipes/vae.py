@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from course_utils.data import picture_book as book
-from course_utils.devices import memory_format
-from course_utils.latents import autoencoder_loss, scaling_factor
+from course_utils.diffusion.latents import autoencoder_loss, scaling_factor
+from course_utils.machine.devices import memory_format
 from course_utils.recipes.pictures import training_set
 from course_utils.recipes.task import Task, require_trained
 

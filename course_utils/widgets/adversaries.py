@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from course_utils.adversarial import optimal_discriminator
+from course_utils.models.adversarial import optimal_discriminator
 from course_utils.widgets.explorer import Choice, Explorer, Slider
 
 

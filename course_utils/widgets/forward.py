@@ -2,8 +2,7 @@
 
 import torch
 
-from course_utils.plotting import plot_pictures
-from course_utils.schedules import (
+from course_utils.diffusion.schedules import (
     add_noise,
     alpha_bar_from_beta,
     cosine_beta,
@@ -11,6 +10,7 @@ from course_utils.schedules import (
     scaled_linear_beta,
     snr,
 )
+from course_utils.plotting import plot_pictures
 from course_utils.shapes import require_pictures
 from course_utils.widgets.explorer import Choice, Explorer, Slider
 

@@ -2,9 +2,9 @@
 
 import torch
 
-from course_utils.objectives import best_x0, posterior_weights, x0_from_eps
+from course_utils.diffusion.objectives import best_x0, posterior_weights, x0_from_eps
+from course_utils.diffusion.schedules import add_noise
 from course_utils.plotting import plot_pictures
-from course_utils.schedules import add_noise
 from course_utils.widgets.explorer import Explorer, Slider
 
 

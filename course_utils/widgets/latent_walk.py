@@ -4,8 +4,8 @@ import math
 
 import torch
 
+from course_utils.models.variational import spherical_path
 from course_utils.plotting import plot_pictures
-from course_utils.variational import spherical_path
 from course_utils.widgets.explorer import Explorer, Slider
 
 

@@ -2,9 +2,9 @@
 
 import torch
 
-from course_utils.latents import time_of_equal_snr
+from course_utils.diffusion.latents import time_of_equal_snr
+from course_utils.diffusion.schedules import add_noise, snr, variance_at
 from course_utils.plotting import plot_pictures
-from course_utils.schedules import add_noise, snr, variance_at
 from course_utils.widgets.explorer import Explorer, Slider
 
 

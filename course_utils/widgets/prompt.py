@@ -1,9 +1,9 @@
 """The explorer of chapter 00: a prompt, and how it is drawn."""
 
 from course_utils.data.images import to_tensor
-from course_utils.pipelines import draw
+from course_utils.pipelines.picture_book import draw
+from course_utils.pipelines.png_info import Settings
 from course_utils.plotting import plot_pictures
-from course_utils.png_info import Settings
 from course_utils.widgets.explorer import Explorer, Slider
 
 

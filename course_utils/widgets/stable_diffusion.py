@@ -1,7 +1,7 @@
 """The explorer of chapter 11: what a pipeline needs, what the device has, and what is done about it."""
 
-from course_utils.devices import GIBIBYTE
-from course_utils.memory_plan import RESERVE, Machine, Part, plan_memory
+from course_utils.machine.devices import GIBIBYTE
+from course_utils.machine.memory_plan import RESERVE, Machine, Part, plan_memory
 from course_utils.widgets.explorer import Choice, Explorer, Slider
 
 TRAINED_SIDE = 512  # pixels; the counts of the parts are for this

@@ -2,9 +2,9 @@
 
 import torch
 
-from course_utils import samplers, steps
-from course_utils.guidance import guide
-from course_utils.objectives import mixture_eps
+from course_utils.diffusion import samplers, steps
+from course_utils.diffusion.guidance import guide
+from course_utils.diffusion.objectives import mixture_eps
 from course_utils.plotting import plot_pictures, plot_points
 from course_utils.widgets.explorer import Choice, Explorer, Slider
 

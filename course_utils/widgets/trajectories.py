@@ -2,7 +2,7 @@
 
 import torch
 
-from course_utils import samplers
+from course_utils.diffusion import samplers
 from course_utils.plotting import plot_points
 from course_utils.widgets.explorer import Choice, Explorer, Slider
 

@@ -16,10 +16,10 @@
 import torch
 
 from course_utils.data.images import to_tensor
-from course_utils.devices import budget, describe_machine, pick_device
-from course_utils.pipelines import PICTURE_BOOK, draw, load_picture_book, make_scheduler
+from course_utils.machine.devices import budget, describe_machine, pick_device
+from course_utils.pipelines.picture_book import PICTURE_BOOK, draw, load_picture_book, make_scheduler
+from course_utils.pipelines.png_info import Settings
 from course_utils.plotting import plot_pictures, show, use_style
-from course_utils.png_info import Settings
 
 use_style()
 device = pick_device()
@@ -95,7 +95,7 @@ explore(explorer)
 # tells you so; the model would not.
 
 # %% id="unknown" tags=["static"]
-from course_utils.prompts import inspect_prompt
+from course_utils.text.prompts import inspect_prompt
 
 strange = "a purple dragon flying over the volcano"
 for sentence in inspect_prompt(pipe.tokenizer, strange).advice():
@@ -360,7 +360,7 @@ print("model:", PICTURE_BOOK.name, f"({sum(f.stat().st_size for f in PICTURE_BOO
 import tempfile
 from pathlib import Path
 
-from course_utils.png_info import read_png, write_png
+from course_utils.pipelines.png_info import read_png, write_png
 
 ((picture, made),) = draw(pipe, Settings(prompt, seed=3, steps=steps))
 with tempfile.TemporaryDirectory() as folder:

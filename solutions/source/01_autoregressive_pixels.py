@@ -23,8 +23,8 @@ import matplotlib.pyplot as plt
 import torch
 
 from course_utils.data import digits
-from course_utils.devices import budget, pick_device
 from course_utils.exercises import check, hint, progress, solution
+from course_utils.machine.devices import budget, pick_device
 from course_utils.plotting import LivePlot, plot_pictures, show, use_style
 
 use_style()
@@ -663,7 +663,7 @@ show(plot_pictures(to_pictures(drawn, 17), columns=15),
 # %% id="fid"
 from torch.nn.functional import interpolate
 
-from course_utils.metrics import digit_fid
+from course_utils.metrics.pictures import digit_fid
 
 
 def as_16(x):
@@ -847,7 +847,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # judge, a small detector, finds just one thing. Your row: what it cost to train and to draw, and how good it is.
 
 # %% id="compare"
-from course_utils.families import Row, compare
+from course_utils.metrics.families import Row, compare
 
 compare(Row("PixelCNN", "digits 8x8", parameters=sum(p.numel() for p in model.parameters()),
             training_seconds=training_seconds, seconds_per_picture=seconds_per_picture, fid=fid,

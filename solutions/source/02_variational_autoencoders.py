@@ -23,8 +23,8 @@ import matplotlib.pyplot as plt
 import torch
 
 from course_utils.data import digits, picture_book
-from course_utils.devices import budget, pick_device
 from course_utils.exercises import check, hint, progress, solution
+from course_utils.machine.devices import budget, pick_device
 from course_utils.plotting import LivePlot, plot_pictures, show, use_style
 
 use_style()
@@ -469,14 +469,13 @@ def fit(model, data, steps, bound=bound, batch=32, beta=1.0, learning_rate=2e-3,
         yield step, loss.item()
 
 # %% [markdown] id="package-text"
-# The package has the same, in `course_utils.variational` and `course_utils.models.vae`. From the same start, with the
+# The package has the same, in `course_utils.models.variational` and `course_utils.models.vae`. From the same start, with the
 # same seed, both must take the same steps:
 
 # %% id="package"
 import copy
 
-from course_utils import variational
-from course_utils.models import vae
+from course_utils.models import vae, variational
 
 torch.manual_seed(0)
 ours = VAE(channels=1, size=16, latent=2).to(device)
@@ -686,7 +685,7 @@ explore(between_digits)
 # > **Given now: the reader**, a small classifier of digits; `digit_fid` at the end uses its features.
 
 # %% id="steer" tags=["static"]
-from course_utils.metrics import digit_fid, load_reader
+from course_utils.metrics.pictures import digit_fid, load_reader
 
 reader = load_reader().to(device)
 with torch.no_grad():
@@ -778,7 +777,7 @@ show(figure, "Grey: one, two, four and eight sharp edges at different places. Or
 # **Predict first.** At a very high price, how much will the encoder say?
 
 # %% id="beta"
-from course_utils.variational import kl_by_dimension
+from course_utils.models.variational import kl_by_dimension
 
 steps, priced = budget(smoke=4, laptop=400, gpu=3000), {}
 print("  beta   rate (nats)   squared error   dimensions with KL > 0.01   FID: decoded   drawn")
@@ -981,8 +980,8 @@ assert list(bits.values()) == sorted(bits.values(), reverse=True)
 # %% id="diffusers"
 from diffusers import AutoencoderKL
 
-from course_utils.metrics import one_thing_pages, psnr
-from course_utils.pipelines import PICTURE_BOOK
+from course_utils.metrics.pictures import one_thing_pages, psnr
+from course_utils.pipelines.picture_book import PICTURE_BOOK
 from course_utils.recipes.vae import build_vae
 
 book_vae = AutoencoderKL.from_pretrained(PICTURE_BOOK / "vae").float().to(device).eval()
@@ -1064,7 +1063,7 @@ print(f"gradient energy: real {gradient_energy(unseen):.3f}, means {gradient_ene
 # %% id="families"
 from torch.nn.functional import interpolate
 
-from course_utils.families import Row, compare
+from course_utils.metrics.families import Row, compare
 
 
 def timed(draw):

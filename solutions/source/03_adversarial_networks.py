@@ -23,8 +23,8 @@ import matplotlib.pyplot as plt
 import torch
 
 from course_utils.data import digits, picture_book, points
-from course_utils.devices import budget, pick_device
 from course_utils.exercises import check, hint, progress, solution
+from course_utils.machine.devices import budget, pick_device
 from course_utils.plotting import LivePlot, plot_pictures, plot_points, show, smooth, use_style
 
 use_style()
@@ -167,7 +167,7 @@ discriminator_loss = check("03.discriminator_loss", discriminator_loss)
 # %% id="d-equal"
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-from course_utils import adversarial
+from course_utils.models import adversarial
 
 real_logits, fake_logits = torch.tensor([1.2, -0.3]), torch.tensor([0.4, -2.0])
 by_hand = (-torch.sigmoid(real_logits).log() - (1 - torch.sigmoid(fake_logits)).log()).mean()
@@ -742,7 +742,7 @@ explore(landscape)
 # out.
 
 # %% id="dcgan"
-from course_utils.metrics import digit_fid
+from course_utils.metrics.pictures import digit_fid
 from course_utils.models.gan import PictureDiscriminator, PictureGenerator
 
 pictures = digits.load(16)[0].to(device)  # (1440, 1, 16, 16) in [-1, 1]
@@ -772,7 +772,7 @@ print(f"FID of untrained pictures {digit_fid(draw(G)):.0f}, of real unseen digit
 # %% id="dcgan-game"
 from tqdm.auto import tqdm
 
-from course_utils.adversarial import play
+from course_utils.models.adversarial import play
 
 
 @torch.no_grad()
@@ -860,7 +860,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # book's own style, as the course's table of families has them. It is a short training, for a first impression.
 
 # %% id="book-train"
-from course_utils.metrics import one_thing_pages
+from course_utils.metrics.pictures import one_thing_pages
 
 pages = picture_book.pictures(one_thing_pages(budget(smoke=64, laptop=1000, gpu=4000)), size=32).to(device)
 torch.manual_seed(0)
@@ -1085,7 +1085,7 @@ for start in (0.5, 1.5, 2.5):
 # One more row. FID is for 357 digits each; bits per dimension, the likelihood, must stay empty.
 
 # %% id="compare"
-from course_utils.families import Row, compare
+from course_utils.metrics.families import Row, compare
 
 start = time.process_time()
 draw(average)

@@ -25,8 +25,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from course_utils.data import digits, photos, picture_book
-from course_utils.devices import budget, pick_device
 from course_utils.exercises import check, hint, progress, solution
+from course_utils.machine.devices import budget, pick_device
 from course_utils.models import attention as attending
 from course_utils.models import blocks
 from course_utils.plotting import LivePlot, plot_pictures, show, use_style
@@ -616,7 +616,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # > way. We catch queries and keys of its last cross-attention layer but one while it draws.
 
 # %% id="real-maps"
-from course_utils.pipelines import load_picture_book
+from course_utils.pipelines.picture_book import load_picture_book
 
 pipe = load_picture_book()
 *_, layer = (module for name, module in pipe.unet.named_modules() if name.startswith("up") and name.endswith("0.attn2"))

@@ -21,8 +21,8 @@ import math
 import matplotlib.pyplot as plt
 import torch
 
-from course_utils import schedules
 from course_utils.data import digits, photos, picture_book, points
+from course_utils.diffusion import schedules
 from course_utils.exercises import check, hint, progress, solution
 from course_utils.plotting import plot_pictures, plot_points, show, use_style
 from course_utils.shapes import expand_like
@@ -309,7 +309,7 @@ show(figure, "Two sharp peaks melt into one round bump while eight wiggling walk
 # %% [markdown] id="package-text"
 # ### The same in the package, and in diffusers
 #
-# From here on the course imports these functions from `course_utils.schedules`. Are they yours? And are both what the
+# From here on the course imports these functions from `course_utils.diffusion.schedules`. Are they yours? And are both what the
 # library `diffusers` computes, with which Stable Diffusion is trained and run?
 
 # %% id="package"
@@ -586,7 +586,7 @@ show(figure, "Only the points keep variance 1; digits, picture book and cat star
 # %% id="scaling"
 import json
 
-from course_utils.pipelines import PICTURE_BOOK
+from course_utils.pipelines.picture_book import PICTURE_BOOK
 
 for name, x0 in worlds.items():
     print(f"{name:13} picture and noise are truly even at t = {int((x0.var() * snr(alpha_bar) > 1).sum())}")

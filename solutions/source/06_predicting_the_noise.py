@@ -22,10 +22,10 @@ import matplotlib.pyplot as plt
 import torch
 
 from course_utils.data import digits, points
-from course_utils.devices import budget, pick_device
+from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 from course_utils.exercises import check, hint, progress, solution
+from course_utils.machine.devices import budget, pick_device
 from course_utils.plotting import LivePlot, plot_pictures, show, use_style
-from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 from course_utils.shapes import expand_like
 
 use_style()
@@ -195,7 +195,7 @@ noise_prediction_loss = check("06.noise_prediction_loss", noise_prediction_loss)
 # %% id="oracle-run"
 from torch.nn.functional import mse_loss
 
-from course_utils import objectives
+from course_utils.diffusion import objectives
 
 perfect = (x_t - signal * x0) / noise  # possible only because this world holds nothing but x0
 print(f"loss of the perfect answer: {noise_prediction_loss(perfect, eps).item():.1e}")
@@ -560,7 +560,7 @@ assert smooth_one[-1] < before
 # whatsoever can have a lower loss on these data: it is the **floor**.
 
 # %% id="floor"
-from course_utils.objectives import best_x0, eps_from_x0
+from course_utils.diffusion.objectives import best_x0, eps_from_x0
 
 
 def best_model(data):
@@ -581,7 +581,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # > network for the noise, goes a little way towards $\hat x_0$, and repeats.
 
 # %% id="sampler"
-from course_utils.samplers import ddpm, finish, trailing_times
+from course_utils.diffusion.samplers import ddpm, finish, trailing_times
 
 
 def draw(model, shape, steps=50, seed=0, clip=None):
@@ -643,7 +643,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # **Predict first:** where do the arrows end at $t = 800$?
 
 # %% id="field" tags=["static"]
-from course_utils.objectives import x0_from_eps as clean_guess  # you write it in section 7
+from course_utils.diffusion.objectives import x0_from_eps as clean_guess  # you write it in section 7
 
 side = torch.linspace(-2.2, 2.2, 12, device=device)
 places = torch.cartesian_prod(side, side)  # (144, 2)
@@ -783,7 +783,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # %% id="package"
 import numpy
 
-from course_utils.objectives import uniform_times
+from course_utils.diffusion.objectives import uniform_times
 from course_utils.training import Samples, learning_rate_at, train
 
 
@@ -970,7 +970,7 @@ show(plot_pictures(torch.cat([x_t, guess]), titles, columns=len(levels)),
 # blur of many pictures. By hand:
 
 # %% id="average"
-from course_utils.objectives import posterior_weights
+from course_utils.diffusion.objectives import posterior_weights
 
 
 def weights_by_hand(x_t, t, data):
@@ -1048,7 +1048,7 @@ explore(explorer)
 # $z$, and ask the network.
 
 # %% id="last-step"
-from course_utils.schedules import forward_step
+from course_utils.diffusion.schedules import forward_step
 
 level = 500
 t = torch.full((300,), level, device=device)
@@ -1214,5 +1214,5 @@ progress()
 # ## Bonus: which times teach most?
 #
 # Change `sample_times` so that it visits the middle more often: `logit_normal_times(torch.randn(count), T)` from
-# `course_utils.objectives` is one line. Train again, and compare `loss_by_time` of both networks. Which levels gained,
+# `course_utils.diffusion.objectives` is one line. Train again, and compare `loss_by_time` of both networks. Which levels gained,
 # which lost? Then ask `legible`, not the loss, which network you prefer.

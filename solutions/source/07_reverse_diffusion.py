@@ -22,10 +22,10 @@ import matplotlib.pyplot as plt
 import torch
 
 from course_utils.data import digits, points
-from course_utils.devices import budget, pick_device
+from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 from course_utils.exercises import check, hint, progress, solution
+from course_utils.machine.devices import budget, pick_device
 from course_utils.plotting import LivePlot, plot_pictures, plot_points, show, use_style
-from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 
 use_style()
 device = pick_device()
@@ -73,7 +73,7 @@ print(f"alpha_bar[-1] is the table's *last* entry, {alpha_bar[-1]:.4f}; alpha_ba
 # - **Straight on:** ask once for $\hat\varepsilon$, then take it away in a thousand portions without asking again.
 
 # %% id="toy-run" tags=["static"]
-from course_utils.objectives import mixture_eps
+from course_utils.diffusion.objectives import mixture_eps
 
 generator = torch.Generator().manual_seed(7)
 centres = points.ring_centres(8, 0.1)  # (8, 2)
@@ -238,7 +238,7 @@ posterior = check("07.posterior", posterior)
 # %% id="posterior-gauss"
 from diffusers import DDPMScheduler
 
-from course_utils import steps
+from course_utils.diffusion import steps
 
 LIBRARY = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "timestep_spacing": "trailing"}
 m1, m2, v1, v2, c = a_earlier**0.5 * 0.8, a**0.5 * 0.8, 1 - a_earlier, 1 - a, alpha**0.5 * (1 - a_earlier)
@@ -356,7 +356,7 @@ ddpm_step = check("07.ddpm_step", ddpm_step)
 # stage. `trailing_times(1000, 4)` is `[999, 749, 499, 249]`: start where the noise is.
 
 # %% id="ddpm-loop"
-from course_utils.samplers import trailing_times
+from course_utils.diffusion.samplers import trailing_times
 
 
 def ddpm(model, x_T, alpha_bar, times, generator, clip=None):
@@ -393,7 +393,7 @@ assert abs(off(drawn) - off(ring)) < 0.02
 # for both settings of the clipping; and the package's sampler, which later chapters use.
 
 # %% id="ddpm-equal"
-from course_utils import samplers
+from course_utils.diffusion import samplers
 
 start, times = torch.randn(64, 2, generator=generator), trailing_times(T, 20)
 
@@ -634,7 +634,7 @@ eps_from_v = check("07.eps_from_v", eps_from_v)
 # that say $\varepsilon$, $x_0$ and $v$; `as_eps` translates; 20 steps of DDIM from the same noise:
 
 # %% id="views-run"
-from course_utils import objectives
+from course_utils.diffusion import objectives
 
 
 def says_x0(x_t, t, cond=None):
@@ -953,7 +953,7 @@ show(plot_pictures(torch.cat([step.x_t for step in shown] + [step.x0_hat for ste
 # %% id="steps-run"
 from time import perf_counter
 
-from course_utils.metrics import digit_fid
+from course_utils.metrics.pictures import digit_fid
 
 count = budget(smoke=20, laptop=300, gpu=357)
 noises = torch.randn(count, 1, 16, 16, generator=torch.Generator().manual_seed(0)).to(device)
@@ -1038,8 +1038,8 @@ show(plot_pictures(torch.stack(chosen, 1).flatten(0, 1).cpu(), names + [""] * 45
 # (`training.train`, chapter 06). One line of the loss differs, the target.
 
 # %% id="v-loss"
+from course_utils.diffusion.objectives import noise_prediction_loss, uniform_times, v_from_x0_eps
 from course_utils.models.unet import PictureUNet
-from course_utils.objectives import noise_prediction_loss, uniform_times, v_from_x0_eps
 from course_utils.training import MovingAverage, Samples, train
 
 pictures = digits.load(16)[0].to(device)  # (1440, 1, 16, 16)

@@ -26,8 +26,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from course_utils.data import picture_book as book
-from course_utils.devices import budget, pick_device
 from course_utils.exercises import check, hint, progress, solution
+from course_utils.machine.devices import budget, pick_device
 from course_utils.plotting import LivePlot, plot_pictures, show, use_style
 
 use_style()
@@ -224,7 +224,7 @@ merge = check("08.merge", merge)
 # %% id="learn"
 import json
 
-from course_utils.text import train_tokenizer
+from course_utils.text.tokens import train_tokenizer
 
 learnt, now = [], dict(start)
 while max(map(len, now)) > 1:  # until each word is one symbol
@@ -274,7 +274,7 @@ print({word: read_word(word, learnt) for word in ("ball", "boats", "goat")})
 
 # %% id="real-tokens"
 from course_utils.recipes import load_clip
-from course_utils.text import tokenize
+from course_utils.text.tokens import tokenize
 
 reference, tokenizer = load_clip()
 for prompt in ("a cute corgi puppy sitting on the grass", "Two corgis, a dinosaur!", ""):
@@ -549,8 +549,8 @@ assert abs(info_nce(cosine_logits(best, best, 3.0)).item() - lowest_loss(8, 3.0)
 # fresh pages, each with another plain caption.
 
 # %% id="data"
-from course_utils import metrics
-from course_utils.metrics import one_thing_pages
+from course_utils.metrics import pictures as metrics
+from course_utils.metrics.pictures import one_thing_pages
 from course_utils.recipes import fact_numbers, true_pairs
 
 pages = one_thing_pages(budget(smoke=300, laptop=8000, gpu=20_000), seed=3)
@@ -1120,7 +1120,7 @@ print(f"{batches} batches of 64 captions: {twins} pairs of captions with the sam
 # pictures. It reads the **hidden states**: all 32 places, before pooling and projection.
 
 # %% id="states"
-from course_utils.pipelines import load_picture_book
+from course_utils.pipelines.picture_book import load_picture_book
 
 pipe = load_picture_book()
 tokens = tokenize(tokenizer, ["a red ball left of a blue cat"])

@@ -21,9 +21,9 @@ import torch
 from diffusers import AutoencoderKL
 
 from course_utils.data import photos, picture_book
-from course_utils.devices import budget, pick_device
 from course_utils.exercises import check, hint, progress, solution
-from course_utils.metrics import psnr
+from course_utils.machine.devices import budget, pick_device
+from course_utils.metrics.pictures import psnr
 from course_utils.plotting import LivePlot, plot_pictures, show, use_style
 
 use_style()
@@ -163,7 +163,7 @@ print(f"unseen pages from 8 numbers a block: {psnr(linear, unseen).mean():.1f} d
 # Follow a page on its way in, station by station.
 
 # %% id="stations"
-from course_utils.pipelines import PICTURE_BOOK
+from course_utils.pipelines.picture_book import PICTURE_BOOK
 
 vae = AutoencoderKL.from_pretrained(PICTURE_BOOK / "vae").float().to(device).eval().requires_grad_(False)
 encoder = vae.encoder
@@ -235,7 +235,7 @@ decode = check("09.decode", decode)
 # By hand, the package's version, and the library's: the same numbers.
 
 # %% id="library"
-from course_utils import latents as package
+from course_utils.diffusion import latents as package
 
 x = unseen[:8].to(device)
 q, s = vae.encode(x).latent_dist, vae.config.scaling_factor
@@ -500,7 +500,7 @@ time_of_equal_snr = check("09.time_of_equal_snr", time_of_equal_snr)
 # Our autoencoder, Stable Diffusion's, and the opposite mistake:
 
 # %% id="equal-run"
-from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
+from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 
 alpha_bar = alpha_bar_from_beta(scaled_linear_beta())  # (1000,), Stable Diffusion's schedule
 t = torch.tensor([0, 100, 300, 500, 700, 900, 999])
@@ -545,7 +545,7 @@ explore(scales)
 # noise. Are these the same? Chapter 05 asked it for pixels.
 
 # %% id="start"
-from course_utils.schedules import kl_to_normal
+from course_utils.diffusion.schedules import kl_to_normal
 
 eps = torch.randn(z_all.shape, generator=torch.Generator().manual_seed(6))
 print(f"the share of x_0 in x_T: sqrt(alpha_bar_T) = {alpha_bar[-1].sqrt():.3f}")
@@ -722,7 +722,7 @@ assert psnr(in_latents[3:4], in_pixels[3:4]) > psnr(edited[0:1], edited[1:2]) + 
 # %% id="blur"
 from torch.nn import functional as F
 
-from course_utils.metrics import adherence
+from course_utils.metrics.pictures import adherence
 from course_utils.recipes import load_judge
 
 judge = load_judge()
@@ -916,8 +916,8 @@ assert look["pixels"] > 2 * look["latents"] and twin > 10 * look["latents"]
 # %% id="clock"
 import copy
 
-from course_utils.devices import autocast_dtype
-from course_utils.objectives import logit_normal_times, noise_prediction_loss
+from course_utils.diffusion.objectives import logit_normal_times, noise_prediction_loss
+from course_utils.machine.devices import autocast_dtype
 from course_utils.training import ema_update
 
 clock = time.process_time if device.type == "cpu" else time.perf_counter
@@ -981,9 +981,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 # share of pictures in which the judge finds one corgi and nothing else.
 
 # %% id="duel-draw"
-from course_utils.metrics import frechet_distance
+from course_utils.diffusion.samplers import dpm_solver, finish, trailing_times
+from course_utils.metrics.pictures import frechet_distance
 from course_utils.models.judge import read
-from course_utils.samplers import dpm_solver, finish, trailing_times
 
 
 def draw(name, count, steps=budget(smoke=3, laptop=20, gpu=20)):

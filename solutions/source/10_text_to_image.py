@@ -22,12 +22,12 @@ import math
 import matplotlib.pyplot as plt
 import torch
 
-from course_utils import objectives, samplers
 from course_utils.data import picture_book as book
-from course_utils.devices import budget, pick_device
+from course_utils.diffusion import objectives, samplers
+from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 from course_utils.exercises import check, hint, progress, solution
+from course_utils.machine.devices import budget, pick_device
 from course_utils.plotting import LivePlot, plot_pictures, plot_points, show, use_style
-from course_utils.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 
 use_style()
 plt.rcParams["savefig.dpi"] = 88  # many pictures: a little smaller, so that the notebook stays small
@@ -61,7 +61,7 @@ alpha_bar = alpha_bar_from_beta(scaled_linear_beta(T))  # (1000,), Stable Diffus
 # **Predict first:** where do the points end with $w = 0$, with $w = 1$, and with $w = 4$?
 
 # %% id="toy-run" tags=["static"]
-from course_utils.objectives import mixture_eps
+from course_utils.diffusion.objectives import mixture_eps
 
 angle = torch.tensor([90.0, 210.0, 330.0]) * math.pi / 180
 centres, spread = torch.stack([angle.cos(), angle.sin()], 1), 0.45  # (3, 2); the upper one first
@@ -112,11 +112,11 @@ assert abs(ends[1][:, 1].mean() - 1) < 0.05 and ends[4][:, 1].mean() > 1.5 and e
 # speak of noise.
 
 # %% id="parts-run"
-from course_utils import text
-from course_utils.metrics import follows
+from course_utils.metrics.pictures import follows
 from course_utils.models.judge import read
-from course_utils.pipelines import load_picture_book
+from course_utils.pipelines.picture_book import load_picture_book
 from course_utils.recipes import load_judge
+from course_utils.text import tokens as text
 
 pipe, judge, table = load_picture_book(device=device), load_judge(), alpha_bar.to(device)
 
@@ -492,7 +492,7 @@ text_loss = check("10.text_loss", text_loss)
 # By hand above, as a function here, and the package's, on the finished network:
 
 # %% id="loss-equal"
-from course_utils import guidance
+from course_utils.diffusion import guidance
 
 at = torch.full((len(latents),), LEVELS[-1], device=device)
 never = torch.ones(len(latents), device=device)  # no number below the share: nothing is dropped
@@ -719,7 +719,7 @@ explore(clouds)
 # 7 says what for.
 
 # %% id="ex-loop"
-from course_utils.steps import ddim_step
+from course_utils.diffusion.steps import ddim_step
 
 
 def text_to_image(prompts, encode, model, decode, x_T, alpha_bar, times, scale=4.0, negative=""):
@@ -747,7 +747,7 @@ text_to_image = check("10.text_to_image", text_to_image)
 # set to its DDIM.
 
 # %% id="loop-equal" tags=["static"]
-from course_utils.pipelines import make_scheduler
+from course_utils.pipelines.picture_book import make_scheduler
 
 four = ["a corgi puppy sitting on the grass", "a blue boat on the beach", "a red mushroom in the forest",
         "a white rabbit at night"]
@@ -1053,7 +1053,7 @@ rescale = check("10.rescale", rescale)
 # that it implies.
 
 # %% id="rescale-run" tags=["static"]
-from course_utils.objectives import eps_from_x0, x0_from_eps
+from course_utils.diffusion.objectives import eps_from_x0, x0_from_eps
 
 
 def rescaled(kind, scale=12.0, share=0.7):
@@ -1255,7 +1255,7 @@ show(plot_pictures(torch.cat(kept), columns=len(kept[0])), "Above: drawings of a
 # %% id="adapter"
 from diffusers.configuration_utils import FrozenDict
 
-from course_utils.pipelines import assemble, save_pipeline
+from course_utils.pipelines.picture_book import assemble, save_pipeline
 
 
 class ForDiffusers(torch.nn.Module):
@@ -1458,7 +1458,7 @@ for scale in SCALES:
 # Ask for something that is not in the book:
 
 # %% id="next-run" tags=["static"]
-from course_utils.prompts import inspect_prompt
+from course_utils.text.prompts import inspect_prompt
 
 strange = ["an astronaut riding a horse", "a teapot made of glass", "a cute corgi puppy reading a newspaper"]
 for prompt in strange:

@@ -24,8 +24,8 @@ import matplotlib.pyplot as plt
 import torch
 
 from course_utils.data.images import to_tensor
-from course_utils.devices import budget, describe_machine, pick_device
 from course_utils.exercises import check, hint, progress, solution
+from course_utils.machine.devices import budget, describe_machine, pick_device
 from course_utils.plotting import plot_pictures, show, use_style
 
 use_style()
@@ -38,8 +38,8 @@ device = pick_device()
 # replaced behind your back.
 
 # %% id="choice"
-from course_utils.pipelines import draw, load_picture_book, make_scheduler
-from course_utils.stable_diffusion import MODEL_ID, load_stable_diffusion
+from course_utils.pipelines.picture_book import draw, load_picture_book, make_scheduler
+from course_utils.pipelines.stable_diffusion import MODEL_ID, load_stable_diffusion
 
 MODEL = os.environ.get("COURSE_MODEL", "picture book")  # or "stable diffusion v1.5", or the path of a folder or file
 
@@ -99,7 +99,7 @@ assert plain.size == asked_4k.size == (SIDE * pipe.vae_scale_factor,) * 2
 # captions of the picture book?
 
 # %% id="toy-words"
-from course_utils.prompts import inspect_prompt
+from course_utils.text.prompts import inspect_prompt
 
 if MODEL == "picture book":
     for sentence in inspect_prompt(pipe.tokenizer, f"{PROMPT}, photorealistic, 4k resolution").advice():
@@ -114,7 +114,7 @@ print(f"4k is 3840 x 2160 = {3840 * 2160:,} pixels; here are {pixels:,}, {3840 *
 # they are the same tomorrow.
 
 # %% id="stale"
-from course_utils.stable_diffusion import REVISION
+from course_utils.pipelines.stable_diffusion import REVISION
 
 result = pipe(PROMPT, num_inference_steps=1)
 try:
@@ -133,8 +133,8 @@ print(f"the weights: {MODEL_ID}, revision {REVISION}")
 # running it moves only shapes. `peak_activations` adds up what would be alive at the same time.
 
 # %% id="naive"
-from course_utils.memory import gib, peak_activations
-from course_utils.stable_diffusion import bare_parts
+from course_utils.machine.memory import gib, peak_activations
+from course_utils.pipelines.stable_diffusion import bare_parts
 
 bare = bare_parts()  # Stable Diffusion v1.5 from its configurations, on the meta device
 for width, height in ((512, 512), (1024, 1024), (3840, 2160)):
@@ -215,7 +215,7 @@ weight_bytes = check("11.weight_bytes", weight_bytes)
 # The four parts of v1.5 in two formats. Half precision is the difference between a good laptop and a bad one:
 
 # %% id="bytes"
-from course_utils import memory
+from course_utils.machine import memory
 
 for dtype in (torch.float32, torch.float16):
     sizes = {name: weight_bytes(model, dtype) for name, model in bare.items()}
@@ -256,7 +256,7 @@ encode_both = check("11.encode_both", encode_both)
 # Is it what the pipeline feeds to its U-Net?
 
 # %% id="encode-equal"
-from course_utils import denoising
+from course_utils.pipelines import denoising
 
 NEGATIVE = "a car at night"
 both = encode_both(pipe.tokenizer, pipe.text_encoder, PROMPT, NEGATIVE)
@@ -277,7 +277,7 @@ print(f"both: {tuple(both.shape)}, equal to those of the pipeline")
 # scheduler knows which; ask it.
 
 # %% id="sigmas"
-from course_utils.pipelines import SCHEDULERS
+from course_utils.pipelines.picture_book import SCHEDULERS
 
 for name, spacing in [*((name, "trailing") for name in SCHEDULERS), ("euler", "leading")]:
     scheduler = make_scheduler(name, pipe.scheduler.config)
@@ -569,7 +569,7 @@ for name, picture in zip(wrongs, shown[1:]):
 # same noise. **Predict first:** by how much does it shrink from 10 to 20 steps, and from 20 to 50?
 
 # %% id="steps-run"
-from course_utils.png_info import Settings
+from course_utils.pipelines.png_info import Settings
 
 few = budget(smoke=1, laptop=6, gpu=6)
 COUNTS = budget(smoke=(1, 2), laptop=(2, 5, 10, 20, 50), gpu=(2, 5, 10, 20, 50, 100))
@@ -607,7 +607,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% id="steps-judge"
 from course_utils.data import picture_book as book
-from course_utils.metrics import adherence
+from course_utils.metrics.pictures import adherence
 from course_utils.recipes import load_judge
 
 if MODEL == "picture book":
@@ -634,7 +634,7 @@ if MODEL == "picture book":
 # %% id="formats"
 import copy
 
-from course_utils.memory import measure
+from course_utils.machine.memory import measure
 
 print(describe_machine())
 
@@ -756,9 +756,9 @@ memory_need = check("11.memory_need", memory_need)
 # `plan_memory` does that, from facts that one hands to it. So you can ask it about machines that you have not got.
 
 # %% id="plan"
-from course_utils.devices import GIBIBYTE
-from course_utils.memory_plan import Machine, look_at_machine, plan_memory
-from course_utils.stable_diffusion import v1_5_parts
+from course_utils.machine.devices import GIBIBYTE
+from course_utils.machine.memory_plan import Machine, look_at_machine, plan_memory
+from course_utils.pipelines.stable_diffusion import v1_5_parts
 
 parts = v1_5_parts()  # parameters, activations and largest layer of each part, counted as above
 weights, work, layers = ({name: getattr(part, field) * size for name, part in parts.items()}
@@ -819,7 +819,7 @@ else:
 # function:
 
 # %% id="shrink"
-from course_utils.memory import in_batches_that_fit
+from course_utils.machine.memory import in_batches_that_fit
 
 
 def small_gpu(seeds):
@@ -841,7 +841,7 @@ assert in_batches_that_fit(small_gpu, list(range(8)), batch_size=8) == [seed**2 
 # only: a `.ckpt` is a pickle, and opening a pickle can run any program. If something is missing, you get one sentence:
 
 # %% id="refused"
-from course_utils.stable_diffusion import StableDiffusionUnavailable
+from course_utils.pipelines.stable_diffusion import StableDiffusionUnavailable
 
 for wish in ("./weights-that-i-have-not-got", "v1-5-pruned-emaonly.ckpt"):
     try:
@@ -883,7 +883,7 @@ for wish in ("./weights-that-i-have-not-got", "v1-5-pruned-emaonly.ckpt"):
 # that must not let a *night scene* through, one that must not let a *car* through. **Predict first:** which is easier?
 
 # %% id="safety"
-from course_utils.metrics import judge_features, one_thing_pages
+from course_utils.metrics.pictures import judge_features, one_thing_pages
 
 pages = one_thing_pages(budget(smoke=120, laptop=400, gpu=400), seed=5)
 features = judge_features(book.pictures(pages, size=32))
@@ -972,7 +972,7 @@ assert scores["marked"][0] > scores["not marked"][0] + 3
 import tempfile
 from pathlib import Path
 
-from course_utils.png_info import format_parameters, read_png, write_png
+from course_utils.pipelines.png_info import format_parameters, read_png, write_png
 
 ((picture, made),) = draw(pipe, Settings(PROMPT, steps=budget(smoke=2, laptop=10, gpu=20), seed=3, sampler="dpm++"))
 with tempfile.TemporaryDirectory() as folder:

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from course_utils import exercises
+from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta
 from course_utils.exercises import ExerciseError, account, check, hint, limits, messages, progress, registry, solution
 from course_utils.exercises.oracles import Case, Wrong, close, require
 from course_utils.exercises.running import Outcome, described, run
-from course_utils.schedules import add_noise, alpha_bar_from_beta
 
 ROOT = Path(__file__).resolve().parents[2]
 STEP = "05.forward_step"

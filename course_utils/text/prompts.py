@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import re
 
-from course_utils.text import known_words
+from course_utils.text.tokens import known_words
 
 WORD = re.compile(r"[^\W\d_]+")  # letters only, as CLIP's tokenizer splits before its byte pairs
 SUGGESTIONS = 3

@@ -8,9 +8,9 @@ Rombach et al. 2021 (arXiv:2112.10752).
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
-from course_utils.schedules import snr
+from course_utils.diffusion.schedules import snr
+from course_utils.models.variational import gaussian_kl
 from course_utils.shapes import require_pictures, require_same_shape, require_times
-from course_utils.variational import gaussian_kl
 
 LOGVAR = -30.0, 20.0  # diffusers keeps the logarithm of the variance in this range
 

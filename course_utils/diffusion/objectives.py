@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from course_utils.schedules import add_noise, signal_and_noise, snr
+from course_utils.diffusion.schedules import add_noise, signal_and_noise, snr
 from course_utils.shapes import require_same_shape, require_times
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from course_utils.devices import DTYPES, GIBIBYTE, autocast_dtype, memory
-from course_utils.memory import gib
+from course_utils.machine.devices import DTYPES, GIBIBYTE, autocast_dtype, memory
+from course_utils.machine.memory import gib
 
 OFFLOADS = ("none", "model", "sequential")  # the fastest first
 DECODERS = ("whole", "sliced", "tiled")

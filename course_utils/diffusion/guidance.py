@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from course_utils.objectives import noise_prediction_loss
-from course_utils.schedules import add_noise, signal_and_noise
+from course_utils.diffusion.objectives import noise_prediction_loss
+from course_utils.diffusion.schedules import add_noise, signal_and_noise
 from course_utils.shapes import expand_like, require_same_shape
 
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import torch
 
-from course_utils import steps
-from course_utils.guidance import guide
+from course_utils.diffusion import steps
+from course_utils.diffusion.guidance import guide
 
 
 class Step(NamedTuple):

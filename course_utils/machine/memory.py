@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from course_utils.devices import GIBIBYTE
+from course_utils.machine.devices import GIBIBYTE
 
 SAMPLING = 0.001  # seconds between two looks at a memory that nobody counts for us
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from course_utils.guidance import guide
+from course_utils.diffusion.guidance import guide
 
 
 @torch.no_grad()

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import torch
 
-from course_utils.devices import DTYPES, pick_device
-from course_utils.memory import peak_activations
-from course_utils.memory_plan import Machine, Part, Plan, look_at_machine, plan_memory
-from course_utils.pipelines import quiet
+from course_utils.machine.devices import DTYPES, pick_device
+from course_utils.machine.memory import peak_activations
+from course_utils.machine.memory_plan import Machine, Part, Plan, look_at_machine, plan_memory
+from course_utils.pipelines.picture_book import quiet
 
 FACTS = json.loads((Path(__file__).parent / "stable_diffusion_v1_5.json").read_text(encoding="utf-8"))
 MODEL_ID, REVISION = FACTS["model_id"], FACTS["revision"]
 INSTEAD = ("The picture-book model has the same parts and the same API: "
-           "`from course_utils.pipelines import load_picture_book; pipe = load_picture_book()`.")  # fmt: skip
+           "`from course_utils.pipelines.picture_book import load_picture_book; pipe = load_picture_book()`.")  # fmt: skip
 PICKLES = {".ckpt", ".bin", ".pt", ".pth"}
 CONFIGS = ["*.json", "**/*.json", "**/*.txt"]  # what a single file lacks: configurations and the tokenizer
 

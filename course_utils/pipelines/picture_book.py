@@ -12,9 +12,9 @@ import shutil
 import warnings
 from pathlib import Path
 
-from course_utils.png_info import Settings, check_sampler, check_settings, whole_number
+from course_utils.pipelines.png_info import Settings, check_sampler, check_settings, whole_number
 
-CHECKPOINTS = Path(__file__).parent / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 PICTURE_BOOK = CHECKPOINTS / "picture_book"
 REMEDY = "train it with `python3 course.py train all`, or fetch the shipped one again with git"
 
