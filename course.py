@@ -32,9 +32,7 @@ OLDEST_MACOS = 14
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 CHANGED_PACKAGES = "the list of packages has changed"
 DISK_FULL = "the disk is full: free some gigabytes, and start again."
-NETWORK_ERRORS = (
-    "NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|Connection aborted"
-)
+NETWORK_ERRORS = "NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|Connection aborted"
 
 # Verbs other than lab, test and benchmark are those of the package's own command line, course_utils/cli.py.
 VERBS = {
@@ -193,9 +191,7 @@ def machine_problem(version, system, machine, macos, largest_int):
     if not OLDEST <= version <= NEWEST:
         span = "{}.{} to {}.{}".format(*OLDEST, *NEWEST)
         this = "{}.{}".format(*version)
-        return (
-            f"the course needs Python {span}, this is {this}: get one from https://www.python.org and use it."
-        )
+        return f"the course needs Python {span}, this is {this}: get one from https://www.python.org and use it."
     if (system, machine) == ("Darwin", "x86_64"):
         return (
             "PyTorch no longer exists for Intel Macs: use another computer, or Google Colab "
@@ -389,9 +385,7 @@ def copy_chapters(folder):
         target = folder / "work" / source.relative_to(folder / "chapters")
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(
-                target.name + ".part"
-            )  # a copy cut short must not pass for a whole one
+            temporary = target.with_name(target.name + ".part")  # a copy cut short must not pass for a whole one
             shutil.copyfile(source, temporary)
             os.replace(temporary, target)
 

@@ -35,14 +35,14 @@ def draw_prompts(pipe, texts: list[str], steps: int, guidance: float, sampler: s
     pipe.scheduler = make_scheduler(sampler, pipe.scheduler.config)
     pictures = []
     for start in tqdm(range(0, len(texts), BATCH), f"{steps} steps of {sampler}"):
-        part = texts[start:start + BATCH]
+        part = texts[start : start + BATCH]
         seeds = [torch.Generator().manual_seed(start + i) for i in range(len(part))]
         pictures += pipe(part, num_inference_steps=steps, guidance_scale=guidance, generator=seeds).images
     return to_tensor(pictures)
 
 
 def measure(pipe, judge, prompts: list[Prompt], steps: int, guidance: float, sampler: str) -> dict:
-    """Adherence on seen and held-out combinations, by task and by style; the faults, and the first prompts not followed."""
+    """Adherence on seen and held-out combinations, by task and by style; faults; the first prompts not followed."""
     start = time.perf_counter()
     pictures = draw_prompts(pipe, [prompt.caption.text for prompt in prompts], steps, guidance, sampler)
     seconds = (time.perf_counter() - start) / len(prompts)
@@ -54,13 +54,20 @@ def measure(pipe, judge, prompts: list[Prompt], steps: int, guidance: float, sam
         return round(sum(chosen) / len(chosen), 3) if chosen else None
 
     styles = {style: share(lambda p, s=style: (p.caption.style or "picture book") == s) for style in book.STYLES}
-    return {"steps": steps, "guidance": guidance, "sampler": sampler, "prompts": len(prompts),
-            "seconds a picture": round(seconds, 2),
-            "all": share(lambda p: True), "seen combinations": share(lambda p: not p.held_out),
-            "held-out combinations": share(lambda p: p.held_out),
-            "tasks": {task: share(lambda p, t=task: p.task == t) for task in TASKS}, "styles": styles,
-            "faults": dict(Counter(one for one in wrong if one).most_common()),
-            "first not followed": [p.caption.text for ok, p in zip(right, prompts, strict=True) if not ok][:8]}
+    return {
+        "steps": steps,
+        "guidance": guidance,
+        "sampler": sampler,
+        "prompts": len(prompts),
+        "seconds a picture": round(seconds, 2),
+        "all": share(lambda p: True),
+        "seen combinations": share(lambda p: not p.held_out),
+        "held-out combinations": share(lambda p: p.held_out),
+        "tasks": {task: share(lambda p, t=task: p.task == t) for task in TASKS},
+        "styles": styles,
+        "faults": dict(Counter(one for one in wrong if one).most_common()),
+        "first not followed": [p.caption.text for ok, p in zip(right, prompts, strict=True) if not ok][:8],
+    }
 
 
 def keep(name: str, table: dict) -> None:
@@ -77,9 +84,11 @@ def judge_on_renders(pipe, judge, count: int) -> dict:
         scenes = [scene for scene in sampled if scene.style == style][:count]
         captions, pictures = [book.caption(scene) for scene in scenes], book.pictures(scenes)
         rebuilt = torch.cat([pipe.vae(part.to(pipe.device)).sample.cpu().clamp(-1, 1) for part in pictures.split(32)])
-        table[style] = {"renders": round(adherence(judge, pictures, captions), 3),
-                        "reconstructions": round(adherence(judge, rebuilt, captions), 3),
-                        "PSNR in dB": round(psnr(pictures, rebuilt).mean().item(), 2)}
+        table[style] = {
+            "renders": round(adherence(judge, pictures, captions), 3),
+            "reconstructions": round(adherence(judge, rebuilt, captions), 3),
+            "PSNR in dB": round(psnr(pictures, rebuilt).mean().item(), 2),
+        }
     return table
 
 
@@ -87,10 +96,22 @@ def write_sheets(pipe, folder: Path) -> None:
     """A sheet of the world (every subject in every place) and one of generated pictures (other prompts)."""
     folder.mkdir(parents=True, exist_ok=True)
     colours, styles = (None, *book.COLOURS), tuple(book.STYLES)
-    scenes = [book.Scene((book.Thing(kind, colours[(3 * row + column) % len(colours)] if row % 2 else None,
-                                     book.POSES[kind][row % 3] if kind in book.POSES else None),),
-                         place, 100 + row, styles[row % 4 if row > 3 else 0])
-              for row, place in enumerate(book.PLACES) for column, kind in enumerate(book.SUBJECTS)]
+    scenes = [
+        book.Scene(
+            (
+                book.Thing(
+                    kind,
+                    colours[(3 * row + column) % len(colours)] if row % 2 else None,
+                    book.POSES[kind][row % 3] if kind in book.POSES else None,
+                ),
+            ),
+            place,
+            100 + row,
+            styles[row % 4 if row > 3 else 0],
+        )
+        for row, place in enumerate(book.PLACES)
+        for column, kind in enumerate(book.SUBJECTS)
+    ]
     scenes += [scene for scene in (book.sample_scene(n, DATA_SET) for n in range(400)) if len(scene.things) > 1][:24]
     picture_grid(book.pictures(scenes), columns=12).save(folder / "world.png", optimize=True)
     drawn = draw_prompts(pipe, [book.caption(scene).text for scene in scenes], 20, 4.0, "unipc")
@@ -115,7 +136,7 @@ def main() -> None:
     print(json.dumps(results["judge"], indent=2))
     for steps in options.steps:
         for guidance in options.guidance:
-            row = measure(pipe, judge, load()[:options.count], steps, guidance, options.sampler)
+            row = measure(pipe, judge, load()[: options.count], steps, guidance, options.sampler)
             results["drawing"].append(row)
             print(json.dumps(row, indent=2), flush=True)
     if options.manifest:

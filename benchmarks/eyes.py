@@ -49,10 +49,14 @@ def write_sheets(folder: Path, pictures, prompts) -> None:
 def compare(by_eye: list[bool], by_judge: list[bool]) -> dict:
     """How often both say the same, and how often one says right where the other says wrong."""
     pairs = list(zip(by_eye, by_judge, strict=True))
-    return {"pictures": len(pairs), "right by eye": sum(by_eye), "right by the judge": sum(by_judge),
-            "agreement": round(sum(a == b for a, b in pairs) / len(pairs), 3),
-            "only the eye says right": sum(a and not b for a, b in pairs),
-            "only the judge says right": sum(b and not a for a, b in pairs)}
+    return {
+        "pictures": len(pairs),
+        "right by eye": sum(by_eye),
+        "right by the judge": sum(by_judge),
+        "agreement": round(sum(a == b for a, b in pairs) / len(pairs), 3),
+        "only the eye says right": sum(a and not b for a, b in pairs),
+        "only the judge says right": sum(b and not a for a, b in pairs),
+    }
 
 
 def main() -> None:
@@ -62,9 +66,11 @@ def main() -> None:
     options = parser.parse_args()
     labels = None if options.sheets else json.loads(LABELS.read_text())
     if labels and labels["model"] != model_hash():
-        parser.error("expected labels of pictures that the shipped model drew, got those of another one; write sheets "
-                     "with --sheets FOLDER, look at them, and put the numbers that are right, and this model's hash "
-                     f"{model_hash()}, into {LABELS.name}")
+        parser.error(
+            "expected labels of pictures that the shipped model drew, got those of another one; write sheets "
+            "with --sheets FOLDER, look at them, and put the numbers that are right, and this model's hash "
+            f"{model_hash()}, into {LABELS.name}"
+        )
     prompts = load()[:COUNT]
     pipe = load_picture_book(device=pick_device())
     pictures = draw_prompts(pipe, [prompt.caption.text for prompt in prompts], 20, 4.0, "unipc")
@@ -76,10 +82,16 @@ def main() -> None:
     table = compare(by_eye, followed(judge, pictures, captions))
     table["agreement, by the judge's threshold"] = {
         threshold: compare(by_eye, followed(judge, pictures, captions, threshold))["agreement"]
-        for threshold in THRESHOLDS}
+        for threshold in THRESHOLDS
+    }
     table["right by eye, by task"] = {
-        task: round(sum(ok for ok, p in zip(by_eye, prompts, strict=True) if p.task == task)
-                    / sum(p.task == task for p in prompts), 3) for task in TASKS}
+        task: round(
+            sum(ok for ok, p in zip(by_eye, prompts, strict=True) if p.task == task)
+            / sum(p.task == task for p in prompts),
+            3,
+        )
+        for task in TASKS
+    }
     print(json.dumps(table, indent=2))
     if options.manifest:
         keep("eyes", table)

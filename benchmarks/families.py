@@ -84,8 +84,9 @@ def variational(data: torch.Tensor, steps: int) -> Model:
             pass
         return vae.bits_per_dim(vae.level_bound(other.eval(), unseen, generator).mean().item(), 64)
 
-    return Model(network, vae.fit(network, data, steps, batch=32, beta=4.0), network.sample,
-                 bits if channels == 1 else None)
+    return Model(
+        network, vae.fit(network, data, steps, batch=32, beta=4.0), network.sample, bits if channels == 1 else None
+    )
 
 
 def diffusion(data: torch.Tensor, steps: int) -> Model:
@@ -152,8 +153,16 @@ def measure(family: str, name: str, model: Model, training_seconds: float) -> Ro
     seconds = (time.process_time() - start) / DRAWN
     with torch.enable_grad():
         bits = model.bits() if model.bits else None
-    return Row(family, name, sum(p.numel() for p in model.network.parameters()), training_seconds, seconds,
-               *quality(name, pictures), bits, family == "VAE" and bits is not None)
+    return Row(
+        family,
+        name,
+        sum(p.numel() for p in model.network.parameters()),
+        training_seconds,
+        seconds,
+        *quality(name, pictures),
+        bits,
+        family == "VAE" and bits is not None,
+    )
 
 
 def quality(name: str, pictures: torch.Tensor) -> tuple[float, float | None]:
@@ -178,6 +187,7 @@ def train(build: Callable[[torch.Tensor, int], Model], data: torch.Tensor, secon
 
 def one_of(known) -> Callable[[str], str]:
     """A `type` for argparse: a name out of those that are known. (Its `choices` cannot be left out altogether.)"""
+
     def name(word: str) -> str:
         if word not in known:
             raise argparse.ArgumentTypeError(f"expected names out of: {', '.join(known)}; got {word!r}")
@@ -188,8 +198,14 @@ def one_of(known) -> Callable[[str], str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", type=one_of(FAMILIES), default=list(FAMILIES),
-                        help=f"out of: {', '.join(FAMILIES)}; none: all")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        type=one_of(FAMILIES),
+        default=list(FAMILIES),
+        help=f"out of: {', '.join(FAMILIES)}; none: all",
+    )
     parser.add_argument("--minutes", type=float, default=2, help="of processor time, for each training")
     parser.add_argument("--keep", action="store_true", help="write the rows into course_utils/families.json")
     options = parser.parse_args()
@@ -208,8 +224,13 @@ def main() -> None:
         old = {(row.family, row.data): row for row in families.measured()}
         order = [(family, name) for name in DATA for family in ("real", *FAMILIES)]
         rows = [(old | new)[key] for key in order if key in old | new]
-        families.keep(rows, {"command": f"python3 course.py benchmark families --minutes {options.minutes:g} --keep",
-                             "machine": describe_machine()})
+        families.keep(
+            rows,
+            {
+                "command": f"python3 course.py benchmark families --minutes {options.minutes:g} --keep",
+                "machine": describe_machine(),
+            },
+        )
 
 
 if __name__ == "__main__":

@@ -36,10 +36,18 @@ class Way:
     compiled: bool = False
 
 
-WAYS = {"cpu": (Way("float32"), Way("bfloat16")),
-        "mps": (Way("float32"), Way("float16")),
-        "cuda": (Way("float32"), Way("bfloat16"), Way("float16"), Way("float16", compiled=True),
-                 Way("float16", "model"), Way("float16", "sequential"))}
+WAYS = {
+    "cpu": (Way("float32"), Way("bfloat16")),
+    "mps": (Way("float32"), Way("float16")),
+    "cuda": (
+        Way("float32"),
+        Way("bfloat16"),
+        Way("float16"),
+        Way("float16", compiled=True),
+        Way("float16", "model"),
+        Way("float16", "sequential"),
+    ),
+}
 
 
 def random_pipeline(dtype: torch.dtype, facts: dict = FACTS):
@@ -53,8 +61,14 @@ def random_pipeline(dtype: torch.dtype, facts: dict = FACTS):
         for tensor in part.parameters():
             tensor.data.normal_(std=0.02)
     scheduler = DDIMScheduler.from_config(facts["scheduler"], clip_sample=False)
-    pipe = StableDiffusionPipeline(**parts, tokenizer=None, scheduler=scheduler, safety_checker=None,
-                                   feature_extractor=None, requires_safety_checker=False)
+    pipe = StableDiffusionPipeline(
+        **parts,
+        tokenizer=None,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -64,8 +78,11 @@ def flops_of_a_step(facts: dict = FACTS) -> int:
     unet = bare_parts(("unet",), facts)["unet"]
     empty, config = functools.partial(torch.empty, device="meta"), unet.config
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        unet(empty(2, config.in_channels, config.sample_size, config.sample_size), empty(()),
-             empty(2, 77, config.cross_attention_dim))
+        unet(
+            empty(2, config.in_channels, config.sample_size, config.sample_size),
+            empty(()),
+            empty(2, 77, config.cross_attention_dim),
+        )
     return counter.get_total_flops()
 
 
@@ -106,14 +123,19 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="a file for the rows")
     options = parser.parse_args()
     device, flops, rows = pick_device(), flops_of_a_step(), []
-    print(f"{describe_machine()}\na guided step: {flops / 1e9:.0f} GFLOP\n"
-          "| format | offload | compiled | a step | decoding | at work | peak |\n|:--|:--|:--|--:|--:|--:|--:|")
+    print(
+        f"{describe_machine()}\na guided step: {flops / 1e9:.0f} GFLOP\n"
+        "| format | offload | compiled | a step | decoding | at work | peak |\n|:--|:--|:--|--:|--:|--:|--:|"
+    )
     for way in WAYS[device.type]:
         row = run(way, device, options.steps)
         best = matrix_flops(device, DTYPES[way.dtype], 2048 if device.type == "cpu" else 8192)
         rows.append(row := {**row, "at work": flops / row["step"] / best})
-        print(f"| {way.dtype} | {way.offload} | {'yes' if way.compiled else 'no'} | {row['step']:.3g} s | "
-              f"{row['decode']:.3g} s | {row['at work']:.0%} | {gib(row['peak'])} |", flush=True)
+        print(
+            f"| {way.dtype} | {way.offload} | {'yes' if way.compiled else 'no'} | {row['step']:.3g} s | "
+            f"{row['decode']:.3g} s | {row['at work']:.0%} | {gib(row['peak'])} |",
+            flush=True,
+        )
         if options.json:
             options.json.write_text(json.dumps({"machine": describe_machine(), "rows": rows}, indent=2) + "\n")
 

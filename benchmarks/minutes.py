@@ -23,10 +23,14 @@ def minutes(path: Path, profile: str) -> tuple[float, list[tuple[float, str]]]:
     """Seconds for the whole notebook, and (seconds, cell id) of its cells, the slowest first."""
     notebook, began, taken = nbformat.read(path, as_version=4), {}, []
     client, environment = execution.client_for(
-        notebook, ROOT, path.parent,
+        notebook,
+        ROOT,
+        path.parent,
         on_cell_execute=lambda cell, cell_index: began.update({cell.id: time.perf_counter()}),
         on_cell_executed=lambda cell, cell_index, execute_reply: taken.append(
-            (time.perf_counter() - began[cell.id], cell.id)))
+            (time.perf_counter() - began[cell.id], cell.id)
+        ),
+    )
     start = time.perf_counter()
     client.execute(env={**environment, "COURSE_PROFILE": profile})
     return time.perf_counter() - start, sorted(taken, reverse=True)
@@ -42,7 +46,7 @@ def main() -> None:
     for source in authoring.source_paths(ROOT, options.numbers or None):
         for profile in options.profiles:
             seconds, cells = minutes(ROOT / "solutions" / f"{source.stem}.ipynb", profile)
-            slow = ", ".join(f"{name} {took:.0f} s" for took, name in cells[:options.cells])
+            slow = ", ".join(f"{name} {took:.0f} s" for took, name in cells[: options.cells])
             print(f"| {source.stem} | {profile} | {seconds / 60:.1f} | {slow} |", flush=True)
 
 

@@ -43,8 +43,11 @@ def chapter_06(data: torch.Tensor, steps: int, target: str = "eps", batch: int =
     average = MovingAverage(network, 0.995)
 
     def loss(model, samples):
-        t = (samples.integers(len(alpha_bar), stream=1) if target == "eps"
-             else logit_normal_times(samples.normals(stream=1), len(alpha_bar)))
+        t = (
+            samples.integers(len(alpha_bar), stream=1)
+            if target == "eps"
+            else logit_normal_times(samples.normals(stream=1), len(alpha_bar))
+        )
         x0, eps = data[samples.integers(len(data))], samples.normals(*shape, stream=2)
         aim = eps if target == "eps" else v_from_x0_eps(x0, eps, t, alpha_bar)
         return noise_prediction_loss(model(add_noise(x0, eps, t, alpha_bar), t), aim).mean()
@@ -68,10 +71,15 @@ def diffusers_tutorial(data: torch.Tensor, steps: int, widths=(64, 128, 128, 256
     from diffusers.optimization import get_cosine_schedule_with_warmup
 
     network = UNet2DModel(
-        sample_size=data.shape[-1], in_channels=data.shape[1], out_channels=data.shape[1], layers_per_block=layers,
-        block_out_channels=widths, norm_num_groups=8,
+        sample_size=data.shape[-1],
+        in_channels=data.shape[1],
+        out_channels=data.shape[1],
+        layers_per_block=layers,
+        block_out_channels=widths,
+        norm_num_groups=8,
         down_block_types=("DownBlock2D",) * (len(widths) - 2) + ("AttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "AttnUpBlock2D") + ("UpBlock2D",) * (len(widths) - 2))
+        up_block_types=("UpBlock2D", "AttnUpBlock2D") + ("UpBlock2D",) * (len(widths) - 2),
+    )
     scheduler = DDPMScheduler(num_train_timesteps=1000)
 
     def updates():
@@ -140,14 +148,21 @@ def lucidrains_small(data: torch.Tensor, steps: int) -> Model:
     return lucidrains(data, steps, 16, 1e-3)
 
 
-RACERS = {"chapter 06": chapter_06, "chapter 06, v": says_v, "diffusers": diffusers_tutorial,
-          "diffusers, our size": diffusers_small, "lucidrains": lucidrains, "lucidrains, our size": lucidrains_small}
+RACERS = {
+    "chapter 06": chapter_06,
+    "chapter 06, v": says_v,
+    "diffusers": diffusers_tutorial,
+    "diffusers, our size": diffusers_small,
+    "lucidrains": lucidrains,
+    "lucidrains, our size": lucidrains_small,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", type=one_of(RACERS),
-                        help=f"out of: {', '.join(RACERS)}; none: all")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", type=one_of(RACERS), help=f"out of: {', '.join(RACERS)}; none: all"
+    )
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 10], help="of processor time, from nothing")
     parser.add_argument("--data", nargs="+", choices=("digits", "pages"), default=["digits", "pages"])
     parser.add_argument("--json", type=Path, help="a file for the rows")
@@ -163,8 +178,11 @@ def main() -> None:
             for racer in options.names or RACERS:
                 row = families.measure(racer, name, *families.train(RACERS[racer], data, 60 * minutes))
                 rows.append(asdict(row))
-                print(f"| {name} | {racer} | {row.parameters:,} | {row.training_seconds:.0f} s | "
-                      f"{1000 * row.seconds_per_picture:.3g} ms | {row.fid:.3g} |", flush=True)
+                print(
+                    f"| {name} | {racer} | {row.parameters:,} | {row.training_seconds:.0f} s | "
+                    f"{1000 * row.seconds_per_picture:.3g} ms | {row.fid:.3g} |",
+                    flush=True,
+                )
                 if options.json:
                     options.json.write_text(json.dumps({"machine": describe_machine(), "rows": rows}, indent=2) + "\n")
 

@@ -87,11 +87,17 @@ def pictures(words: torch.Tensor, samples: Samples) -> torch.Tensor:
     axis = torch.arange(32) + 0.5
     x = (axis[None, None, :] - centre[:, 0].view(-1, 1, 1)) / radius
     y = (axis[None, :, None] - centre[:, 1].view(-1, 1, 1)) / radius
-    inside = torch.stack([
-        (x * x + y * y).sqrt() - 1,
-        torch.maximum(x.abs(), y.abs()) - 0.88,
-        torch.maximum(y - 0.7, (x.abs() * 1.8 - y - 1) / 2.06),
-    ], 1)[torch.arange(len(words)), words[:, 0]] * radius  # distance to the edge in pixels, negative inside
+    inside = (
+        torch.stack(
+            [
+                (x * x + y * y).sqrt() - 1,
+                torch.maximum(x.abs(), y.abs()) - 0.88,
+                torch.maximum(y - 0.7, (x.abs() * 1.8 - y - 1) / 2.06),
+            ],
+            1,
+        )[torch.arange(len(words)), words[:, 0]]
+        * radius
+    )  # distance to the edge in pixels, negative inside
     cover = (0.5 - inside).clamp(0, 1)[:, None]
     page = 0.8 + 0.2 * draws[:, 3].view(-1, 1, 1, 1)
     ink = (RGB[words[:, 1]] * (0.85 + 0.15 * draws[:, 4:5]))[:, :, None, None]
@@ -113,16 +119,24 @@ class Painter(nn.Module):
         self.patch, self.pooled, channels = patch, pooled, 3 * patch**2
         self.words = nn.Embedding(NULL + 1, 64)
         self.unet = UNet2DConditionModel(
-            sample_size=32 // patch, in_channels=channels, out_channels=channels, layers_per_block=1,
-            block_out_channels=(32, 64, 128), norm_num_groups=8, cross_attention_dim=64, attention_head_dim=4,
+            sample_size=32 // patch,
+            in_channels=channels,
+            out_channels=channels,
+            layers_per_block=1,
+            block_out_channels=(32, 64, 128),
+            norm_num_groups=8,
+            cross_attention_dim=64,
+            attention_head_dim=4,
             down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-            **dict(class_embed_type="simple_projection", projection_class_embeddings_input_dim=192) if pooled else {})
+            **dict(class_embed_type="simple_projection", projection_class_embeddings_input_dim=192) if pooled else {},
+        )
 
     def forward(self, x_t, t, tokens):
         words = self.words(tokens)
-        out = self.unet(F.pixel_unshuffle(x_t, self.patch), t, words,
-                        class_labels=words.flatten(1) if self.pooled else None).sample
+        out = self.unet(
+            F.pixel_unshuffle(x_t, self.patch), t, words, class_labels=words.flatten(1) if self.pooled else None
+        ).sample
         return F.pixel_shuffle(out, self.patch)
 
 
@@ -139,11 +153,15 @@ def shapes(samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
 
 def loss_of(recipe: Recipe, data=shapes):
     """loss(model, samples) of a recipe; data(samples) -> pictures and tokens."""
+
     def loss(model, samples):
         x0, tokens = data(samples)
         eps = samples.normals(*x0.shape[1:], stream=4)
-        t = (logit_normal_times(samples.normals(stream=3), 1000) if recipe.times == "middle"
-             else samples.integers(1000, stream=3))
+        t = (
+            logit_normal_times(samples.normals(stream=3), 1000)
+            if recipe.times == "middle"
+            else samples.integers(1000, stream=3)
+        )
         if recipe.target == "flow":
             s = ((t + 1) / 1000).view(-1, 1, 1, 1)
             return noise_prediction_loss(model((1 - s) * x0 + s * eps, t, tokens), eps - x0).mean()
@@ -210,10 +228,18 @@ def fit(recipe: Recipe, build, data, seconds: float, seed: int) -> tuple[nn.Modu
     memory_format = torch.channels_last if recipe.channels_last else torch.preserve_format
 
     def records(steps, model, average):
-        return train(model, loss_of(recipe, data), steps=steps, batch=recipe.batch, seed=seed,
-                     learning_rate=recipe.rate, warmup=100 if recipe.decay else 0,
-                     clip=1.0 if recipe.clip else math.inf, average=average,
-                     precision=torch.bfloat16 if recipe.bfloat16 else torch.float32)
+        return train(
+            model,
+            loss_of(recipe, data),
+            steps=steps,
+            batch=recipe.batch,
+            seed=seed,
+            learning_rate=recipe.rate,
+            warmup=100 if recipe.decay else 0,
+            clip=1.0 if recipe.clip else math.inf,
+            average=average,
+            precision=torch.bfloat16 if recipe.bfloat16 else torch.float32,
+        )
 
     # how many updates fit is tried on another model
     pace = [time.process_time() for _ in records(12, build().to(memory_format=memory_format), None)]
@@ -239,9 +265,18 @@ def measure(name: str, reader: Reader, seconds: float, seed: int) -> dict:
     found = right(reader, drawn, words)
     shape, colour, corner = found.float().mean(0).tolist()
     joint = found.all(1).float().mean().item()
-    return {"recipe": name, "seed": seed, "updates": steps, "seconds": round(taken, 1), "shape": round(shape, 3),
-            "colour": round(colour, 3), "corner": round(corner, 3), "right": round(joint, 3),
-            "a picture, ms": round(1000 * (time.process_time() - start) / len(words), 1), **asdict(recipe)}
+    return {
+        "recipe": name,
+        "seed": seed,
+        "updates": steps,
+        "seconds": round(taken, 1),
+        "shape": round(shape, 3),
+        "colour": round(colour, 3),
+        "corner": round(corner, 3),
+        "right": round(joint, 3),
+        "a picture, ms": round(1000 * (time.process_time() - start) / len(words), 1),
+        **asdict(recipe),
+    }
 
 
 def main() -> None:
@@ -255,8 +290,10 @@ def main() -> None:
     reader, fresh = train_reader(), Samples(torch.arange(FOREVER, FOREVER + 480).numpy(), 1)
     words = sample_words(fresh)
     sure = right(reader, pictures(words, fresh), words).all(1).float().mean()
-    print(f"{describe_machine()}\nthe reader is right in {sure:.1%} of fresh pictures; "
-          f"{sum(p.numel() for p in Painter(1, False).parameters()):,} parameters")
+    print(
+        f"{describe_machine()}\nthe reader is right in {sure:.1%} of fresh pictures; "
+        f"{sum(p.numel() for p in Painter(1, False).parameters()):,} parameters"
+    )
     print("| recipe | seed | updates | seconds | shape | colour | corner | right | a picture |")
     print("|:--|--:|--:|--:|--:|--:|--:|--:|--:|")
     rows = []
@@ -264,9 +301,11 @@ def main() -> None:
         for name in options.names or RECIPES:
             row = measure(name, reader, options.seconds, seed)
             rows.append(row)
-            print(f"| {name} | {seed} | {row['updates']} | {row['seconds']:.0f} | {row['shape']:.0%} | "
-                  f"{row['colour']:.0%} | {row['corner']:.0%} | {row['right']:.1%} | {row['a picture, ms']:.0f} ms |",
-                  flush=True)
+            print(
+                f"| {name} | {seed} | {row['updates']} | {row['seconds']:.0f} | {row['shape']:.0%} | "
+                f"{row['colour']:.0%} | {row['corner']:.0%} | {row['right']:.1%} | {row['a picture, ms']:.0f} ms |",
+                flush=True,
+            )
             if options.json:
                 options.json.write_text(json.dumps({"machine": describe_machine(), "rows": rows}, indent=2) + "\n")
 

@@ -61,8 +61,10 @@ def main() -> None:
         for name in options.names or RECIPES:
             row = measure(name, Path(home), options.minutes, options.count, options.seed)
             rows.append(row)
-            print(f"| {name} | {row['updates']} | {row['seconds'] / 60:.1f} | {row['all']:.1%} | {row['tasks']} |",
-                  flush=True)
+            print(
+                f"| {name} | {row['updates']} | {row['seconds'] / 60:.1f} | {row['all']:.1%} | {row['tasks']} |",
+                flush=True,
+            )
             if options.json:
                 options.json.write_text(json.dumps({"machine": describe_machine(), "rows": rows}, indent=2) + "\n")
 

@@ -34,8 +34,10 @@ def renders(prompts: list[Prompt], number: int) -> torch.Tensor:
 
 def _scene(said: book.Caption, rng: random.Random) -> book.Scene:
     """A scene of which the caption is true, with what it leaves open drawn by lot."""
-    kinds = [replace(thing, pose=thing.pose or rng.choice(book.POSES.get(thing.kind, (None,))))
-             for thing in dict.fromkeys(said.things)]
+    kinds = [
+        replace(thing, pose=thing.pose or rng.choice(book.POSES.get(thing.kind, (None,))))
+        for thing in dict.fromkeys(said.things)
+    ]
     relation = said.relation
     if len(kinds) == 1:
         kinds *= len(said.things)
@@ -50,8 +52,10 @@ def _scene(said: book.Caption, rng: random.Random) -> book.Scene:
 @torch.no_grad()
 def score(judge: Judge, pictures: torch.Tensor, prompts: list[Prompt], reference: torch.Tensor) -> dict:
     """The share of pictures in which all that the prompt names is found, and the Fréchet distance."""
-    return {"followed": round(adherence(judge, pictures, [prompt.caption for prompt in prompts]), 3),
-            "FID": round(frechet_distance(features(judge, pictures), reference), 3)}
+    return {
+        "followed": round(adherence(judge, pictures, [prompt.caption for prompt in prompts]), 3),
+        "FID": round(frechet_distance(features(judge, pictures), reference), 3),
+    }
 
 
 @torch.no_grad()
@@ -70,7 +74,7 @@ def main() -> None:
     parser.add_argument("--manifest", action="store_true", help="keep the table in the shipped model's manifest")
     options = parser.parse_args()
     pipe, judge = load_picture_book(options.model, pick_device()), load_judge()
-    prompts = load()[:options.count]
+    prompts = load()[: options.count]
     reference = torch.cat([features(judge, renders(prompts, number)) for number in range(RENDERS)])
     rows = []
 
@@ -87,8 +91,10 @@ def main() -> None:
             steps = (evaluations + 1) // 2 if sampler == "heun" else evaluations
             add(sampler, evaluations, draw_prompts(pipe, texts, steps, options.guidance, sampler))
     if options.manifest:
-        keep("sampling", {"machine": describe_machine(), "prompts": len(prompts), "guidance": options.guidance,
-                          "rows": rows})
+        keep(
+            "sampling",
+            {"machine": describe_machine(), "prompts": len(prompts), "guidance": options.guidance, "rows": rows},
+        )
 
 
 if __name__ == "__main__":

@@ -45,8 +45,19 @@ def train_here(folder: Path) -> None:
 def processes(count: int) -> dict:
     """Losses and the median seconds of an update, with `count` processes of one thread each."""
     with tempfile.TemporaryDirectory() as home:
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(count),
-                   "--master_port", "29533", "-m", "benchmarks.scale", "--worker", home]
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node",
+            str(count),
+            "--master_port",
+            "29533",
+            "-m",
+            "benchmarks.scale",
+            "--worker",
+            home,
+        ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "COURSE_PROFILE": "smoke"}
         subprocess.run(command, check=True, capture_output=True, env=environment)
         return json.loads((Path(home) / "row.json").read_text())
@@ -57,9 +68,16 @@ def update(size: int, batch: int, width: int):
     from diffusers import UNet2DModel
 
     network = UNet2DModel(
-        sample_size=size, in_channels=3, out_channels=3, layers_per_block=1, norm_num_groups=8, add_attention=False,
-        block_out_channels=(width, 2 * width, 2 * width), down_block_types=("DownBlock2D",) * 3,
-        up_block_types=("UpBlock2D",) * 3)
+        sample_size=size,
+        in_channels=3,
+        out_channels=3,
+        layers_per_block=1,
+        norm_num_groups=8,
+        add_attention=False,
+        block_out_channels=(width, 2 * width, 2 * width),
+        down_block_types=("DownBlock2D",) * 3,
+        up_block_types=("UpBlock2D",) * 3,
+    )
     x, t = torch.randn(batch, 3, size, size), torch.zeros(batch, dtype=torch.long)
     return lambda: network(x, t).sample.square().mean().backward()
 
@@ -85,9 +103,12 @@ def main() -> None:
     print(f"{describe_machine()}\n\n| processes | seconds an update | first and last loss |\n|--:|--:|:--|")
     for count, row in ((1, alone), (2, two)):
         print(f"| {count} | {row['seconds']:.3f} | {row['losses'][0]:.5f}, {row['losses'][-1]:.5f} |")
-    print(f"\nlargest relative difference of a loss {gap:.1e}; "
-          f"two processes are {alone['seconds'] / two['seconds']:.2f} times as fast\n\n"
-          f"| {' | '.join(['', *['seconds'] * 4, 'exponent'])} |\n|:--|--:|--:|--:|--:|--:|", flush=True)
+    print(
+        f"\nlargest relative difference of a loss {gap:.1e}; "
+        f"two processes are {alone['seconds'] / two['seconds']:.2f} times as fast\n\n"
+        f"| {' | '.join(['', *['seconds'] * 4, 'exponent'])} |\n|:--|--:|--:|--:|--:|--:|",
+        flush=True,
+    )
     curves = {}
     for axis, xs in AXES.items():
         seconds = in_turns({x: update(**{**USUAL, axis: x}) for x in xs}, options.rounds)

@@ -71,9 +71,14 @@ def pages(rounds: int) -> dict[str, list[float]]:
     from course_utils.data import picture_book as book
 
     scenes = [book.sample_scene(number, 5) for number in range(100)]
-    return in_turns({"100 pages of 64 x 64": lambda: [book.draw(scene) for scene in scenes],
-                     "100 pages of 32 x 32": lambda: [book.draw(scene, 32) for scene in scenes],
-                     "100 captions": lambda: [book.caption(scene, 1) for scene in scenes]}, rounds)
+    return in_turns(
+        {
+            "100 pages of 64 x 64": lambda: [book.draw(scene) for scene in scenes],
+            "100 pages of 32 x 32": lambda: [book.draw(scene, 32) for scene in scenes],
+            "100 captions": lambda: [book.caption(scene, 1) for scene in scenes],
+        },
+        rounds,
+    )
 
 
 def updates(rounds: int) -> dict[str, list[float]]:
@@ -99,11 +104,23 @@ def updates(rounds: int) -> dict[str, list[float]]:
 
         return update
 
-    records = train(loop.model, loop.loss, steps=10**9, batch=BATCH, learning_rate=rate, precision=torch.bfloat16,
-                    average=MovingAverage(loop.model))
-    return in_turns({"the course's loop, bfloat16": lambda: next(records),
-                     "forward, backward, AdamW, bfloat16": alone(bare, torch.bfloat16),
-                     "forward, backward, AdamW, float32": alone(plain, torch.float32)}, rounds)
+    records = train(
+        loop.model,
+        loop.loss,
+        steps=10**9,
+        batch=BATCH,
+        learning_rate=rate,
+        precision=torch.bfloat16,
+        average=MovingAverage(loop.model),
+    )
+    return in_turns(
+        {
+            "the course's loop, bfloat16": lambda: next(records),
+            "forward, backward, AdamW, bfloat16": alone(bare, torch.bfloat16),
+            "forward, backward, AdamW, float32": alone(plain, torch.float32),
+        },
+        rounds,
+    )
 
 
 def run(code: str, **changes: str | None) -> str:
@@ -150,8 +167,9 @@ TABLES = {"pages": pages, "updates": updates, "generate": from_start_to_file, "b
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", type=one_of(TABLES),
-                        help=f"only these of: {', '.join(TABLES)}")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", type=one_of(TABLES), help=f"only these of: {', '.join(TABLES)}"
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path, help="a file for all seconds")
     options = parser.parse_args()

@@ -26,7 +26,7 @@ def scenes_to_draw() -> list[book.Scene]:
     """One scene for each subject, in its natural colour, the places in turn; none is held out."""
     scenes = []
     for number, kind in enumerate(book.SUBJECTS):
-        place = next(p for p in book.PLACES[number % 8:] + book.PLACES if not book.is_held_out(kind, None, p))
+        place = next(p for p in book.PLACES[number % 8 :] + book.PLACES if not book.is_held_out(kind, None, p))
         scenes.append(book.Scene((book.Thing(kind, None, "sitting" if kind in book.POSES else None),), place))
     return scenes
 
@@ -39,12 +39,14 @@ def spread(judge, pictures: torch.Tensor, seeds: int) -> dict:
     verdicts = [verdict for part in pictures.split(64) for verdict in read(judge, part)]
     places, pixels = [], []
     for start in range(0, len(pictures), seeds):
-        found = [v.findings[0] for v in verdicts[start:start + seeds] if len(v.findings) == 1]
+        found = [v.findings[0] for v in verdicts[start : start + seeds] if len(v.findings) == 1]
         if len(found) > 2:
             places.append(torch.tensor([[f.x, f.y] for f in found]).std(0).square().sum().sqrt())
-        pixels.append(pictures[start:start + seeds].std(0).square().mean().sqrt())
-    return {"position, pixels": round(torch.stack(places).mean().item(), 2) if places else None,
-            "standard deviation of a pixel": round(torch.stack(pixels).mean().item(), 3)}
+        pixels.append(pictures[start : start + seeds].std(0).square().mean().sqrt())
+    return {
+        "position, pixels": round(torch.stack(places).mean().item(), 2) if places else None,
+        "standard deviation of a pixel": round(torch.stack(pixels).mean().item(), 3),
+    }
 
 
 def nearest(pictures: torch.Tensor, training: torch.Tensor) -> torch.Tensor:
@@ -62,12 +64,21 @@ def measure(pipe, judge, seeds: int, steps: int, guidance: float) -> dict:
     fresh = [book.Scene(scene.things, scene.place, 10**9 + number) for scene in scenes for number in range(seeds)]
     training = picture_set(TRAINING_PICTURES).pixels
     table = {}
-    for name, pictures in (("drawn by the model", draw_prompts(pipe, prompts, steps, guidance, "unipc")),
-                           ("fresh renders", book.pictures(fresh))):
+    for name, pictures in (
+        ("drawn by the model", draw_prompts(pipe, prompts, steps, guidance, "unipc")),
+        ("fresh renders", book.pictures(fresh)),
+    ):
         quartiles = nearest(pictures, training).quantile(torch.tensor([0.0, 0.25, 0.5, 0.75]))
-        table[name] = {**spread(judge, pictures, seeds), "distance to the nearest of 20,000 training pictures":
-                       dict(zip(("least", "lower quartile", "median", "upper quartile"),
-                                [round(value, 3) for value in quartiles.tolist()], strict=True))}
+        table[name] = {
+            **spread(judge, pictures, seeds),
+            "distance to the nearest of 20,000 training pictures": dict(
+                zip(
+                    ("least", "lower quartile", "median", "upper quartile"),
+                    [round(value, 3) for value in quartiles.tolist()],
+                    strict=True,
+                )
+            ),
+        }
     return {"prompts": len(scenes), "seeds": seeds, "steps": steps, "guidance": guidance, **table}
 
 

@@ -40,8 +40,7 @@ def train_here(folder: Path, minutes: float) -> None:
             left = 60 * minutes * share - (time.perf_counter() - start)
             plan.write_text(json.dumps(max(TRIED + 1, round(left / pace))))
         meet()
-        for record in train_part(name, folder, steps := json.loads(plan.read_text()), restart=True):
-            pass
+        *_, record = train_part(name, folder, steps := json.loads(plan.read_text()), restart=True)
         rows[name] = {"updates": steps, "seconds": time.perf_counter() - start, "loss": record.loss}
     if first:
         (folder / "rows.json").write_text(json.dumps(rows))
@@ -60,12 +59,27 @@ def main() -> None:
         return
     processes = 1 if torch.cuda.is_available() else os.cpu_count()
     with tempfile.TemporaryDirectory() as home:
-        subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node",
-                        str(processes), "-m", "benchmarks.whole", "--worker", home, "--minutes", str(options.minutes)],
-                       check=True, env={**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() // processes)})
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--standalone",
+                "--nproc_per_node",
+                str(processes),
+                "-m",
+                "benchmarks.whole",
+                "--worker",
+                home,
+                "--minutes",
+                str(options.minutes),
+            ],
+            check=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() // processes)},
+        )
         rows = json.loads((Path(home) / "rows.json").read_text())
         pipe = load_picture_book(Path(home) / "picture_book", pick_device())
-        drawn = measure(pipe, load_judge(), load()[:options.count], 20, 4.0, "unipc")
+        drawn = measure(pipe, load_judge(), load()[: options.count], 20, 4.0, "unipc")
     print(f"{describe_machine()}\n{processes} processes\n| part | updates | minutes |\n|:--|--:|--:|")
     for name, row in rows.items():
         print(f"| {name} | {row['updates']} | {row['seconds'] / 60:.1f} |")

@@ -247,11 +247,14 @@ def how_long(manifest: Path) -> str:
     from course_utils.recipes import PARTS
 
     training = json.loads(manifest.read_text())["training"]
-    takes = [f"{name} {facts['seconds'] / facts['steps'] * PARTS[name].steps / 60:.0f}"
-             for name, facts in training.items()]
-    return (f"At the pace of the shipped parts this takes {' + '.join(takes)} minutes, in "
-            f"{training['unet']['processes']} processes on a processor without GPU; after the first steps the bar "
-            "shows how long it takes here.")
+    takes = [
+        f"{name} {facts['seconds'] / facts['steps'] * PARTS[name].steps / 60:.0f}" for name, facts in training.items()
+    ]
+    return (
+        f"At the pace of the shipped parts this takes {' + '.join(takes)} minutes, in "
+        f"{training['unet']['processes']} processes on a processor without GPU; after the first steps the bar "
+        "shows how long it takes here."
+    )
 
 
 def train_one(records, name: str, asked_to_stop) -> bool:

@@ -26,9 +26,7 @@ def use_style() -> None:
         plt.style.use(path)
 
 
-def picture_grid(
-    pictures: torch.Tensor, columns: int | None = None, padding: int = 2, scale: int = 1
-) -> Image.Image:
+def picture_grid(pictures: torch.Tensor, columns: int | None = None, padding: int = 2, scale: int = 1) -> Image.Image:
     """Lay a batch of pictures out row by row on one white sheet, for instance to save it as a PNG.
 
     pictures: (batch, 1 or 3, height, width) in [-1, 1]. `columns`: about a square of them if not given.
@@ -218,8 +216,7 @@ def _columns(number: int, columns: int | None) -> int:
 def _require_description(description: str) -> str:
     if not isinstance(description, str) or not description.strip():
         raise ValueError(
-            "Expected a sentence that says what the figure shows, for those who cannot see it, "
-            f"got {description!r}."
+            f"Expected a sentence that says what the figure shows, for those who cannot see it, got {description!r}."
         )
     return description.strip()
 

@@ -30,13 +30,10 @@ def require_pictures(x: torch.Tensor) -> None:
             "A single picture needs a batch axis: x[None]."
         )
     if x.ndim != 4:
-        raise ValueError(
-            f"Expected pictures of shape (batch, channels, height, width), but got {tuple(x.shape)}."
-        )
+        raise ValueError(f"Expected pictures of shape (batch, channels, height, width), but got {tuple(x.shape)}.")
     if not x.is_floating_point():
         raise ValueError(
-            f"Expected floating-point pictures in [-1, 1], but got {x.dtype}. "
-            "Convert bytes with x.float() / 127.5 - 1."
+            f"Expected floating-point pictures in [-1, 1], but got {x.dtype}. Convert bytes with x.float() / 127.5 - 1."
         )
 
 

@@ -109,10 +109,24 @@ def learning_rate_at(step: int, steps: int, peak: float, warmup: int) -> float:
     return peak * min((step + 1) / max(1, warmup), (steps - step) / max(1, steps - warmup))
 
 
-def train(model: torch.nn.Module, loss: Callable[[torch.nn.Module, Samples], torch.Tensor], *, steps: int, batch: int,
-          folder: Path | str | None = None, seed: int = 0, learning_rate: float = 1e-3, warmup: int = 100,
-          weight_decay: float = 0.0, clip: float = 1.0, average: MovingAverage | None = None, save_every: int = 250,
-          accumulate: int = 1, precision: torch.dtype = torch.float32, restart: bool = False) -> Iterator[Record]:
+def train(
+    model: torch.nn.Module,
+    loss: Callable[[torch.nn.Module, Samples], torch.Tensor],
+    *,
+    steps: int,
+    batch: int,
+    folder: Path | str | None = None,
+    seed: int = 0,
+    learning_rate: float = 1e-3,
+    warmup: int = 100,
+    weight_decay: float = 0.0,
+    clip: float = 1.0,
+    average: MovingAverage | None = None,
+    save_every: int = 250,
+    accumulate: int = 1,
+    precision: torch.dtype = torch.float32,
+    restart: bool = False,
+) -> Iterator[Record]:
     """Train `model` with AdamW, yielding a `Record` after each update.
 
     loss(model, samples) returns the mean loss over `samples`, a scalar; it draws data, noise and times from
@@ -137,13 +151,25 @@ def train(model: torch.nn.Module, loss: Callable[[torch.nn.Module, Samples], tor
     accelerator = Accelerator(mixed_precision=precisions[precision], cpu=next(model.parameters()).device.type == "cpu")
     pieces = accelerator.num_processes * accumulate
     if steps < 1 or batch < 1 or batch % pieces:
-        raise ValueError(f"expected steps >= 1 and a batch that {accelerator.num_processes} processes x {accumulate} "
-                         f"pieces divide, got steps={steps}, batch={batch}; choose a multiple of {pieces}")
-    settings = dict(steps=steps, batch=batch, seed=seed, learning_rate=learning_rate, warmup=warmup,
-                    weight_decay=weight_decay, clip=clip, ema=average.decay if average else None)
+        raise ValueError(
+            f"expected steps >= 1 and a batch that {accelerator.num_processes} processes x {accumulate} "
+            f"pieces divide, got steps={steps}, batch={batch}; choose a multiple of {pieces}"
+        )
+    settings = dict(
+        steps=steps,
+        batch=batch,
+        seed=seed,
+        learning_rate=learning_rate,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        clip=clip,
+        ema=average.decay if average else None,
+    )
     plain = model
     parameters = [p for p in plain.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99), fused=True)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99), fused=True
+    )
     model, optimizer = accelerator.prepare(model, optimizer)
     plain.train()
     state = _State(Path(folder) / CHECKPOINT if folder else None, plain, optimizer, average, settings)
@@ -162,8 +188,10 @@ def train(model: torch.nn.Module, loss: Callable[[torch.nn.Module, Samples], tor
                 group["lr"] = rate
             value = _update(accelerator, model, optimizer, loss, step, batch, accumulate, seed, clip)
             if not np.isfinite(value):
-                raise ValueError(f"expected a finite loss, got {value} at step {step + 1}; lower the learning rate "
-                                 f"({learning_rate}) or look for a division by zero in the loss")
+                raise ValueError(
+                    f"expected a finite loss, got {value} at step {step + 1}; lower the learning rate "
+                    f"({learning_rate}) or look for a division by zero in the loss"
+                )
             if average is not None:
                 average.update(plain, step)
             step += 1
@@ -228,9 +256,11 @@ class _State:
             run = json.loads(file.metadata()["run"])
             self._require_same(run["settings"])
             if run["step"] > self.settings["steps"]:
-                raise ValueError(f"expected a run of at least {run['step']} steps, as many as the one saved in "
-                                 f"{self.path.parent} has made, got {self.settings['steps']}; ask for more, or start "
-                                 "anew with restart=True (--restart on the command line)")
+                raise ValueError(
+                    f"expected a run of at least {run['step']} steps, as many as the one saved in "
+                    f"{self.path.parent} has made, got {self.settings['steps']}; ask for more, or start "
+                    "anew with restart=True (--restart on the command line)"
+                )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         self.model.load_state_dict(_part(tensors, "model."))
         if self.average:
@@ -243,12 +273,17 @@ class _State:
         return run["step"], run["seconds"]
 
     def _require_same(self, saved: dict) -> None:
-        other = [f"{name} {saved.get(name)} (now {value})" for name, value in self.settings.items()
-                 if saved.get(name) != value and name != "steps"]
+        other = [
+            f"{name} {saved.get(name)} (now {value})"
+            for name, value in self.settings.items()
+            if saved.get(name) != value and name != "steps"
+        ]
         if other:
-            raise ValueError(f"expected the settings of the run saved in {self.path.parent}, got other ones: it was "
-                             f"made with {', '.join(other)}; use these again, or start anew with restart=True "
-                             f"(--restart on the command line)")
+            raise ValueError(
+                f"expected the settings of the run saved in {self.path.parent}, got other ones: it was "
+                f"made with {', '.join(other)}; use these again, or start anew with restart=True "
+                f"(--restart on the command line)"
+            )
 
 
 def _part(tensors: dict, prefix: str) -> dict:

@@ -23,9 +23,25 @@ def test_benchmarks_are_listed_and_found_by_name():
         return subprocess.run([sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True)
 
     listed = run().stdout
-    assert all(f"  {name} " in listed for name in ("adherence", "eyes", "families", "full_size", "minutes",
-                                                 "prompts", "race", "recipe", "recipe_book", "sampling", "scale",
-                                                 "throughput", "variety", "whole"))
+    assert all(
+        f"  {name} " in listed
+        for name in (
+            "adherence",
+            "eyes",
+            "families",
+            "full_size",
+            "minutes",
+            "prompts",
+            "race",
+            "recipe",
+            "recipe_book",
+            "sampling",
+            "scale",
+            "throughput",
+            "variety",
+            "whole",
+        )
+    )
     assert "--seeds" in run("variety", "--help").stdout
     wrong = run("speed")
     assert wrong.returncode == 2 and "no benchmark 'speed'" in wrong.stderr and "adherence" in wrong.stderr
@@ -91,18 +107,32 @@ def test_the_exponent_of_a_power_law_is_found():
 
 def test_labels_by_eye_are_counted_against_the_judge():
     table = eyes.compare([True, True, False, False, False], [True, False, True, False, False])
-    assert table == {"pictures": 5, "right by eye": 2, "right by the judge": 2, "agreement": 0.6,
-                     "only the eye says right": 1, "only the judge says right": 1}
+    assert table == {
+        "pictures": 5,
+        "right by eye": 2,
+        "right by the judge": 2,
+        "agreement": 0.6,
+        "only the eye says right": 1,
+        "only the judge says right": 1,
+    }
     labels = json.loads(eyes.LABELS.read_text())
     assert len(labels["model"]) == 64 and labels["right"] == sorted(set(labels["right"]) & set(range(eyes.COUNT)))
 
 
 def test_full_size_runs_any_layout_and_counts_its_work():
-    facts = {**FACTS, "unet": {**FACTS["unet"], "sample_size": 8, "block_out_channels": [32] * 4,
-                               "cross_attention_dim": 32},
-             "vae": {**FACTS["vae"], "sample_size": 64, "block_out_channels": [32] * 4},
-             "text_encoder": {**FACTS["text_encoder"], "hidden_size": 32, "intermediate_size": 64,
-                              "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 100}}
+    facts = {
+        **FACTS,
+        "unet": {**FACTS["unet"], "sample_size": 8, "block_out_channels": [32] * 4, "cross_attention_dim": 32},
+        "vae": {**FACTS["vae"], "sample_size": 64, "block_out_channels": [32] * 4},
+        "text_encoder": {
+            **FACTS["text_encoder"],
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "vocab_size": 100,
+        },
+    }
     row = full_size.run(full_size.Way("float32"), torch.device("cpu"), 1, facts)
     assert row["step"] > 0 and row["decode"] >= 0
     wide = {**facts, "unet": {**facts["unet"], "block_out_channels": [64] * 4}}

@@ -14,8 +14,15 @@ from course_utils.models.judge import read
 from course_utils.pipelines.picture_book import CHECKPOINTS, load_picture_book
 from course_utils.recipes import PARTS, load_judge, load_reader
 
-MOST_BYTES = {"picture_book/vae": 4e6, "picture_book/text_encoder": 4e6, "picture_book/unet": 21e6, "clip": 4e6,
-              "judge": 2e6, "digit_reader": 1e5, "digits_unet": 6e5}
+MOST_BYTES = {
+    "picture_book/vae": 4e6,
+    "picture_book/text_encoder": 4e6,
+    "picture_book/unet": 21e6,
+    "clip": 4e6,
+    "judge": 2e6,
+    "digit_reader": 1e5,
+    "digits_unet": 6e5,
+}
 
 
 @pytest.fixture(scope="module")

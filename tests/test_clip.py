@@ -42,8 +42,9 @@ def test_it_is_transformers_clip(both):
     pictures, tokens = numbers(3, 3, 16, 16), tokenize(tokenizer, ["a red ball", "", "a cute corgi puppy in the snow"])
     for got, expected in zip(ours(pictures, tokens), Embed(library)(pictures, tokens), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(ours.text_model(tokens), library.text_model(tokens).last_hidden_state,
-                               rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        ours.text_model(tokens), library.text_model(tokens).last_hidden_state, rtol=1e-4, atol=1e-5
+    )
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in library.parameters())
 
 
@@ -88,8 +89,9 @@ def test_left_out_pairs_count_for_nothing():
     changed[0, 2] += 9
     torch.testing.assert_close(info_nce(masked), info_nce(without_false_negatives(changed, same)))
     vectors = F.normalize(numbers(4, 4, seed=2), dim=1)
-    torch.testing.assert_close(contrastive_loss(vectors, vectors, 5.0, same),
-                               info_nce(without_false_negatives(5 * vectors @ vectors.T, same)))
+    torch.testing.assert_close(
+        contrastive_loss(vectors, vectors, 5.0, same), info_nce(without_false_negatives(5 * vectors @ vectors.T, same))
+    )
 
 
 def test_zero_shot_averages_directions_and_not_lengths():

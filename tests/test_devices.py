@@ -70,9 +70,7 @@ def test_a_gpu_that_fails_its_first_sum_is_not_used(monkeypatch):
     monkeypatch.setattr(devices.torch, "ones", broken)
     hardware = devices.find_hardware.__wrapped__()
     assert choose_device(hardware)[0] == "cpu"
-    assert hardware.cuda_problem == (
-        "a CUDA GPU does not work here (CUDA error: no kernel image is available)"
-    )
+    assert hardware.cuda_problem == ("a CUDA GPU does not work here (CUDA error: no kernel image is available)")
 
 
 def test_bfloat16_must_win_clearly_and_by_the_median():

@@ -5,9 +5,11 @@ import pytest
 from course_utils.metrics import families
 from course_utils.metrics.families import Row
 
-ROWS = [Row("PixelCNN", "digits 16x16", 12345, 60, 0.5, 20.04, bits_per_dim=1.5),
-        Row("VAE", "digits 16x16", 999, 61.4, 0.0004, 30, bits_per_dim=2, bound=True),
-        Row("VAE", "picture book 32x32", 1000, 62, 2, 3, judge=0.5)]
+ROWS = [
+    Row("PixelCNN", "digits 16x16", 12345, 60, 0.5, 20.04, bits_per_dim=1.5),
+    Row("VAE", "digits 16x16", 999, 61.4, 0.0004, 30, bits_per_dim=2, bound=True),
+    Row("VAE", "picture book 32x32", 1000, 62, 2, 3, judge=0.5),
+]
 
 
 @pytest.fixture

@@ -91,17 +91,35 @@ def test_text_to_image_is_diffusers_pipeline_picture_for_picture():
     from course_utils.text.tokens import encode
 
     parts = tiny_parts()
-    ddim = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False,
-                         timestep_spacing="trailing")
+    ddim = DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        clip_sample=False,
+        timestep_spacing="trailing",
+    )
     pipe = assemble(**{**parts, "scheduler": ddim})
     pipe.set_progress_bar_config(disable=True)
     prompts, x_T = ["a red ball", "a white cat in the snow"], numbers(2, 4, 16, 16)
-    theirs = pipe(prompts, negative_prompt=["a green car"] * 2, guidance_scale=3.0, num_inference_steps=5, latents=x_T,
-                  output_type="pt").images
+    theirs = pipe(
+        prompts,
+        negative_prompt=["a green car"] * 2,
+        guidance_scale=3.0,
+        num_inference_steps=5,
+        latents=x_T,
+        output_type="pt",
+    ).images
     ours = samplers.text_to_image(
-        prompts, lambda texts: encode(pipe.tokenizer, pipe.text_encoder, texts),
-        lambda x_t, t, cond: pipe.unet(x_t, t, cond).sample, lambda x: pipe.vae.decode(x).sample, x_T,
-        pipe.scheduler.alphas_cumprod, samplers.trailing_times(1000, 5), 3.0, "a green car")
+        prompts,
+        lambda texts: encode(pipe.tokenizer, pipe.text_encoder, texts),
+        lambda x_t, t, cond: pipe.unet(x_t, t, cond).sample,
+        lambda x: pipe.vae.decode(x).sample,
+        x_T,
+        pipe.scheduler.alphas_cumprod,
+        samplers.trailing_times(1000, 5),
+        3.0,
+        "a green car",
+    )
     assert torch.allclose((ours / 2 + 0.5).clamp(0, 1), theirs, atol=1e-4)
     with pytest.raises(ValueError, match="one x_T for each"):
         samplers.text_to_image(prompts, None, None, None, x_T[:1], ALPHA_BAR, [9])
@@ -115,8 +133,16 @@ def test_the_loop_asks_for_both_prompts_at_each_time():
         return cond.expand_as(x_t)
 
     texts = {"a": 1.0, "": -1.0}
-    drawn = samplers.text_to_image(["a"], lambda p: torch.tensor([[[texts[x]]] for x in p]), model, lambda x: 10 * x,
-                                   torch.ones(1, 1, 1), ALPHA_BAR, [90, 10], 2.0)
+    drawn = samplers.text_to_image(
+        ["a"],
+        lambda p: torch.tensor([[[texts[x]]] for x in p]),
+        model,
+        lambda x: 10 * x,
+        torch.ones(1, 1, 1),
+        ALPHA_BAR,
+        [90, 10],
+        2.0,
+    )
     assert asked == [([90, 90], [-1.0, 1.0]), ([10, 10], [-1.0, 1.0])]
     x = torch.ones(1, 1, 1)
     for t, earlier in ((90, 10), (10, -1)):

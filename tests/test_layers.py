@@ -142,7 +142,16 @@ def test_imports_that_are_allowed(tmp_path):
 
 def small_package(folder, files):
     """Write a package with a few modules and the given ones; return its folder."""
-    modules = ["__init__", "shapes", "cli", "exercises", "models/unet", "models/variational", "data/photos", "data/images"]
+    modules = [
+        "__init__",
+        "shapes",
+        "cli",
+        "exercises",
+        "models/unet",
+        "models/variational",
+        "data/photos",
+        "data/images",
+    ]
     package = folder / "course_utils"
     for name, text in ({f"{module}.py": "" for module in modules} | files).items():
         path = package / name

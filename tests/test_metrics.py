@@ -24,7 +24,8 @@ def test_the_distance_is_that_of_scipys_matrix_root():
     a, b = cloud(40, 6), cloud(60, 6, 1.5, seed=1)
     root = scipy.linalg.sqrtm(numpy.cov(a.numpy().T) @ numpy.cov(b.numpy().T)).real
     expected = ((a.mean(0) - b.mean(0)) ** 2).sum().item() + numpy.trace(
-        numpy.cov(a.numpy().T) + numpy.cov(b.numpy().T) - 2 * root)
+        numpy.cov(a.numpy().T) + numpy.cov(b.numpy().T) - 2 * root
+    )
     assert metrics.frechet_distance(a, b) == pytest.approx(expected, rel=1e-4)
     assert metrics.frechet_distance(b, a) == pytest.approx(expected, rel=1e-4)
 
@@ -36,8 +37,11 @@ def test_fewer_points_than_features_are_no_obstacle():
 
 
 def test_clouds_that_cannot_be_compared_are_refused():
-    for a, b in ((torch.zeros(4, 3), torch.zeros(4, 2)), (torch.zeros(1, 3), torch.zeros(4, 3)),
-                 (torch.zeros(4), torch.zeros(4))):
+    for a, b in (
+        (torch.zeros(4, 3), torch.zeros(4, 2)),
+        (torch.zeros(1, 3), torch.zeros(4, 3)),
+        (torch.zeros(4), torch.zeros(4)),
+    ):
         with pytest.raises(ValueError, match="two clouds"):
             metrics.frechet_distance(a, b)
 

@@ -22,8 +22,9 @@ def test_contrastive_loss_is_that_of_transformers():
 
     image, text = unit(6, 8, 0), unit(6, 8, 1)
     none = torch.zeros(6, 6, dtype=torch.bool)
-    torch.testing.assert_close(contrastive_loss(image, text, torch.tensor(5.0), none),
-                               image_text_contrastive_loss(5.0 * text @ image.T))
+    torch.testing.assert_close(
+        contrastive_loss(image, text, torch.tensor(5.0), none), image_text_contrastive_loss(5.0 * text @ image.T)
+    )
 
 
 def test_contrastive_loss_of_unrelated_pairs_is_that_of_guessing():
@@ -44,19 +45,29 @@ def test_a_caption_that_is_true_of_another_picture_is_no_negative():
 
 
 def judge_config():
-    return JudgeConfig(tuple(book.SUBJECTS), (*book.COLOURS, "natural"), book.ALL_POSES, book.PLACES,
-                       tuple(book.STYLES), widths=(8, 8, 16, 16))
+    return JudgeConfig(
+        tuple(book.SUBJECTS),
+        (*book.COLOURS, "natural"),
+        book.ALL_POSES,
+        book.PLACES,
+        tuple(book.STYLES),
+        widths=(8, 8, 16, 16),
+    )
 
 
 def test_the_judge_learns_a_few_pictures_and_reads_them_back():
     torch.manual_seed(0)
     corgi, ball = book.Thing("corgi", "blue", "standing"), book.Thing("ball", "red")
-    scenes = [book.Scene((corgi,), "night", 4), book.Scene((ball, corgi), "snow", 5, "pixel art", "above"),
-              book.Scene((ball,) * 3, "room", 6, "watercolour")]
+    scenes = [
+        book.Scene((corgi,), "night", 4),
+        book.Scene((ball, corgi), "snow", 5, "pixel art", "above"),
+        book.Scene((ball,) * 3, "room", 6, "watercolour"),
+    ]
     judge, pictures = Judge(judge_config()), book.pictures(scenes)
     optimizer = torch.optim.Adam(judge.parameters(), 3e-3)
-    things, wholes = (torch.stack(parts) for parts in
-                      zip(*(answer(judge.config, scene, 64) for scene in scenes), strict=True))
+    things, wholes = (
+        torch.stack(parts) for parts in zip(*(answer(judge.config, scene, 64) for scene in scenes), strict=True)
+    )
     for _ in range(150):
         loss = detection_loss(judge(pictures), things, wholes)
         optimizer.zero_grad()
@@ -87,11 +98,14 @@ def test_only_everything_right_is_right():
     caption = book.caption(scene)
     found = Finding("cat", "red", "sitting", 0.9, 32, 32)
     assert follows(Verdict((found,), "snow", "pixel art"), caption)
-    for verdict in (Verdict((), "snow", "watercolour"), Verdict((found, found), "snow", "watercolour"),
-                    Verdict((found,), "beach", "watercolour"),
-                    Verdict((Finding("corgi", "red", "sitting", 0.9, 32, 32),), "snow", "watercolour"),
-                    Verdict((Finding("cat", "blue", "sitting", 0.9, 32, 32),), "snow", "watercolour"),
-                    Verdict((Finding("cat", "red", "standing", 0.9, 32, 32),), "snow", "watercolour")):
+    for verdict in (
+        Verdict((), "snow", "watercolour"),
+        Verdict((found, found), "snow", "watercolour"),
+        Verdict((found,), "beach", "watercolour"),
+        Verdict((Finding("corgi", "red", "sitting", 0.9, 32, 32),), "snow", "watercolour"),
+        Verdict((Finding("cat", "blue", "sitting", 0.9, 32, 32),), "snow", "watercolour"),
+        Verdict((Finding("cat", "red", "standing", 0.9, 32, 32),), "snow", "watercolour"),
+    ):
         assert not follows(verdict, caption)
 
 
@@ -109,20 +123,29 @@ def test_two_things_are_told_apart_wherever_the_judge_met_them_first():
 
 def test_what_is_wrong_is_named():
     def verdict(*findings, style="watercolour", place="snow"):
-        return Verdict(tuple(Finding(kind, colour, pose, 0.9, x, 40) for kind, colour, pose, x in findings), place, style)
+        return Verdict(
+            tuple(Finding(kind, colour, pose, 0.9, x, 40) for kind, colour, pose, x in findings), place, style
+        )
 
     cat, ball = ("cat", "red", "sitting", 16), ("ball", "blue", "sitting", 48)
-    caption = book.Caption("", (book.Thing("cat", "red", "sitting"), book.Thing("ball", "blue")), "snow", "watercolour",
-                           "left of")
+    caption = book.Caption(
+        "", (book.Thing("cat", "red", "sitting"), book.Thing("ball", "blue")), "snow", "watercolour", "left of"
+    )
     for expected, seen in (
-            (None, verdict(ball, cat)), ("style", verdict(style="pixel art")), ("place", verdict(place="beach")),
-            ("one thing twice", verdict(cat, cat)), ("one thing twice", verdict(ball, ball)),
-            ("a thing missing", verdict(cat)), ("a thing missing", verdict()),
-            ("a thing too many", verdict(cat, ball, ball)), ("a thing too many", verdict(cat, ball, ("tree", *cat[1:]))),
-            ("another thing", verdict(cat, ("tree", *ball[1:]))),
-            ("colour", verdict(("cat", "blue", "sitting", 16), ("ball", "red", "sitting", 48))),
-            ("pose", verdict(("cat", "red", "standing", 16), ball)),
-            ("side", verdict((*cat[:3], 48), (*ball[:3], 16)))):
+        (None, verdict(ball, cat)),
+        ("style", verdict(style="pixel art")),
+        ("place", verdict(place="beach")),
+        ("one thing twice", verdict(cat, cat)),
+        ("one thing twice", verdict(ball, ball)),
+        ("a thing missing", verdict(cat)),
+        ("a thing missing", verdict()),
+        ("a thing too many", verdict(cat, ball, ball)),
+        ("a thing too many", verdict(cat, ball, ("tree", *cat[1:]))),
+        ("another thing", verdict(cat, ("tree", *ball[1:]))),
+        ("colour", verdict(("cat", "blue", "sitting", 16), ("ball", "red", "sitting", 48))),
+        ("pose", verdict(("cat", "red", "standing", 16), ball)),
+        ("side", verdict((*cat[:3], 48), (*ball[:3], 16))),
+    ):
         assert fault(seen, caption) == expected
         assert follows(seen, caption) == (expected is None)
 

@@ -149,8 +149,9 @@ def test_the_residual_block_is_that_of_diffusers(outside):
     library = ResnetBlock2D(in_channels=16, out_channels=outside, temb_channels=12, groups=8, eps=1e-5)
     ours, names = blocks.ResidualBlock(16, outside, 12), {"time": "time_emb_proj", "shortcut": "conv_shortcut"}
     state = library.state_dict()
-    ours.load_state_dict({name: state[".".join(names.get(part, part) for part in name.split("."))]
-                          for name in ours.state_dict()})
+    ours.load_state_dict(
+        {name: state[".".join(names.get(part, part) for part in name.split("."))] for name in ours.state_dict()}
+    )
     x, e = normal(2, 16, 6, 6), normal(2, 12, seed=1)
     torch.testing.assert_close(ours(x, e), library(x, e), rtol=1e-4, atol=1e-5)
 
@@ -170,17 +171,26 @@ def test_through_the_u_joins_what_belongs_together():
         return blocks.upsample_nearest(x)
 
     x = torch.zeros(1, 1, 8, 8)
-    out = through_the_u(x, [lambda x: x + 1, lambda x: x + 10], [lambda x: x[:, :, ::2, ::2]] * 2, lambda x: x + 100,
-                        [grow, grow], [up("coarse"), up("fine")])
+    out = through_the_u(
+        x,
+        [lambda x: x + 1, lambda x: x + 10],
+        [lambda x: x[:, :, ::2, ::2]] * 2,
+        lambda x: x + 100,
+        [grow, grow],
+        [up("coarse"), up("fine")],
+    )
     assert said == [("coarse", (1, 2, 4, 4), 11.0), ("fine", (1, 2, 8, 8), 1.0)]
     assert torch.equal(out, torch.full((1, 1, 8, 8), 111.0))
     with pytest.raises(ValueError):
         through_the_u(x, [lambda x: x], [], lambda x: x, [], [])
 
 
-CONFIGS = [UNetConfig(), UNetConfig(channels=3, widths=(8, 16), attention=(True, True), heads=2),
-           UNetConfig(channels=3, widths=(8, 8, 16, 16), attention=(False, False, True, True)),
-           UNetConfig(cond_width=6, attention=(False, True, True))]
+CONFIGS = [
+    UNetConfig(),
+    UNetConfig(channels=3, widths=(8, 16), attention=(True, True), heads=2),
+    UNetConfig(channels=3, widths=(8, 8, 16, 16), attention=(False, False, True, True)),
+    UNetConfig(cond_width=6, attention=(False, True, True)),
+]
 
 
 @pytest.mark.parametrize("config", CONFIGS)

@@ -64,9 +64,7 @@ def test_conda_and_public_ci_use_the_same_packages_and_pythons():
 def test_every_file_of_the_package_is_installed_with_it():
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     package = ROOT / "course_utils"
-    covered = {
-        path for pattern in setuptools["package-data"]["course_utils"] for path in package.glob(pattern)
-    }
+    covered = {path for pattern in setuptools["package-data"]["course_utils"] for path in package.glob(pattern)}
     files = {path for path in package.rglob("*.*") if path.is_file() and "__pycache__" not in path.parts}
     left_out = {path for path in files - covered if path.suffix != ".py"}
     assert not left_out

@@ -65,7 +65,7 @@ def test_where_a_thing_stands_is_where_layout_says(style):
         assert changed[:, :2].mean() < 0.35 and changed[:, -2:].mean() < 0.35, scene
         for spot in book.layout(scene):
             x, y = (at * 64 for at in spot.centre)
-            near = changed[int(y) - 2:int(y) + 3, int(x) - 2:int(x) + 3]
+            near = changed[int(y) - 2 : int(y) + 3, int(x) - 2 : int(x) + 3]
             assert near.mean() > 0.5, scene
 
 
@@ -89,8 +89,9 @@ def test_things_stand_in_their_relation_and_do_not_hide_each_other():
 
 def test_each_style_looks_different_and_the_page_of_one_style_looks_alike():
     scene = book.sample_scene(3)
-    pages = [book.pictures([book.Scene(scene.things, scene.place, 1, style, scene.relation)])[0]
-             for style in book.STYLES]
+    pages = [
+        book.pictures([book.Scene(scene.things, scene.place, 1, style, scene.relation)])[0] for style in book.STYLES
+    ]
     for first, second in itertools.combinations(pages, 2):
         assert (first - second).abs().mean() > 0.03
     blocks = pages[list(book.STYLES).index("pixel art")]
@@ -142,8 +143,9 @@ def test_captions_are_true_and_name_what_is_not_as_usual():
         assert set(words) & set(book.COLOURS) <= {book.seen_colour(thing) for thing in scene.things} | meadow
         for number, word in ((2, "two"), (3, "three")):
             assert (word in words) == (len(scene.things) == number and scene.relation is None)
-        assert (caption.style is None) == (not any(
-            pattern.replace("{}", "").strip(", ") in caption.text for pattern in STYLE_WORDS[scene.style]))
+        assert (caption.style is None) == (
+            not any(pattern.replace("{}", "").strip(", ") in caption.text for pattern in STYLE_WORDS[scene.style])
+        )
         assert scene.style == "picture book" or caption.style
         assert all(thing.pose in (None, *words) for thing in caption.things)
 
@@ -167,17 +169,20 @@ def test_a_caption_is_not_true_of_another_scene():
     scene = book.Scene((book.Thing("cat", "red", "sitting"),), "snow")
     caption = book.caption(scene)
     assert caption.text == "a red cat sitting in the snow"
-    for other in (book.Scene((book.Thing("cat", "blue", "sitting"),), "snow"),
-                  book.Scene((book.Thing("corgi", "red", "sitting"),), "snow"),
-                  book.Scene((book.Thing("cat", "red", "standing"),), "snow"),
-                  book.Scene((book.Thing("cat", "red", "sitting"),) * 2, "snow"),
-                  book.Scene((book.Thing("cat", "red", "sitting"),), "beach")):
+    for other in (
+        book.Scene((book.Thing("cat", "blue", "sitting"),), "snow"),
+        book.Scene((book.Thing("corgi", "red", "sitting"),), "snow"),
+        book.Scene((book.Thing("cat", "red", "standing"),), "snow"),
+        book.Scene((book.Thing("cat", "red", "sitting"),) * 2, "snow"),
+        book.Scene((book.Thing("cat", "red", "sitting"),), "beach"),
+    ):
         assert not caption.is_true_of(other)
 
 
 def test_natural_and_named_colour_are_one_where_they_look_alike():
     assert book.caption(book.Scene((book.Thing("ball", "red"),), "beach")).is_true_of(
-        book.Scene((book.Thing("ball"),), "beach"))
+        book.Scene((book.Thing("ball"),), "beach")
+    )
 
 
 def test_articles_and_plurals():
@@ -185,16 +190,21 @@ def test_articles_and_plurals():
     assert [plural(name) for name in ("corgi puppy", "bunny", "tree")] == ["corgi puppies", "bunnies", "trees"]
 
 
-@pytest.mark.parametrize("wrong", [
-    lambda: book.Scene((book.Thing("dragon"),), "grass"), lambda: book.Scene((book.Thing("cat", "beige"),), "grass"),
-    lambda: book.Scene((book.Thing("ball", None, "sitting"),), "grass"), lambda: book.Scene((), "moon"),
-    lambda: book.sample_scene(0, split="test"),
-    lambda: book.Scene((book.Thing("ball"), book.Thing("car")), "grass"),
-    lambda: book.Scene((book.Thing("ball"), book.Thing("ball", "blue")), "grass", 0, "watercolour", "above"),
-    lambda: book.Scene((book.Thing("ball"),), "grass", 0, "oil"),
-    lambda: book.Scene((book.Thing("ball"),) * 4, "grass"),
-    lambda: book.draw(book.sample_scene(0), 48),
-])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: book.Scene((book.Thing("dragon"),), "grass"),
+        lambda: book.Scene((book.Thing("cat", "beige"),), "grass"),
+        lambda: book.Scene((book.Thing("ball", None, "sitting"),), "grass"),
+        lambda: book.Scene((), "moon"),
+        lambda: book.sample_scene(0, split="test"),
+        lambda: book.Scene((book.Thing("ball"), book.Thing("car")), "grass"),
+        lambda: book.Scene((book.Thing("ball"), book.Thing("ball", "blue")), "grass", 0, "watercolour", "above"),
+        lambda: book.Scene((book.Thing("ball"),), "grass", 0, "oil"),
+        lambda: book.Scene((book.Thing("ball"),) * 4, "grass"),
+        lambda: book.draw(book.sample_scene(0), 48),
+    ],
+)
 def test_what_the_world_does_not_know_is_a_clear_error(wrong):
     with pytest.raises(ValueError, match="expected (a|up to three)"):
         wrong()

@@ -70,8 +70,10 @@ def test_with_b_first_it_sees_the_answer():
 def test_drawn_row_by_row_it_is_the_same_picture(temperature):
     model, x = tiny(), random_symbols(4, 5, 6)
     for keep in (0, 9, 12, 30):
-        slow, fast = (draw(model, x, keep, torch.Generator().manual_seed(3), temperature)
-                      for draw in (pixelcnn.fill_in, pixelcnn.sample_by_rows))
+        slow, fast = (
+            draw(model, x, keep, torch.Generator().manual_seed(3), temperature)
+            for draw in (pixelcnn.fill_in, pixelcnn.sample_by_rows)
+        )
         assert torch.equal(slow, fast)
         assert torch.equal(slow.flatten(1)[:, :keep], x.flatten(1)[:, :keep])
 
@@ -126,8 +128,9 @@ def test_it_learns_colour_too():
 
 
 def test_the_same_seed_trains_the_same_model():
-    runs = [[loss for _, loss in pixelcnn.fit(tiny().train(), random_symbols(20, 4, 4), steps=3, seed=s)]
-            for s in (0, 0, 1)]
+    runs = [
+        [loss for _, loss in pixelcnn.fit(tiny().train(), random_symbols(20, 4, 4), steps=3, seed=s)] for s in (0, 0, 1)
+    ]
     assert runs[0] == runs[1] != runs[2]
 
 

@@ -69,8 +69,9 @@ def test_the_decoder_is_finished_on_latents_that_stay(trained):
     folder, _ = trained
     before = load_file(folder / "vae" / "checkpoint.safetensors")
     after = load_file(folder / "picture_book" / "vae" / "diffusion_pytorch_model.safetensors")
-    changed = {name.split(".")[0] for name, value in after.items()
-               if not value.equal(before[f"average.vae.{name}"].half())}
+    changed = {
+        name.split(".")[0] for name, value in after.items() if not value.equal(before[f"average.vae.{name}"].half())
+    }
     assert changed == {"decoder", "post_quant_conv"}
 
 
@@ -144,8 +145,9 @@ def test_shipping_copies_the_parts_and_lists_them(trained, tmp_path):
     halves, floats = ((home / "clip" / "model.safetensors").stat().st_size for home in (tmp_path, folder))
     assert halves < 0.6 * floats and not (tmp_path / "clip" / "checkpoint.safetensors").exists()
     ids = torch.tensor([tokenizer("a red cat").input_ids])
-    torch.testing.assert_close(shipped.text_model(ids).last_hidden_state, trained.text_model(ids).last_hidden_state,
-                               rtol=0, atol=0.02)
+    torch.testing.assert_close(
+        shipped.text_model(ids).last_hidden_state, trained.text_model(ids).last_hidden_state, rtol=0, atol=0.02
+    )
     (tmp_path / "judge" / "config.json").write_text("{}")
     assert "changed" in check_checkpoints(tmp_path)[0][0]
     with pytest.raises(ValueError, match="vae, decoder, clip, unet, judge"):

@@ -21,10 +21,7 @@ from course_utils.diffusion.schedules import (
 
 SCHEDULES = {
     "linear": (linear_beta, {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}),
-    "scaled": (
-        scaled_linear_beta,
-        {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
-    ),
+    "scaled": (scaled_linear_beta, {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}),
     "cosine": (cosine_beta, {"beta_schedule": "squaredcos_cap_v2"}),
 }
 

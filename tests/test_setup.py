@@ -313,10 +313,7 @@ def test_commands(course, folder, monkeypatch):
     here = Path.cwd()
     assert course.command_of("test", ["-x"], folder) == ([python, "-m", "pytest", "-x"], folder)
     assert course.command_of("benchmark", ["x"], folder) == ([python, "-m", "benchmarks", "x"], folder)
-    assert course.command_of("train", ["vae"], folder) == (
-        [python, "-m", "course_utils.cli", "train", "vae"],
-        here,
-    )
+    assert course.command_of("train", ["vae"], folder) == ([python, "-m", "course_utils.cli", "train", "vae"], here)
     for user, flags in ((0, ["--allow-root"]), (1000, [])):
         monkeypatch.setattr(course.os, "geteuid", lambda user=user: user, raising=False)
         command, where = course.command_of("lab", ["--no-browser"], folder)

@@ -14,7 +14,15 @@ def tokenizer():
 
 def test_words_of_the_captions_are_one_token(tokenizer):
     assert tokenizer.tokenize("A cute Corgi puppy sitting on the grass") == [
-        "a</w>", "cute</w>", "corgi</w>", "puppy</w>", "sitting</w>", "on</w>", "the</w>", "grass</w>"]
+        "a</w>",
+        "cute</w>",
+        "corgi</w>",
+        "puppy</w>",
+        "sitting</w>",
+        "on</w>",
+        "the</w>",
+        "grass</w>",
+    ]
     assert {"corgi", "purple", "toadstool"} <= known_words(tokenizer)
     assert "ppy" not in known_words(tokenizer) and "dinosaur" not in known_words(tokenizer)
 

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from course_utils.training import CHECKPOINT, MovingAverage, Samples, ema_update, learning_rate_at, train
 
-RUN = '''
+RUN = """
 import json, sys, time, torch
 from torch import nn
 from course_utils.training import MovingAverage, gather, leave, train
@@ -40,7 +40,7 @@ def run(folder=None, steps=30, compare=False, pause=0, **options):
         losses.append(record.loss)
         time.sleep(pause)
     return model, average, losses
-'''
+"""
 space = {}
 exec(RUN, space)
 run, make_loss = space["run"], space["make_loss"]
@@ -67,8 +67,17 @@ def test_closed_and_resumed_is_the_uninterrupted_run(tmp_path):
     whole, whole_average, losses = run()
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
-    records = train(model, make_loss(False), steps=30, batch=8, folder=tmp_path, seed=7, warmup=5,
-                    average=MovingAverage(model, 0.9), save_every=4)
+    records = train(
+        model,
+        make_loss(False),
+        steps=30,
+        batch=8,
+        folder=tmp_path,
+        seed=7,
+        warmup=5,
+        average=MovingAverage(model, 0.9),
+        save_every=4,
+    )
     first = [next(records).loss for _ in range(10)]
     records.close()  # what a stopped notebook cell or Ctrl-C does
     resumed, average, rest = run(tmp_path)
@@ -102,7 +111,9 @@ def step_of(checkpoint) -> int:
 
 @pytest.mark.parametrize("compare", [False, True])
 def test_two_processes_give_the_losses_and_weights_of_one(tmp_path, compare):
-    script = RUN + f"""
+    script = (
+        RUN
+        + f"""
 from pathlib import Path
 model, average, losses = run(sys.argv[1], steps=8, compare={compare})
 assert torch.distributed.is_initialized() and torch.distributed.get_world_size() == 2
@@ -110,10 +121,23 @@ if torch.distributed.get_rank() == 0:
     Path(sys.argv[1], "losses.json").write_text(json.dumps(losses))
 leave()
 """
+    )
     (tmp_path / "run.py").write_text(script)
-    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-                    tmp_path / "run.py", tmp_path], check=True, timeout=120,
-                   env={**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"})
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            "2",
+            tmp_path / "run.py",
+            tmp_path,
+        ],
+        check=True,
+        timeout=120,
+        env={**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"},
+    )
     model, average, losses = run(steps=8, compare=compare)
     assert json.loads((tmp_path / "losses.json").read_text()) == pytest.approx(losses, rel=1e-5)
     saved = load_file(tmp_path / CHECKPOINT)

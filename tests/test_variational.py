@@ -98,8 +98,11 @@ def test_a_spherical_path_keeps_length_and_ends():
 
 
 def test_shapes_that_differ_are_refused():
-    for call in (lambda a, b: v.reparametrise(a, b, generator()), v.gaussian_kl,
-                 lambda a, b: v.negative_elbo(a, b, 1.0, a, a)):
+    for call in (
+        lambda a, b: v.reparametrise(a, b, generator()),
+        v.gaussian_kl,
+        lambda a, b: v.negative_elbo(a, b, 1.0, a, a),
+    ):
         with pytest.raises(ValueError, match="one shape"):
             call(torch.zeros(4, 1), torch.zeros(4, 3))
 
@@ -133,8 +136,10 @@ def test_the_bounds_are_nll_plus_kl():
 
 def test_training_lowers_both_bounds_and_is_a_function_of_its_seed():
     g = generator()
-    for bound, data, outputs in ((gaussian_bound, torch.rand(20, 1, 8, 8, generator=g) - 0.5, None),
-                                 (level_bound, torch.randint(17, (20, 8, 8), generator=g), 17)):
+    for bound, data, outputs in (
+        (gaussian_bound, torch.rand(20, 1, 8, 8, generator=g) - 0.5, None),
+        (level_bound, torch.randint(17, (20, 8, 8), generator=g), 17),
+    ):
         losses = []
         for _ in range(2):
             torch.manual_seed(0)

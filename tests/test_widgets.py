@@ -30,7 +30,8 @@ CASES = {
     "bound_explorer": widgets.bound_explorer,
     "fill_in_explorer": lambda: widgets.fill_in_explorer(PixelCNN(levels=3, hidden=4, blocks=1), LEVELS),
     "game_explorer": lambda: widgets.game_explorer(
-        {"a": [(step, PointDiscriminator(4), torch.zeros(5, 2)) for step in (1, 2)]}, torch.zeros(5, 2)),
+        {"a": [(step, PointDiscriminator(4), torch.zeros(5, 2)) for step in (1, 2)]}, torch.zeros(5, 2)
+    ),
     "guidance_explorer": lambda: widgets.guidance_explorer(torch.eye(2), ALPHA_BAR, 20),
     "ink_blot_explorer": lambda: widgets.ink_blot_explorer(lambda x_t, t: x_t, PICTURES, ALPHA_BAR),
     "interpolation_explorer": lambda: widgets.interpolation_explorer(blobs, torch.randn(4, 3).cumsum(0)),
@@ -44,11 +45,17 @@ CASES = {
     "receptive_field_explorer": lambda: widgets.receptive_field_explorer(5),
     "scale_explorer": lambda: widgets.scale_explorer(lambda z: z, PICTURES[:1], ALPHA_BAR),
     "schedule_explorer": schedule_explorer,
-    "search_explorer": lambda: widgets.search_explorer(PICTURES, torch.eye(3), lambda said: torch.eye(3)[:len(said)]),
+    "search_explorer": lambda: widgets.search_explorer(PICTURES, torch.eye(3), lambda said: torch.eye(3)[: len(said)]),
     "temperature_explorer": lambda: widgets.temperature_explorer(torch.eye(5), torch.eye(5)),
     "two_prompts_explorer": lambda: widgets.two_prompts_explorer(
-        lambda texts: torch.zeros(len(texts), 2, 3), lambda x_t, t, cond: x_t, lambda x: x, (3, 8, 8), ALPHA_BAR,
-        ["a", "b"], 3),
+        lambda texts: torch.zeros(len(texts), 2, 3),
+        lambda x_t, t, cond: x_t,
+        lambda x: x,
+        (3, 8, 8),
+        ALPHA_BAR,
+        ["a", "b"],
+        3,
+    ),
     "trajectory_explorer": lambda: widgets.trajectory_explorer(lambda x_t, t, cond=None: x_t, torch.eye(2), ALPHA_BAR),
 }
 
@@ -65,8 +72,11 @@ def test_no_explorer_is_left_out():
 def test_every_control_can_be_drawn_at_both_ends(explorer):
     import matplotlib.pyplot as plt
 
-    ends = {name: (control.low, control.high) if isinstance(control, Slider) else control.options
-            for name, control in explorer.controls.items() if control}
+    ends = {
+        name: (control.low, control.high) if isinstance(control, Slider) else control.options
+        for name, control in explorer.controls.items()
+        if control
+    }
     assert any(isinstance(control, Slider) for control in explorer.controls.values())
     for values in itertools.product(*ends.values()):
         figure, axes = plt.subplots(1, explorer.panels)

@@ -1,3 +1,4 @@
-"""Pictures to learn from: the picture book, digits, photographs, points in the plane, and a folder of the learner's own.
+"""Pictures to learn from: the picture book, digits, photographs, points in the plane, a folder of the learner's own.
+
 Every loader returns float tensors in [-1, 1], (batch, channels, height, width); nothing here knows a network.
 """

@@ -30,9 +30,7 @@ def two_moons(number: int, generator: torch.Generator, spread: float = 0.1) -> t
     return _blur(points / math.sqrt(mean_square), spread, generator)
 
 
-def gaussian_ring(
-    number: int, generator: torch.Generator, modes: int = 8, spread: float = 0.1
-) -> torch.Tensor:
+def gaussian_ring(number: int, generator: torch.Generator, modes: int = 8, spread: float = 0.1) -> torch.Tensor:
     """Points of a mixture of equally likely round Gaussians, their centres evenly spaced on a circle.
 
     p(x) = (1 / modes) sum_k N(x; c_k, spread^2 I), with c_k from `ring_centres`.

@@ -23,13 +23,24 @@ def drop_prompts(cond: torch.Tensor, null: torch.Tensor, uniforms: torch.Tensor,
     Raises ValueError unless 0 <= share <= 1 and there is one number for each prompt.
     """
     if not 0 <= share <= 1 or uniforms.shape != cond.shape[:1]:
-        raise ValueError(f"Expected a share from 0 to 1 and one number for each of {len(cond)} prompts, got {share} "
-                         f"and numbers of shape {tuple(uniforms.shape)}.")
+        raise ValueError(
+            f"Expected a share from 0 to 1 and one number for each of {len(cond)} prompts, got {share} "
+            f"and numbers of shape {tuple(uniforms.shape)}."
+        )
     return torch.where(expand_like(uniforms < share, cond).bool(), null, cond)
 
 
-def text_loss(model: Callable, x0: torch.Tensor, cond: torch.Tensor, null: torch.Tensor, t: torch.Tensor,
-              eps: torch.Tensor, uniforms: torch.Tensor, alpha_bar: torch.Tensor, share: float = 0.1) -> torch.Tensor:
+def text_loss(
+    model: Callable,
+    x0: torch.Tensor,
+    cond: torch.Tensor,
+    null: torch.Tensor,
+    t: torch.Tensor,
+    eps: torch.Tensor,
+    uniforms: torch.Tensor,
+    alpha_bar: torch.Tensor,
+    share: float = 0.1,
+) -> torch.Tensor:
     """Return the loss of a network that predicts the noise, given time and prompt: a number with gradients, shape ().
 
         L = mean over the batch of || eps - model(x_t, t, c') ||^2 / d,   c' = c, or null with the probability `share`
@@ -79,8 +90,10 @@ def compose(eps_null: torch.Tensor, eps_each: torch.Tensor, weights: Sequence[fl
     Raises ValueError unless there is one weight for each prompt.
     """
     if len(weights) != len(eps_each) or eps_each.shape[1:] != eps_null.shape:
-        raise ValueError(f"Expected one weight for each prompt and guesses of shape {tuple(eps_null.shape)}, got "
-                         f"{len(weights)} weights and guesses of shape {tuple(eps_each.shape)}.")
+        raise ValueError(
+            f"Expected one weight for each prompt and guesses of shape {tuple(eps_null.shape)}, got "
+            f"{len(weights)} weights and guesses of shape {tuple(eps_each.shape)}."
+        )
     eps = eps_null
     for weight, eps_i in zip(weights, eps_each, strict=True):
         eps = eps + weight * (eps_i - eps_null)

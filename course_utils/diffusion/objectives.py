@@ -13,25 +13,19 @@ from course_utils.diffusion.schedules import add_noise, signal_and_noise, snr
 from course_utils.shapes import require_same_shape, require_times
 
 
-def x0_from_eps(
-    x_t: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor
-) -> torch.Tensor:
+def x0_from_eps(x_t: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
     """x0 = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t). DDPM (arXiv:2006.11239), equation 15."""
     signal, noise = signal_and_noise(t, alpha_bar, like=x_t)
     return (x_t - noise * eps) / signal
 
 
-def eps_from_x0(
-    x_t: torch.Tensor, x0: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor
-) -> torch.Tensor:
+def eps_from_x0(x_t: torch.Tensor, x0: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
     """eps = (x_t - sqrt(alpha_bar_t) x0) / sqrt(1 - alpha_bar_t). DDPM (arXiv:2006.11239), equation 4."""
     signal, noise = signal_and_noise(t, alpha_bar, like=x_t)
     return (x_t - signal * x0) / noise
 
 
-def v_from_x0_eps(
-    x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor
-) -> torch.Tensor:
+def v_from_x0_eps(x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
     """v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x0. Progressive distillation (arXiv:2202.00512)."""
     signal, noise = signal_and_noise(t, alpha_bar, like=x0)
     return signal * eps - noise * x0
@@ -175,9 +169,7 @@ def loss_by_time(losses: torch.Tensor, t: torch.Tensor, T: int, bins: int) -> to
     return total / torch.bincount(index, minlength=bins)  # 0 / 0 is NaN
 
 
-def posterior_weights(
-    x_t: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor, data: torch.Tensor
-) -> torch.Tensor:
+def posterior_weights(x_t: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
     """Return how probable it is that x_t was made from each x_i of a finite data set; (batch, n), rows sum to 1.
 
         w_i = N(x_t; sqrt(alpha_bar_t) x_i, (1 - alpha_bar_t) I) / sum over j of the same for x_j

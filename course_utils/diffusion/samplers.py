@@ -213,11 +213,7 @@ def heun(
 
 @torch.no_grad()
 def ddim_inversion(
-    model: Callable,
-    x0: torch.Tensor,
-    alpha_bar: torch.Tensor,
-    times: list[int],
-    cond: torch.Tensor | None = None,
+    model: Callable, x0: torch.Tensor, alpha_bar: torch.Tensor, times: list[int], cond: torch.Tensor | None = None
 ) -> Iterator[Step]:
     """Walk DDIM the other way, from the clean x0 (batch, ...) to the noise that DDIM would draw it from.
 

@@ -104,9 +104,7 @@ def kl_to_normal(x0: torch.Tensor, alpha_bar_t: torch.Tensor | float) -> torch.T
     return nats.flatten(1).mean(1) / math.log(2)  # (batch,)
 
 
-def signal_and_noise(
-    t: torch.Tensor, alpha_bar: torch.Tensor, like: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def signal_and_noise(t: torch.Tensor, alpha_bar: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), shaped to multiply `like`: (batch, 1, ..., 1) each.
 
     t: whole numbers in 0 ... T-1, shape (batch,). alpha_bar: (T,). Raises ValueError for any other t.

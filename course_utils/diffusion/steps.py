@@ -68,8 +68,15 @@ def guess(
     return x0_hat, eps
 
 
-def ddpm_step(x_t: torch.Tensor, eps: torch.Tensor, t: int, earlier: int, alpha_bar: torch.Tensor,
-              noise: torch.Tensor, clip: float | None = None) -> torch.Tensor:
+def ddpm_step(
+    x_t: torch.Tensor,
+    eps: torch.Tensor,
+    t: int,
+    earlier: int,
+    alpha_bar: torch.Tensor,
+    noise: torch.Tensor,
+    clip: float | None = None,
+) -> torch.Tensor:
     """Return x_{t-1} drawn from q(x_{t-1} | x_t, x0_hat), where x0_hat is what eps implies; standard normal `noise`.
 
         x_{t-1} = mean + sqrt(variance) noise,   both from `posterior` with x0_hat in the place of x0
@@ -82,8 +89,16 @@ def ddpm_step(x_t: torch.Tensor, eps: torch.Tensor, t: int, earlier: int, alpha_
     return mean + math.sqrt(variance) * noise
 
 
-def ddim_step(x_t: torch.Tensor, eps: torch.Tensor, t: int, earlier: int, alpha_bar: torch.Tensor, eta: float = 0.0,
-              noise: torch.Tensor | None = None, clip: float | None = None) -> torch.Tensor:
+def ddim_step(
+    x_t: torch.Tensor,
+    eps: torch.Tensor,
+    t: int,
+    earlier: int,
+    alpha_bar: torch.Tensor,
+    eta: float = 0.0,
+    noise: torch.Tensor | None = None,
+    clip: float | None = None,
+) -> torch.Tensor:
     """Return x_{t-1} by aiming at x0_hat and putting back as much noise as belongs there.
 
         sigma   = eta sqrt( (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t) (1 - alpha_bar_t / alpha_bar_{t-1}) )
@@ -103,8 +118,15 @@ def ddim_step(x_t: torch.Tensor, eps: torch.Tensor, t: int, earlier: int, alpha_
     return x_t + sigma * noise
 
 
-def dpm_solver_step(x_t: torch.Tensor, x0_hat: torch.Tensor, x0_hat_before: torch.Tensor | None, before: int | None,
-                    t: int, earlier: int, alpha_bar: torch.Tensor) -> torch.Tensor:
+def dpm_solver_step(
+    x_t: torch.Tensor,
+    x0_hat: torch.Tensor,
+    x0_hat_before: torch.Tensor | None,
+    before: int | None,
+    t: int,
+    earlier: int,
+    alpha_bar: torch.Tensor,
+) -> torch.Tensor:
     """Return x_{t-1} by DPM-Solver++ 2M: DDIM, but aiming where x0_hat is heading, judged by its last two values.
 
         lambda_t = ln(alpha_bar_t / (1 - alpha_bar_t)) / 2
@@ -125,8 +147,15 @@ def dpm_solver_step(x_t: torch.Tensor, x0_hat: torch.Tensor, x0_hat_before: torc
     return math.sqrt((1 - a_earlier) / (1 - a)) * x_t - math.sqrt(a_earlier) * math.expm1(-h) * D
 
 
-def heun_step(model: Callable, x_t: torch.Tensor, t: int, earlier: int, alpha_bar: torch.Tensor,
-              cond: torch.Tensor | None = None, clip: float | None = None) -> torch.Tensor:
+def heun_step(
+    model: Callable,
+    x_t: torch.Tensor,
+    t: int,
+    earlier: int,
+    alpha_bar: torch.Tensor,
+    cond: torch.Tensor | None = None,
+    clip: float | None = None,
+) -> torch.Tensor:
     """Return x_{t-1} by Heun's method: a DDIM step to look ahead, then the step with the mean of both eps.
 
         eps   = model(x_t, t),   ahead = ddim_step(x_t, eps),   eps' = model(ahead, t-1)
@@ -143,8 +172,9 @@ def heun_step(model: Callable, x_t: torch.Tensor, t: int, earlier: int, alpha_ba
     return ddim_step(x_t, (eps + eps_ahead) / 2, t, earlier, alpha_bar)
 
 
-def inversion_step(model: Callable, x_t: torch.Tensor, t: int, later: int, alpha_bar: torch.Tensor,
-                   cond: torch.Tensor | None = None) -> torch.Tensor:
+def inversion_step(
+    model: Callable, x_t: torch.Tensor, t: int, later: int, alpha_bar: torch.Tensor, cond: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return x at a *later*, noisier time: a DDIM step the other way round, with the eps that is seen at t.
 
         x_later = sqrt(alpha_bar_later) x0_hat + sqrt(1 - alpha_bar_later) eps,   eps = model(x_t, t)

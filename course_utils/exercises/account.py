@@ -63,8 +63,10 @@ def _write(entries: dict[str, dict]) -> None:
         temporary.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        _say_once(f"Your progress cannot be kept in {path} ({error.strerror}). The lesson goes on; to keep it "
-                  "elsewhere, set the environment variable COURSE_PROGRESS to a file that you may write.")
+        _say_once(
+            f"Your progress cannot be kept in {path} ({error.strerror}). The lesson goes on; to keep it "
+            "elsewhere, set the environment variable COURSE_PROGRESS to a file that you may write."
+        )
         with contextlib.suppress(OSError):
             temporary.unlink()
 

@@ -26,8 +26,9 @@ NOT_ONE = "The probabilities of one pixel do not add up to 1: the softmax runs o
 def bits_per_dim(learner, case):
     """Count the bits that each picture costs, per pixel."""
     logits, x = 2 * case.normal(4, 7, 5, 3), case.whole(0, 6, 4, 5, 3)
-    p = torch.tensor([[[[math.exp(a) for a in logits[b, :, r, c].tolist()] for c in range(3)] for r in range(5)]
-                      for b in range(4)]).double()  # (batch, height, width, symbols)
+    p = torch.tensor(
+        [[[[math.exp(a) for a in logits[b, :, r, c].tolist()] for c in range(3)] for r in range(5)] for b in range(4)]
+    ).double()  # (batch, height, width, symbols)
     p = p / p.sum(-1, keepdim=True)
     chosen = torch.tensor([[[p[b, r, c, x[b, r, c]].item() for c in range(3)] for r in range(5)] for b in range(4)])
     bits = -chosen.double().log2().flatten(1)  # (batch, 15)
@@ -46,11 +47,16 @@ def bits_per_dim(learner, case):
         (bits.mean(), "This is one number for the whole batch. Keep one for each picture: .flatten(1).mean(1)."),
         (-bits.mean(1), "The sign is wrong: log2 of a probability is negative, and bits are minus that."),
         (bits.mean(1) * math.log(2) / math.log(10), "This logarithm has the base 10. Bits have the base 2."),
-        (-chosen.double().flatten(1).mean(1).log2(), "This averages the probabilities first and takes the logarithm "
-                                                     "then. Probabilities multiply, so logarithms are what adds up."),
+        (
+            -chosen.double().flatten(1).mean(1).log2(),
+            "This averages the probabilities first and takes the logarithm "
+            "then. Probabilities multiply, so logarithms are what adds up.",
+        ),
         *((pick(axis), NOT_ONE + "The symbols are axis 1 of the logits.") for axis in (0, 2, 3)),
-        (-logits.double().gather(1, x[:, None]).flatten(1).mean(1) / math.log(2),
-         "Logits are not log-probabilities yet: log_softmax makes them so."),
+        (
+            -logits.double().gather(1, x[:, None]).flatten(1).mean(1) / math.log(2),
+            "Logits are not log-probabilities yet: log_softmax makes them so.",
+        ),
     ]
     close(learner(logits, x), bits.mean(1), mistakes)
     close(learner(torch.zeros(2, 17, 8, 8), case.whole(0, 16, 2, 8, 8)), torch.full((2,), math.log2(17)),
@@ -76,26 +82,38 @@ def causal_mask(learner, case):
 
     for size in (3, 5, 7):
         for kind in ("A", "B"):
-            own, m = kind == "B", size // 2
+            own = kind == "B"
             expected = mask(size, own)
-            column = ("This runs down the columns. Raster order goes along the rows: the first index is the row, "
-                      "and all of the rows above are seen.")
+            column = (
+                "This runs down the columns. Raster order goes along the rows: the first index is the row, "
+                "and all of the rows above are seen."
+            )
             mistakes = [
                 (mask(size, not own), 'A and B are swapped: "A" hides the pixel itself, "B" shows it.'),
                 (expected.T, column),
                 (mask(size, not own).T, column),
-                (mask(size, own, lambda r, c, m: r < m or (r == m and c > m)),
-                 "In the middle row this sees what is right of the middle, which comes later."),
+                (
+                    mask(size, own, lambda r, c, m: r < m or (r == m and c > m)),
+                    "In the middle row this sees what is right of the middle, which comes later.",
+                ),
                 (mask(size, own, lambda r, c, m: r < m), "In its own row the pixel may see what is left of it, too."),
-                (mask(size, own, lambda r, c, m: r <= m and c <= m and (r, c) != (m, m)),
-                 "Above, this sees nothing to the right. But the rows above are finished: all of them is seen."),
-                (mask(size, own, lambda r, c, m: r <= m and (r, c) != (m, m)),
-                 "This sees the whole middle row. What is right of the middle comes later."),
-                (mask(size, own, lambda r, c, m: r > m or (r == m and c > m)),
-                 "This sees what comes later, below and to the right: it is the wrong half."),
+                (
+                    mask(size, own, lambda r, c, m: r <= m and c <= m and (r, c) != (m, m)),
+                    "Above, this sees nothing to the right. But the rows above are finished: all of them is seen.",
+                ),
+                (
+                    mask(size, own, lambda r, c, m: r <= m and (r, c) != (m, m)),
+                    "This sees the whole middle row. What is right of the middle comes later.",
+                ),
+                (
+                    mask(size, own, lambda r, c, m: r > m or (r == m and c > m)),
+                    "This sees what comes later, below and to the right: it is the wrong half.",
+                ),
                 (1 - expected, "This is upside down: 1 is for what is seen, 0 for what is hidden."),
-                (torch.ones(size, size).tril(-1 if kind == "A" else 0),
-                 "torch.tril cuts along the diagonal. In raster order whole rows above are seen."),
+                (
+                    torch.ones(size, size).tril(-1 if kind == "A" else 0),
+                    "torch.tril cuts along the diagonal. In raster order whole rows above are seen.",
+                ),
             ]
             close(learner(size, kind), expected, mistakes,
                   what=f'the mask of size {size}, kind "{kind}",')  # fmt: skip
@@ -134,8 +152,11 @@ def masked_conv(learner, case):
                 layer.bias.copy_(bias)
             _close_conv(learner, layer, x, weight, bias, mask, other, trained)
         buffers = [name for name, parameter in layer.named_parameters() if parameter.shape[-2:] == mask.shape]
-        require(buffers == ["weight"], f"the trainable parameters {buffers} are as large as the kernel, expected "
-                "'weight' alone.", "The mask must not be trained: register_buffer keeps it out of the parameters.")
+        require(
+            buffers == ["weight"],
+            f"the trainable parameters {buffers} are as large as the kernel, expected 'weight' alone.",
+            "The mask must not be trained: register_buffer keeps it out of the parameters.",
+        )
 
 
 def _close_conv(learner, layer, x, weight, bias, mask, other, trained):
@@ -144,8 +165,10 @@ def _close_conv(learner, layer, x, weight, bias, mask, other, trained):
     def conv(kernel, b=bias, padding=pad):
         return conv2d(x, kernel, b, padding=padding)
 
-    once = ("The mask is not applied when the layer is called. Applied once, at construction, it is gone after the "
-            "first update: multiply weight and mask in forward.")
+    once = (
+        "The mask is not applied when the layer is called. Applied once, at construction, it is gone after the "
+        "first update: multiply weight and mask in forward."
+    )
     mistakes = [
         (conv(weight), once if trained else "This is the plain convolution: the mask is not used."),
         (conv(weight * other), "A and B are swapped."),
@@ -198,28 +221,46 @@ def receptive_field(learner, case):
 
 def _same_field(got, expected, network, x, row, column, what):
     require(isinstance(got, torch.Tensor), f"{what} is of type {type(got).__name__}, expected a tensor.")
-    require(got.shape == expected.shape, f"{what} has the shape {tuple(got.shape)}, expected {tuple(expected.shape)}.",
-            "One truth value a pixel: (height, width). Use index 0 of the batch, and .any(0) over the channels.")
-    require(got.dtype == torch.bool, f"{what} has the dtype {got.dtype}, expected torch.bool.",
-            "Where does it depend? Compare with zero: gradient != 0.")
+    require(
+        got.shape == expected.shape,
+        f"{what} has the shape {tuple(got.shape)}, expected {tuple(expected.shape)}.",
+        "One truth value a pixel: (height, width). Use index 0 of the batch, and .any(0) over the channels.",
+    )
+    require(
+        got.dtype == torch.bool,
+        f"{what} has the dtype {got.dtype}, expected torch.bool.",
+        "Where does it depend? Compare with zero: gradient != 0.",
+    )
     if torch.equal(got, expected):
         return
     gradient = _gradient(network, x, lambda y: y[0, :, row, column])
     mistakes = [
-        (gradient.sum(0) != 0, "The gradients of the channels cancel when they are added with their signs. Ask for "
-                               "each whether it is not 0, then .any(0)."),
-        ((gradient > 0).any(0), "Only positive gradients count here. A pixel that lowers the output is seen as well: "
-                                "compare with != 0."),
-        ((_gradient(network, x, lambda y: y) != 0).any(0), "This is the gradient of the whole output. Take one output "
-                                                           "pixel: [0, :, row, column]."),
-        (_influence(network, x, row, column), "This is the other way round: which outputs the input at (row, column) "
-                                              "reaches. Asked is which inputs the output sees."),
+        (
+            gradient.sum(0) != 0,
+            "The gradients of the channels cancel when they are added with their signs. Ask for "
+            "each whether it is not 0, then .any(0).",
+        ),
+        (
+            (gradient > 0).any(0),
+            "Only positive gradients count here. A pixel that lowers the output is seen as well: compare with != 0.",
+        ),
+        (
+            (_gradient(network, x, lambda y: y) != 0).any(0),
+            "This is the gradient of the whole output. Take one output pixel: [0, :, row, column].",
+        ),
+        (
+            _influence(network, x, row, column),
+            "This is the other way round: which outputs the input at (row, column) "
+            "reaches. Asked is which inputs the output sees.",
+        ),
         (_transposed(network, x, row, column), "Row and column are swapped: heights come first, [.., row, column]."),
         (~expected, "This is the opposite: True where the output does *not* depend on the pixel."),
     ]
     at = tuple((got != expected).nonzero()[0].tolist())
-    found = (f"{what} has {int(got.sum())} pixels, expected {int(expected.sum())}; pixel {at} is {bool(got[at])}, "
-             f"expected {bool(expected[at])}.")
+    found = (
+        f"{what} has {int(got.sum())} pixels, expected {int(expected.sum())}; pixel {at} is {bool(got[at])}, "
+        f"expected {bool(expected[at])}."
+    )
     for value, advice in mistakes:
         if torch.equal(got, value):
             raise Wrong(found, advice)
@@ -257,11 +298,16 @@ def pixel_probabilities(learner, case):
         expected = scaled.exp() / scaled.exp().sum(1, keepdim=True)
         p = logits.double().softmax(1)
         mistakes = [
-            ((logits.double() * temperature).softmax(1), "The temperature multiplies here. It divides: hot is more "
-                                                         "random, cold less."),
+            (
+                (logits.double() * temperature).softmax(1),
+                "The temperature multiplies here. It divides: hot is more random, cold less.",
+            ),
             (p, "The temperature is not used, or it cancels out: it divides the logits, before the softmax."),
-            (p / temperature, "The temperature divides the probabilities here, so that they do not add up to 1. It "
-                              "divides the logits."),
+            (
+                p / temperature,
+                "The temperature divides the probabilities here, so that they do not add up to 1. It "
+                "divides the logits.",
+            ),
             *((scaled.softmax(axis), NOT_ONE + "The symbols are axis 1.") for axis in (0, 2, 3)),
             (scaled.log_softmax(1), "These are the logarithms of the probabilities: softmax, not log_softmax."),
             (p ** (1 / temperature), "These do not add up to 1 for each pixel. Divide the logits, then the softmax."),
@@ -368,15 +414,22 @@ def _draws_right(learner, case, number=3000):
 
     if far(joint(temperature)) < 5:
         again = learner(model, blank, 0, case.generator(), temperature)
-        require(torch.equal(got, again), "two calls with generators in the same state gave different pictures.",
-                "All random numbers come from the generator that is passed: torch.multinomial(p, 1, "
-                "generator=generator).")
+        require(
+            torch.equal(got, again),
+            "two calls with generators in the same state gave different pictures.",
+            "All random numbers come from the generator that is passed: torch.multinomial(p, 1, generator=generator).",
+        )
         return
-    found = (f"{number} pictures of two pixels: symbols ({share.argmax() // 3}, {share.argmax() % 3}) came in "
-             f"{share.max():.1%}, expected {joint(temperature).flatten()[share.argmax()]:.1%}.")
+    found = (
+        f"{number} pictures of two pixels: symbols ({share.argmax() // 3}, {share.argmax() % 3}) came in "
+        f"{share.max():.1%}, expected {joint(temperature).flatten()[share.argmax()]:.1%}."
+    )
     if share.max() > 0.999:
-        raise Wrong(found, "All pictures are the same: the likeliest symbol is taken (argmax) instead of a draw. "
-                    "Draw with torch.multinomial.")
+        raise Wrong(
+            found,
+            "All pictures are the same: the likeliest symbol is taken (argmax) instead of a draw. "
+            "Draw with torch.multinomial.",
+        )
     for t, advice in ((1.0, "The temperature is not used: hand it on to pixel_probabilities."),
                       (1 / temperature, "The temperature multiplies here. It divides.")):  # fmt: skip
         if far(joint(t)) < 5:

@@ -47,10 +47,16 @@ def reparametrise(learner, case):
     require_tensor(got, wide)
     close(torch.as_tensor(got.shape), torch.tensor(big), what="the shape of the result")
     for name, found, expected in (("mean", got.mean(), 1.5), ("standard deviation", got.std(), 0.5)):
-        require(abs(found.item() - expected) < 0.04, f"the {name} of 8,000 samples is {found:.3f}, expected "
-                f"{expected:.3f}, within 0.04.", spread)
-    require(got.std(0).min() > 0.4, "the samples of a batch all get the same noise.",
-            "Each sample needs its own: noise of mean.shape.")
+        require(
+            abs(found.item() - expected) < 0.04,
+            f"the {name} of 8,000 samples is {found:.3f}, expected {expected:.3f}, within 0.04.",
+            spread,
+        )
+    require(
+        got.std(0).min() > 0.4,
+        "the samples of a batch all get the same noise.",
+        "Each sample needs its own: noise of mean.shape.",
+    )
     _gradients(learner, mean, logvar, case)
 
 
@@ -63,11 +69,14 @@ def _no_mistake(got, usual, known):
 
 
 def _gradients(learner, mean, logvar, case):
-    lost = ("Gradients must flow from z back to both: no .detach(), no torch.no_grad(), no Normal(...).sample(). "
-            "That is what the trick is for.")
+    lost = (
+        "Gradients must flow from z back to both: no .detach(), no torch.no_grad(), no Normal(...).sample(). "
+        "That is what the trick is for."
+    )
     m, v = mean.clone().requires_grad_(), logvar.clone().requires_grad_()
-    z = learner.call(lambda *inputs: learner.candidate(m, v, inputs[2]), learner.reference, mean, logvar,
-                     case.generator())
+    z = learner.call(
+        lambda *inputs: learner.candidate(m, v, inputs[2]), learner.reference, mean, logvar, case.generator()
+    )
     require(z.requires_grad, "the result has no gradient, expected one to mean and to logvar.", lost)
     by_mean, by_logvar = torch.autograd.grad(z.sum(), [m, v], allow_unused=True)
     for name, gradient in (("mean", by_mean), ("logvar", by_logvar)):
@@ -96,12 +105,18 @@ def gaussian_kl(learner, case):
         half = (0.5 * (mean**2 + (logvar / 2).exp() - 1 - logvar)).flatten(1).sum(1)
         mistakes = [
             (-each.sum(1), "The sign is wrong: a KL divergence is never negative."),
-            (each.mean(1), "This is the mean over the dimensions. Independent dimensions *add up*: take the sum, or "
-                           "the loss weighs the KL too little, and another weight for each size of the latent."),
+            (
+                each.mean(1),
+                "This is the mean over the dimensions. Independent dimensions *add up*: take the sum, or "
+                "the loss weighs the KL too little, and another weight for each size of the latent.",
+            ),
             (each.sum(), "This is one number for the whole batch. Keep one for each sample: .flatten(1).sum(1)."),
             (each.sum(1).mean(), "This is the mean over the batch. Keep one number for each sample."),
-            (reverse.sum(1), "This is the other direction, KL( N(0, I) || q ). The divergence is not symmetric: it "
-                             "averages over what the encoder draws, so q comes first."),
+            (
+                reverse.sum(1),
+                "This is the other direction, KL( N(0, I) || q ). The divergence is not symmetric: it "
+                "averages over what the encoder draws, so q comes first.",
+            ),
             (2 * each.sum(1), "The factor 1/2 is missing."),
             (as_std, "logvar is taken for the logarithm of the standard deviation. It is that of the variance."),
             (half, "The variance is exp(logvar); exp(logvar / 2) is its root, the standard deviation."),
@@ -131,16 +146,24 @@ def score_gradient(learner, case):
     expected = f_z[:, None] * score
     std = (logvar / 2).exp()
     mistakes = [
-        (-expected, "The sign is wrong: log N falls when z goes away from the mean, so its derivative by the *mean* is "
-                    "(z - mean) / variance, and points to z."),
+        (
+            -expected,
+            "The sign is wrong: log N falls when z goes away from the mean, so its derivative by the *mean* is "
+            "(z - mean) / variance, and points to z.",
+        ),
         (score, "f is missing: without it this is the score, and its mean is 0. Multiply with f_z[:, None]."),
-        (f_z[:, None] * (z - mean) / std, "This divides by the standard deviation. The derivative of "
-                                          "(z - mean)² / (2 variance) has the variance below the line."),
+        (
+            f_z[:, None] * (z - mean) / std,
+            "This divides by the standard deviation. The derivative of "
+            "(z - mean)² / (2 variance) has the variance below the line.",
+        ),
         (f_z[:, None] * (z - mean) / logvar, "logvar is a logarithm: the variance is logvar.exp()."),
         (f_z[:, None] * (z - mean), "The division by the variance is missing."),
         (f_z.log()[:, None] * score, "f itself multiplies the score; the logarithm is of q only."),
-        (expected.mean(0), "This is the mean over the samples. Return each one's estimate: their spread is what we "
-                           "want to see."),
+        (
+            expected.mean(0),
+            "This is the mean over the samples. Return each one's estimate: their spread is what we want to see.",
+        ),
         (expected.sum(1), "This adds up the dimensions. The gradient has one number for each of them."),
         (2 * expected, "The 1/2 of the normal density cancels the 2 that differentiating gives."),
     ]
@@ -166,30 +189,47 @@ def negative_elbo(learner, case):
     kl = kl_divergence(Normal(mean, (logvar / 2).exp()), Normal(0.0, 1.0)).sum(1)
     miss, expected = pixels.sum(1), pixels.sum(1) + beta * kl
     mistakes = [
-        (pixels.mean(1) + beta * kl, "The reconstruction is averaged over the pixels while the KL is summed. This is a "
-         f"bound no longer: it is as if beta were {d} times as large, and the latent would collapse."),
-        (squares.mean(1) + beta * kl, "This is the mean squared error: no sum over the pixels, no sigma. Averaging "
-         f"over pixels while the KL is summed acts like a beta {d} times too large."),
-        (squares.mean() + beta * kl, "This is the mean squared error of the whole batch. Each picture has its own, as a "
-         "sum over its pixels, in units of 2 sigma²."),
+        (
+            pixels.mean(1) + beta * kl,
+            "The reconstruction is averaged over the pixels while the KL is summed. This is a "
+            f"bound no longer: it is as if beta were {d} times as large, and the latent would collapse.",
+        ),
+        (
+            squares.mean(1) + beta * kl,
+            "This is the mean squared error: no sum over the pixels, no sigma. Averaging "
+            f"over pixels while the KL is summed acts like a beta {d} times too large.",
+        ),
+        (
+            squares.mean() + beta * kl,
+            "This is the mean squared error of the whole batch. Each picture has its own, as a "
+            "sum over its pixels, in units of 2 sigma².",
+        ),
         (miss - beta * kl, "The KL has the wrong sign: this loss would reward codes far from the prior."),
         (beta * miss + kl, "beta multiplies the wrong term: it weighs the KL."),
         (beta * (miss + kl), "beta multiplies both terms, which changes nothing but the step. It weighs the KL only."),
         (miss + kl, "beta is left out."),
-        (squares.sum(1) / (2 * sigma**2) + beta * kl, "The constants log(sigma) + log(2 pi) / 2 of each pixel are "
-         "missing. Without log(sigma) a larger sigma would always look better."),
+        (
+            squares.sum(1) / (2 * sigma**2) + beta * kl,
+            "The constants log(sigma) + log(2 pi) / 2 of each pixel are "
+            "missing. Without log(sigma) a larger sigma would always look better.",
+        ),
         (squares.sum(1) + beta * kl, "The squared error must be divided by 2 sigma²: sigma sets what a miss costs."),
         (squares.sum(1) / (2 * sigma) + d * constants + beta * kl, "sigma is a standard deviation: divide by sigma²."),
         (squares.sum(1) / sigma**2 + d * constants + beta * kl, "The factor 1/2 before the squares is missing."),
-        (squares.sum(1) / (2 * sigma**2) + constants + beta * kl, "The constants belong to each pixel: they are inside "
-         "the sum."),
+        (
+            squares.sum(1) / (2 * sigma**2) + constants + beta * kl,
+            "The constants belong to each pixel: they are inside the sum.",
+        ),
         (-expected, "This is the bound itself, which wants to be large. The loss is its negative."),
         (expected.mean(), "This is one number for the whole batch. Keep one for each picture."),
         (miss, "The KL is missing: this is a plain autoencoder's loss."),
     ]
     close(learner(x, x_hat, sigma, mean, logvar, beta), expected, mistakes)
-    close(learner(x, x_hat, torch.tensor(1.0), mean, logvar, 1.0),
-          squares.sum(1) / 2 + d * math.log(2 * math.pi) / 2 + kl, what="with sigma = 1 and beta = 1, the result")
+    close(
+        learner(x, x_hat, torch.tensor(1.0), mean, logvar, 1.0),
+        squares.sum(1) / 2 + d * math.log(2 * math.pi) / 2 + kl,
+        what="with sigma = 1 and beta = 1, the result",
+    )
 
 
 @exercise(
@@ -208,10 +248,16 @@ def importance_bound(learner, case):
     expected = (sums / K).log()
     rows = torch.tensor([math.log(math.fsum(math.exp(v) for v in row) / batch) for row in log_w.tolist()])
     mistakes = [
-        (log_w.mean(0), "This is the mean of the logs: the ELBO, averaged over K samples. The mean of the weights "
-                        "comes first, then the logarithm."),
-        (sums.log(), "log K is missing: this is the logarithm of the sum, not of the mean. It grows with K without end "
-                     "and bounds nothing."),
+        (
+            log_w.mean(0),
+            "This is the mean of the logs: the ELBO, averaged over K samples. The mean of the weights "
+            "comes first, then the logarithm.",
+        ),
+        (
+            sums.log(),
+            "log K is missing: this is the logarithm of the sum, not of the mean. It grows with K without end "
+            "and bounds nothing.",
+        ),
         (sums.log() + math.log(K), "log K has the wrong sign: dividing by K subtracts it."),
         (sums.log() - K, "This subtracts K. A mean divides by K, and in the logarithm that is minus log K."),
         (sums.log() / K, "Divide by K inside the logarithm: outside, that is minus log K."),
@@ -223,9 +269,12 @@ def importance_bound(learner, case):
     ]
     close(learner(log_w), expected, mistakes)
     got = learner(log_w - 2000)
-    require(torch.is_tensor(got) and bool(got.isfinite().all()), "with log-weights near -2000, as pictures have them, "
-            "the result is not finite.", "exp(-2000) is 0 in floating point, and its logarithm minus infinity. "
-            "torch.logsumexp takes the largest out first.")
+    require(
+        torch.is_tensor(got) and bool(got.isfinite().all()),
+        "with log-weights near -2000, as pictures have them, the result is not finite.",
+        "exp(-2000) is 0 in floating point, and its logarithm minus infinity. "
+        "torch.logsumexp takes the largest out first.",
+    )
     close(got, expected - 2000, what="with log-weights near -2000, the result")
 
 
@@ -252,13 +301,17 @@ def spherical_path(learner, case):
         (path(late), missing_end),
         ((1 - late) * start + late * end, f"{missing_end} And it is a straight line."),
         (path(1 - ways["s"]), "The path runs from end to start: at s = 0 only the start may count."),
-        (_arc(*unit)(s), "The ends were made to length 1. Only the angle needs that; the path goes from start to end "
-                         "as they are."),
+        (
+            _arc(*unit)(s),
+            "The ends were made to length 1. Only the angle needs that; the path goes from start to end as they are.",
+        ),
         (path(torch.linspace(0, 1, count + 1)[:-1, None]), missing_end),
         (path(torch.linspace(0, 1, count + 2)[1:-1, None]), "The ends themselves are missing."),
         (path(s) * torch.sin(_angle(start, end)), "The division by sin(a) is missing: the path misses its ends."),
-        (_arc(start, end, torch.arccos((start @ end).clamp(-1, 1)))(s),
-         "The cosine is the dot product *divided by both lengths*; without it this is no angle."),
+        (
+            _arc(start, end, torch.arccos((start @ end).clamp(-1, 1)))(s),
+            "The cosine is the dot product *divided by both lengths*; without it this is no angle.",
+        ),
     ]
     close(learner(start, end, count), path(s), mistakes, tolerance=1e-3)
     end = end * start.norm() / end.norm()
@@ -270,8 +323,9 @@ def spherical_path(learner, case):
 
 
 def _angle(start, end):
-    return 2 * torch.atan2((start / start.norm() - end / end.norm()).norm(),
-                           (start / start.norm() + end / end.norm()).norm())
+    return 2 * torch.atan2(
+        (start / start.norm() - end / end.norm()).norm(), (start / start.norm() + end / end.norm()).norm()
+    )
 
 
 def _arc(start, end, angle=None):

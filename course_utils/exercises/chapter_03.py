@@ -50,8 +50,10 @@ def _softplus(values):
 def _require_extreme(got, expected):
     """Raise Wrong unless the loss at logits of +-200 is the number it must be."""
     got = float(got)
-    overflow = ("float32 rounds sigmoid(-200) to 0, and log(0) is minus infinity: go from the logit to the loss at "
-                "once, -log sigmoid(a) = softplus(-a).")
+    overflow = (
+        "float32 rounds sigmoid(-200) to 0, and log(0) is minus infinity: go from the logit to the loss at "
+        "once, -log sigmoid(a) = softplus(-a)."
+    )
     require(math.isfinite(got), f"at logits of 200 and -200 got {got}, expected {expected:g}.", overflow)
     require(abs(got - expected) < 0.01 * expected, f"at logits of 200 and -200 got {got:.4g}, expected {expected:g}.",
             f"The loss must go on growing with the logit. A clamp or a small number in the logarithm cuts it off, and "
@@ -82,10 +84,15 @@ def discriminator_loss(learner, case):
         (_softplus(real) + _softplus(fake), f"Both are treated as fake. {label}"),
         (-right - wrong, "The sign is wrong: this is the value that D wants high; a loss is what it wants low."),
         ((right + wrong) / 2, "This is the mean of the two terms; the equation has their sum."),
-        (torch.cat([-real, fake]).double().exp().log1p().mean(), "One mean was taken over real and fake together. Each "
-                                                                 "term has its own mean: the batches may differ."),
-        (torch.nan, "The logarithm of a logit was taken, which may be negative. A logit becomes a probability by the "
-                    "sigmoid; softplus does both at once."),
+        (
+            torch.cat([-real, fake]).double().exp().log1p().mean(),
+            "One mean was taken over real and fake together. Each term has its own mean: the batches may differ.",
+        ),
+        (
+            torch.nan,
+            "The logarithm of a logit was taken, which may be negative. A logit becomes a probability by the "
+            "sigmoid; softplus does both at once.",
+        ),
         (right, "The fakes are missing: D must also be punished for believing them."),
         (wrong, "The real samples are missing: D must also be punished for not believing them."),
         (len(real) * right + len(fake) * wrong, "These are sums over the batch. A mean does not depend on its size."),
@@ -106,11 +113,16 @@ def generator_loss(learner, case):
     _, fake = _logits(case)
     expected = _softplus(-fake)
     mistakes = [
-        (-_softplus(fake), "This is the saturating loss, log(1 - D). Where D is sure of a fake it is flat: no gradient."
-                           " Wanted is -log D."),
+        (
+            -_softplus(fake),
+            "This is the saturating loss, log(1 - D). Where D is sure of a fake it is flat: no gradient."
+            " Wanted is -log D.",
+        ),
         (-expected, "The sign is wrong: lowering this would make the fakes *less* believed."),
-        (_softplus(fake), "This is what D pays for believing a fake. The generator wants the opposite: softplus of "
-                          "minus the logit."),
+        (
+            _softplus(fake),
+            "This is what D pays for believing a fake. The generator wants the opposite: softplus of minus the logit.",
+        ),
         (_softplus(-fake.sigmoid()), "The sigmoid is applied twice: softplus wants the logit itself."),
         (len(fake) * expected, "This is the sum over the batch; wanted is the mean."),
         (nn.functional.softplus(-fake), "This is one number for each fake. The optimizer needs one: .mean()."),
@@ -160,10 +172,15 @@ def _leave_gradients(model, case):
 def _step_mistakes(before, slope, old):
     """What goes wrong in any step: the value, and its name."""
     return [
-        (before, "The parameters did not change. In this order: optimizer.zero_grad(), loss.backward(), "
-                 "optimizer.step(); and nothing between the loss and this network may be detached."),
-        (before - RATE * (slope + old), "Old gradients were added: backward() adds to what is there. Call "
-                                        "optimizer.zero_grad() before it."),
+        (
+            before,
+            "The parameters did not change. In this order: optimizer.zero_grad(), loss.backward(), "
+            "optimizer.step(); and nothing between the loss and this network may be detached.",
+        ),
+        (
+            before - RATE * (slope + old),
+            "Old gradients were added: backward() adds to what is there. Call optimizer.zero_grad() before it.",
+        ),
         (before + RATE * slope, "It went uphill: the sign of the loss is wrong. An optimizer lowers what it is given."),
     ]
 
@@ -187,8 +204,9 @@ def discriminator_step(learner, case):
     def slope(plus, minus, plus_logit, minus_logit):
         """The gradient of mean softplus(-D(plus)) + mean softplus(D(minus)), in closed form."""
         up, down = -torch.sigmoid(-plus_logit), torch.sigmoid(minus_logit)
-        of_real, of_fake = [torch.cat([(s[:, None] * v).mean(0), s.mean()[None]])
-                            for s, v in ((up, plus), (down, minus))]
+        of_real, of_fake = [
+            torch.cat([(s[:, None] * v).mean(0), s.mean()[None]]) for s, v in ((up, plus), (down, minus))
+        ]
         return of_real, of_fake
 
     of_real, of_fake = slope(x, fake, real_logit, fake_logit)
@@ -242,10 +260,14 @@ def generator_step(learner, case):
     mistakes = [
         *_step_mistakes(before, right, old),
         (before - RATE * old, "G moved by old gradients only: none of its own came through. Is something detached?"),
-        (before - RATE * slope(-torch.sigmoid(logit)), "This follows the saturating loss, log(1 - D). Use "
-                                                       "generator_loss, -log D."),
-        (before - RATE * slope(torch.sigmoid(logit)), "This lowers what D pays for the fakes, so G learned to be "
-                                                      "recognised. G wants to be believed."),
+        (
+            before - RATE * slope(-torch.sigmoid(logit)),
+            "This follows the saturating loss, log(1 - D). Use generator_loss, -log D.",
+        ),
+        (
+            before - RATE * slope(torch.sigmoid(logit)),
+            "This lowers what D pays for the fakes, so G learned to be recognised. G wants to be believed.",
+        ),
     ]
     close(_flat(G), before - RATE * right, mistakes, 1e-3, "after the step, the parameters of G")
     close(loss, _softplus(-logit), what="the loss that is returned")
@@ -281,14 +303,21 @@ def r1_penalty(learner, case):
     by_weight = x.square().sum(0)
     mistakes = [
         (lengths.sqrt().mean(), "This is the mean length. The penalty has its square."),
-        (gradient.square().mean(), "This is the mean over the pixels. A squared length is their sum; only over the "
-                                   "batch is the mean taken."),
+        (
+            gradient.square().mean(),
+            "This is the mean over the pixels. A squared length is their sum; only over the batch is the mean taken.",
+        ),
         (lengths.sum(), "This is the sum over the batch; wanted is the mean."),
         (lengths, "This is one number for each sample; the mean over the batch is missing."),
-        (expected / len(x) ** 2, "The gradient is that of the *mean* logit, so each is 1/batch of its size. Sum the "
-                                 "logits: D(x).sum()."),
-        (by_weight.square().sum(), "This is the gradient by D's parameters. Wanted is the gradient by the pictures x: "
-                                   "how does the answer change when the *picture* changes?"),
+        (
+            expected / len(x) ** 2,
+            "The gradient is that of the *mean* logit, so each is 1/batch of its size. Sum the logits: D(x).sum().",
+        ),
+        (
+            by_weight.square().sum(),
+            "This is the gradient by D's parameters. Wanted is the gradient by the pictures x: "
+            "how does the answer change when the *picture* changes?",
+        ),
         (expected / 2, "The factor 1/2 belongs to gamma / 2, outside this function."),
         (gradient.flatten(1).sum(1).square().mean(), "The sum came before the square, so slopes of both signs cancel."),
         (gradient.mean(0).square().sum(), "The batch was averaged before the square, so slopes cancel. Square first."),
@@ -338,10 +367,14 @@ def modes_covered(learner, case):
         (at_least(near >= 0), "The radius was not used: samples from nowhere were counted for the nearest centre."),
         (at_least(near**2 <= radius), "The squared distance was compared with the radius."),
         (at_least(inside, least + 1), "A centre with exactly `least` samples counts too: >=."),
-        (int(((distance <= radius).sum(0) >= least).sum()), "Samples were counted for several centres at once. Each "
-                                                            "belongs to its nearest one."),
-        (int((distance.min(0).values <= radius).sum()), ".min(0) finds for each centre its nearest sample. Wanted is "
-                                                        "for each sample its nearest centre: .min(1)."),
+        (
+            int(((distance <= radius).sum(0) >= least).sum()),
+            "Samples were counted for several centres at once. Each belongs to its nearest one.",
+        ),
+        (
+            int((distance.min(0).values <= radius).sum()),
+            ".min(0) finds for each centre its nearest sample. Wanted is for each sample its nearest centre: .min(1).",
+        ),
         (int(inside.sum()), "This counts samples. Wanted are the centres that have enough of them."),
     ]
     close(learner(samples, centres, radius, least), 2, mistakes)

@@ -37,8 +37,16 @@ TITLE = "Networks that draw"
 def conv_output_size(learner, case):
     """Find how many pixels a convolution leaves along one side."""
     settings = [(16, 3, 1, 0, 1), (16, 3, 1, 1, 1), (8, 2, 2, 0, 1), (17, 3, 2, 1, 2), (12, 3, 4, 0, 1)]
-    settings += [(int(case.whole(12, 40)), int(case.whole(2, 4)), int(case.whole(1, 4)), int(case.whole(0, 3)),
-                  int(case.whole(1, 3))) for _ in range(12)]
+    settings += [
+        (
+            int(case.whole(12, 40)),
+            int(case.whole(2, 4)),
+            int(case.whole(1, 4)),
+            int(case.whole(0, 3)),
+            int(case.whole(1, 3)),
+        )
+        for _ in range(12)
+    ]
     expected = [nn.Conv1d(1, 1, *rest)(torch.zeros(1, 1, size)).shape[-1] for size, *rest in settings]  # torch is asked
     got = []
     for setting, right in zip(settings, expected, strict=True):
@@ -51,8 +59,13 @@ def conv_output_size(learner, case):
         learner(*setting)  # once more, so that this call is the one that is named
         named = ", ".join(f"{name} {value}" for name, value in zip(CONV, setting, strict=True))
         wrong = [advice for formula, advice in CONV_MISTAKES if [formula(*each) for each in settings] == got]
-        raise Wrong(f"for {named}: got {one:g}, expected {right}.", wrong[0] if wrong else "Draw it: a row of pixels, "
-                    "the padding at both ends, the kernel with its gaps, and all the places where it can stand.")
+        raise Wrong(
+            f"for {named}: got {one:g}, expected {right}.",
+            wrong[0]
+            if wrong
+            else "Draw it: a row of pixels, "
+            "the padding at both ends, the kernel with its gaps, and all the places where it can stand.",
+        )
 
 
 @exercise(

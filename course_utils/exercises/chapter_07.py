@@ -263,15 +263,20 @@ def heun_step(learner, case):
             (ahead, "This is the step on trial, a DDIM step. Ask again there, and step with the mean."),
             (line(x, second, a, e), "This steps with the slope ahead alone; take the mean of both."),
             (line(x, eps + second, a, e), "This steps with the sum of both slopes: divide by 2."),
-            (line(ahead, (eps + second) / 2, a, e),
-             "The real step starts from x_t again, not from the place ahead."),
-            (line(x, (eps + spring(ahead, at)) / 2, a, e),
-             "At the place ahead the model was told the old time; there it is `earlier`."),
-            (line(x, (eps + spring(x, later)) / 2, a, e),
-             "The second question was asked at x_t. Ask at the place ahead."),
+            (line(ahead, (eps + second) / 2, a, e), "The real step starts from x_t again, not from the place ahead."),
+            (
+                line(x, (eps + spring(ahead, at)) / 2, a, e),
+                "At the place ahead the model was told the old time; there it is `earlier`.",
+            ),
+            (
+                line(x, (eps + spring(x, later)) / 2, a, e),
+                "The second question was asked at x_t. Ask at the place ahead.",
+            ),
             ((x + ahead) / 2, "This is the mean of two places; wanted is the mean of two slopes."),
-            ((ahead + line(ahead, second, a, e)) / 2,
-             "The second half starts from the place ahead; both start from x_t."),
+            (
+                (ahead + line(ahead, second, a, e)) / 2,
+                "The second half starts from the place ahead; both start from x_t.",
+            ),
         ]
         mistakes = [m for m in mistakes if not same(m[0], right)]
         close(learner(model, x, t, earlier, table), right, mistakes, tolerance=2e-3)

@@ -58,16 +58,26 @@ def merge(learner, case):
     """Join a pair of symbols wherever it stands in a word."""
     a, b, c, d = letters(case, 4)
     end = b + "</w>"
-    for symbols, pair in [((a, b, c, a, b), (a, b)), ((c, a, a, a, d), (a, a)), ((c, a, end), (a, end)),
-                          ((a, a, a, a), (a, a)), ((c + a, b, a, b), (a, b)), ((a, b + c), (a, b)), ((d,), (a, b)),
-                          ((c, d), (a, b))]:
+    for symbols, pair in [
+        ((a, b, c, a, b), (a, b)),
+        ((c, a, a, a, d), (a, a)),
+        ((c, a, end), (a, end)),
+        ((a, a, a, a), (a, a)),
+        ((c + a, b, a, b), (a, b)),
+        ((a, b + c), (a, b)),
+        ((d,), (a, b)),
+        ((c, d), (a, b)),
+    ]:
         line = " ".join(symbols)
         wanted = tuple(re.sub(rf"(?<!\S){re.escape(' '.join(pair))}(?!\S)", "".join(pair), line).split())
         once = tuple(re.sub(rf"(?<!\S){re.escape(' '.join(pair))}(?!\S)", "".join(pair), line, count=1).split())
         blind = tuple(line.replace(" ".join(pair), "".join(pair)).split())
-        both = tuple("".join(pair) if symbols[i:i + 2] == pair else symbols[i] for i in range(len(symbols)))
-        lapped = tuple("".join(pair) if symbols[i:i + 2] == pair else one for i, one in enumerate(symbols)
-                       if symbols[i:i + 2] == pair or symbols[i - 1:i + 1] != pair or i == 0)
+        both = tuple("".join(pair) if symbols[i : i + 2] == pair else symbols[i] for i in range(len(symbols)))
+        lapped = tuple(
+            "".join(pair) if symbols[i : i + 2] == pair else one
+            for i, one in enumerate(symbols)
+            if symbols[i : i + 2] == pair or symbols[i - 1 : i + 1] != pair or i == 0
+        )
         mistakes = [
             (symbols, "Nothing was merged, though the pair is there."),
             (once, "Only the first occurrence was merged; a word may have several."),
@@ -100,20 +110,34 @@ def pool(learner, case):
     rows = torch.arange(4)
     weights = (torch.arange(length) <= places[:, None]).float()[..., None]
     mistakes = [
-        (hidden[:, -1], "This is the state at the last place, which is padding for short prompts. Wanted is the first "
-                        "end token."),
-        (hidden[:, 0], "This is the state at the start token. It stands before all words and, with the causal mask, "
-                       "has seen none of them."),
+        (
+            hidden[:, -1],
+            "This is the state at the last place, which is padding for short prompts. Wanted is the first end token.",
+        ),
+        (
+            hidden[:, 0],
+            "This is the state at the start token. It stands before all words and, with the causal mask, "
+            "has seen none of them.",
+        ),
         (hidden[rows, before], "This is the state at the last word, one place too early."),
         (hidden.mean(1), "This is the mean over all places. CLIP takes one state, the one at the end token."),
-        ((hidden * weights).sum(1) / weights.sum(1), "This is the mean over the words. CLIP takes one state, the one "
-                                                     "at the end token."),
-        (hidden[rows, tokens.argmax(1)], "argmax(tokens) finds the largest number, which is the end token only as long "
-                                         "as no token is added later. Compare with `end`."),
-        (hidden[tokens == end], "These are the states at *all* end tokens, the padding too. Wanted is the first one of "
-                                "each prompt."),
-        (hidden[:, places], "Each prompt got the places of all: index rows and places together, "
-                            "hidden[torch.arange(batch), places]."),
+        (
+            (hidden * weights).sum(1) / weights.sum(1),
+            "This is the mean over the words. CLIP takes one state, the one at the end token.",
+        ),
+        (
+            hidden[rows, tokens.argmax(1)],
+            "argmax(tokens) finds the largest number, which is the end token only as long "
+            "as no token is added later. Compare with `end`.",
+        ),
+        (
+            hidden[tokens == end],
+            "These are the states at *all* end tokens, the padding too. Wanted is the first one of each prompt.",
+        ),
+        (
+            hidden[:, places],
+            "Each prompt got the places of all: index rows and places together, hidden[torch.arange(batch), places].",
+        ),
     ]
     close(learner(hidden, tokens, end), torch.stack([hidden[r, p] for r, p in enumerate(places.tolist())]), mistakes)
 
@@ -242,15 +266,21 @@ def zero_shot(learner, case):
     mistakes = [
         (best(unit.mean(1)), "The mean was not made a unit vector again: classes whose prompts agree win too often."),
         (best(raw), "No vector was made a unit vector: long ones win."),
-        (best(raw / raw.norm(dim=1, keepdim=True)), "The prompts were averaged before they were made unit vectors: "
-                                                    "the longest one decides."),
+        (
+            best(raw / raw.norm(dim=1, keepdim=True)),
+            "The prompts were averaged before they were made unit vectors: the longest one decides.",
+        ),
         (best(unit[:, 0]), "Only the first template was used."),
-        ((image @ unit.flatten(0, 1).T).reshape(pictures, classes, templates).amax(2).argmax(1),
-         "This takes the nearest prompt. Wanted is the nearest class vector, the mean of the prompts."),
+        (
+            (image @ unit.flatten(0, 1).T).reshape(pictures, classes, templates).amax(2).argmax(1),
+            "This takes the nearest prompt. Wanted is the nearest class vector, the mean of the prompts.",
+        ),
         ((image @ unit.flatten(0, 1).T).argmax(1), "This is the number of a prompt, not of a class."),
         (angles.argmin(1), "This is the class that fits least."),
-        (angles.argmax(0), "For each class this is the best picture. Wanted is the best class of each picture: "
-                           "argmax(1)."),
+        (
+            angles.argmax(0),
+            "For each class this is the best picture. Wanted is the best class of each picture: argmax(1).",
+        ),
         (angles.amax(1), "This is how well the best class fits. Wanted is which one it is: argmax."),
         (angles, "These are the cosines. Wanted is the number of the best class: argmax(1)."),
     ]
@@ -281,8 +311,11 @@ def recall_at_k(learner, case):
             (expected * n, "This is a number of queries. Wanted is a share, from 0 to 1."),
             (((similarity < own[:, None]).sum(1) < k).float().mean(), "This looks among the k *least* similar ones."),
             (1 - expected, "This is the share of queries that failed."),
-            (((similarity > own).sum(0) < k).float().mean(), "The queries stand in rows: this ranks within columns "
-                                                             "(dim=0), which is the search in the other direction."),
+            (
+                ((similarity > own).sum(0) < k).float().mean(),
+                "The queries stand in rows: this ranks within columns "
+                "(dim=0), which is the search in the other direction.",
+            ),
         ]
         mistakes = [m for m in mistakes if abs(m[0] - expected) > 1e-6]
         got = learner(similarity, k)

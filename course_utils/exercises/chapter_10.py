@@ -206,8 +206,10 @@ def text_to_image(learner, case):
         got = learner(prompts, world.encode, world.model, world.decode, x_T, table, times, scale, negative)
         right = world.decode(diffusers_loop(world, prompts, negative, x_T, table, times, scale))
         twice = learner(prompts, world.encode, world.model, world.decode, x_T, table, times, scale, negative)
-        require(not isinstance(got, torch.Tensor) or torch.equal(got, twice),
-                "two calls with the same x_T gave two different pictures.",
-                "Start from the x_T that is passed in, and add no noise on the way: with DDIM the rest follows.")
+        require(
+            not isinstance(got, torch.Tensor) or torch.equal(got, twice),
+            "two calls with the same x_T gave two different pictures.",
+            "Start from the x_T that is passed in, and add no noise on the way: with DDIM the rest follows.",
+        )
         mistakes = loop_mistakes(world, prompts, negative, x_T, table, times, scale)
         close(got, right, other_than(right, mistakes), tolerance=5e-3, what="the picture")

@@ -80,8 +80,11 @@ def first_latents(learner, case):
         early = noise * fresh.init_noise_sigma
         fresh.set_timesteps(steps)
         right = noise * fresh.init_noise_sigma
-        require(scheduler.set_to == steps, f"the scheduler was set to {scheduler.set_to} steps, expected {steps}.",
-                "scheduler.set_timesteps(steps) belongs here, before the noise, whose strength depends on it.")
+        require(
+            scheduler.set_to == steps,
+            f"the scheduler was set to {scheduler.set_to} steps, expected {steps}.",
+            "scheduler.set_timesteps(steps) belongs here, before the noise, whose strength depends on it.",
+        )
         mistakes = [
             (noise, "This is plain noise. Multiply by scheduler.init_noise_sigma: 1 for many schedulers, 14.6 for "
                     "Euler and Heun."),
@@ -137,8 +140,13 @@ def guided_output(learner, case):
         ]  # fmt: skip
         if batch > 1:
             wrong = _alternating(unet, seen, both, t, w)
-            mistakes.append((wrong, "Latents and prompts got mixed up: with cat([x, x]) the features must come as all "
-                                    "negative ones, then all positive ones: repeat_interleave, not repeat."))
+            mistakes.append(
+                (
+                    wrong,
+                    "Latents and prompts got mixed up: with cat([x, x]) the features must come as all "
+                    "negative ones, then all positive ones: repeat_interleave, not repeat.",
+                )
+            )
         close(got, right, distinct(mistakes, right), tolerance=2e-3)
         require(len(unet.seen) <= 2, f"the U-Net was asked {len(unet.seen)} times, expected once.",
                 "Keep its answer in a variable: this is where all the time goes.")  # fmt: skip
@@ -189,8 +197,11 @@ def clean_guess(learner, case):
         learner.candidate(Scheduler("flow_prediction"), output, t, x_t)
     except Exception:  # any error will do: it stopped
         return
-    require(False, "prediction_type 'flow_prediction' gave an answer, expected an error.",
-            "Stop at a word that you do not know: raise ValueError. A bare `else` would draw mud.")
+    require(
+        False,
+        "prediction_type 'flow_prediction' gave an answer, expected an error.",
+        "Stop at a word that you do not know: raise ValueError. A bare `else` would draw mud.",
+    )
 
 
 @exercise(

@@ -29,8 +29,10 @@ def limited_time():
         return
 
     def stop(number, frame):
-        raise LimitExceeded(f"It was still running after {SECONDS} seconds, and was stopped. "
-                            "A `while` loop that never ends, or far too many steps?")
+        raise LimitExceeded(
+            f"It was still running after {SECONDS} seconds, and was stopped. "
+            "A `while` loop that never ends, or far too many steps?"
+        )
 
     handler = signal.signal(signal.SIGALRM, stop)
     remaining = signal.setitimer(signal.ITIMER_REAL, SECONDS, 1)  # again each second, for a bare `except:`
@@ -51,8 +53,9 @@ class _Meter:
         written = self.stream.write(text[: max(self.left, 0)])
         self.left -= len(text)
         if self.left < 0:
-            raise LimitExceeded(f"It printed more than {CHARACTERS:,} characters, and was stopped. "
-                                "Print less, or not in a loop.")
+            raise LimitExceeded(
+                f"It printed more than {CHARACTERS:,} characters, and was stopped. Print less, or not in a loop."
+            )
         return written
 
     def __getattr__(self, name):

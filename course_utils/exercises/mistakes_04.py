@@ -5,24 +5,42 @@ from torch.nn import functional as F
 
 CONV = ("size", "kernel", "stride", "padding", "dilation")
 CONV_MISTAKES = [
-    (lambda n, k, s, p, d: (n + 2 * p - d * (k - 1) - 1) / s + 1,
-     "The floor is missing: the kernel fits in whole places only, so a rest is dropped. Use //."),
-    (lambda n, k, s, p, d: -(-(n + 2 * p - d * (k - 1) - 1) // s) + 1,
-     "This rounds up. Where less than a whole stride is left, the kernel has no further place: round down."),
-    (lambda n, k, s, p, d: (n + p - d * (k - 1) - 1) // s + 1,
-     "Padding is counted once. It is put on both sides: 2 * padding."),
-    (lambda n, k, s, p, d: (n + 2 * p - k) // s + 1,
-     "Dilation is ignored: a kernel with gaps covers dilation * (kernel - 1) + 1 pixels."),
-    (lambda n, k, s, p, d: (n + 2 * p - d * k) // s + 1,
-     "There are gaps only *between* the weights: dilation * (kernel - 1) + 1 pixels, not dilation * kernel."),
-    (lambda n, k, s, p, d: (n + 2 * p - d * (k - 1) - 1) // s,
-     "One place is missing: the kernel's first place costs no stride. Add 1."),
-    (lambda n, k, s, p, d: (n + 2 * p - d * (k - 1)) // s,
-     "The 1 belongs behind the division: the kernel's first place costs no stride."),
-    (lambda n, k, s, p, d: n + 2 * p - d * (k - 1),
-     "The stride is ignored: the kernel jumps `stride` pixels at a time."),
-    (lambda n, k, s, p, d: (n - d * (k - 1) - 1) // s + 1,
-     "The padding is ignored: 2 * padding pixels are added to the side."),
+    (
+        lambda n, k, s, p, d: (n + 2 * p - d * (k - 1) - 1) / s + 1,
+        "The floor is missing: the kernel fits in whole places only, so a rest is dropped. Use //.",
+    ),
+    (
+        lambda n, k, s, p, d: -(-(n + 2 * p - d * (k - 1) - 1) // s) + 1,
+        "This rounds up. Where less than a whole stride is left, the kernel has no further place: round down.",
+    ),
+    (
+        lambda n, k, s, p, d: (n + p - d * (k - 1) - 1) // s + 1,
+        "Padding is counted once. It is put on both sides: 2 * padding.",
+    ),
+    (
+        lambda n, k, s, p, d: (n + 2 * p - k) // s + 1,
+        "Dilation is ignored: a kernel with gaps covers dilation * (kernel - 1) + 1 pixels.",
+    ),
+    (
+        lambda n, k, s, p, d: (n + 2 * p - d * k) // s + 1,
+        "There are gaps only *between* the weights: dilation * (kernel - 1) + 1 pixels, not dilation * kernel.",
+    ),
+    (
+        lambda n, k, s, p, d: (n + 2 * p - d * (k - 1) - 1) // s,
+        "One place is missing: the kernel's first place costs no stride. Add 1.",
+    ),
+    (
+        lambda n, k, s, p, d: (n + 2 * p - d * (k - 1)) // s,
+        "The 1 belongs behind the division: the kernel's first place costs no stride.",
+    ),
+    (
+        lambda n, k, s, p, d: n + 2 * p - d * (k - 1),
+        "The stride is ignored: the kernel jumps `stride` pixels at a time.",
+    ),
+    (
+        lambda n, k, s, p, d: (n - d * (k - 1) - 1) // s + 1,
+        "The padding is ignored: 2 * padding pixels are added to the side.",
+    ),
 ]
 
 

@@ -15,6 +15,7 @@ LAST = ("At the step to the clean picture, earlier = -1, alpha_bar is 1. alpha_b
 
 def schedule_mistakes(formula, table, t, earlier, right):
     """Values of `formula(a, a_earlier)` when one of the two is looked up wrongly."""
+
     def at(level):
         return table[level].item()
 
@@ -153,8 +154,11 @@ class Noted:
         one_each = isinstance(t, torch.Tensor) and t.shape == (len(x),)
         require(one_each, f"the model got the time {t!r}, expected a tensor of shape ({len(x)},).",
                 "It wants one time for each sample: torch.full((len(x_t),), t).")  # fmt: skip
-        require(not t.is_floating_point() and t.min() >= 0, f"the model got the time {t[0].item():g}, expected a whole "
-                "number from 0 on.", "The model knows no time -1: the clean picture has no noise to be asked for.")
+        require(
+            not t.is_floating_point() and t.min() >= 0,
+            f"the model got the time {t[0].item():g}, expected a whole number from 0 on.",
+            "The model knows no time -1: the clean picture has no noise to be asked for.",
+        )
         self.calls.append((x.detach().clone(), int(t[0])))
         return spring(x, t)
 
@@ -167,13 +171,18 @@ def line(x, eps, a, e):
 def check_variance(got, variance, a, a_earlier):
     beta = 1 - a / a_earlier
     mistakes = [
-        (beta, "This is beta_t, the variance of the *forward* step. Whoever knows x0 is surer: times "
-               "(1 - alpha_bar_{t-1}) / (1 - alpha_bar_t)."),
+        (
+            beta,
+            "This is beta_t, the variance of the *forward* step. Whoever knows x0 is surer: times "
+            "(1 - alpha_bar_{t-1}) / (1 - alpha_bar_t).",
+        ),
         (math.sqrt(variance), "This is the standard deviation. Return the variance; the step takes the root."),
         (1 - a_earlier, "This is the variance of q(x_{t-1} | x0), for someone who has not seen x_t."),
         ((1 - a_earlier) / (1 - a), "The factor beta_t is missing."),
-        ((1 - a) / max(1 - a_earlier, 1e-12) * beta, "The fraction is upside down: it is below 1, since "
-                                                     "alpha_bar_{t-1} is larger than alpha_bar_t."),
+        (
+            (1 - a) / max(1 - a_earlier, 1e-12) * beta,
+            "The fraction is upside down: it is below 1, since alpha_bar_{t-1} is larger than alpha_bar_t.",
+        ),
     ]
     if isinstance(got, torch.Tensor) and got.numel() == 1:
         got = got.item()

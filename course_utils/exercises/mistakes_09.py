@@ -110,10 +110,11 @@ def sample_mistakes(mean, logvar, eps, scale):
 
 def colour_mistakes(z, pictures, factor):
     """Weights (3, c) of wrong fits of colours to latents, as float32."""
+
     def weights(z, colours, bias=True):
         if bias:
             z = torch.cat([z, torch.ones_like(z[:, :1])], 1)
-        return torch.linalg.lstsq(z, colours).solution.T[:, : channels].float()
+        return torch.linalg.lstsq(z, colours).solution.T[:, :channels].float()
 
     channels = z.shape[1]
     rows = z.permute(0, 2, 3, 1).reshape(-1, channels).double()

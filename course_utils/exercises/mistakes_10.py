@@ -13,8 +13,11 @@ from course_utils.exercises.oracles import Wrong
 
 def other_than(right, mistakes):
     """The mistakes whose value is not, by chance or at a limit, the right one."""
-    return [(value, advice) for value, advice in mistakes
-            if value.shape != right.shape or not torch.allclose(value.nan_to_num(1e9), right, rtol=1e-3, atol=1e-5)]
+    return [
+        (value, advice)
+        for value, advice in mistakes
+        if value.shape != right.shape or not torch.allclose(value.nan_to_num(1e9), right, rtol=1e-3, atol=1e-5)
+    ]
 
 
 def map_mistakes(q, k, weights, side):
@@ -87,8 +90,10 @@ def require_whole_prompts(got, cond, null, right):
     gone, kept = (torch.isclose(got.to(cond), other.expand_as(cond)) for other in (null, cond))
     zeros = (got == 0) & ~kept
     if zeros.any() and not (zeros.flatten(1).all(1) == zeros.flatten(1).any(1)).all():
-        raise Wrong("single elements became 0, expected whole prompts to be replaced by null.",
-                    "nn.Dropout drops elements. A prompt with holes is no null prompt, and guidance asks for that.")
+        raise Wrong(
+            "single elements became 0, expected whole prompts to be replaced by null.",
+            "nn.Dropout drops elements. A prompt with holes is no null prompt, and guidance asks for that.",
+        )
     pieces = (gone | kept).all() and (gone.flatten(1).any(1) & kept.flatten(1).any(1)).any()
     if pieces and not (gone[:, 0].all(1) == gone[:, 0].any(1)).all():
         raise Wrong("single elements of prompts were dropped, expected each prompt to go or stay as a whole.",
@@ -244,11 +249,15 @@ class Watched:
 
     def model(self, x_t, t, cond):
         if not isinstance(t, torch.Tensor) or t.shape != x_t.shape[:1]:
-            raise ValueError(f"the model wants t as a tensor with one time for each sample, {tuple(x_t.shape[:1])}: "
-                             f"torch.full((len(x_t),), t).")
+            raise ValueError(
+                f"the model wants t as a tensor with one time for each sample, {tuple(x_t.shape[:1])}: "
+                f"torch.full((len(x_t),), t)."
+            )
         if cond.shape[:1] != x_t.shape[:1]:
-            raise ValueError(f"the model wants one prompt for each of {len(x_t)} samples, got {len(cond)}: "
-                             "encode([negative] * len(prompts)).")
+            raise ValueError(
+                f"the model wants one prompt for each of {len(x_t)} samples, got {len(cond)}: "
+                "encode([negative] * len(prompts))."
+            )
         return torch.tanh(self.mix * x_t + cond.mean((1, 2)).view(-1, 1, 1, 1) * 3 - t.view(-1, 1, 1, 1) / 40)
 
     def decode(self, latents):

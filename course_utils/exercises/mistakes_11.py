@@ -42,8 +42,10 @@ class Tokenizer:
         width = {True: max(map(len, rows)), "longest": max(map(len, rows)), "max_length": limit}.get(padding, 0)
         rows = [row + [2] * (width - len(row)) for row in rows]
         if return_tensors and len({len(row) for row in rows}) > 1:
-            raise Wrong("two prompts of different lengths do not go into one tensor of tokens.",
-                        'Fill both up to the same length, padding="max_length", and cut the longer, truncation=True.')
+            raise Wrong(
+                "two prompts of different lengths do not go into one tensor of tokens.",
+                'Fill both up to the same length, padding="max_length", and cut the longer, truncation=True.',
+            )
         ids = torch.tensor(rows) if return_tensors else (rows[0] if isinstance(text, str) else rows)
         mask = (ids != 2).long() if return_tensors else [[1] * len(row) for row in rows]
         return Answer(input_ids=ids, attention_mask=mask)
@@ -66,8 +68,10 @@ class TextEncoder(torch.nn.Module):
 
     def forward(self, input_ids, attention_mask=None, **others):
         if input_ids.shape[-1] > self.longest:
-            raise Wrong(f"the text encoder was given {input_ids.shape[-1]} tokens, but has room for {self.longest}.",
-                        "Long prompts must be cut: truncation=True, max_length=tokenizer.model_max_length.")
+            raise Wrong(
+                f"the text encoder was given {input_ids.shape[-1]} tokens, but has room for {self.longest}.",
+                "Long prompts must be cut: truncation=True, max_length=tokenizer.model_max_length.",
+            )
         features = self.table[input_ids] + self.places[: input_ids.shape[-1]]
         hidden = features.cumsum(-2) / math.sqrt(6)
         return Answer(last_hidden_state=hidden, pooler_output=hidden[:, -1])

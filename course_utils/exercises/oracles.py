@@ -75,16 +75,22 @@ def close(got, expected, mistakes=(), tolerance: float = 1e-4, what: str = "the 
 def require_tensor(got, expected: torch.Tensor, what: str = "the result") -> None:
     """Raise `Wrong` unless `got` is a tensor on the device of `expected`."""
     if got is None:
-        raise Wrong(f"{what} is None, expected a tensor of shape {tuple(expected.shape)}.",
-                    "A function without `return` gives None. Is the last line `return ...`?")
+        raise Wrong(
+            f"{what} is None, expected a tensor of shape {tuple(expected.shape)}.",
+            "A function without `return` gives None. Is the last line `return ...`?",
+        )
     if not isinstance(got, torch.Tensor):
         kind = f"{type(got).__module__}.{type(got).__name__}".removeprefix("builtins.")
-        raise Wrong(f"{what} is of type {kind}, expected a torch.Tensor of shape {tuple(expected.shape)}.",
-                    "Later cells go on with tensors: torch.stack(list), torch.from_numpy(array) and "
-                    "torch.tensor(number) make them. Is there a comma too much after `return`?")
+        raise Wrong(
+            f"{what} is of type {kind}, expected a torch.Tensor of shape {tuple(expected.shape)}.",
+            "Later cells go on with tensors: torch.stack(list), torch.from_numpy(array) and "
+            "torch.tensor(number) make them. Is there a comma too much after `return`?",
+        )
     if got.device != expected.device:
-        raise Wrong(f"{what} is on the device '{got.device}', expected '{expected.device}', where the inputs are.",
-                    "Let new tensors follow the inputs: torch.zeros_like(x), or torch.zeros(..., device=x.device).")
+        raise Wrong(
+            f"{what} is on the device '{got.device}', expected '{expected.device}', where the inputs are.",
+            "Let new tensors follow the inputs: torch.zeros_like(x), or torch.zeros(..., device=x.device).",
+        )
 
 
 def largest_error(got: torch.Tensor, expected: torch.Tensor) -> tuple[float, tuple[int, ...]]:
@@ -106,8 +112,10 @@ def _difference(got, expected, tolerance, what) -> str:
         return f"{what} has the shape {tuple(got.shape)}, expected {tuple(expected.shape)}."
     error, place = largest_error(got, expected)
     at = f" at {list(place)}" if place else ""
-    return (f"{what}{at}: got {got[place].item():.6g}, expected {expected[place].item():.6g}. The largest relative "
-            f"error is {error:.2g}; up to {tolerance:g} is allowed.")
+    return (
+        f"{what}{at}: got {got[place].item():.6g}, expected {expected[place].item():.6g}. The largest relative "
+        f"error is {error:.2g}; up to {tolerance:g} is allowed."
+    )
 
 
 def _require_shape(got, expected, what) -> None:
@@ -124,13 +132,18 @@ def _require_shape(got, expected, what) -> None:
 def _require_kind(got, expected, what) -> None:
     if got.is_floating_point() == expected.is_floating_point() and not got.is_complex() and got.dtype != torch.bool:
         return
-    advice = ("Whole numbers lose everything behind the point. Look for .long(), // or an integer tensor to write in."
-              if expected.is_floating_point() else "Times and numbers of samples index tensors: end with .long().")
+    advice = (
+        "Whole numbers lose everything behind the point. Look for .long(), // or an integer tensor to write in."
+        if expected.is_floating_point()
+        else "Times and numbers of samples index tensors: end with .long()."
+    )
     raise Wrong(f"{what} has the dtype {got.dtype}, expected {KINDS[expected.is_floating_point()]}.", advice)
 
 
 def _require_finite(got, expected, what) -> None:
     bad = (~got.isfinite() & expected.isfinite()).sum().item()
     if bad:
-        raise Wrong(f"{what} has {bad} of {got.numel()} elements that are NaN or infinite, expected finite numbers.",
-                    "Look for a division by zero, the square root of a negative number, or log(0).")
+        raise Wrong(
+            f"{what} has {bad} of {got.numel()} elements that are NaN or infinite, expected finite numbers.",
+            "Look for a division by zero, the square root of a negative number, or log(0).",
+        )

@@ -49,8 +49,10 @@ def exercise(id: str, reference: Callable, *, difficulty: int, minutes: int, hin
         if taken and taken.oracle.__qualname__ != oracle.__qualname__:
             raise ValueError(f"expected an id of its own, got '{id}', which {taken.oracle.__name__} has; take another")
         if difficulty not in range(1, 6) or minutes < 1 or len(hints) < 2 or not oracle.__doc__:
-            raise ValueError(f"expected of '{id}' a difficulty from 1 to 5, minutes, two hints and a docstring, got "
-                             f"difficulty={difficulty}, minutes={minutes}, {len(hints)} hints; add what is missing")
+            raise ValueError(
+                f"expected of '{id}' a difficulty from 1 to 5, minutes, two hints and a docstring, got "
+                f"difficulty={difficulty}, minutes={minutes}, {len(hints)} hints; add what is missing"
+            )
         task = oracle.__doc__.strip().splitlines()[0]
         _EXERCISES[id] = Exercise(id, reference, oracle, task, difficulty, minutes, tuple(hints), tuple(uses))
         return oracle

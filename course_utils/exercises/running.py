@@ -32,7 +32,7 @@ REASONS = {
     "must be Tensor, not": "torch.sqrt and its kind want tensors; for Python's numbers use math.sqrt, or x ** 0.5.",
     "tensors used as indices must be": "Times that index a tensor are whole numbers: t.long().",
     "is not defined": "Is the name spelled as in the cell above? Was the cell that defines it run?",
-    "NoneType": "One of the values here is None. Does the docstring say when an input may be None, and what to do then?",
+    "NoneType": "One of the values here is None. Does the docstring say when an input may be None, and what then?",
     "math domain error": "math.sqrt and math.log were given a negative number, or 0: print it. (For the clean picture, "
     "alpha_bar[-1] is the table's last entry and not 1.)",
     "division by zero": "What is divided by became 0. For the clean picture 1 - alpha_bar is 0: that step may need a "
@@ -90,8 +90,10 @@ class Learner:
         for name, value, copy in zip(_names(reference, inputs), inputs, copies, strict=True):
             _require_unchanged(name, value, copy)
         if any(isinstance(value, torch.Generator) for value in inputs) and not random.equal(torch.get_rng_state()):
-            raise Wrong("random numbers were drawn from torch's own, global generator, expected the one passed.",
-                        "Pass it on, as in torch.randn(shape, generator=generator): same seed, same picture.")
+            raise Wrong(
+                "random numbers were drawn from torch's own, global generator, expected the one passed.",
+                "Pass it on, as in torch.randn(shape, generator=generator): same seed, same picture.",
+            )
         return result
 
 
@@ -153,9 +155,11 @@ def _require_unchanged(name, value, copy) -> None:
     if isinstance(value, torch.Tensor) and not (
         value.shape == copy.shape and torch.equal(value.detach().nan_to_num(), copy.detach().nan_to_num())
     ):
-        raise Wrong(f"the input {name} was changed in place, expected it to stay as it was.",
-                    f"Methods that end in an underscore, `{name} += ...` and `{name}[...] = ...` write into the "
-                    "caller's tensor. Make a new one: a = a + b.")
+        raise Wrong(
+            f"the input {name} was changed in place, expected it to stay as it was.",
+            f"Methods that end in an underscore, `{name} += ...` and `{name}[...] = ...` write into the "
+            "caller's tensor. Make a new one: a = a + b.",
+        )
 
 
 def _raised_by(candidate, error) -> bool:

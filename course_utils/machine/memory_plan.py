@@ -115,7 +115,8 @@ def plan_memory(parts: dict[str, Part], machine: Machine, pictures: int = 1, siz
 def _ways(machine: Machine, pictures: int, size: float):
     """Ways of drawing, the fastest first: shorter numbers cost nothing on a GPU, then the decoder, then offload."""
     dtypes = {"mps": ["float32", "float16"], "cuda": [machine.half]}.get(
-        machine.device, [machine.half, *(["bfloat16"] if machine.half == "float32" else [])])
+        machine.device, [machine.half, *(["bfloat16"] if machine.half == "float32" else [])]
+    )
     decoders = [word for word in DECODERS if word == "whole" or (word == "sliced" and pictures > 1) or size > 1]
     if pictures == 1 and size > 1:
         decoders = ["whole", "tiled"]
@@ -165,8 +166,10 @@ def _reasons(machine, dtype, offload, decoder, need, fits, pictures, tried) -> t
     room = machine.free - RESERVE
     if not fits:
         least = min(size for _, size, _ in tried)
-        short = (f"Nothing fits: {gib(max(room, 0))} can be used on {machine.device}, and the most frugal way needs "
-                 f"{gib(least)}.")
+        short = (
+            f"Nothing fits: {gib(max(room, 0))} can be used on {machine.device}, and the most frugal way needs "
+            f"{gib(least)}."
+        )
         if least <= room:
             short = f"Nothing fits: there is too little main memory for the weights ({gib(machine.main_memory)})."
         return (short,)

@@ -64,16 +64,27 @@ def compare(*own: Row, upto: str | None = None) -> None:
 def show(rows, head: bool = True) -> None:
     """Print rows as a table, with or without its head."""
     for cells in ([HEAD] if head else []) + [_cells(row) for row in rows]:
-        print("  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in
-                        enumerate(zip(cells, WIDTHS, strict=True))).rstrip())
+        print(
+            "  ".join(
+                cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, WIDTHS, strict=True))
+            ).rstrip()
+        )
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     bits = "–" if row.bits_per_dim is None else f"{'≤ ' if row.bound else ''}{row.bits_per_dim:.2f}"
     trained = f"{row.training_seconds:.0f} s" if row.training_seconds else "–"
     judge = "–" if row.judge is None else f"{row.judge:.0%}"
-    return (row.family, row.data, f"{row.parameters:,}" if row.parameters else "–", trained,
-            _time(row.seconds_per_picture), f"{row.fid:.3g}", judge, bits)
+    return (
+        row.family,
+        row.data,
+        f"{row.parameters:,}" if row.parameters else "–",
+        trained,
+        _time(row.seconds_per_picture),
+        f"{row.fid:.3g}",
+        judge,
+        bits,
+    )
 
 
 def _time(seconds: float) -> str:

@@ -33,8 +33,8 @@ def follows(verdict: Verdict, caption: Caption) -> bool:
 def fault(verdict: Verdict, caption: Caption) -> str | None:
     """What keeps a picture from following its caption, None if nothing does.
 
-    The first that applies of: style, place, one thing twice (instead of another one), a thing missing, a thing too many,
-    another thing, colour, pose, side.
+    The first that applies of: style, place, one thing twice (instead of another one), a thing missing, a thing too
+    many, another thing, colour, pose, side.
     """
     if caption.style not in (None, verdict.style):
         return "style"
@@ -47,9 +47,11 @@ def fault(verdict: Verdict, caption: Caption) -> str | None:
     if len(verdict.findings) != len(caption.things):
         return "a thing missing" if missing else "a thing too many"
     orders = list(itertools.permutations(verdict.findings))
-    for name, fits in (("another thing", lambda found, thing: found.kind == thing.kind),
-                       ("colour", lambda found, thing: found.colour == (seen_colour(thing) or "natural")),
-                       ("pose", lambda found, thing: thing.pose in (None, found.pose))):
+    for name, fits in (
+        ("another thing", lambda found, thing: found.kind == thing.kind),
+        ("colour", lambda found, thing: found.colour == (seen_colour(thing) or "natural")),
+        ("pose", lambda found, thing: thing.pose in (None, found.pose)),
+    ):
         orders = [order for order in orders if all(map(fits, order, caption.things))]
         if not orders:
             return name
@@ -74,8 +76,9 @@ def followed(judge: Judge, pictures: torch.Tensor, captions: list[Caption], thre
     return [one is None for one in faults(judge, pictures, captions, threshold)]
 
 
-def faults(judge: Judge, pictures: torch.Tensor, captions: list[Caption],
-           threshold: float = THRESHOLD) -> list[str | None]:
+def faults(
+    judge: Judge, pictures: torch.Tensor, captions: list[Caption], threshold: float = THRESHOLD
+) -> list[str | None]:
     """The `fault` of each of the pictures (batch, 3, 64, 64) in [-1, 1]; ValueError unless each has a caption.
 
     threshold: that of `models.judge.read`.
@@ -109,8 +112,10 @@ def frechet_distance(features: torch.Tensor, others: torch.Tensor) -> float:
     Heusel et al. 2017 (arXiv:1706.08500), equation 6. Raises ValueError for other shapes, or fewer than two rows.
     """
     if features.ndim != 2 or features.shape[1:] != others.shape[1:] or min(len(features), len(others)) < 2:
-        raise ValueError(f"expected two clouds (count, d) of the same d, each of two points or more, got "
-                         f"{tuple(features.shape)} and {tuple(others.shape)}")
+        raise ValueError(
+            f"expected two clouds (count, d) of the same d, each of two points or more, got "
+            f"{tuple(features.shape)} and {tuple(others.shape)}"
+        )
     features, others = features.double(), others.double()
     covariance, other = (cloud.T.cov().reshape(cloud.shape[1], -1) for cloud in (features, others))
     # the eigenvalues of a product of two covariances are real and not negative, up to rounding
@@ -156,8 +161,11 @@ def judge_features(pictures: torch.Tensor) -> torch.Tensor:
 def one_thing(pictures: torch.Tensor) -> float:
     """Return the share of pictures (n, 3, 32, 32) in [-1, 1] in which the judge finds one thing, and just one."""
     judge = load_judge()
-    verdicts = [verdict for part in pictures.split(64) for verdict in read(judge, interpolate(part.float().cpu(),
-                                                                                              scale_factor=2))]
+    verdicts = [
+        verdict
+        for part in pictures.split(64)
+        for verdict in read(judge, interpolate(part.float().cpu(), scale_factor=2))
+    ]
     return sum(len(verdict.findings) == 1 for verdict in verdicts) / len(pictures)
 
 

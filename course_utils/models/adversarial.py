@@ -4,7 +4,6 @@ Shapes throughout: x, real samples, (batch, ...); z, standard normal numbers, (b
 (batch,), where sigmoid(D(x)) is how sure D is that x is real. Networks are handed in; what they draw is not known here.
 """
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -61,8 +60,9 @@ def r1_penalty(D, x: torch.Tensor) -> torch.Tensor:
     return gradient.square().flatten(1).sum(1).mean()
 
 
-def discriminator_step(G, D, optimizer: torch.optim.Optimizer, x: torch.Tensor, z: torch.Tensor,
-                       gamma: float = 0.0) -> torch.Tensor:
+def discriminator_step(
+    G, D, optimizer: torch.optim.Optimizer, x: torch.Tensor, z: torch.Tensor, gamma: float = 0.0
+) -> torch.Tensor:
     """Make one update of D, and of nothing else, on real samples x and on G(z); return L_D before it, shape ().
 
         D lowers  L_D(D(x), D(G(z)))  +  gamma / 2 R1
@@ -110,8 +110,20 @@ class Round:
     generator_loss: float
 
 
-def play(G, D, data: torch.Tensor, steps: int, *, batch: int = 64, learning_rate: float = 1e-3, gamma: float = 0.0,
-         average=None, decay: float = 0.99, betas: tuple[float, float] = (0.5, 0.99), seed: int = 0) -> Iterator[Round]:
+def play(
+    G,
+    D,
+    data: torch.Tensor,
+    steps: int,
+    *,
+    batch: int = 64,
+    learning_rate: float = 1e-3,
+    gamma: float = 0.0,
+    average=None,
+    decay: float = 0.99,
+    betas: tuple[float, float] = (0.5, 0.99),
+    seed: int = 0,
+) -> Iterator[Round]:
     """Train G and D against each other on `data` (n, ...), one update each in a round; yields a `Round` after each.
 
     gamma: weight of the R1 penalty. average: a copy of G that follows it as a moving average with `decay`, from which

@@ -20,8 +20,10 @@ def attention_weights(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     Raises ValueError if q and k differ in d. Source: Vaswani et al., arXiv:1706.03762, eq. 1.
     """
     if q.shape[-1] != k.shape[-1]:
-        raise ValueError(f"Expected queries and keys of one width, got {q.shape[-1]} and {k.shape[-1]}. "
-                         "Project both to the same number of dimensions first.")
+        raise ValueError(
+            f"Expected queries and keys of one width, got {q.shape[-1]} and {k.shape[-1]}. "
+            "Project both to the same number of dimensions first."
+        )
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., queries, keys)
     return scores.softmax(-1)
 

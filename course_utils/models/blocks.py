@@ -16,8 +16,10 @@ def conv_output_size(size: int, kernel: int, stride: int = 1, padding: int = 0, 
     """
     reach = dilation * (kernel - 1) + 1  # how many pixels the spread kernel covers
     if reach > size + 2 * padding:
-        raise ValueError(f"Expected a kernel that fits into {size + 2 * padding} pixels, padding included, but it "
-                         f"covers {reach}. Take a smaller kernel or dilation, or more padding.")
+        raise ValueError(
+            f"Expected a kernel that fits into {size + 2 * padding} pixels, padding included, but it "
+            f"covers {reach}. Take a smaller kernel or dilation, or more padding."
+        )
     return (size + 2 * padding - reach) // stride + 1
 
 

@@ -12,11 +12,21 @@ def small_clip(tokenizer, width: int = 128, layers: int = 4, heads: int = 4, siz
     """
     from transformers import CLIPConfig, CLIPModel
 
-    shared = dict(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
-                  num_attention_heads=heads, projection_dim=width)
-    text = dict(shared, vocab_size=len(tokenizer), max_position_embeddings=tokenizer.model_max_length,
-                bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id)
+    shared = dict(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        projection_dim=width,
+    )
+    text = dict(
+        shared,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     vision = dict(shared, image_size=size, patch_size=patch)
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=width))
 

@@ -21,8 +21,10 @@ def pool(hidden: torch.Tensor, tokens: torch.Tensor, end: int) -> torch.Tensor:
     """
     is_end = tokens == end
     if not is_end.any(1).all():
-        raise ValueError(f"expected the end token {end} in each prompt, got prompts without it; tokenize with "
-                         "truncation, which keeps the end token")
+        raise ValueError(
+            f"expected the end token {end} in each prompt, got prompts without it; tokenize with "
+            "truncation, which keeps the end token"
+        )
     first = is_end.int().argmax(1)  # of several largest values argmax takes the first
     return hidden[torch.arange(len(hidden), device=hidden.device), first]
 
@@ -92,8 +94,9 @@ class TextEncoder(nn.Module):
 
     def __init__(self, vocabulary: int, length: int, width: int, layers: int, heads: int):
         super().__init__()
-        self.embeddings = nn.ModuleDict({"token_embedding": nn.Embedding(vocabulary, width),
-                                         "position_embedding": nn.Embedding(length, width)})
+        self.embeddings = nn.ModuleDict(
+            {"token_embedding": nn.Embedding(vocabulary, width), "position_embedding": nn.Embedding(length, width)}
+        )
         self.encoder = Encoder(width, layers, heads)
         self.final_layer_norm = nn.LayerNorm(width)
 
@@ -140,8 +143,17 @@ class ClipByHand(nn.Module):
     Source: Radford et al., arXiv:2103.00020.
     """
 
-    def __init__(self, vocabulary: int, length: int, end: int, width: int = 64, layers: int = 2, heads: int = 4,
-                 size: int = 32, patch: int = 8):
+    def __init__(
+        self,
+        vocabulary: int,
+        length: int,
+        end: int,
+        width: int = 64,
+        layers: int = 2,
+        heads: int = 4,
+        size: int = 32,
+        patch: int = 8,
+    ):
         super().__init__()
         self.end = end
         self.text_model = TextEncoder(vocabulary, length, width, layers, heads)

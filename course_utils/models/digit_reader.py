@@ -23,8 +23,10 @@ class DigitReader(nn.Module):
     def features(self, pictures: torch.Tensor) -> torch.Tensor:
         """What the reader sees in pictures, (batch, 32)."""
         if pictures.shape[1:] != (1, 16, 16):
-            raise ValueError(f"expected pictures of shape (batch, 1, 16, 16), got {tuple(pictures.shape)}; "
-                             "digits.load(16) gives such")
+            raise ValueError(
+                f"expected pictures of shape (batch, 1, 16, 16), got {tuple(pictures.shape)}; "
+                "digits.load(16) gives such"
+            )
         return self.trunk(pictures)
 
     def forward(self, pictures):

@@ -77,8 +77,13 @@ class PictureDiscriminator(nn.Module):
 
 
 def _layers(inside: int, width: int, outside: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(inside, width), nn.LeakyReLU(0.2), nn.Linear(width, width), nn.LeakyReLU(0.2),
-                         nn.Linear(width, outside))
+    return nn.Sequential(
+        nn.Linear(inside, width),
+        nn.LeakyReLU(0.2),
+        nn.Linear(width, width),
+        nn.LeakyReLU(0.2),
+        nn.Linear(width, outside),
+    )
 
 
 def _doublings(size: int) -> int:

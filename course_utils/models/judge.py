@@ -52,8 +52,13 @@ class Judge(nn.Module):
         finest, coarse, joined = self._maps(pictures)
         kind, colour, pose = (head(joined) for head in self.heads)
         whole = coarse.mean((2, 3))
-        return {"kind": kind, "colour": colour, "pose": pose, "place": self.place(whole),
-                "style": self.style(torch.cat([finest.mean((2, 3)), whole], dim=1))}
+        return {
+            "kind": kind,
+            "colour": colour,
+            "pose": pose,
+            "place": self.place(whole),
+            "style": self.style(torch.cat([finest.mean((2, 3)), whole], dim=1)),
+        }
 
     def features(self, pictures: torch.Tensor) -> torch.Tensor:
         """What the judge sees in pictures, (batch, features): its finest and its coarsest map, averaged over places."""
@@ -108,11 +113,20 @@ def read(judge: Judge, pictures: torch.Tensor, threshold: float = THRESHOLD) -> 
     for picture, kind, row, column in peaks.nonzero().tolist():
         colour = maps["colour"][picture, :, row, column].argmax().item()
         pose = maps["pose"][picture, :, row, column].argmax().item()
-        findings[picture].append(Finding(
-            config.kinds[kind], config.colours[colour], config.poses[pose], score[picture, kind, row, column].item(),
-            (column + 0.5) * config.stride, (row + 0.5) * config.stride))
-    return [Verdict(tuple(found), config.places[place], config.styles[style])
-            for found, place, style in zip(findings, places, styles, strict=True)]
+        findings[picture].append(
+            Finding(
+                config.kinds[kind],
+                config.colours[colour],
+                config.poses[pose],
+                score[picture, kind, row, column].item(),
+                (column + 0.5) * config.stride,
+                (row + 0.5) * config.stride,
+            )
+        )
+    return [
+        Verdict(tuple(found), config.places[place], config.styles[style])
+        for found, place, style in zip(findings, places, styles, strict=True)
+    ]
 
 
 def detection_loss(maps: dict, things: torch.Tensor, wholes: torch.Tensor, radius: float = 1.0) -> torch.Tensor:

@@ -134,16 +134,24 @@ class PixelCNN(nn.Module):
     channels=3, levels=8, for instance, gives 512 symbols, each a whole colour.
     """
 
-    def __init__(self, levels: int = 17, channels: int = 1, hidden: int = 48, blocks: int = 6, size: int = 3,
-                 dropout: float = 0.0):
+    def __init__(
+        self,
+        levels: int = 17,
+        channels: int = 1,
+        hidden: int = 48,
+        blocks: int = 6,
+        size: int = 3,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         self.levels, self.channels, self.side = levels, channels, size // 2
         self.first_above = nn.Conv2d(channels + 2, hidden, (self.side + 1, size))
         self.first_left = nn.Conv2d(channels + 2, hidden, (1, self.side + 1))
         self.first_down = nn.Conv2d(hidden, hidden, 1)
         self.blocks = nn.ModuleList(TwoStackBlock(hidden, size, dropout) for _ in range(blocks))
-        self.head = nn.Sequential(nn.ReLU(), nn.Conv2d(hidden, hidden, 1), nn.ReLU(),
-                                  nn.Conv2d(hidden, levels**channels, 1))
+        self.head = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(hidden, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, levels**channels, 1)
+        )
 
     def from_above(self, inputs) -> list[torch.Tensor]:
         """The first stack: what the rows above tell each row, for each layer; (batch, ..., h, w) each."""
@@ -222,8 +230,9 @@ def fill_in(model, x: torch.Tensor, keep: int, generator: torch.Generator, tempe
 
 
 @torch.no_grad()
-def sample_by_rows(model: PixelCNN, x: torch.Tensor, keep: int, generator: torch.Generator,
-                   temperature: float = 1.0) -> torch.Tensor:
+def sample_by_rows(
+    model: PixelCNN, x: torch.Tensor, keep: int, generator: torch.Generator, temperature: float = 1.0
+) -> torch.Tensor:
     """The same as `fill_in`, number for number, with less work: the first stack runs once a row, the second on one row.
 
     As many steps, one after the other; each is cheaper by about the height of the picture.
@@ -243,8 +252,9 @@ def sample_by_rows(model: PixelCNN, x: torch.Tensor, keep: int, generator: torch
     return x
 
 
-def fit(model: nn.Module, x: torch.Tensor, *, steps: int, batch: int = 16, learning_rate: float = 3e-3,
-        seed: int = 0) -> Iterator[tuple[int, float]]:
+def fit(
+    model: nn.Module, x: torch.Tensor, *, steps: int, batch: int = 16, learning_rate: float = 3e-3, seed: int = 0
+) -> Iterator[tuple[int, float]]:
     """Train a model on pictures x (n, height, width) of symbols; yields (update, bits per pixel of its batch).
 
     Adam, the learning rate falling to 0 like half a cosine. The model's device is that of x.

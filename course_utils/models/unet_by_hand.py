@@ -10,8 +10,14 @@ from course_utils.models.attention import PixelAttention
 from course_utils.models.blocks import ResidualBlock, time_embedding
 
 
-def through_the_u(x, down: Sequence[Callable], shrink: Sequence[Callable], middle: Callable,
-                  grow: Sequence[Callable], up: Sequence[Callable]):
+def through_the_u(
+    x,
+    down: Sequence[Callable],
+    shrink: Sequence[Callable],
+    middle: Callable,
+    grow: Sequence[Callable],
+    up: Sequence[Callable],
+):
     """Go down one side of the U, through the middle and up the other side, with a skip connection at each level.
 
         down:  x <- down_i(x), keep x, x <- shrink_i(x)
@@ -81,14 +87,17 @@ class UNet(nn.Module):
 
         self.down = nn.ModuleList(level(before[i], widths[i], i) for i in sides)
         self.shrink = nn.ModuleList(nn.Conv2d(widths[i], widths[i], 3, stride=2, padding=1) for i in sides)
-        self.middle = nn.ModuleList([level(before[-2], widths[-1], -1),
-                                     ResidualBlock(widths[-1], widths[-1], time_width)])
+        self.middle = nn.ModuleList(
+            [level(before[-2], widths[-1], -1), ResidualBlock(widths[-1], widths[-1], time_width)]
+        )
         self.grow = nn.ModuleList(
             nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(widths[i + 1], widths[i + 1], 3, padding=1))
-            for i in reversed(sides))
+            for i in reversed(sides)
+        )
         self.up = nn.ModuleList(level(widths[i + 1] + widths[i], widths[i], i) for i in reversed(sides))
-        self.last = nn.Sequential(nn.GroupNorm(8, widths[0]), nn.SiLU(),
-                                  nn.Conv2d(widths[0], config.channels, 3, padding=1))
+        self.last = nn.Sequential(
+            nn.GroupNorm(8, widths[0]), nn.SiLU(), nn.Conv2d(widths[0], config.channels, 3, padding=1)
+        )
 
     def forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: torch.Tensor | None = None) -> torch.Tensor:
         """x_t: (batch, channels, height, width), t: (batch,), cond: (batch, words, cond_width) or None; like x_t."""
@@ -102,15 +111,18 @@ class UNet(nn.Module):
             return self.middle[1](self.middle[0](x, embedding, cond), embedding)
 
         x = self.first(x_t)  # (batch, widths[0], height, width)
-        x = through_the_u(x, [at(level) for level in self.down], self.shrink, middle,
-                          self.grow, [at(level) for level in self.up])
+        x = through_the_u(
+            x, [at(level) for level in self.down], self.shrink, middle, self.grow, [at(level) for level in self.up]
+        )
         return self.last(x)
 
     def _require(self, x_t, cond):
         multiple = 2 ** (len(self.config.widths) - 1)
         if x_t.ndim != 4 or x_t.shape[1] != self.config.channels or x_t.shape[2] % multiple or x_t.shape[3] % multiple:
-            raise ValueError(f"Expected pictures (batch, {self.config.channels}, height, width) whose sides {multiple} "
-                             f"divides, since they are halved {len(self.config.widths) - 1} times, got "
-                             f"{tuple(x_t.shape)}.")
+            raise ValueError(
+                f"Expected pictures (batch, {self.config.channels}, height, width) whose sides {multiple} "
+                f"divides, since they are halved {len(self.config.widths) - 1} times, got "
+                f"{tuple(x_t.shape)}."
+            )
         if cond is not None and not (self.config.cond_width and any(self.config.attention)):
             raise ValueError("Expected no words, since this network has no attention to them. Set cond_width.")

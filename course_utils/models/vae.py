@@ -100,8 +100,14 @@ def bits_per_dim(nats: torch.Tensor, dimensions: int) -> torch.Tensor:
 
 
 def fit(
-    model: nn.Module, data: torch.Tensor, steps: int, bound: Callable = gaussian_bound, batch: int = 64,
-    beta: float = 1.0, learning_rate: float = 2e-3, seed: int = 0,
+    model: nn.Module,
+    data: torch.Tensor,
+    steps: int,
+    bound: Callable = gaussian_bound,
+    batch: int = 64,
+    beta: float = 1.0,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
 ) -> Iterator[tuple[int, float]]:
     """Train the model to make the mean bound of `data` small; yield (step, loss) after each update.
 

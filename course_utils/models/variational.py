@@ -85,8 +85,10 @@ def spherical_path(start: torch.Tensor, end: torch.Tensor, count: int) -> torch.
     """
     cosine = torch.dot(start, end) / (start.norm() * end.norm())
     if count < 2 or not cosine.abs() < 1 - 1e-6:
-        raise ValueError(f"Expected two latents or more between ends that are not in line, got count {count} and a "
-                         f"cosine of {cosine:.6f}. Between ends in line a straight path will do.")
+        raise ValueError(
+            f"Expected two latents or more between ends that are not in line, got count {count} and a "
+            f"cosine of {cosine:.6f}. Between ends in line a straight path will do."
+        )
     angle = torch.arccos(cosine)
     s = torch.linspace(0, 1, count, dtype=start.dtype, device=start.device)[:, None]  # (count, 1)
     return (torch.sin((1 - s) * angle) * start + torch.sin(s * angle) * end) / torch.sin(angle)

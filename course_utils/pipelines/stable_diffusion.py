@@ -17,8 +17,10 @@ from course_utils.pipelines.picture_book import quiet
 
 FACTS = json.loads((Path(__file__).parent / "stable_diffusion_v1_5.json").read_text(encoding="utf-8"))
 MODEL_ID, REVISION = FACTS["model_id"], FACTS["revision"]
-INSTEAD = ("The picture-book model has the same parts and the same API: "
-           "`from course_utils.pipelines.picture_book import load_picture_book; pipe = load_picture_book()`.")  # fmt: skip
+INSTEAD = (
+    "The picture-book model has the same parts and the same API: "
+    "`from course_utils.pipelines.picture_book import load_picture_book; pipe = load_picture_book()`."
+)
 PICKLES = {".ckpt", ".bin", ".pt", ".pth"}
 CONFIGS = ["*.json", "**/*.json", "**/*.txt"]  # what a single file lacks: configurations and the tokenizer
 
@@ -103,8 +105,10 @@ def load_stable_diffusion(
         except Exception as error:  # no network, no file, a damaged file: half a dozen classes each
             reason = str(error).strip().partition("\n")[0][:160].rstrip(". ") or type(error).__name__
             if not source.exists():
-                raise StableDiffusionUnavailable(f"{model_id} is not on this disk, and could not be fetched from the "
-                                                 f"Hub ({type(error).__name__}: {reason} ...).") from error
+                raise StableDiffusionUnavailable(
+                    f"{model_id} is not on this disk, and could not be fetched from the "
+                    f"Hub ({type(error).__name__}: {reason} ...)."
+                ) from error
             raise StableDiffusionUnavailable(f"{model_id} cannot be read ({reason}).") from error
     apply_plan(pipe, plan, device)
     say(f"Loaded {model_id} on {device}, in {plan.dtype}:\n{plan}")
@@ -129,14 +133,17 @@ def _source(model_id: Path | str) -> Path:
     """The path that `model_id` may be; `StableDiffusionUnavailable` if it can be seen at once that it will not do."""
     source = Path(model_id)
     if source.suffix in PICKLES:
-        raise StableDiffusionUnavailable(f"{model_id} is a pickle, which can run any code when it is opened; use the "
-                                         ".safetensors file of the same model.")
+        raise StableDiffusionUnavailable(
+            f"{model_id} is a pickle, which can run any code when it is opened; use the "
+            ".safetensors file of the same model."
+        )
     is_path = isinstance(model_id, Path) or str(model_id).count("/") != 1 or str(model_id)[0] in "./~"
     if not source.exists() and (is_path or source.suffix == ".safetensors"):
         raise StableDiffusionUnavailable(f"there is no folder or file {model_id}.")
     if source.is_dir() and not (source / "model_index.json").is_file():
-        raise StableDiffusionUnavailable(f"the folder {model_id} has no model_index.json, so it is no pipeline in "
-                                         "diffusers' layout.")
+        raise StableDiffusionUnavailable(
+            f"the folder {model_id} has no model_index.json, so it is no pipeline in diffusers' layout."
+        )
     return source
 
 

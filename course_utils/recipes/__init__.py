@@ -28,8 +28,22 @@ from course_utils.recipes.unet import build_unet, load_trained
 from course_utils.recipes.vae import build_decoder, build_vae, encode_pictures
 from course_utils.training import MovingAverage, Record, meet, train
 
-__all__ = ["PARTS", "Part", "adopt", "encode_pictures", "fact_numbers", "load_clip", "load_digits_unet", "load_judge",
-           "load_reader", "load_trained", "picture_set", "ship", "train_part", "true_pairs"]
+__all__ = [
+    "PARTS",
+    "Part",
+    "adopt",
+    "encode_pictures",
+    "fact_numbers",
+    "load_clip",
+    "load_digits_unet",
+    "load_judge",
+    "load_reader",
+    "load_trained",
+    "picture_set",
+    "ship",
+    "train_part",
+    "true_pairs",
+]
 
 
 @dataclass(frozen=True)
@@ -48,8 +62,14 @@ class Part:
     goes_on: bool = False
 
 
-def train_part(name: str, folder: Path | str, steps: int | None = None, seed: int = 0, restart: bool = False,
-               from_shipped: bool = False) -> Iterator[Record]:
+def train_part(
+    name: str,
+    folder: Path | str,
+    steps: int | None = None,
+    seed: int = 0,
+    restart: bool = False,
+    from_shipped: bool = False,
+) -> Iterator[Record]:
     """Train one part (a key of PARTS), yielding a record after each update, and export it at the end.
 
     It goes on from the checkpoint in `folder/NAME` if there is one. from_shipped: all shipped parts that `folder` lacks
@@ -62,8 +82,10 @@ def train_part(name: str, folder: Path | str, steps: int | None = None, seed: in
     part, folder, device = PARTS[name], Path(folder), pick_device(quiet=True)
     if from_shipped and not part.goes_on:
         able = ", ".join(other for other in PARTS if PARTS[other].goes_on)
-        raise ValueError(f"expected a part that can go on from the shipped one, {able}, got {name!r}; train it from "
-                         "nothing, without --from-shipped")
+        raise ValueError(
+            f"expected a part that can go on from the shipped one, {able}, got {name!r}; train it from "
+            "nothing, without --from-shipped"
+        )
     if from_shipped:
         adopt(folder)
     with torch.random.fork_rng():
@@ -74,9 +96,18 @@ def train_part(name: str, folder: Path | str, steps: int | None = None, seed: in
     average = MovingAverage(task.model, part.ema)
     steps = steps or budget(smoke=12, laptop=part.steps, gpu=part.steps)
     record = None
-    for record in train(task.model, task.loss, steps=steps, batch=part.batch, folder=folder / name, seed=seed,
-                        learning_rate=part.learning_rate, average=average, precision=autocast_dtype(device),
-                        restart=restart):
+    for record in train(
+        task.model,
+        task.loss,
+        steps=steps,
+        batch=part.batch,
+        folder=folder / name,
+        seed=seed,
+        learning_rate=part.learning_rate,
+        average=average,
+        precision=autocast_dtype(device),
+        restart=restart,
+    ):
         yield record
     if os.environ.get("RANK", "0") == "0":
         task.export(average.model)
@@ -86,8 +117,9 @@ def train_part(name: str, folder: Path | str, steps: int | None = None, seed: in
 
 PARTS = {
     "vae": Part("the autoencoder: pictures to latents and back", build_vae, 16000, 8, 1e-3),
-    "decoder": Part("the autoencoder's decoder, finished on latents that stay", build_decoder, 20000, 8, 5e-4,
-                    goes_on=True),
+    "decoder": Part(
+        "the autoencoder's decoder, finished on latents that stay", build_decoder, 20000, 8, 5e-4, goes_on=True
+    ),
     "clip": Part("the text encoder, with its picture encoder", build_clip, 1500, 64, 1e-3),
     "unet": Part("the U-Net that predicts v, and with it the noise", build_unet, 24000, 32, 1e-3, goes_on=True),
     "judge": Part("the judge that reads pictures", build_judge, 2400, 32, 2e-3),
@@ -96,8 +128,9 @@ PARTS = {
 }
 
 
-def _write_record(home: Path, name: str, steps: int, seed: int, restart: bool, from_shipped: bool,
-                  record: Record | None) -> None:
+def _write_record(
+    home: Path, name: str, steps: int, seed: int, restart: bool, from_shipped: bool, record: Record | None
+) -> None:
     """Keep what the manifest says of a training: command, seed, steps, wall time, machine, versions."""
     if record is None:  # the run had ended before: nothing new to say
         return
@@ -110,11 +143,18 @@ def _write_record(home: Path, name: str, steps: int, seed: int, restart: bool, f
         steps, seconds = steps + shipped["steps"], seconds + shipped["seconds"]
     elif before not in (None, shipped) and not restart:  # a run that was made longer
         command = f"{before['command']} && {command}"
-    facts = {"command": command, "seed": seed, "steps": steps,
-             "seconds": round(seconds), "final_loss": record.loss, "machine": platform.processor() or
-             platform.machine(), "threads": torch.get_num_threads(),
-             "processes": int(os.environ.get("WORLD_SIZE", "1")), "python": sys.version.split()[0],
-             "torch": torch.__version__}
+    facts = {
+        "command": command,
+        "seed": seed,
+        "steps": steps,
+        "seconds": round(seconds),
+        "final_loss": record.loss,
+        "machine": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+    }
     path.write_text(json.dumps(facts, indent=2) + "\n")
 
 
@@ -145,8 +185,10 @@ def ship(folder: Path | str, destination: Path = CHECKPOINTS) -> None:
     folder, destination = Path(folder), Path(destination)
     missing = [name for name in PARTS if not (folder / name / "record.json").is_file()]
     if missing:
-        raise ValueError(f"expected all parts trained in {folder}, but {', '.join(missing)} are not; "
-                         f"train them first: python3 course.py train all --folder {folder}")
+        raise ValueError(
+            f"expected all parts trained in {folder}, but {', '.join(missing)} are not; "
+            f"train them first: python3 course.py train all --folder {folder}"
+        )
     wanted = [path for path in sorted((folder / "picture_book").rglob("*")) if path.is_file()]
     of_clip = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
     wanted += [folder / "clip" / name for name in of_clip]  # not its checkpoint, which lies there too

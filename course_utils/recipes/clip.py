@@ -13,9 +13,24 @@ from course_utils.text.tokens import tokenize, train_tokenizer
 from course_utils.training import gather
 
 # every word that `picture_book.facts` may hold
-WORDS = {word: number for number, word in enumerate((
-    "nothing", "natural", "one", "two", "three", *book.SUBJECTS, *book.COLOURS, *book.ALL_POSES, *book.OPPOSITE,
-    *book.PLACES, *book.STYLES))}
+WORDS = {
+    word: number
+    for number, word in enumerate(
+        (
+            "nothing",
+            "natural",
+            "one",
+            "two",
+            "three",
+            *book.SUBJECTS,
+            *book.COLOURS,
+            *book.ALL_POSES,
+            *book.OPPOSITE,
+            *book.PLACES,
+            *book.STYLES,
+        )
+    )
+}
 
 
 def build_clip(folder: Path, device: torch.device) -> Task:

@@ -17,8 +17,9 @@ from course_utils.recipes.task import Task, load_half, save_half
 def build_judge(folder: Path, device: torch.device) -> Task:
     """A detector, trained on renders of *all* combinations: it must know what the other parts have never seen."""
     data = training_set("all")
-    config = JudgeConfig(tuple(book.SUBJECTS), (*book.COLOURS, "natural"), book.ALL_POSES, book.PLACES,
-                         tuple(book.STYLES))
+    config = JudgeConfig(
+        tuple(book.SUBJECTS), (*book.COLOURS, "natural"), book.ALL_POSES, book.PLACES, tuple(book.STYLES)
+    )
     model = Judge(config).to(device, memory_format=memory_format(device))
     size = data.pixels.shape[-1]
     answers = [answer(config, scene, size) for scene in data.scenes]
@@ -46,13 +47,22 @@ def answer(config: JudgeConfig, scene, size: int) -> tuple[torch.Tensor, torch.T
     for number, (thing, spot) in enumerate(zip(scene.things, book.layout(scene), strict=True)):
         column, row = (min(max(int(at * size / config.stride), 0), last) for at in spot.centre)
         colour = book.seen_colour(thing) or "natural"
-        things[number] = torch.tensor([config.kinds.index(thing.kind), config.colours.index(colour),
-                                       config.poses.index(thing.pose) if thing.pose else -1, row, column])
+        things[number] = torch.tensor(
+            [
+                config.kinds.index(thing.kind),
+                config.colours.index(colour),
+                config.poses.index(thing.pose) if thing.pose else -1,
+                row,
+                column,
+            ]
+        )
     return things, torch.tensor([config.places.index(scene.place), config.styles.index(scene.style)])
 
 
 def load_judge(folder: Path = CHECKPOINTS / "judge") -> Judge:
     """The trained judge, in float32 on the CPU."""
-    config = {name: tuple(value) if isinstance(value, list) else value
-              for name, value in json.loads((folder / "config.json").read_text()).items()}
+    config = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in json.loads((folder / "config.json").read_text()).items()
+    }
     return load_half(Judge(JudgeConfig(**config)), folder)

@@ -21,7 +21,7 @@ def build_reader(folder: Path, device: torch.device) -> Task:
         index = samples.integers(len(pictures)).to(device)
         x = F.pad(pictures[index], (1, 1, 1, 1), value=-1.0)
         moves = samples.integers(9, stream=1).tolist()
-        x = torch.stack([one[:, m // 3:m // 3 + 16, m % 3:m % 3 + 16] for one, m in zip(x, moves, strict=True)])
+        x = torch.stack([one[:, m // 3 : m // 3 + 16, m % 3 : m % 3 + 16] for one, m in zip(x, moves, strict=True)])
         x = x + 0.1 * samples.normals(1, 16, 16, stream=2).to(device)
         return F.cross_entropy(model(x).float(), labels[index])
 

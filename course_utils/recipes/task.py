@@ -27,8 +27,10 @@ class Task:
 def require_trained(folder: Path, part: str, needed: str) -> None:
     """Raise ValueError unless the training of `part` has left `needed`, a model's folder, in `folder`."""
     if not (folder / needed / "config.json").exists():
-        raise ValueError(f"expected a trained {part} in {folder / needed}, found none; train it first: "
-                         f"python3 course.py train {part} --folder {folder}")
+        raise ValueError(
+            f"expected a trained {part} in {folder / needed}, found none; train it first: "
+            f"python3 course.py train {part} --folder {folder}"
+        )
 
 
 def save_half(model: nn.Module, home: Path) -> None:

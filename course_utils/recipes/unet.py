@@ -31,11 +31,18 @@ def small_unet():
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        sample_size=16, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, layers_per_block=1,
-        transformer_layers_per_block=2, block_out_channels=(64, 128, 192),
+        sample_size=16,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        layers_per_block=1,
+        transformer_layers_per_block=2,
+        block_out_channels=(64, 128, 192),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=128, attention_head_dim=4, norm_num_groups=16)
+        cross_attention_dim=128,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
 
 
 class PromptedUNet(nn.Module):
@@ -91,8 +98,13 @@ def build_unet(folder: Path, device: torch.device) -> Task:
     def export(model):
         from diffusers import UniPCMultistepScheduler
 
-        scheduler = UniPCMultistepScheduler(num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=0.00085,
-                                            beta_end=0.012, prediction_type="v_prediction")
+        scheduler = UniPCMultistepScheduler(
+            num_train_timesteps=1000,
+            beta_schedule="scaled_linear",
+            beta_start=0.00085,
+            beta_end=0.012,
+            prediction_type="v_prediction",
+        )
         pipeline = assemble(vae, model.text_encoder, tokenizer, model.unet, scheduler)
         save_pipeline(pipeline, folder / "picture_book")
 
@@ -106,8 +118,13 @@ def prompted_latents(folder: Path, vae, tokenizer) -> Callable[[Samples], tuple[
     are, so that each style is near a quarter, and those of several things twice as often, which are the hardest.
     """
     scenes, latents = _latents(folder, vae)
-    pages = torch.tensor([n for n, scene in enumerate(scenes)
-                          for _ in range((1 if scene.style == PLAIN else 3) * min(2, len(scene.things)))])
+    pages = torch.tensor(
+        [
+            n
+            for n, scene in enumerate(scenes)
+            for _ in range((1 if scene.style == PLAIN else 3) * min(2, len(scene.things)))
+        ]
+    )
 
     def data(samples):
         index = pages[samples.integers(len(pages))]

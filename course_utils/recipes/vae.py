@@ -31,10 +31,18 @@ def small_vae():
     """An `AutoencoderKL` in small: 64 x 64 pixels -> 8 x 16 x 16 latents, 6 times fewer numbers."""
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL(in_channels=3, out_channels=3, latent_channels=LATENT_CHANNELS, sample_size=64,
-                        layers_per_block=1, block_out_channels=(32, 64, 96), norm_num_groups=8,
-                        mid_block_add_attention=False, down_block_types=("DownEncoderBlock2D",) * 3,
-                        up_block_types=("UpDecoderBlock2D",) * 3)
+    vae = AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=LATENT_CHANNELS,
+        sample_size=64,
+        layers_per_block=1,
+        block_out_channels=(32, 64, 96),
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+    )
     # q(z|x) begins almost without noise: with the usual log-variance of 0 the decoder would first have to learn
     # to read through noise as strong as the signal
     vae.quant_conv.bias.data[LATENT_CHANNELS:] = -6.0
@@ -91,8 +99,12 @@ def build_decoder(folder: Path, device: torch.device) -> Task:
 def _crops(data, index: torch.Tensor, samples) -> torch.Tensor:
     """A crop of each picture `index` (batch,) of the data set, (batch, 3, CROP, CROP)."""
     draws = samples.uniforms(4, stream=1).tolist()
-    return torch.stack([_crop(picture, data.scenes[number], *numbers) for picture, number, numbers
-                        in zip(data.pictures(index), index, draws, strict=True)])
+    return torch.stack(
+        [
+            _crop(picture, data.scenes[number], *numbers)
+            for picture, number, numbers in zip(data.pictures(index), index, draws, strict=True)
+        ]
+    )
 
 
 def _crop(picture: torch.Tensor, scene, which: float, down: float, right: float, near: float) -> torch.Tensor:
@@ -102,10 +114,12 @@ def _crop(picture: torch.Tensor, scene, which: float, down: float, right: float,
     if near < 0.75:
         spots = book.layout(scene)
         x, y = spots[int(which * len(spots))].centre
-        i, j = (min(max(round(at * picture.shape[-1] - CROP / 2 + 20 * (shift - 0.5)), 0), last)
-                for at, shift in ((y, down), (x, right)))
+        i, j = (
+            min(max(round(at * picture.shape[-1] - CROP / 2 + 20 * (shift - 0.5)), 0), last)
+            for at, shift in ((y, down), (x, right))
+        )
     i, j = i // 4 * 4, j // 4 * 4  # where the blocks of pixel art, 2 x 2, lie in the latents of a whole page
-    return picture[:, i:i + CROP, j:j + CROP]
+    return picture[:, i : i + CROP, j : j + CROP]
 
 
 @torch.no_grad()

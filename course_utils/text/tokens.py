@@ -31,7 +31,7 @@ def merge(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     """
     merged, at = [], 0
     while at < len(symbols):
-        if symbols[at:at + 2] == tuple(pair):
+        if symbols[at : at + 2] == tuple(pair):
             merged.append(symbols[at] + symbols[at + 1])
             at += 2
         else:
@@ -54,19 +54,26 @@ def train_tokenizer(captions: Iterable[str], vocabulary_size: int = 1000, length
     from transformers import CLIPTokenizer
 
     if vocabulary_size < 514:
-        raise ValueError(f"expected a vocabulary of at least 514 tokens (2 special + 2 x 256 bytes), "
-                         f"got {vocabulary_size}; raise vocabulary_size")
+        raise ValueError(
+            f"expected a vocabulary of at least 514 tokens (2 special + 2 x 256 bytes), "
+            f"got {vocabulary_size}; raise vocabulary_size"
+        )
     captions = list(captions)
     backend = CLIPTokenizer().backend_tokenizer
     alphabet = sorted(_byte_characters())
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary_size - 256, initial_alphabet=alphabet,
-                                  end_of_word_suffix="</w>", show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size - 256, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
     backend.train_from_iterator(captions, trainer)
     state = _model_state(backend)
     learnt = [token for token in state["vocab"] if token not in alphabet and token not in (START, END)]
     tokens = list(dict.fromkeys([*alphabet, *(character + "</w>" for character in alphabet), *learnt, START, END]))
-    return CLIPTokenizer({token: i for i, token in enumerate(tokens)}, [tuple(pair) for pair in state["merges"]],
-                         model_max_length=length, words=sorted(_words(captions)))
+    return CLIPTokenizer(
+        {token: i for i, token in enumerate(tokens)},
+        [tuple(pair) for pair in state["merges"]],
+        model_max_length=length,
+        words=sorted(_words(captions)),
+    )
 
 
 def known_words(tokenizer) -> set[str]:
@@ -79,8 +86,9 @@ def known_words(tokenizer) -> set[str]:
 
 def tokenize(tokenizer, prompts: list[str]):
     """Token ids of prompts, padded and cut to the tokenizer's length: int64 tensor (batch, length)."""
-    return tokenizer(prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length,
-                     return_tensors="pt").input_ids
+    return tokenizer(
+        prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
+    ).input_ids
 
 
 def encode(tokenizer, text_encoder, prompts: list[str]):

@@ -14,9 +14,32 @@ from course_utils.widgets.stable_diffusion import plan_explorer
 from course_utils.widgets.text_to_image import guidance_explorer, two_prompts_explorer
 from course_utils.widgets.trajectories import trajectory_explorer
 
-__all__ = ["Choice", "Explorer", "Slider", "attention_explorer", "best_judge_explorer", "bound_explorer", "explore",
-           "fill_in_explorer", "filmstrip", "game_explorer", "guidance_explorer", "ink_blot_explorer",
-           "interpolation_explorer", "latent_explorer", "latent_map_explorer", "latent_walk_explorer",
-           "noise_explorer", "overlap_explorer", "plan_explorer", "prompt_explorer", "receptive_field_explorer",
-           "scale_explorer", "schedule_explorer", "search_explorer", "temperature_explorer", "trajectory_explorer",
-           "two_prompts_explorer"]
+__all__ = [
+    "Choice",
+    "Explorer",
+    "Slider",
+    "attention_explorer",
+    "best_judge_explorer",
+    "bound_explorer",
+    "explore",
+    "fill_in_explorer",
+    "filmstrip",
+    "game_explorer",
+    "guidance_explorer",
+    "ink_blot_explorer",
+    "interpolation_explorer",
+    "latent_explorer",
+    "latent_map_explorer",
+    "latent_walk_explorer",
+    "noise_explorer",
+    "overlap_explorer",
+    "plan_explorer",
+    "prompt_explorer",
+    "receptive_field_explorer",
+    "scale_explorer",
+    "schedule_explorer",
+    "search_explorer",
+    "temperature_explorer",
+    "trajectory_explorer",
+    "two_prompts_explorer",
+]

@@ -23,11 +23,14 @@ def best_judge_explorer() -> Explorer:
         ax.axhline(0.5, color="#777777", linewidth=1, linestyle=":")
         ax.set(xlabel="x", xlim=(-6, 6), ylim=(0, 1.65), yticks=(0, 0.5, 1), title=f"mean {mean:g}, spread {spread:g}")
         ax.legend(fontsize=8, loc="upper center", handlelength=1, ncol=3, columnspacing=0.8)
-        return (f"Against a generator of mean {mean:g} and spread {spread:g} the best discriminator reaches the value "
-                f"{value:.3f}, a Jensen-Shannon divergence of {(value + math.log(4)) / 2:.3f}.")
+        return (
+            f"Against a generator of mean {mean:g} and spread {spread:g} the best discriminator reaches the value "
+            f"{value:.3f}, a Jensen-Shannon divergence of {(value + math.log(4)) / 2:.3f}."
+        )
 
-    return Explorer(draw_judge, {"mean": Slider(-4, 4, 0.5), "spread": Slider(0.25, 3, 0.25)},
-                    {"mean": 2.0, "spread": 1.0})
+    return Explorer(
+        draw_judge, {"mean": Slider(-4, 4, 0.5), "spread": Slider(0.25, 3, 0.25)}, {"mean": 2.0, "spread": 1.0}
+    )
 
 
 def game_explorer(games: dict, data: torch.Tensor) -> Explorer:
@@ -44,16 +47,20 @@ def game_explorer(games: dict, data: torch.Tensor) -> Explorer:
         with torch.no_grad():
             belief = torch.sigmoid(D(plane)).reshape(61, 61).T
             at = torch.sigmoid(D(samples)).mean().item()
-        ax.imshow(belief, extent=(-2.4, 2.4, -2.4, 2.4), origin="lower", cmap="PuOr", vmin=0, vmax=1,
-                  interpolation="bilinear")
+        ax.imshow(
+            belief, extent=(-2.4, 2.4, -2.4, 2.4), origin="lower", cmap="PuOr", vmin=0, vmax=1, interpolation="bilinear"
+        )
         ax.plot(*data[:300].numpy().T, ".", color="#555555", markersize=1.5)
         ax.plot(*samples[:300].numpy().T, ".", color="#009E73", markersize=2.5)
         ax.set(title=f"{game}, step {step}", xlim=(-2.4, 2.4), ylim=(-2.4, 2.4), xticks=(), yticks=())
         ax.grid(False)
         return f"Moment {moment} ({game}, step {step}): D believes {at:.0%} of what the samples claim."
 
-    return Explorer(draw_game, {"moment": Slider(0, length - 1), "game": Choice(tuple(games))},
-                    {"moment": length - 1, "game": next(iter(games))})
+    return Explorer(
+        draw_game,
+        {"moment": Slider(0, length - 1), "game": Choice(tuple(games))},
+        {"moment": length - 1, "game": next(iter(games))},
+    )
 
 
 def latent_walk_explorer(G, start: int = 0, end: int = 1) -> Explorer:
@@ -68,5 +75,8 @@ def latent_walk_explorer(G, start: int = 0, end: int = 1) -> Explorer:
             plot_pictures(G(z), [f"share {share:g}"], ax=ax)
         return f"The picture at the share {share:g} of the way from z of seed {start} to z of seed {end}."
 
-    return Explorer(draw_walk, {"share": Slider(0, 1, 0.05), "start": Slider(0, 99), "end": Slider(0, 99)},
-                    {"share": 0.5, "start": start, "end": end})
+    return Explorer(
+        draw_walk,
+        {"share": Slider(0, 1, 0.05), "start": Slider(0, 99), "end": Slider(0, 99)},
+        {"share": 0.5, "start": start, "end": end},
+    )

@@ -43,8 +43,10 @@ class Explorer:
 
     def __post_init__(self):
         if set(self.controls) != set(self.start):
-            raise ValueError(f"Expected a starting value for each of the controls {sorted(self.controls)}, "
-                             f"got them for {sorted(self.start)}.")
+            raise ValueError(
+                f"Expected a starting value for each of the controls {sorted(self.controls)}, "
+                f"got them for {sorted(self.start)}."
+            )
 
 
 def filmstrip(explorer: Explorer, changes: list[dict]) -> None:
@@ -61,8 +63,9 @@ def filmstrip(explorer: Explorer, changes: list[dict]) -> None:
         size = (2.9 * explorer.panels, 2.25 * len(changes))
         figure, places = plt.subplots(len(changes), explorer.panels, figsize=size, squeeze=False)
         order = "From top to bottom"
-    sentences = [explorer.draw(place, **{**explorer.start, **change})
-                 for place, change in zip(places, changes, strict=True)]
+    sentences = [
+        explorer.draw(place, **{**explorer.start, **change}) for place, change in zip(places, changes, strict=True)
+    ]
     show(figure, f"{order}: " + " ".join(sentences))
 
 
@@ -108,5 +111,13 @@ def _control(name: str, control: Slider | Choice | None, value):
         return ipywidgets.Dropdown(options=control.options, value=value, description=name, **wide)
     kind = ipywidgets.IntSlider if isinstance(value, int) else ipywidgets.FloatSlider
     fine = {"readout_format": ".3f"} if control.step < 0.01 else {}
-    return kind(value, min=control.low, max=control.high, step=control.step, description=name,
-                continuous_update=False, **fine, **wide)
+    return kind(
+        value,
+        min=control.low,
+        max=control.high,
+        step=control.step,
+        description=name,
+        continuous_update=False,
+        **fine,
+        **wide,
+    )

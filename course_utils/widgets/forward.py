@@ -40,12 +40,18 @@ def noise_explorer(x0: torch.Tensor, seed: int = 0) -> Explorer:
         axes[2].plot(t, snr(alpha_bar)[t], "o", color="#D55E00", markersize=9)
         axes[2].axhline(1, color="#777777", linewidth=1, linestyle=":")
         axes[2].set(xlabel="t", ylabel="SNR (log scale)", yscale="log", ylim=(1e-5, 1e5))
-        return (f"At t = {t} of the {schedule} schedule the picture keeps the factor "
-                f"{alpha_bar[t].sqrt():.2f}, the noise has {(1 - alpha_bar[t]).sqrt():.2f}, the SNR is "
-                f"{snr(alpha_bar)[t]:.2g}.")
+        return (
+            f"At t = {t} of the {schedule} schedule the picture keeps the factor "
+            f"{alpha_bar[t].sqrt():.2f}, the noise has {(1 - alpha_bar[t]).sqrt():.2f}, the SNR is "
+            f"{snr(alpha_bar)[t]:.2g}."
+        )
 
-    return Explorer(draw_noise, {"t": Slider(0, 999), "schedule": Choice(tuple(SCHEDULES))},
-                    {"t": 250, "schedule": "linear"}, panels=3)
+    return Explorer(
+        draw_noise,
+        {"t": Slider(0, 999), "schedule": Choice(tuple(SCHEDULES))},
+        {"t": 250, "schedule": "linear"},
+        panels=3,
+    )
 
 
 def schedule_explorer() -> Explorer:
@@ -67,9 +73,14 @@ def schedule_explorer() -> Explorer:
         even = int((ratio > 1).sum())
         met = f"picture and noise are even at t = {even}" if even < T else "the noise never outweighs the picture"
         fixed = " (its betas follow from T alone)" if schedule == "cosine" else f" up to {last_beta:g}"
-        return (f"The {schedule} schedule{fixed} with T = {T}: {met}; at the end the picture keeps the factor "
-                f"{alpha_bar[-1].sqrt():.2g}.")
+        return (
+            f"The {schedule} schedule{fixed} with T = {T}: {met}; at the end the picture keeps the factor "
+            f"{alpha_bar[-1].sqrt():.2g}."
+        )
 
-    return Explorer(draw_schedule, {"schedule": Choice(tuple(SCHEDULES)), "T": Slider(10, 1000, 10),
-                                    "last_beta": Slider(0.001, 0.05, 0.001)},
-                    {"schedule": "linear", "T": 1000, "last_beta": 0.02}, panels=3)
+    return Explorer(
+        draw_schedule,
+        {"schedule": Choice(tuple(SCHEDULES)), "T": Slider(10, 1000, 10), "last_beta": Slider(0.001, 0.05, 0.001)},
+        {"schedule": "linear", "T": 1000, "last_beta": 0.02},
+        panels=3,
+    )

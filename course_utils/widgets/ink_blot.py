@@ -26,6 +26,8 @@ def ink_blot_explorer(model, pictures, alpha_bar) -> Explorer:
         plot_pictures(torch.cat([x0, x_t, guess, average]), titles, columns=2, ax=ax)
         return f"At t = {t} the likeliest single picture has {likely:.0%} of the weight in the average."
 
-    return Explorer(draw_guesses, {"t": Slider(0, len(alpha_bar) - 1), "picture": Slider(0, len(pictures) - 1),
-                                   "seed": Slider(0, 99)},
-                    {"t": len(alpha_bar) * 3 // 5, "picture": 0, "seed": 0})
+    return Explorer(
+        draw_guesses,
+        {"t": Slider(0, len(alpha_bar) - 1), "picture": Slider(0, len(pictures) - 1), "seed": Slider(0, 99)},
+        {"t": len(alpha_bar) * 3 // 5, "picture": 0, "seed": 0},
+    )

@@ -28,8 +28,10 @@ def latent_map_explorer(decode, codes: torch.Tensor, labels: torch.Tensor) -> Ex
         nearest = torch.cdist(z, codes)[0].topk(min(9, len(codes)), largest=False).indices
         found = labels[nearest]
         most = int(found.mode().values)
-        return (f"At z = ({z1:g}, {z2:g}): of the {len(found)} codes nearest to the cross "
-                f"{int((found == most).sum())} belong to the digit {most}.")
+        return (
+            f"At z = ({z1:g}, {z2:g}): of the {len(found)} codes nearest to the cross "
+            f"{int((found == most).sum())} belong to the digit {most}."
+        )
 
     return Explorer(draw_map, {"z1": Slider(-3.0, 3.0, 0.1), "z2": Slider(-3.0, 3.0, 0.1)}, {"z1": 0.0, "z2": 0.0}, 2)
 
@@ -48,11 +50,16 @@ def interpolation_explorer(decode, codes: torch.Tensor) -> Explorer:
         with torch.no_grad():
             pictures = decode(torch.stack([a, b, arc, straight]))
         plot_pictures(pictures, ["start", "end", f"arc, s = {s:.2f}", f"line, s = {s:.2f}"], columns=2, ax=ax)
-        return (f"At s = {s:.2f} the latent on the arc is {arc.norm():.2f} long, on the line {straight.norm():.2f} "
-                f"(typical of the prior: {math.sqrt(codes.shape[1]):.2f}).")
+        return (
+            f"At s = {s:.2f} the latent on the arc is {arc.norm():.2f} long, on the line {straight.norm():.2f} "
+            f"(typical of the prior: {math.sqrt(codes.shape[1]):.2f})."
+        )
 
-    return Explorer(draw_walk, {"start": Slider(0, len(codes) - 1), "end": Slider(0, len(codes) - 1),
-                                "s": Slider(0.0, 1.0, 0.05)}, {"start": 0, "end": min(1, len(codes) - 1), "s": 0.5})
+    return Explorer(
+        draw_walk,
+        {"start": Slider(0, len(codes) - 1), "end": Slider(0, len(codes) - 1), "s": Slider(0.0, 1.0, 0.05)},
+        {"start": 0, "end": min(1, len(codes) - 1), "s": 0.5},
+    )
 
 
 def bound_explorer() -> Explorer:
@@ -61,7 +68,7 @@ def bound_explorer() -> Explorer:
     step = z[1] - z[0]
 
     def normal(value, mean, std):
-        return torch.exp(-((value - mean) / std) ** 2 / 2) / (std * math.sqrt(2 * math.pi))
+        return torch.exp(-(((value - mean) / std) ** 2) / 2) / (std * math.sqrt(2 * math.pi))
 
     def draw_bound(axes, x: float, m: float, s: float) -> str:
         joint = normal(z, 0, 1) * normal(x, torch.tanh(3 * z), 0.25)
@@ -75,8 +82,10 @@ def bound_explorer() -> Explorer:
         axes[1].plot([0, 1], [evidence.log().item()] * 2, color="black", linestyle="-")
         axes[1].bar(0.5, max(elbo.item(), -15) + 15, bottom=-15, width=0.5, color="#56B4E9")
         axes[1].set(ylim=(-15, 1), xlim=(0, 1), xticks=[], ylabel="nats", title="line: log p(x), bar: ELBO")
-        return (f"For x = {x:g}, log p(x) = {evidence.log():.2f} and your ELBO is {elbo:.2f}, "
-                f"{evidence.log() - elbo:.2f} nats below.")
+        return (
+            f"For x = {x:g}, log p(x) = {evidence.log():.2f} and your ELBO is {elbo:.2f}, "
+            f"{evidence.log() - elbo:.2f} nats below."
+        )
 
     controls = {"x": Slider(-1.5, 1.5, 0.1), "m": Slider(-2.0, 2.0, 0.1), "s": Slider(0.1, 1.5, 0.1)}
     return Explorer(draw_bound, controls, {"x": 0.9, "m": 0.0, "s": 1.0}, 2)

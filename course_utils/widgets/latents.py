@@ -25,11 +25,16 @@ def latent_explorer(decode, latents: torch.Tensor) -> Explorer:
         axes[0].axis("off")
         plot_pictures(before[None], ["as it was"], ax=axes[1])
         plot_pictures(after[None], ["decoded"], ax=axes[2])
-        return (f"Page {page}, channel {channel} times {gain:g}: pixels move by {(after - before).abs().mean():.2f} on "
-                "average.")
+        return (
+            f"Page {page}, channel {channel} times {gain:g}: pixels move by {(after - before).abs().mean():.2f} on "
+            "average."
+        )
 
-    controls = {"page": Slider(0, len(latents) - 1), "channel": Slider(0, latents.shape[1] - 1),
-                "gain": Slider(-2.0, 3.0, 0.25)}
+    controls = {
+        "page": Slider(0, len(latents) - 1),
+        "channel": Slider(0, latents.shape[1] - 1),
+        "gain": Slider(-2.0, 3.0, 0.25),
+    }
     return Explorer(draw_channel, controls, {"page": 0, "channel": 0, "gain": 0.0}, 3)
 
 
@@ -55,5 +60,9 @@ def scale_explorer(decode, latents: torch.Tensor, alpha_bar: torch.Tensor) -> Ex
         plot_pictures(picture, [f"t = {t}, spread {std:g}"], ax=axes[1])
         return f"A spread of {std:g} at t = {t} is as noisy as a spread of 1 at t = {same}."
 
-    return Explorer(draw_scale, {"t": Slider(0, len(alpha_bar) - 1), "std": Slider(0.2, 6.0, 0.1)},
-                    {"t": len(alpha_bar) // 2, "std": 1.0}, 2)
+    return Explorer(
+        draw_scale,
+        {"t": Slider(0, len(alpha_bar) - 1), "std": Slider(0.2, 6.0, 0.1)},
+        {"t": len(alpha_bar) // 2, "std": 1.0},
+        2,
+    )

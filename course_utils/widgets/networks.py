@@ -34,16 +34,26 @@ def overlap_explorer() -> Explorer:
         axes[0].set(title=f"{SIDE} x {SIDE} to {size} x {size}", xlabel=f"column of the {what}", ylabel="row")
         axes[0].grid(False)
         axes[1].step(range(len(line)), line, where="mid", color="#0072B2")
-        axes[1].set(xlabel=f"column of the {what}", ylabel=f"times {verb}",
-                    xlim=(-1, len(line)), ylim=(0, max(4, line.max() * 1.15)))
+        axes[1].set(
+            xlabel=f"column of the {what}",
+            ylabel=f"times {verb}",
+            xlim=(-1, len(line)),
+            ylim=(0, max(4, line.max() * 1.15)),
+        )
         inside = sorted(set(line[kernel : max(kernel + stride, len(line) - kernel)].tolist()))
         even = "evenly" if len(inside) == 1 else "unevenly"
         times = " or ".join(str(number) for number in inside)
-        return (f"A {layer} with kernel {kernel} and stride {stride} makes {size} x {size} of {SIDE} x {SIDE} pixels; "
-                f"away from the border each {what} is {verb} {times} times along a row, {even}.")
+        return (
+            f"A {layer} with kernel {kernel} and stride {stride} makes {size} x {size} of {SIDE} x {SIDE} pixels; "
+            f"away from the border each {what} is {verb} {times} times along a row, {even}."
+        )
 
-    return Explorer(draw_overlap, {"kernel": Slider(1, 6), "stride": Slider(1, 4), "layer": Choice(LAYERS)},
-                    {"kernel": 3, "stride": 2, "layer": "transposed convolution"}, panels=2)
+    return Explorer(
+        draw_overlap,
+        {"kernel": Slider(1, 6), "stride": Slider(1, 4), "layer": Choice(LAYERS)},
+        {"kernel": 3, "stride": 2, "layer": "transposed convolution"},
+        panels=2,
+    )
 
 
 def attention_explorer(picture: torch.Tensor) -> Explorer:
@@ -65,16 +75,32 @@ def attention_explorer(picture: torch.Tensor) -> Explorer:
         weights = attention_weights(query * query.shape[1] ** 0.5, keys).reshape(height, width)
         plot_pictures(picture, ["the query"], ax=axes[0])
         side = height / width
-        axes[0].plot((column + 0.5) / width, axes[0].get_ylim()[0] - side + (row + 0.5) / width, "o", color="#0072B2",
-                     markersize=9, markeredgecolor="white")
+        axes[0].plot(
+            (column + 0.5) / width,
+            axes[0].get_ylim()[0] - side + (row + 0.5) / width,
+            "o",
+            color="#0072B2",
+            markersize=9,
+            markeredgecolor="white",
+        )
         axes[1].imshow(weights, cmap="magma", vmin=0)
         axes[1].plot(column, row, "o", color="#0072B2", markersize=7, markeredgecolor="white")
         axes[1].set(title="its weights", xticks=[], yticks=[])
         axes[1].grid(False)
         spread = torch.exp(-(weights * weights.clamp(min=1e-30).log()).sum())
-        return (f"The pixel in row {row}, column {column}, with sharpness {sharpness:g} and nearness {nearness:g}, "
-                f"spreads its attention over about {spread:.0f} of {height * width} pixels.")
+        return (
+            f"The pixel in row {row}, column {column}, with sharpness {sharpness:g} and nearness {nearness:g}, "
+            f"spreads its attention over about {spread:.0f} of {height * width} pixels."
+        )
 
-    return Explorer(draw_attention, {"row": Slider(0, height - 1), "column": Slider(0, width - 1),
-                                     "sharpness": Slider(0, 20, 0.5), "nearness": Slider(0, 20, 0.5)},
-                    {"row": height // 2, "column": width // 2, "sharpness": 6.0, "nearness": 0.0}, panels=2)
+    return Explorer(
+        draw_attention,
+        {
+            "row": Slider(0, height - 1),
+            "column": Slider(0, width - 1),
+            "sharpness": Slider(0, 20, 0.5),
+            "nearness": Slider(0, 20, 0.5),
+        },
+        {"row": height // 2, "column": width // 2, "sharpness": 6.0, "nearness": 0.0},
+        panels=2,
+    )

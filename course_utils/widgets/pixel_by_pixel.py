@@ -57,12 +57,16 @@ def receptive_field_explorer(size: int = 11) -> Explorer:
         field = receptive_field(untrained(stack, layers), numbers, row, column)
         plot_field(field, row, column, f"{stack}, {layers} layer{'s' * (layers > 1)}", ax)
         before = row * size + column
-        return (f"{stack.capitalize()} of {layers} layer{'s' * (layers > 1)}: from row {row}, column {column}, "
-                f"{int(field.sum())} of the {before} earlier pixels are seen.")
+        return (
+            f"{stack.capitalize()} of {layers} layer{'s' * (layers > 1)}: from row {row}, column {column}, "
+            f"{int(field.sum())} of the {before} earlier pixels are seen."
+        )
 
-    return Explorer(draw_field, {"stack": Choice(STACKS), "layers": Slider(1, 10), "row": Slider(0, size - 1),
-                                 "column": Slider(0, size - 1)},
-                    {"stack": "plain stack", "layers": 2, "row": size // 2 + 1, "column": size // 2 - 1})
+    return Explorer(
+        draw_field,
+        {"stack": Choice(STACKS), "layers": Slider(1, 10), "row": Slider(0, size - 1), "column": Slider(0, size - 1)},
+        {"stack": "plain stack", "layers": 2, "row": size // 2 + 1, "column": size // 2 - 1},
+    )
 
 
 def fill_in_explorer(model: PixelCNN, x: torch.Tensor) -> Explorer:
@@ -79,9 +83,18 @@ def fill_in_explorer(model: PixelCNN, x: torch.Tensor) -> Explorer:
         shown = shown.expand(-1, 3, -1, -1).clone()
         shown[1].flatten(1)[:, keep:] = UNSEEN[:, None]
         plot_pictures(shown, ["real", f"keep {keep}", *[f"T = {temperature:g}"] * 4], columns=3, ax=ax)
-        return (f"Picture {picture}, seed {seed}: the first {keep} of {height * width} pixels are kept, the others "
-                f"drawn at temperature {temperature:g}.")
+        return (
+            f"Picture {picture}, seed {seed}: the first {keep} of {height * width} pixels are kept, the others "
+            f"drawn at temperature {temperature:g}."
+        )
 
-    return Explorer(draw_rest, {"keep": Slider(0, height * width), "temperature": Slider(0.1, 2.0, 0.1),
-                                "picture": Slider(0, len(x) - 1), "seed": Slider(0, 99)},
-                    {"keep": height * width // 2, "temperature": 1.0, "picture": 0, "seed": 0})
+    return Explorer(
+        draw_rest,
+        {
+            "keep": Slider(0, height * width),
+            "temperature": Slider(0.1, 2.0, 0.1),
+            "picture": Slider(0, len(x) - 1),
+            "seed": Slider(0, 99),
+        },
+        {"keep": height * width // 2, "temperature": 1.0, "picture": 0, "seed": 0},
+    )

@@ -15,6 +15,8 @@ def prompt_explorer(pipe, prompt: str = "a cute corgi puppy sitting on the grass
         plot_pictures(to_tensor(picture), [f"seed {seed}, {steps} steps, guidance {guidance:g}"], ax=ax)
         return f"The model's picture of “{made.prompt}” with seed {seed}, {steps} steps and guidance {guidance:g}."
 
-    return Explorer(draw_prompt, {"prompt": None, "seed": Slider(0, 99), "steps": Slider(1, 50),
-                                  "guidance": Slider(1, 12, 0.5)},
-                    {"prompt": prompt, "seed": 3, "steps": 20, "guidance": 4.0})
+    return Explorer(
+        draw_prompt,
+        {"prompt": None, "seed": Slider(0, 99), "steps": Slider(1, 50), "guidance": Slider(1, 12, 0.5)},
+        {"prompt": prompt, "seed": 3, "steps": 20, "guidance": 4.0},
+    )

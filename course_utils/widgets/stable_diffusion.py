@@ -32,6 +32,13 @@ def plan_explorer(parts: dict[str, Part], main_memory: float = 12.0) -> Explorer
         chosen = plan.tried[-1][0]
         return f"With {free:g} GiB free on {device}, {what} at once: {chosen}, about {plan.need / GIBIBYTE:.1f} GiB."
 
-    return Explorer(draw_plan, {"free": Slider(1.0, 24.0, 0.5), "pictures": Slider(1, 16),
-                                "pixels": Choice(("512", "768", "1024")), "device": Choice(("cuda", "mps", "cpu"))},
-                    {"free": 7.5, "pictures": 1, "pixels": "512", "device": "cuda"})
+    return Explorer(
+        draw_plan,
+        {
+            "free": Slider(1.0, 24.0, 0.5),
+            "pictures": Slider(1, 16),
+            "pixels": Choice(("512", "768", "1024")),
+            "device": Choice(("cuda", "mps", "cpu")),
+        },
+        {"free": 7.5, "pictures": 1, "pixels": "512", "device": "cuda"},
+    )

@@ -30,15 +30,26 @@ def guidance_explorer(centres: torch.Tensor, alpha_bar: torch.Tensor, number: in
         plot_points(drawn, title=f"w = {w:g}, spread {spread:g}", reach=3.4, ax=ax).set(xlabel="", ylabel="")
         ax.plot(*centres[0], "+", color="black", markersize=11, markeredgewidth=2)
         way = (drawn - centres[0]).mean(0).norm()
-        return (f"At w = {w:g} the middle of what is drawn lies {way:.2f} from that of the cloud asked for, and its "
-                f"spread is {drawn.std(0).mean():.2f} (the cloud's: {spread:g}).")
+        return (
+            f"At w = {w:g} the middle of what is drawn lies {way:.2f} from that of the cloud asked for, and its "
+            f"spread is {drawn.std(0).mean():.2f} (the cloud's: {spread:g})."
+        )
 
-    return Explorer(draw_guided, {"w": Slider(0.0, 10.0, 0.5), "spread": Slider(0.2, 0.8, 0.05)},
-                    {"w": 1.0, "spread": 0.45})
+    return Explorer(
+        draw_guided, {"w": Slider(0.0, 10.0, 0.5), "spread": Slider(0.2, 0.8, 0.05)}, {"w": 1.0, "spread": 0.45}
+    )
 
 
-def two_prompts_explorer(encode, model, decode, shape: tuple[int, ...], alpha_bar: torch.Tensor, prompts: list[str],
-                         number: int = 12, device="cpu") -> Explorer:
+def two_prompts_explorer(
+    encode,
+    model,
+    decode,
+    shape: tuple[int, ...],
+    alpha_bar: torch.Tensor,
+    prompts: list[str],
+    number: int = 12,
+    device="cpu",
+) -> Explorer:
     """One drawing, two prompts: the first rules the first steps, the second the rest.
 
     encode, model, decode: as in `samplers.text_to_image`. shape: of the latents of one picture. number: steps in all.
@@ -58,6 +69,14 @@ def two_prompts_explorer(encode, model, decode, shape: tuple[int, ...], alpha_ba
         return f"“{first}” for {switch} steps, then “{then}” for {number - switch}, seed {seed}, w = {guidance:g}."
 
     words = Choice(tuple(prompts))
-    return Explorer(draw_both, {"first": words, "then": words, "switch": Slider(0, number),
-                                "guidance": Slider(1.0, 12.0, 0.5), "seed": Slider(0, 99)},
-                    {"first": prompts[0], "then": prompts[-1], "switch": number // 3, "guidance": 4.0, "seed": 0})
+    return Explorer(
+        draw_both,
+        {
+            "first": words,
+            "then": words,
+            "switch": Slider(0, number),
+            "guidance": Slider(1.0, 12.0, 0.5),
+            "seed": Slider(0, 99),
+        },
+        {"first": prompts[0], "then": prompts[-1], "switch": number // 3, "guidance": 4.0, "seed": 0},
+    )

@@ -6,8 +6,7 @@ from course_utils.diffusion import samplers
 from course_utils.plotting import plot_points
 from course_utils.widgets.explorer import Choice, Explorer, Slider
 
-SAMPLERS = {"DDPM": samplers.ddpm, "DDIM": samplers.ddim, "DPM-Solver++ 2M": samplers.dpm_solver,
-            "Heun": samplers.heun}
+SAMPLERS = {"DDPM": samplers.ddpm, "DDIM": samplers.ddim, "DPM-Solver++ 2M": samplers.dpm_solver, "Heun": samplers.heun}
 
 
 def trajectory_explorer(model, data: torch.Tensor, alpha_bar: torch.Tensor, number: int = 400) -> Explorer:
@@ -32,5 +31,8 @@ def trajectory_explorer(model, data: torch.Tensor, alpha_bar: torch.Tensor, numb
         asked = 2 * steps - 1 if sampler == "Heun" else steps
         return f"{sampler} with {steps} steps ({asked} evaluations), {way} percent of the way: {where}."
 
-    return Explorer(draw_points, {"sampler": Choice(tuple(SAMPLERS)), "steps": Slider(1, 50), "way": Slider(0, 100, 5)},
-                    {"sampler": "DDIM", "steps": 10, "way": 100})
+    return Explorer(
+        draw_points,
+        {"sampler": Choice(tuple(SAMPLERS)), "steps": Slider(1, 50), "way": Slider(0, 100, 5)},
+        {"sampler": "DDIM", "steps": 10, "way": 100},
+    )

@@ -62,7 +62,7 @@ def bits_by_categorical(logits, x):
 @variant(BITS)
 def bits_in_a_loop(logits, x):
     bits = []
-    for one, picture in zip(logits, x):
+    for one, picture in zip(logits, x, strict=True):
         p = one.softmax(0)
         rows, columns = torch.meshgrid(*(torch.arange(n) for n in picture.shape), indexing="ij")
         bits.append(-p[picture, rows, columns].log2().sum() / picture.numel())

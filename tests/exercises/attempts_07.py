@@ -227,8 +227,17 @@ def mixed(x_t, eps, t, earlier, alpha_bar, eta, noise, clip, sigma=None, directi
 
 @mutant(DDIM, "η stands under the root")
 def eta_times_the_variance(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
-    return mixed(x_t, eps, t, earlier, alpha_bar, eta, noise, clip,
-                 sigma=lambda a, e: math.sqrt(eta * (1 - e) / (1 - a) * (1 - a / e)))
+    return mixed(
+        x_t,
+        eps,
+        t,
+        earlier,
+        alpha_bar,
+        eta,
+        noise,
+        clip,
+        sigma=lambda a, e: math.sqrt(eta * (1 - e) / (1 - a) * (1 - a / e)),
+    )
 
 
 @mutant(DDIM, "forgets sigma")
@@ -238,8 +247,7 @@ def direction_without_sigma(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None
 
 @mutant(DDIM, "Under the root stands sigma; it is sigma²")
 def sigma_not_squared(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
-    return mixed(x_t, eps, t, earlier, alpha_bar, eta, noise, clip,
-                 direction=lambda e, s: math.sqrt(max(1 - e - s, 0)))
+    return mixed(x_t, eps, t, earlier, alpha_bar, eta, noise, clip, direction=lambda e, s: math.sqrt(max(1 - e - s, 0)))
 
 
 @mutant(DDIM, "sigma was taken off after the root")
@@ -249,8 +257,18 @@ def sigma_off_after_the_root(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=Non
 
 @mutant(DDIM, "sigma is η √β̃")
 def sigma_from_beta(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
-    return mixed(x_t, eps, t, earlier, alpha_bar, eta, noise, clip, sigma=lambda a, e: eta * math.sqrt(1 - a / e),
-                 direction=lambda e, s: math.sqrt(max(1 - e - s**2, 0)))
+    return mixed(
+        x_t,
+        eps,
+        t,
+        earlier,
+        alpha_bar,
+        eta,
+        noise,
+        clip,
+        sigma=lambda a, e: eta * math.sqrt(1 - a / e),
+        direction=lambda e, s: math.sqrt(max(1 - e - s**2, 0)),
+    )
 
 
 @mutant(DDIM, "uses alpha_bar_t; at the earlier time")

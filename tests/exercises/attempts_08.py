@@ -70,8 +70,9 @@ def whichever_comes_first(words):
 
 @variant(PAIR)
 def by_slices(words):
-    counts = Counter(symbols[i:i + 2] for symbols, times in words.items() for _ in range(times)
-                     for i in range(len(symbols) - 1))
+    counts = Counter(
+        symbols[i : i + 2] for symbols, times in words.items() for _ in range(times) for i in range(len(symbols) - 1)
+    )
     most = max(counts.values())
     return min(pair for pair, count in counts.items() if count == most)
 
@@ -87,8 +88,8 @@ def sorted_twice(words):
 @mutant(MERGE, "Only the first occurrence")
 def first_one_only(symbols, pair):
     for i in range(len(symbols) - 1):
-        if symbols[i:i + 2] == pair:
-            return (*symbols[:i], "".join(pair), *symbols[i + 2:])
+        if symbols[i : i + 2] == pair:
+            return (*symbols[:i], "".join(pair), *symbols[i + 2 :])
     return symbols
 
 
@@ -96,7 +97,7 @@ def first_one_only(symbols, pair):
 def loses_the_last(symbols, pair):
     merged, at = [], 0
     while at < len(symbols) - 1:
-        hit = symbols[at:at + 2] == pair
+        hit = symbols[at : at + 2] == pair
         merged.append("".join(pair) if hit else symbols[at])
         at += 2 if hit else 1
     return tuple(merged)
@@ -109,14 +110,14 @@ def text_replaced(symbols, pair):
 
 @mutant(MERGE, "The second symbol of the pair is still there")
 def does_not_jump(symbols, pair):
-    return tuple("".join(pair) if symbols[i:i + 2] == pair else symbols[i] for i in range(len(symbols)))
+    return tuple("".join(pair) if symbols[i : i + 2] == pair else symbols[i] for i in range(len(symbols)))
 
 
 @mutant(MERGE, "used for two merges")
 def overlapping(symbols, pair):
     merged, before = [], False
     for i in range(len(symbols)):
-        hit = symbols[i:i + 2] == pair
+        hit = symbols[i : i + 2] == pair
         if hit:
             merged.append("".join(pair))
         elif not before:
@@ -255,8 +256,11 @@ def half_done(image, text, scale):
 
 @variant(LOGITS)
 def lengths_divided_out_at_the_end(image, text, scale):
-    return scale * torch.einsum("id,jd->ij", image.double(), text.double()) / (
-        image.norm(dim=1)[:, None] * text.norm(dim=1))
+    return (
+        scale
+        * torch.einsum("id,jd->ij", image.double(), text.double())
+        / (image.norm(dim=1)[:, None] * text.norm(dim=1))
+    )
 
 
 @variant(LOGITS)

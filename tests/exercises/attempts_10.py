@@ -120,8 +120,9 @@ def torch_dropout(cond, null, uniforms, share=0.1):
 
 @mutant(DROP, "single words of prompts")
 def word_by_word(cond, null, uniforms, share=0.1):
-    return torch.where(torch.rand(cond.shape[:2], generator=torch.Generator().manual_seed(5))[..., None] < share, null,
-                       cond)
+    return torch.where(
+        torch.rand(cond.shape[:2], generator=torch.Generator().manual_seed(5))[..., None] < share, null, cond
+    )
 
 
 @mutant(DROP, "Did the first number decide for all")
@@ -234,7 +235,7 @@ def by_the_exercises(model, x0, cond, null, t, eps, uniforms, alpha_bar, share=0
 @variant(LOSS)
 def sample_by_sample(model, x0, cond, null, t, eps, uniforms, alpha_bar, share=0.1):
     told, x_t = dropped(cond, null, uniforms, share), noisy(x0, eps, t, alpha_bar)
-    pieces = [model(x_t[i:i + 1], t[i:i + 1], told[i:i + 1]) - eps[i:i + 1] for i in range(len(t))]
+    pieces = [model(x_t[i : i + 1], t[i : i + 1], told[i : i + 1]) - eps[i : i + 1] for i in range(len(t))]
     return torch.cat(pieces).pow(2).sum() / eps.numel()
 
 
@@ -288,8 +289,9 @@ def two_scores(eps_cond, eps_null, t, alpha_bar):
 
 @variant(SCORE)
 def sample_after_sample(eps_cond, eps_null, t, alpha_bar):
-    return torch.stack([(n - c) / math.sqrt(1 - alpha_bar[i].item())
-                        for c, n, i in zip(eps_cond, eps_null, t.tolist(), strict=True)])
+    return torch.stack(
+        [(n - c) / math.sqrt(1 - alpha_bar[i].item()) for c, n, i in zip(eps_cond, eps_null, t.tolist(), strict=True)]
+    )
 
 
 # Guidance
@@ -566,5 +568,6 @@ def both_in_one_batch(prompts, encode, model, decode, x_T, alpha_bar, times, sca
 @variant(DRAW)
 def without_gradients(prompts, encode, model, decode, x_T, alpha_bar, times, scale=4.0, negative=""):
     with torch.no_grad():
-        return decode(walk(encode, model, x_T, alpha_bar, times, prompts, negative,
-                           lambda n, c: scale * c + (1 - scale) * n))
+        return decode(
+            walk(encode, model, x_T, alpha_bar, times, prompts, negative, lambda n, c: scale * c + (1 - scale) * n)
+        )

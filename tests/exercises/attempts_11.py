@@ -292,8 +292,14 @@ def guidance_not_passed_on(unet, scheduler, x_T, both, guidance):
 
 @mutant(LOOP, "The last step is missing")
 def pairs_of_times(unet, scheduler, x_T, both, guidance):
-    return stepped(unet, scheduler, x_T, both, guidance, [t for t, _ in zip(scheduler.timesteps,
-                                                                           scheduler.timesteps[1:], strict=False)])
+    return stepped(
+        unet,
+        scheduler,
+        x_T,
+        both,
+        guidance,
+        [t for t, _ in zip(scheduler.timesteps, scheduler.timesteps[1:], strict=False)],
+    )
 
 
 @variant(LOOP)

@@ -24,13 +24,44 @@ from course_utils.data.picture_book.scenes import (
 )
 from course_utils.data.picture_book.styles import STYLES
 
-__all__ = ["ALL_POSES", "COLOURS", "OPPOSITE", "PLACES", "POSES", "RELATIONS", "STYLES", "SUBJECTS", "Caption",
-           "Scene", "Spot", "Thing", "caption", "draw", "facts", "is_held_out", "layout", "pictures", "sample_scene",
-           "seen_colour"]
+__all__ = [
+    "ALL_POSES",
+    "COLOURS",
+    "OPPOSITE",
+    "PLACES",
+    "POSES",
+    "RELATIONS",
+    "STYLES",
+    "SUBJECTS",
+    "Caption",
+    "Scene",
+    "Spot",
+    "Thing",
+    "caption",
+    "draw",
+    "facts",
+    "is_held_out",
+    "layout",
+    "pictures",
+    "sample_scene",
+    "seen_colour",
+]
 
 SUPERSAMPLING = 4
-SIZES = {"corgi": 0.66, "cat": 0.64, "rabbit": 0.6, "duck": 0.62, "ball": 0.56, "teapot": 0.62, "house": 0.64,
-         "tree": 0.72, "tulip": 0.58, "mushroom": 0.6, "car": 0.66, "boat": 0.66}  # units in picture heights
+SIZES = {
+    "corgi": 0.66,
+    "cat": 0.64,
+    "rabbit": 0.6,
+    "duck": 0.62,
+    "ball": 0.56,
+    "teapot": 0.62,
+    "house": 0.64,
+    "tree": 0.72,
+    "tulip": 0.58,
+    "mushroom": 0.6,
+    "car": 0.66,
+    "boat": 0.66,
+}  # units in picture heights
 
 
 def draw(scene: Scene, size: int = 64) -> Image.Image:
@@ -68,14 +99,19 @@ def layout(scene: Scene) -> list[Spot]:
     rng = random.Random(f"layout/{scene.seed}")
     count = len(scene.things)
     if scene.relation == "above":
-        stands = [(0.5 + rng.uniform(-0.17, 0.17), y, share)
-                  for y, share in ((0.45, 0.48), (0.96, 0.54))]
+        stands = [(0.5 + rng.uniform(-0.17, 0.17), y, share) for y, share in ((0.45, 0.48), (0.96, 0.54))]
     elif count < 2:
         stands = [(0.5 + rng.uniform(-0.13, 0.13), 0.9, 1.0)] * count
     else:
         side = 0.24 if count == 2 else 0.31
-        stands = [(0.5 + side * (2 * i / (count - 1) - 1), 0.9 - (0.05 if i == 1 and count == 3 else 0),
-                   0.64 if count == 2 else 0.47) for i in range(count)]
+        stands = [
+            (
+                0.5 + side * (2 * i / (count - 1) - 1),
+                0.9 - (0.05 if i == 1 and count == 3 else 0),
+                0.64 if count == 2 else 0.47,
+            )
+            for i in range(count)
+        ]
     spots = []
     for thing, (x, y, share) in zip(scene.things, stands, strict=True):
         unit = SIZES[thing.kind] * share * rng.uniform(0.87, 1.1)

@@ -6,11 +6,18 @@ from dataclasses import dataclass
 from course_utils.data.picture_book.scenes import SUBJECTS, Scene, Thing
 
 NAMES = {
-    "corgi": ("corgi puppy", "corgi puppy", "corgi", "corgi dog", "puppy"), "cat": ("cat", "cat", "kitten"),
-    "rabbit": ("rabbit", "rabbit", "bunny"), "duck": ("duck", "duck", "duckling"), "ball": ("ball",),
-    "teapot": ("teapot",), "house": ("house", "house", "cottage"), "tree": ("tree",),
-    "tulip": ("tulip", "tulip", "flower"), "mushroom": ("mushroom", "mushroom", "toadstool"),
-    "car": ("car",), "boat": ("sailing boat", "boat", "sailboat"),
+    "corgi": ("corgi puppy", "corgi puppy", "corgi", "corgi dog", "puppy"),
+    "cat": ("cat", "cat", "kitten"),
+    "rabbit": ("rabbit", "rabbit", "bunny"),
+    "duck": ("duck", "duck", "duckling"),
+    "ball": ("ball",),
+    "teapot": ("teapot",),
+    "house": ("house", "house", "cottage"),
+    "tree": ("tree",),
+    "tulip": ("tulip", "tulip", "flower"),
+    "mushroom": ("mushroom", "mushroom", "toadstool"),
+    "car": ("car",),
+    "boat": ("sailing boat", "boat", "sailboat"),
 }
 PLACE_WORDS = {
     "grass": ("on the grass", "on the grass", "in a green meadow", "in the meadow"),
@@ -25,22 +32,38 @@ PLACE_WORDS = {
 ANIMALS = ("corgi", "cat", "rabbit", "duck")
 PRAISE = {True: ("cute", "little", "happy", "sweet", "small"), False: ("little", "pretty", "small", "lovely")}
 # what a thing without a pose does where it is
-BEING = {"rabbit": ("sitting", "resting"), "duck": ("standing", "waddling"), "ball": ("lying",),
-         "teapot": ("standing",), "house": ("standing",), "tree": ("growing", "standing"), "tulip": ("growing",),
-         "mushroom": ("growing",), "car": ("parked", "standing"), "boat": ("standing",)}
+BEING = {
+    "rabbit": ("sitting", "resting"),
+    "duck": ("standing", "waddling"),
+    "ball": ("lying",),
+    "teapot": ("standing",),
+    "house": ("standing",),
+    "tree": ("growing", "standing"),
+    "tulip": ("growing",),
+    "mushroom": ("growing",),
+    "car": ("parked", "standing"),
+    "boat": ("standing",),
+}
 NUMBERS = {1: "one", 2: "two", 3: "three"}
 # the ways to say a style, each around what is to be seen
 STYLE_WORDS = {
     "picture book": ("a picture book page with {}", "an illustration of {}", "{}, picture book"),
-    "coloured pencil": ("a coloured pencil drawing of {}", "{}, coloured pencil", "{}, drawn in coloured pencil",
-                        "a pencil drawing of {}", "a colored pencil drawing of {}"),
+    "coloured pencil": (
+        "a coloured pencil drawing of {}",
+        "{}, coloured pencil",
+        "{}, drawn in coloured pencil",
+        "a pencil drawing of {}",
+        "a colored pencil drawing of {}",
+    ),
     "pixel art": ("a pixel art picture of {}", "{}, pixel art", "{} in pixel art", "pixel art of {}"),
     "watercolour": ("a watercolour of {}", "{}, watercolour", "{}, painted in watercolour", "a watercolor of {}"),
 }
 # where the first is, seen from the second; and the same turned round
 RELATION_WORDS = {
-    "left of": ("left of", "to the left of", "on the left of"), "right of": ("right of", "to the right of"),
-    "above": ("above", "above", "over"), "below": ("below", "below", "under"),
+    "left of": ("left of", "to the left of", "on the left of"),
+    "right of": ("right of", "to the right of"),
+    "above": ("above", "above", "over"),
+    "below": ("below", "below", "under"),
 }
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 TOGETHER = ("and", "and", "next to", "with")
@@ -164,5 +187,5 @@ def plural(name: str) -> str:
 
 
 def with_article(text: str) -> str:
-    """"a ..." or "an ...", by the first letter."""
+    """ "a ..." or "an ...", by the first letter."""
     return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"

@@ -41,8 +41,7 @@ def _smooth(points, steps: int) -> np.ndarray:
     p0, p2, p3 = np.roll(p1, 1, axis=0), np.roll(p1, -1, axis=0), np.roll(p1, -2, axis=0)
     s = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
     p0, p1, p2, p3 = (p[:, None, :] for p in (p0, p1, p2, p3))
-    curve = 0.5 * (2 * p1 + (p2 - p0) * s + (2 * p0 - 5 * p1 + 4 * p2 - p3) * s**2
-                   + (3 * p1 - p0 - 3 * p2 + p3) * s**3)
+    curve = 0.5 * (2 * p1 + (p2 - p0) * s + (2 * p0 - 5 * p1 + 4 * p2 - p3) * s**2 + (3 * p1 - p0 - 3 * p2 + p3) * s**3)
     return curve.reshape(-1, 2)
 
 

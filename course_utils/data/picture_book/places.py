@@ -31,8 +31,13 @@ def _cloud(pen, x, y, size, colour=WHITE):
 
 def draw_cloud(pen, thick):
     """A small cloud to stand on, its top at y = 0."""
-    for x, y, rx, ry in ((-0.42, -0.1, 0.2, 0.13), (0.42, -0.1, 0.2, 0.13), (-0.16, -0.08, 0.26, 0.15),
-                         (0.18, -0.07, 0.26, 0.14), (0, -0.17, 0.4, 0.13)):
+    for x, y, rx, ry in (
+        (-0.42, -0.1, 0.2, 0.13),
+        (0.42, -0.1, 0.2, 0.13),
+        (-0.16, -0.08, 0.26, 0.15),
+        (0.18, -0.07, 0.26, 0.14),
+        (0, -0.17, 0.4, 0.13),
+    ):
         pen.ellipse(x, y, rx, ry, WHITE)
     for x, y in ((-0.3, -0.19), (0.12, -0.22)):
         pen.ellipse(x, y, 0.16, 0.04, (222, 230, 242), line=False)
@@ -86,31 +91,41 @@ def draw_beach(picture, rng):
     _gradient(picture, (250, 226, 168), (238, 202, 134), shore, 1)
     for _ in range(6):
         x, y = rng.uniform(0, 1), 1 - rng.uniform(horizon + 0.02, shore - 0.03)
-        pen.stroke([(x - 0.05, y), (x - 0.02, y + 0.008), (x + 0.02, y), (x + 0.05, y + 0.008)], 0.009,
-                   (190, 232, 240))
+        pen.stroke([(x - 0.05, y), (x - 0.02, y + 0.008), (x + 0.02, y), (x + 0.05, y + 0.008)], 0.009, (190, 232, 240))
     phase = rng.uniform(0, 6)
     wave = [(x / 16, 1 - shore + 0.016 * math.sin(x * 0.9 + phase)) for x in range(-1, 18)]
     pen.polygon([*wave, *[(x, y - 0.03) for x, y in reversed(wave)]], WHITE, line=False)
     for _ in range(14):
         pen.ellipse(rng.uniform(0, 1), rng.uniform(0.02, 1 - shore - 0.08), 0.009, 0.006, (214, 176, 112), line=False)
     x, y = rng.choice((0.1, 0.9)), rng.uniform(0.06, 0.16)
-    star = [(x + r * math.sin(a * math.pi / 5), y + r * 0.8 * math.cos(a * math.pi / 5))
-            for a, r in zip(range(10), (0.05, 0.022) * 5, strict=True)]
+    star = [
+        (x + r * math.sin(a * math.pi / 5), y + r * 0.8 * math.cos(a * math.pi / 5))
+        for a, r in zip(range(10), (0.05, 0.022) * 5, strict=True)
+    ]
     pen.polygon(star, (240, 128, 100), line=False)
     pen.ink(0)
     return shore
 
 
 def _fir(pen, x, y, size, green, snow=None):
-    pen.polygon([(x - 0.03 * size, y), (x + 0.03 * size, y), (x + 0.03 * size, y + 0.2 * size),
-                 (x - 0.03 * size, y + 0.2 * size)], WOOD, line=False)
+    pen.polygon(
+        [
+            (x - 0.03 * size, y),
+            (x + 0.03 * size, y),
+            (x + 0.03 * size, y + 0.2 * size),
+            (x - 0.03 * size, y + 0.2 * size),
+        ],
+        WOOD,
+        line=False,
+    )
     for level, half in ((0.14, 0.34), (0.4, 0.27), (0.66, 0.19)):
         base, tip = y + level * size, y + (level + 0.46) * size
         pen.polygon([(x - half * size, base), (x + half * size, base), (x, tip)], green, line=False)
         if snow:
             middle = base + 0.24 * size
-            pen.polygon([(x - half * 0.48 * size, middle), (x + half * 0.48 * size, middle), (x, tip)], snow,
-                        line=False)
+            pen.polygon(
+                [(x - half * 0.48 * size, middle), (x + half * 0.48 * size, middle), (x, tip)], snow, line=False
+            )
 
 
 def draw_snow(picture, rng):
@@ -191,20 +206,27 @@ def draw_room(picture, rng):
     x = rng.choice((0.2, 0.8)) + rng.uniform(-0.03, 0.03)
     frame = (168, 118, 80)
     pen.polygon([(x - 0.15, 0.6), (x + 0.15, 0.6), (x + 0.15, 0.93), (x - 0.15, 0.93)], frame, line=False)
-    pen.polygon([(x - 0.125, 0.625), (x + 0.125, 0.625), (x + 0.125, 0.905), (x - 0.125, 0.905)], (168, 218, 244),
-                line=False)
+    pen.polygon(
+        [(x - 0.125, 0.625), (x + 0.125, 0.625), (x + 0.125, 0.905), (x - 0.125, 0.905)], (168, 218, 244), line=False
+    )
     pen.ellipse(x - 0.03, 0.64, 0.09, 0.03, (150, 206, 120), line=False)
     pen.stroke([(x, 0.62), (x, 0.91)], 0.018, frame)
     pen.stroke([(x - 0.13, 0.77), (x + 0.13, 0.77)], 0.018, frame)
     other = 1 - x
     picture_colour = rng.choice(((240, 150, 130), (130, 170, 210), (240, 200, 110)))
     pen.polygon([(other - 0.1, 0.7), (other + 0.1, 0.7), (other + 0.1, 0.88), (other - 0.1, 0.88)], frame, line=False)
-    pen.polygon([(other - 0.08, 0.72), (other + 0.08, 0.72), (other + 0.08, 0.86), (other - 0.08, 0.86)],
-                picture_colour, line=False)
+    pen.polygon(
+        [(other - 0.08, 0.72), (other + 0.08, 0.72), (other + 0.08, 0.86), (other - 0.08, 0.86)],
+        picture_colour,
+        line=False,
+    )
     pen.ink(0)
     _gradient(picture, (206, 150, 100), (182, 124, 80), horizon, 1)
-    pen.polygon([(0, 1 - horizon), (1, 1 - horizon), (1, 1 - horizon + 0.03), (0, 1 - horizon + 0.03)],
-                (250, 244, 234), line=False)
+    pen.polygon(
+        [(0, 1 - horizon), (1, 1 - horizon), (1, 1 - horizon + 0.03), (0, 1 - horizon + 0.03)],
+        (250, 244, 234),
+        line=False,
+    )
     for i in range(7):
         pen.stroke([(0.5 + (i - 3) * 0.14, 1 - horizon), (0.5 + (i - 3) * 0.3, 0)], 0.008, (160, 106, 68))
     rug = rng.choice(((196, 96, 96), (96, 128, 176), (126, 152, 110)))
@@ -223,8 +245,16 @@ def draw_city(picture, rng):
         front = rng.choice(((214, 150, 128), (178, 168, 190), (226, 196, 150), (150, 172, 190), (196, 130, 118)))
         base = 1 - horizon
         pen.polygon([(x, base), (x, base + height), (x + width, base + height), (x + width, base)], front, line=False)
-        pen.polygon([(x, base + height), (x + width, base + height), (x + width, base + height + 0.02),
-                     (x, base + height + 0.02)], shade(front, 0.75), line=False)
+        pen.polygon(
+            [
+                (x, base + height),
+                (x + width, base + height),
+                (x + width, base + height + 0.02),
+                (x, base + height + 0.02),
+            ],
+            shade(front, 0.75),
+            line=False,
+        )
         for row in range(int((height - 0.06) / 0.09)):
             for column in range(int(width / 0.06)):
                 wx, wy = x + 0.02 + column * 0.06, base + 0.07 + row * 0.09

@@ -10,15 +10,29 @@ from dataclasses import dataclass
 from course_utils.data.picture_book.styles import STYLES
 
 COLOURS = {
-    "red": (216, 58, 50), "orange": (238, 142, 44), "yellow": (248, 206, 62), "green": (78, 166, 86),
-    "blue": (68, 122, 212), "purple": (138, 84, 186), "pink": (246, 148, 186), "white": (250, 247, 240),
+    "red": (216, 58, 50),
+    "orange": (238, 142, 44),
+    "yellow": (248, 206, 62),
+    "green": (78, 166, 86),
+    "blue": (68, 122, 212),
+    "purple": (138, 84, 186),
+    "pink": (246, 148, 186),
+    "white": (250, 247, 240),
 }
 # the subject's natural colours, as the nearest word of COLOURS where there is one (either word is then true)
 SUBJECTS = {
-    "corgi": "orange", "cat": None, "rabbit": None, "duck": "yellow",
-    "ball": "red", "teapot": "white", "house": None,
-    "tree": "green", "tulip": "pink", "mushroom": "red",
-    "car": "blue", "boat": None,
+    "corgi": "orange",
+    "cat": None,
+    "rabbit": None,
+    "duck": "yellow",
+    "ball": "red",
+    "teapot": "white",
+    "house": None,
+    "tree": "green",
+    "tulip": "pink",
+    "mushroom": "red",
+    "car": "blue",
+    "boat": None,
 }
 ALL_POSES = ("sitting", "standing", "sleeping")
 POSES = {"corgi": ALL_POSES, "cat": ALL_POSES}
@@ -59,8 +73,10 @@ class Scene:
         _require(self.style, STYLES, "style")
         alike = len(set(self.things)) < 2
         if len(self.things) > (3 if alike else 2) or not alike and self.things[0].kind == self.things[1].kind:
-            raise ValueError(f"expected up to three things alike or two of different kinds, got {self.things}; "
-                             "draw the others in a scene of their own")
+            raise ValueError(
+                f"expected up to three things alike or two of different kinds, got {self.things}; "
+                "draw the others in a scene of their own"
+            )
         _require(self.relation, (None,) if alike else RELATIONS, "relation")
 
 

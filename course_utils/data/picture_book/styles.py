@@ -63,9 +63,10 @@ def _clouds(size: int) -> np.ndarray:
     """Slow random waves, about -1...1, (2 size, 2 size, 1), that a window may be cut from anywhere."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[: 2 * size, : 2 * size] / size
-    waves = sum(np.sin(2 * np.pi * (fx * x + fy * y) + phase) / np.hypot(fx, fy)
-                for fx, fy, phase in zip(rng.uniform(-3, 3, 12), rng.uniform(-3, 3, 12), rng.uniform(0, 6.3, 12),
-                                         strict=True))
+    waves = sum(
+        np.sin(2 * np.pi * (fx * x + fy * y) + phase) / np.hypot(fx, fy)
+        for fx, fy, phase in zip(rng.uniform(-3, 3, 12), rng.uniform(-3, 3, 12), rng.uniform(0, 6.3, 12), strict=True)
+    )
     return (waves / np.abs(waves).max()).astype(np.float32)[..., None]
 
 
@@ -79,11 +80,13 @@ def _border(size: int) -> np.ndarray:
 def wash(page, rng, size):
     """Watercolour: pigment that flows, dries darker at its edges, and stops before the paper does."""
     picture = _reduced(page, size)
-    soft = np.asarray(page.resize((size // 4, size // 4), Image.Resampling.BOX)
-                      .resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
+    soft = np.asarray(
+        page.resize((size // 4, size // 4), Image.Resampling.BOX).resize((size, size), Image.Resampling.BICUBIC),
+        dtype=np.float32,
+    )
     picture = picture - 0.3 * np.maximum(soft - picture, 0)
     i, j = rng.randrange(size), rng.randrange(size)
-    flow = _clouds(size)[i:i + size, j:j + size]
+    flow = _clouds(size)[i : i + size, j : j + size]
     amount = 0.8 + 0.22 * flow
     edge = (_border(size) * 1.6 - 0.35 + 0.7 * flow).clip(0, 1)
     return PAPER + (picture - PAPER) * amount * edge
