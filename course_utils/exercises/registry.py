@@ -16,7 +16,8 @@ class Exercise:
 
     `oracle(learner, case)` calls `learner` like the function itself, on inputs made with `case`, and compares what
     comes back by `close` and `require` (see `oracles.py`). `uses`: ids of exercises that the learner's code may
-    call by name; during the check those names mean the references.
+    call by name; during the check those names mean the references. `gradients`: something is learned through the
+    results, so their gradients with respect to inputs and parameters are compared with the reference's, too.
     """
 
     id: str
@@ -27,6 +28,7 @@ class Exercise:
     minutes: int
     hints: tuple[str, ...]
     uses: tuple[str, ...] = ()
+    gradients: bool = False
 
     @property
     def name(self) -> str:
@@ -38,7 +40,9 @@ class Exercise:
         return self.id.split(".")[0]
 
 
-def exercise(id: str, reference: Callable, *, difficulty: int, minutes: int, hints: list[str], uses=()) -> Callable:
+def exercise(
+    id: str, reference: Callable, *, difficulty: int, minutes: int, hints: list[str], uses=(), gradients: bool = False
+) -> Callable:
     """Register the function below as the oracle of an exercise; the first line of its docstring is the task.
 
     Raises ValueError if the id is taken, or if difficulty, minutes or hints are not as the course promises.
@@ -54,7 +58,9 @@ def exercise(id: str, reference: Callable, *, difficulty: int, minutes: int, hin
                 f"difficulty={difficulty}, minutes={minutes}, {len(hints)} hints; add what is missing"
             )
         task = oracle.__doc__.strip().splitlines()[0]
-        _EXERCISES[id] = Exercise(id, reference, oracle, task, difficulty, minutes, tuple(hints), tuple(uses))
+        _EXERCISES[id] = Exercise(
+            id, reference, oracle, task, difficulty, minutes, tuple(hints), tuple(uses), gradients
+        )
         return oracle
 
     return register
