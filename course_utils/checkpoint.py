@@ -23,6 +23,7 @@ from course_utils.files import new_file, require_room, saying
 
 CHECKPOINT = "checkpoint.safetensors"
 EARLIER = "checkpoint.earlier.safetensors"
+SMALL_FILES = 1_000_000  # bytes, for records, configurations and headers
 RESTART = "begin from nothing with restart=True (--restart on the command line)"
 
 
@@ -82,9 +83,10 @@ class Checkpoint:
             return
         moments = [p for group in self.optimizer.param_groups for p in group["params"]] * 2
         size = sum(value.numel() * value.element_size() for value in [*self._weights().values(), *moments])
-        there = sum(path.stat().st_size for path in self.folder.glob("checkpoint*.safetensors"))
+        files = [self.folder / name for name in (CHECKPOINT, EARLIER)]
+        there = sum(path.stat().st_size for path in files if path.is_file())
         remedy = "keep the training in another folder (--folder on the command line)"
-        require_room(self.folder, remedy, max(0, 4 * size - there))
+        require_room(self.folder, remedy, max(0, 4 * size - there) + SMALL_FILES)
 
     def save(self, run: Run) -> None:
         """Keep the run as it is now, and beside it, as EARLIER, what was kept before.

@@ -163,7 +163,7 @@ def adopt(folder: Path | str, source: Path = CHECKPOINTS) -> None:
                 shutil.copyfile(source / name, part)
     for name, facts in training.items():
         for record in ("shipped.json", "record.json"):
-            if not (folder / name / record).exists():
+            if read_record(folder / name, record) is None:
                 write_record(folder / name, facts, record)
 
 

@@ -34,9 +34,9 @@ def facts_of(run: Run, home: Path, from_shipped: bool) -> dict:
     before, shipped = read_record(home), read_record(home, "shipped.json")
     seconds = run.seconds
     same_run = before is not None and before.get("began") == run.began
-    if same_run and before.get("own_steps") == steps:  # nothing was added to it
+    if same_run and before["own_steps"] == steps:  # nothing was added to it
         return before
-    if from_shipped:
+    if from_shipped or (same_run and before["steps"] > before["own_steps"]):
         command = f"{shipped['command']} && {command} --from-shipped"
         steps, seconds = steps + shipped["steps"], seconds + shipped["seconds"]
     elif same_run:  # it was made longer
