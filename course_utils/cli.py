@@ -268,7 +268,7 @@ def how_long(manifest: Path) -> str:
         takes = [f"{name} {training[name]['seconds'] / training[name]['steps'] * PARTS[name].steps / 60:.0f}"
                  for name in PARTS]  # fmt: skip
         processes = training["unet"]["processes"]
-    except (OSError, ValueError, KeyError, TypeError):  # what it said is a help, and no need
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError):  # it helps, and is not needed
         return "After the first steps the bar shows how long each part takes here."
     return (
         f"At the pace of the shipped parts this takes {' + '.join(takes)} minutes, in {processes} processes on a "
@@ -312,8 +312,9 @@ def say(message: str) -> None:
 class Stop:
     """What Ctrl-C, SIGTERM and SIGHUP mean to a training; `number` is that of the signal that came first, or 0.
 
-    While updates are made, the training ends after this one and saves; further signals change nothing. Before the first
-    one, while libraries are imported or pictures are drawn, all that counts is on the disk, and the program ends at once.
+    While updates are made, the training ends after this one and saves; further signals change nothing. Before the
+    first one, while libraries are imported or pictures are drawn, all that counts is on the disk already, and the
+    program ends at once.
     """
 
     def __init__(self, folder: Path):

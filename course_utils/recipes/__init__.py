@@ -19,7 +19,7 @@ import torch
 from course_utils.checkpoint import alone, saved_run
 from course_utils.files import new_file, new_folder, require_room, saying
 from course_utils.machine.devices import autocast_dtype, budget, pick_device
-from course_utils.pipelines.picture_book import CHECKPOINTS, convert
+from course_utils.pipelines.picture_book import CHECKPOINTS, NEEDED_FILES, convert
 from course_utils.recipes.clip import build_clip, fact_numbers, load_clip, true_pairs
 from course_utils.recipes.digits_unet import build_digits_unet, load_digits_unet
 from course_utils.recipes.judge import build_judge, load_judge
@@ -159,7 +159,8 @@ def adopt(folder: Path | str, source: Path = CHECKPOINTS) -> None:
         ) from error
     for name in files:
         if not (folder / name).exists():
-            with new_file(folder / name) as part:
+            kept = "what was copied is kept: free some room, and give the same command again"
+            with saying(folder / name, kept), new_file(folder / name) as part:
                 shutil.copyfile(source / name, part)
     for name, facts in training.items():
         for record in ("shipped.json", "record.json"):
@@ -178,13 +179,13 @@ def _require_records(folder: Path, names) -> None:
     missing = [name for name in PARTS if name in names and read_record(folder / name) is None]
     if missing:
         raise ValueError(
-            f"expected all parts trained in {folder}, but {', '.join(missing)} are not; "
+            f"expected all parts trained in {folder}, but these are not: {', '.join(missing)}; "
             f"train them first: python3 course.py train all --folder {folder}"
         )
 
 
-SHIPPED = {  # what `ship` takes of each folder, besides all of picture_book
-    "picture_book": ("model_index.json",),
+SHIPPED = {  # what `ship` takes of each folder; of picture_book all there is, and at least these
+    "picture_book": tuple(names[0] for names in NEEDED_FILES),
     "clip": ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     "judge": ("config.json", "model.safetensors"),
     "digit_reader": ("model.safetensors",),
@@ -202,28 +203,30 @@ def ship(folder: Path | str, destination: Path = CHECKPOINTS) -> None:
     """
     folder, destination = Path(folder), Path(destination)
     _require_records(folder, PARTS)
-    wanted = {folder / home / name for home, names in SHIPPED.items() for name in names}
-    wanted |= {path for path in (folder / "picture_book").rglob("*") if path.is_file() and path.suffix != ".part"}
-    missing = [str(path) for path in sorted(wanted) if not path.is_file()]
+    wanted = {f"{home}/{name}" for home, names in SHIPPED.items() for name in names}
+    wanted |= {name for name in _files_in(folder) if name.startswith("picture_book/") and not name.endswith(".part")}
+    missing = sorted(name for name in wanted if not (folder / name).is_file())
     if missing:
         raise ValueError(
             f"expected the trained model in {folder}, but {missing[0]} is missing; write it from the checkpoints: "
             f"python3 course.py train all --folder {folder}"
         )
+    others = {name for name in _files_in(destination) if name.split("/")[0] not in (*SHIPPED, "manifest.json")}
     kept = "the shipped model is as it was: free some room, or make its folder writable, and give the command again"
     with saying(destination, kept), new_folder(destination) as new:
-        for path in destination.iterdir() if destination.exists() else ():
-            if path.name not in (*SHIPPED, "manifest.json"):
-                shutil.copytree(path, new / path.name) if path.is_dir() else shutil.copyfile(path, new / path.name)
         files = {}
-        for path in sorted(wanted):
-            name = path.relative_to(folder)
+        for name in sorted(wanted | others):
             (new / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, new / name)
-            if name.as_posix() == "clip/model.safetensors":
+            shutil.copyfile((destination if name in others else folder) / name, new / name)
+            if name == "clip/model.safetensors":
                 convert(new / name, "float16")
-            copied = (new / name).read_bytes()
-            files[name.as_posix()] = {"bytes": len(copied), "sha256": hashlib.sha256(copied).hexdigest()}
+            if name in wanted:
+                copied = (new / name).read_bytes()
+                files[name] = {"bytes": len(copied), "sha256": hashlib.sha256(copied).hexdigest()}
         training = {name: read_record(folder / name) for name in PARTS}
         manifest = {"files": files, "training": training}
         (new / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _files_in(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]

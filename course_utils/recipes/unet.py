@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from course_utils.data import picture_book as book
 from course_utils.diffusion.objectives import noise_prediction_loss, v_from_x0_eps
 from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
-from course_utils.files import new_file, require_room
+from course_utils.files import new_file, require_room, saying
 from course_utils.machine.devices import memory_format
 from course_utils.pipelines.picture_book import assemble, load_picture_book, save_pipeline
 from course_utils.recipes.clip import load_clip
@@ -179,6 +179,6 @@ def _latents(folder: Path, vae):
     data = training_set()
     parts = tqdm(torch.arange(count).split(256), "encoding the pictures", disable=count < 2000)
     latents = torch.cat([encode_pictures(vae, data.pictures(part)) for part in parts]) * vae.config.scaling_factor
-    with new_file(path) as part:
+    with saying(path, "no training is lost: free some room, and give the same command again"), new_file(path) as part:
         save_file({"latents": latents}, part)
     return data.scenes, latents
