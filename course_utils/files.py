@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import glob
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -129,5 +130,7 @@ def saying(path: Path, kept: str) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise OSError(getattr(error, "errno", None), f"{reason}; {kept}", str(path)) from error
+        told = re.search(r"os error (\d+)", str(error))  # safetensors has no other way to tell
+        number = getattr(error, "errno", None) or (int(told[1]) if told else None)
+        reason = os.strerror(number) if number else str(error)
+        raise OSError(number, f"{reason}; {kept}", str(path)) from error
