@@ -16,6 +16,9 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+if __name__ == "__main__" and sys.argv[1:2] == ["train"] and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `train` takes care of it: no traceback out of an import
+
 import typer
 from typer.core import TyperGroup
 
@@ -207,7 +210,7 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Updates; none: as many as the recipe says.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
     folder: Annotated[Path, typer.Option(help="Where checkpoints and results are kept.")] = Path("runs"),
-    restart: Annotated[bool, typer.Option("--restart", help="Begin anew, not from the checkpoint.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin from nothing, not from the checkpoint.")] = False,
     from_shipped: Annotated[
         bool, typer.Option("--from-shipped", help="Copy the shipped parts to FOLDER; go on from them (unet, decoder).")
     ] = False,
@@ -216,6 +219,30 @@ def train(
     ] = False,
 ):
     """Train PART, going on from its last checkpoint; Ctrl-C stops after this step and loses nothing."""
+    with stop_on_signals(folder) as stop:
+        look_ahead(part, steps, seed, folder, ship)
+        from course_utils import recipes
+        from course_utils.training import leave
+
+        if part == "all" and steps is None:
+            say(how_long(CHECKPOINTS / "manifest.json"))
+        names = list(recipes.PARTS) if part == "all" else [part]
+        for name in names:
+            finished = train_one(recipes.train_part(name, folder, steps, seed, restart, from_shipped), name, stop)
+            if finished:
+                say(f"{name}: trained, in {folder}")
+            if stop.number and (ship or not finished or name != names[-1]):
+                say(stop.message)
+                raise typer.Exit(128 + stop.number)
+        if ship and is_main_process():
+            recipes.ship(folder)
+            say(f"The shipped model is now the one in {folder}.")
+        leave()
+
+
+def look_ahead(part: str, steps: int | None, seed: int, folder: Path, ship: bool) -> None:
+    """Raise ValueError for all that can be known to fail before the first update, the quickest first."""
+    from course_utils.files import require_room
     from course_utils.pipelines.png_info import MOST_SEED, whole_number
 
     whole_number("The seed", seed, 0, MOST_SEED)
@@ -224,56 +251,51 @@ def train(
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: name a folder to keep the training in.")
     from course_utils import recipes
-    from course_utils.training import leave
 
     if part != "all" and part not in recipes.PARTS:
         raise ValueError(f"There is no part {part!r}: choose one of {', '.join(recipes.PARTS)}, all.")
-    if part == "all" and steps is None:
-        say(how_long(CHECKPOINTS / "manifest.json"))
-    with stop_on_interrupt() as asked_to_stop:
-        for name in recipes.PARTS if part == "all" else [part]:
-            if not train_one(recipes.train_part(name, folder, steps, seed, restart, from_shipped), name, asked_to_stop):
-                say(f"Stopped; all is kept in {folder}. To go on, give the command again, without --restart.")
-                raise typer.Exit(130)
-            say(f"{name}: trained, in {folder}")
-    if ship and is_main_process():
-        recipes.ship(folder)
-        say(f"The shipped model is now the one in {folder}.")
-    leave()
+    require_room(folder, "keep the training in another folder (--folder)")
+    if ship:
+        recipes.require_shippable(folder, part)
 
 
 def how_long(manifest: Path) -> str:
     """A sentence on what all trainings take, at the pace of those that made the shipped parts."""
     from course_utils.recipes import PARTS
 
-    training = json.loads(manifest.read_text())["training"]
-    takes = [
-        f"{name} {facts['seconds'] / facts['steps'] * PARTS[name].steps / 60:.0f}" for name, facts in training.items()
-    ]
+    try:
+        training = json.loads(manifest.read_text(encoding="utf-8"))["training"]
+        takes = [f"{name} {training[name]['seconds'] / training[name]['steps'] * PARTS[name].steps / 60:.0f}"
+                 for name in PARTS]  # fmt: skip
+        processes = training["unet"]["processes"]
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError):  # it helps, and is not needed
+        return "After the first steps the bar shows how long each part takes here."
     return (
-        f"At the pace of the shipped parts this takes {' + '.join(takes)} minutes, in "
-        f"{training['unet']['processes']} processes on a processor without GPU; after the first steps the bar "
-        "shows how long it takes here."
+        f"At the pace of the shipped parts this takes {' + '.join(takes)} minutes, in {processes} processes on a "
+        "processor without GPU; after the first steps the bar shows how long it takes here."
     )
 
 
-def train_one(records, name: str, asked_to_stop) -> bool:
+def train_one(records, name: str, stop) -> bool:
     """Run a training to its end with a progress bar; False if it was stopped (what it has is then saved)."""
     from tqdm import tqdm
 
+    stop.updating = False
     bar = None
-    with contextlib.closing(records):  # closing a training saves its checkpoint
-        for record in records:
-            if bar is None:  # only the first record says where a resumed run goes on
-                bar = tqdm(desc=name, total=record.steps, initial=record.step - 1, unit="step",
-                           disable=not is_main_process())  # fmt: skip
-            bar.set_postfix(loss=f"{record.loss:.4f}", refresh=False)
-            bar.update(record.step - bar.n if not bar.disable else 0)
-            if asked_to_stop() and record.step < record.steps:
-                bar.close()
-                return False
-    if bar is not None:
-        bar.close()
+    try:
+        with contextlib.closing(records):  # closing a training saves its checkpoint
+            for record in records:
+                stop.updating = True
+                if bar is None:  # only the first record says where a resumed run goes on
+                    bar = tqdm(desc=name, total=record.steps, initial=record.step - 1, unit="step",
+                               disable=not is_main_process())  # fmt: skip
+                bar.set_postfix(loss=f"{record.loss:.4f}", refresh=False)
+                bar.update(record.step - bar.n if not bar.disable else 0)
+                if stop.number and record.step < record.steps:
+                    return False
+    finally:  # also before an error is said
+        if bar is not None:
+            bar.close()
     return True
 
 
@@ -287,20 +309,41 @@ def say(message: str) -> None:
         typer.echo(message)
 
 
+class Stop:
+    """What Ctrl-C, SIGTERM and SIGHUP mean to a training; `number` is that of the signal that came first, or 0.
+
+    While updates are made, the training ends after this one and saves; further signals change nothing. Before the
+    first one, while libraries are imported or pictures are drawn, all that counts is on the disk already, and the
+    program ends at once.
+    """
+
+    def __init__(self, folder: Path):
+        self.number, self.updating = 0, False
+        self.message = f"Stopped; all is kept in {folder}. To go on, give the command again, without --restart."
+
+    def on_signal(self, number, frame):
+        self.number = self.number or number
+        if not self.updating:  # not by an exception, which an import may swallow or wrap
+            if is_main_process():
+                with contextlib.suppress(OSError):  # the terminal may be gone
+                    os.write(1, f"\n{self.message}\n".encode(errors="backslashreplace"))
+            os._exit(128 + number)
+
+
 @contextlib.contextmanager
-def stop_on_interrupt():
-    """Give a function that tells whether Ctrl-C was pressed; pressing it again ends the program at once."""
-    pressed = []
-
-    def on_interrupt(number, frame):
-        pressed.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, on_interrupt)
+def stop_on_signals(folder: Path):
+    """Give a `Stop` that listens. What is ignored stays ignored: a training under `nohup` outlives its terminal."""
+    stop = Stop(folder)
+    wanted = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in wanted}
+    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
     try:
-        yield lambda: bool(pressed)
+        for number in before:
+            signal.signal(number, stop.on_signal)
+        yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @app.command()

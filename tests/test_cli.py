@@ -215,9 +215,9 @@ def test_doctor_names_packages_that_are_missing_or_of_another_version(checkpoint
 class Training:
     """Stands for the recipes: yields records, remembers how it was called and whether it could save."""
 
-    def __init__(self, monkeypatch, begin=0, interrupt_at=None):
+    def __init__(self, monkeypatch, begin=0, interrupt_at=None, signals=(signal.SIGINT,)):
         self.calls, self.events = [], []
-        self.begin, self.interrupt_at = begin, interrupt_at
+        self.begin, self.interrupt_at, self.signals = begin, interrupt_at, signals
         monkeypatch.setattr(recipes, "train_part", self.train_part)
 
     def train_part(self, name, folder, steps=None, seed=0, restart=False, from_shipped=False):
@@ -225,8 +225,8 @@ class Training:
         steps = steps or 3
         try:
             for step in range(self.begin + 1, steps + 1):
-                if step == self.interrupt_at:
-                    os.kill(os.getpid(), signal.SIGINT)
+                for number in self.signals if step == self.interrupt_at else ():
+                    os.kill(os.getpid(), number)
                 yield SimpleNamespace(step=step, steps=steps, loss=1 / step, seconds=float(step))
             self.events.append("exported")
         except GeneratorExit:
@@ -274,10 +274,107 @@ def test_ctrl_c_stops_after_the_step_saves_and_says_how_to_go_on(here, monkeypat
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize("name, code", [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_other_signals_are_like_ctrl_c(here, monkeypatch, name, code):
+    if not hasattr(signal, name) or os.name == "nt":
+        pytest.skip("Windows has no such signals")
+    before = signal.getsignal(getattr(signal, name))
+    training = Training(monkeypatch, interrupt_at=2, signals=[getattr(signal, name)])
+    result = run("train", "vae", "--steps", 5)
+    assert (result.exit_code, training.events) == (code, ["saved at 2"])
+    assert signal.getsignal(getattr(signal, name)) is before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+def test_under_nohup_a_training_outlives_its_terminal(here, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        training = Training(monkeypatch, interrupt_at=2, signals=[signal.SIGHUP])
+        assert run("train", "vae").exit_code == 0
+        assert training.events == ["exported"]
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_ctrl_c_five_times_is_as_once(here, monkeypatch):
+    training = Training(monkeypatch, interrupt_at=2, signals=[signal.SIGINT] * 5)
+    result = run("train", "vae", "--steps", 5)
+    assert (result.exit_code, training.events) == (130, ["saved at 2"])
+    assert result.stdout.count("\n") == 1 and "go on" in result.stdout
+
+
 def test_ctrl_c_in_the_last_step_lets_the_training_finish(here, monkeypatch):
     training = Training(monkeypatch, interrupt_at=3)
     assert run("train", "vae").exit_code == 0
     assert training.events == ["exported"]
+    training = Training(monkeypatch, interrupt_at=3)
+    result = run("train", "all", "--steps", 3)
+    assert (result.exit_code, training.events, len(training.calls)) == (130, ["exported"], 1)
+    assert "vae: trained" in result.stdout and "go on" in result.stdout
+    monkeypatch.setattr(recipes, "require_shippable", lambda *_: None)
+    monkeypatch.setattr(recipes, "ship", lambda folder: pytest.fail("shipped after Ctrl-C"))
+    Training(monkeypatch, interrupt_at=3)
+    assert run("train", "vae", "--ship").exit_code == 130
+
+
+# Light stand-ins, so that it is known what the program does when the signal comes.
+STAND_IN = """
+import os, signal, sys, types
+recipes, training = (types.ModuleType(f"course_utils.{name}") for name in ("recipes", "training"))
+sys.modules |= {module.__name__: module for module in (recipes, training)}
+
+def train_part(*_):
+    for _ in range(int(sys.argv[2])):
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    print("still here")
+    yield
+
+def __getattr__(name):  # while a library is imported
+    if sys.argv[3] == "importing" and name == "PARTS":
+        try:
+            next(train_part())
+        except BaseException:
+            raise ImportError("an import that swallows what interrupts it")
+    return {"vae": None} if name == "PARTS" else train_part
+
+recipes.__getattr__, training.leave = __getattr__, print
+from course_utils.cli import app
+app(["train", "vae", "--folder", "here"])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("when", ["importing", "drawing"])
+@pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_before_the_first_update_a_signal_ends_at_once_and_tidily(here, name, code, when):
+    command = [sys.executable, "-c", STAND_IN, name, "2", when]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    said = "Stopped; all is kept in here. To go on, give the command again, without --restart."
+    assert (result.returncode, result.stdout.strip(), result.stderr) == (code, said, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+def test_no_traceback_out_of_the_first_imports(here):
+    (here / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    command = [sys.executable, "-m", "course_utils.cli", "train", "vae"]
+    path = os.pathsep.join([str(here), str(cli.ROOT)])
+    result = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONPATH": path}, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (-signal.SIGINT, b"", b"")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_what_cannot_be_written_is_said_before_the_first_update(here, monkeypatch):
+    training = Training(monkeypatch)
+    refused(run("train", "vae", "--folder", "/proc/x"), "/proc/x", "--folder")
+    for name in recipes.PARTS:
+        recipes.write_record(here / "runs" / name, {"command": "", "steps": 1, "seconds": 1})
+    monkeypatch.setattr(recipes.require_shippable, "__defaults__", (cli.Path("/proc/checkpoints"),))
+    refused(run("train", "vae", "--ship"), "/proc", "without --ship")
+    (here / "runs" / "judge" / "record.json").unlink()
+    monkeypatch.setattr(recipes.require_shippable, "__defaults__", (here / "checkpoints",))
+    refused(run("train", "vae", "--ship"), "these are not: judge", "train all --folder runs")
+    assert training.calls == []
 
 
 def test_further_processes_keep_quiet(here, monkeypatch):
@@ -341,3 +438,6 @@ def test_all_trainings_say_beforehand_how_long_they_take(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"training": training}))
     said = cli.how_long(tmp_path / "manifest.json")
     assert "vae 200 + decoder 200 + clip 200" in said and "in 2 processes" in said
+    for text in ("[]", "{", '{"training": {"vae": {"seconds": 1, "steps": 0}}}'):
+        (tmp_path / "manifest.json").write_text(text)
+        assert cli.how_long(tmp_path / "manifest.json").startswith("After the first steps")

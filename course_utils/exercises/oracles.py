@@ -4,8 +4,10 @@ An oracle knows the right answer by another way than the reference: a closed for
 library. It also knows the answers that common mistakes give, so that the message can name the mistake.
 """
 
+import numpy as np
 import torch
 
+NUMBERS = (int, float, np.integer, np.floating)
 SMALL = 1e-3  # numbers below this share of the largest one are compared as if they were that large
 KINDS = {True: "numbers with a fraction (float)", False: "whole numbers (int64)"}
 
@@ -53,13 +55,15 @@ def close(got, expected, mistakes=(), tolerance: float = 1e-4, what: str = "the 
 
     expected: a tensor, or a number. mistakes: pairs (value that a mistake gives, sentence that names the mistake).
     tolerance: the largest |got - expected| / |expected|, where an |expected| below a thousandth of the largest counts
-    as that thousandth. A tensor in float64 is as good as one in float32.
+    as that thousandth. The dtype may be any of its kind here: which one is right is a promise (`promises.py`).
     """
     expected = torch.as_tensor(expected).detach()
-    if expected.ndim == 0 and isinstance(got, int | float) and not isinstance(got, bool):
+    if expected.ndim == 0 and isinstance(got, NUMBERS) and not isinstance(got, bool):
         got = torch.tensor(got, dtype=torch.float64 if expected.is_floating_point() else None)
     require_tensor(got, expected, what)
     got = got.detach()
+    if got.is_complex():
+        _require_kind(got, expected, what)
     if got.shape == expected.shape and largest_error(got, expected)[0] <= tolerance:
         return _require_kind(got, expected, what)
     for value, advice in mistakes:
@@ -76,21 +80,38 @@ def require_tensor(got, expected: torch.Tensor, what: str = "the result") -> Non
     """Raise `Wrong` unless `got` is a tensor on the device of `expected`."""
     if got is None:
         raise Wrong(
-            f"{what} is None, expected a tensor of shape {tuple(expected.shape)}.",
+            f"{what} is None, expected {_in_words(expected)}.",
             "A function without `return` gives None. Is the last line `return ...`?",
         )
     if not isinstance(got, torch.Tensor):
         kind = f"{type(got).__module__}.{type(got).__name__}".removeprefix("builtins.")
-        raise Wrong(
-            f"{what} is of type {kind}, expected a torch.Tensor of shape {tuple(expected.shape)}.",
-            "Later cells go on with tensors: torch.stack(list), torch.from_numpy(array) and "
-            "torch.tensor(number) make them. Is there a comma too much after `return`?",
-        )
+        raise Wrong(f"{what} is of type {kind}, expected {_in_words(expected)}.", _way_to_a_tensor(got))
     if got.device != expected.device:
         raise Wrong(
             f"{what} is on the device '{got.device}', expected '{expected.device}', where the inputs are.",
             "Let new tensors follow the inputs: torch.zeros_like(x), or torch.zeros(..., device=x.device).",
         )
+
+
+def _in_words(expected: torch.Tensor) -> str:
+    return f"a torch.Tensor of shape {tuple(expected.shape)}" if expected.ndim else "a single number"
+
+
+def _way_to_a_tensor(got) -> str:
+    """Return how what came back becomes the tensor that was wanted."""
+    if isinstance(got, tuple) and len(got) == 1:
+        return "A comma at the end of `return ...` makes a tuple of one: take it away."
+    if isinstance(got, tuple):
+        return f"{len(got)} values came back, separated by commas. One is wanted."
+    if isinstance(got, list):
+        return "torch.stack(list) makes one tensor of a list of tensors, torch.tensor(list) one of a list of numbers."
+    if isinstance(got, np.ndarray):
+        return "torch.from_numpy(array) makes a tensor of it; better stay with torch functions throughout."
+    if isinstance(got, NUMBERS):
+        return "This is one number. Was everything summed or averaged, or one element taken?"
+    if callable(got):
+        return "This is a function or module that was not called: are its brackets missing?"
+    return "Return the tensor itself."
 
 
 def largest_error(got: torch.Tensor, expected: torch.Tensor) -> tuple[float, tuple[int, ...]]:
@@ -109,13 +130,23 @@ def largest_error(got: torch.Tensor, expected: torch.Tensor) -> tuple[float, tup
 
 def _difference(got, expected, tolerance, what) -> str:
     if got.shape != expected.shape:
-        return f"{what} has the shape {tuple(got.shape)}, expected {tuple(expected.shape)}."
+        return _shapes(got, expected, what)
     error, place = largest_error(got, expected)
     at = f" at {list(place)}" if place else ""
-    return (
-        f"{what}{at}: got {got[place].item():.6g}, expected {expected[place].item():.6g}. The largest relative "
-        f"error is {error:.2g}; up to {tolerance:g} is allowed."
-    )
+    found = f"{what}{at}: got {_number(got[place])}, expected {_number(expected[place])}."
+    if not expected.is_floating_point() or not expected[place].isfinite() or not got[place].isfinite():
+        return found
+    return f"{found} The largest relative error is {error:.2g}; up to {tolerance:g} is allowed."
+
+
+def _number(value: torch.Tensor) -> str:
+    return f"{value.item():.6g}" if value.is_floating_point() else str(value.item())
+
+
+def _shapes(got, expected, what) -> str:
+    if not expected.ndim:
+        return f"{what}: got a tensor of shape {tuple(got.shape)}, expected a single number."
+    return f"{what}: got the shape {tuple(got.shape)}, expected {tuple(expected.shape)}."
 
 
 def _require_shape(got, expected, what) -> None:
@@ -124,26 +155,37 @@ def _require_shape(got, expected, what) -> None:
     advice = "Print the shape after each line to see where it changes."
     if got.numel() == expected.numel():
         advice = "The number of elements is right: there is an axis too many, too few, or in another place."
+    elif not expected.ndim:
+        advice = "The values are not yet summed or averaged to one."
     elif got.ndim > expected.ndim and expected.numel() < got.numel():
         advice = "Two tensors were broadcast against each other that should go element by element, or be averaged."
-    raise Wrong(f"{what} has the shape {tuple(got.shape)}, expected {tuple(expected.shape)}.", advice)
+    raise Wrong(_shapes(got, expected, what), advice)
 
 
 def _require_kind(got, expected, what) -> None:
-    if got.is_floating_point() == expected.is_floating_point() and not got.is_complex() and got.dtype != torch.bool:
+    numbers = not got.is_complex() and got.dtype != torch.bool
+    if got.is_floating_point() == expected.is_floating_point() and numbers:
         return
-    advice = (
-        "Whole numbers lose everything behind the point. Look for .long(), // or an integer tensor to write in."
-        if expected.is_floating_point()
-        else "Times and numbers of samples index tensors: end with .long()."
-    )
-    raise Wrong(f"{what} has the dtype {got.dtype}, expected {KINDS[expected.is_floating_point()]}.", advice)
+    if got.is_complex():
+        advice = "A root or power of a negative number came out complex. What stands under the root should be positive."
+    elif got.dtype == torch.bool:
+        advice = (
+            "A comparison gives True and False. For numbers end with .float() or .long(), or choose by torch.where."
+        )
+    elif expected.is_floating_point():
+        advice = (
+            "Whole numbers lose everything behind the point. Look for .long(), // or an integer tensor to write in."
+        )
+    else:
+        advice = "These count or index something, so they are whole numbers: end with .long()."
+    raise Wrong(f"{what}: got the dtype {got.dtype}, expected {KINDS[expected.is_floating_point()]}.", advice)
 
 
 def _require_finite(got, expected, what) -> None:
     bad = (~got.isfinite() & expected.isfinite()).sum().item()
     if bad:
+        elements = f"{bad} of {got.numel()} elements" if got.numel() > 1 else "the number"
         raise Wrong(
-            f"{what} has {bad} of {got.numel()} elements that are NaN or infinite, expected finite numbers.",
+            f"{what}: {elements} came out as NaN or infinite, expected finite numbers.",
             "Look for a division by zero, the square root of a negative number, or log(0).",
         )

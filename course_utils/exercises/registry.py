@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ class Exercise:
 
     `oracle(learner, case)` calls `learner` like the function itself, on inputs made with `case`, and compares what
     comes back by `close` and `require` (see `oracles.py`). `uses`: ids of exercises that the learner's code may
-    call by name; during the check those names mean the references.
+    call by name; during the check those names mean the references. `gradients`: something is learned through the
+    results, so their gradients with respect to inputs and parameters are compared with the reference's, too.
+    `given`: the parameters in the `def` line that the learner is given, where the reference has more.
     """
 
     id: str
@@ -27,6 +30,13 @@ class Exercise:
     minutes: int
     hints: tuple[str, ...]
     uses: tuple[str, ...] = ()
+    gradients: bool = False
+    given: str = ""
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """The parameters that the learner is given; of a class, those of its objects' making."""
+        return inspect.signature(eval(f"lambda {self.given}: None") if self.given else self.reference)
 
     @property
     def name(self) -> str:
@@ -38,7 +48,17 @@ class Exercise:
         return self.id.split(".")[0]
 
 
-def exercise(id: str, reference: Callable, *, difficulty: int, minutes: int, hints: list[str], uses=()) -> Callable:
+def exercise(
+    id: str,
+    reference: Callable,
+    *,
+    difficulty: int,
+    minutes: int,
+    hints: list[str],
+    uses=(),
+    gradients: bool = False,
+    given="",
+) -> Callable:
     """Register the function below as the oracle of an exercise; the first line of its docstring is the task.
 
     Raises ValueError if the id is taken, or if difficulty, minutes or hints are not as the course promises.
@@ -54,7 +74,9 @@ def exercise(id: str, reference: Callable, *, difficulty: int, minutes: int, hin
                 f"difficulty={difficulty}, minutes={minutes}, {len(hints)} hints; add what is missing"
             )
         task = oracle.__doc__.strip().splitlines()[0]
-        _EXERCISES[id] = Exercise(id, reference, oracle, task, difficulty, minutes, tuple(hints), tuple(uses))
+        _EXERCISES[id] = Exercise(
+            id, reference, oracle, task, difficulty, minutes, tuple(hints), tuple(uses), gradients, given
+        )
         return oracle
 
     return register

@@ -1,6 +1,6 @@
 """Examine a learner's function: call it on an oracle's inputs, and say in an `Outcome` how it went."""
 
-import inspect
+import functools
 import sysconfig
 import traceback
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from course_utils.exercises.calls import Learner, Raised
 from course_utils.exercises.limits import (
     LimitExceeded,
     functions_of,
@@ -18,6 +19,7 @@ from course_utils.exercises.limits import (
     state_kept,
 )
 from course_utils.exercises.oracles import Case, Wrong
+from course_utils.exercises.promises import Facts
 from course_utils.exercises.registry import Exercise, find
 
 # Frames of a traceback that are not the learner's
@@ -55,111 +57,51 @@ class Outcome:
     advice: str = ""  # the likely misconception
 
 
-class _Raised(Exception):
-    """The learner's code raised its __cause__."""
-
-
-class Learner:
-    """The learner's function as an oracle calls it: on copies of the inputs, which it may not change."""
-
-    def __init__(self, candidate: Callable, reference: Callable):
-        self.candidate, self.reference = candidate, reference
-        self.called = ""
-
-    def __call__(self, *inputs):
-        """Call the function (or make an object of the class) and return what comes back."""
-        return self.call(self.candidate, self.reference, *inputs)
-
-    def method(self, made, name: str, *inputs):
-        """Call a method of an object that the learner's class made."""
-        if not hasattr(made, name):
-            raise Wrong(f"the class has no method '{name}'.", "Keep the names of the methods as they were given.")
-        return self.call(getattr(made, name), getattr(self.reference, name), *inputs)
-
-    def call(self, function: Callable, reference: Callable, *inputs):
-        self.called = described(reference, inputs)
-        copies = [value.clone() if isinstance(value, torch.Tensor) else value for value in inputs]
-        _require_signature(function, reference, copies)
-        random = torch.get_rng_state()
-        try:
-            result = function(*copies)
-        except (Wrong, KeyboardInterrupt):
-            raise
-        except (Exception, SystemExit) as error:
-            raise _Raised from error
-        for name, value, copy in zip(_names(reference, inputs), inputs, copies, strict=True):
-            _require_unchanged(name, value, copy)
-        if any(isinstance(value, torch.Generator) for value in inputs) and not random.equal(torch.get_rng_state()):
-            raise Wrong(
-                "random numbers were drawn from torch's own, global generator, expected the one passed.",
-                "Pass it on, as in torch.randn(shape, generator=generator): same seed, same picture.",
-            )
-        return result
-
-
 def run(exercise: Exercise, candidate: Callable, seed: int = 0) -> Outcome:
     """Examine `candidate` by the exercise's oracle, with inputs from `seed`, on the references of what it uses."""
-    learner = Learner(candidate, exercise.reference)
-    used = [find(id) for id in exercise.uses]
+    used = {other.name: other.reference for other in map(find, exercise.uses)}
+    outcome = Outcome("pass")
+    for gradients in (False, True) if exercise.gradients else (False,):
+        learner = Learner(candidate, exercise, _promised(exercise, seed, gradients), gradients)
+        with state_kept(), names_bound(candidate, used), limited_output(), limited_time():
+            outcome = _outcome(exercise, learner, seed)
+        if outcome.state != "pass":
+            break
+    return outcome
+
+
+@functools.lru_cache(maxsize=8)
+def _promised(exercise: Exercise, seed: int, gradients: bool) -> list[Facts]:
+    """Return what the reference keeps, call by call."""
+    noting = Learner(exercise.reference, exercise, gradients=gradients)
+    with state_kept():
+        exercise.oracle(noting, Case(seed))
+    return noting.calls
+
+
+def _outcome(exercise: Exercise, learner: Learner, seed: int) -> Outcome:
     try:
-        with state_kept(), names_bound(candidate, {other.name: other.reference for other in used}):  # noqa: SIM117
-            with limited_output(), limited_time():
-                exercise.oracle(learner, Case(seed))
-    except Wrong as wrong:
-        return Outcome("fail", learner.called, wrong.found, wrong.advice)
+        exercise.oracle(learner, Case(seed))
     except LimitExceeded as limit:
         return Outcome("error", learner.called, str(limit))
-    except _Raised as raised:
+    except Raised as raised:
         error = raised.__cause__
-        if isinstance(error, NotImplementedError) and _raised_by(candidate, error):
+        if isinstance(error, NotImplementedError) and _raised_by(learner.candidate, error):
             return Outcome("todo")
         return Outcome("error", learner.called, learners_lines(error), _reason(error))
+    except Wrong as error:
+        wrong = error
     except Exception as error:  # an oracle accepts the reference: it stumbled over what the learner returned
         found = f"what came back cannot be used as intended: {type(error).__name__}: {error}"
-        return Outcome("fail", learner.called, found, "Compare the kind of value with what the docstring promises.")
-    return Outcome("pass", learner.called)
-
-
-def described(reference: Callable, inputs) -> str:
-    """Return a call in words, such as "add_noise(x0 (4, 3, 8, 8), t = [0, 7])"."""
-    parts = [f"{name}{_described_value(value)}" for name, value in zip(_names(reference, inputs), inputs, strict=True)]
-    return f"{reference.__name__}({', '.join(parts)})"
-
-
-def _described_value(value) -> str:
-    if isinstance(value, torch.Tensor):
-        if value.numel() <= 6 and value.ndim <= 1:
-            numbers = [f"{number:.4g}" for number in value.flatten().tolist()]
-            return f" = [{', '.join(numbers)}]" if value.ndim else f" = {numbers[0]}"
-        return f" {tuple(value.shape)}"
-    return f" = {value:.4g}" if isinstance(value, int | float) else ""
-
-
-def _names(reference: Callable, inputs) -> list[str]:
-    """Return the names of the parameters that the inputs are for."""
-    parameters = [name for name in inspect.signature(reference).parameters if name != "self"]
-    return parameters[: len(inputs)] + [f"input {i + 1}" for i in range(len(parameters), len(inputs))]
-
-
-def _require_signature(function, reference, inputs) -> None:
-    try:
-        inspect.signature(function).bind(*inputs)
-    except TypeError as error:
-        first = f"{reference.__name__}({', '.join(_names(reference, inputs))})"
-        raise Wrong(f"it cannot be called as {first}: {error}.", "Keep the `def` line as it was given.") from None
-    except ValueError:  # some callables have no signature to look at
-        pass
-
-
-def _require_unchanged(name, value, copy) -> None:
-    if isinstance(value, torch.Tensor) and not (
-        value.shape == copy.shape and torch.equal(value.detach().nan_to_num(), copy.detach().nan_to_num())
-    ):
-        raise Wrong(
-            f"the input {name} was changed in place, expected it to stay as it was.",
-            f"Methods that end in an underscore, `{name} += ...` and `{name}[...] = ...` write into the "
-            "caller's tensor. Make a new one: a = a + b.",
-        )
+        wrong = Wrong(found, "Compare the kind of value with what the docstring promises.")
+        wrong = learner.broken or wrong
+    else:
+        wrong = learner.broken
+    if wrong is None:
+        return Outcome("pass", learner.called)
+    if not wrong.advice and learner.broken:
+        wrong = learner.broken
+    return Outcome("fail", getattr(wrong, "called", learner.called), wrong.found, wrong.advice)
 
 
 def _raised_by(candidate, error) -> bool:

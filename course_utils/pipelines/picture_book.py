@@ -7,11 +7,10 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
-import shutil
 import warnings
 from pathlib import Path
 
+from course_utils.files import new_folder
 from course_utils.pipelines.png_info import Settings, check_sampler, check_settings, whole_number
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
@@ -134,38 +133,28 @@ def save_pipeline(pipe, folder: Path | str) -> None:
     """Save U-Net and autoencoder in float16, the text encoder in float32: half the bytes, and it still draws.
 
     (Plain `from_pretrained` loads U-Net and autoencoder as float32, but leaves a text encoder in float16,
-    and then the first product of matrices fails.) All is written to a temporary folder and renamed at the
-    end, so that an interrupted save loses nothing. A pipeline already in `folder` is replaced as a whole.
+    and then the first product of matrices fails.) A pipeline already in `folder` is replaced as a whole, so that
+    an interrupted save loses nothing.
 
     Raises ValueError if `folder` exists and holds something that is not a pipeline.
     """
     folder = Path(folder).resolve()
     if folder.exists() and not _holds_only_parts(folder):
         raise ValueError(f"{folder} holds something else than a pipeline: choose a new folder to save in.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    try:
+    with new_folder(folder) as new:
         with quiet():
             pipe.save_pretrained(new, safe_serialization=True)
         convert(new / "unet" / "diffusion_pytorch_model.safetensors", "float16")
         convert(new / "vae" / "diffusion_pytorch_model.safetensors", "float16")
         convert(new / "text_encoder" / "model.safetensors", "float32")
         _write_dtype(new / "text_encoder" / "config.json", "float32")
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-    finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _holds_only_parts(path: Path) -> bool:
-    """True for a pipeline's folder, finished or not: nothing in it would be lost that is not written anew."""
+    """True for a pipeline's folder, finished or not: all that is in it is written again, or was left half-written."""
     parts = {Path(name).parts[0] for names in NEEDED_FILES for name in names}
-    return path.is_dir() and ((path / "model_index.json").is_file() or {p.name for p in path.iterdir()} <= parts)
+    names = {p.name for p in path.iterdir() if p.suffix != ".part"} if path.is_dir() else {""}
+    return "model_index.json" in names or names <= parts
 
 
 def convert(path: Path, dtype: str) -> None:

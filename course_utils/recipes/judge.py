@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from course_utils.data import picture_book as book
+from course_utils.files import new_files
 from course_utils.machine.devices import memory_format
 from course_utils.models.judge import Judge, JudgeConfig, detection_loss
 from course_utils.pipelines.picture_book import CHECKPOINTS
@@ -33,9 +34,9 @@ def build_judge(folder: Path, device: torch.device) -> Task:
         return detection_loss(maps, things[index].to(device), wholes[index].to(device))
 
     def export(model):
-        home = folder / "judge"
-        save_half(model, home)
-        (home / "config.json").write_text(json.dumps(asdict(model.config), indent=2) + "\n")
+        with new_files(folder / "judge") as part:
+            save_half(model, part)
+            (part / "config.json").write_text(json.dumps(asdict(model.config), indent=2) + "\n")
 
     return Task(model, loss, export)
 

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from course_utils.files import new_file
 from course_utils.training import Samples
 
 
@@ -34,10 +35,10 @@ def require_trained(folder: Path, part: str, needed: str) -> None:
 
 
 def save_half(model: nn.Module, home: Path) -> None:
-    """Write the model's tensors as float16 into `home/model.safetensors`."""
-    home.mkdir(parents=True, exist_ok=True)
+    """Write the model's tensors as float16 into `home/model.safetensors`, which is replaced as a whole."""
     tensors = {name: value.half().contiguous() for name, value in model.state_dict().items()}
-    save_file(tensors, home / "model.safetensors")
+    with new_file(home / "model.safetensors") as part:
+        save_file(tensors, part)
 
 
 def load_half(model: nn.Module, home: Path) -> nn.Module:
