@@ -15,8 +15,6 @@ from course_utils.shapes import require_pictures
 
 Picture = Image.Image | numpy.ndarray
 
-Picture = Image.Image | numpy.ndarray
-
 
 def to_tensor(pictures: Picture | Sequence[Picture], size: int | None = None) -> torch.Tensor:
     """Turn one picture or a list of pictures into one batch: x = 2 k / 255 - 1 for k = 0..255.

@@ -23,8 +23,6 @@ from torch.nn import functional
 
 Value = TypeVar("Value")
 
-Value = TypeVar("Value")
-
 PROFILES = ("smoke", "laptop", "gpu")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 GIBIBYTE = 1024**3

@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw
 
 Colour = tuple[int, int, int]
 Points = np.ndarray | Sequence[Sequence[float]]  # (n, 2)
-Points = np.ndarray | Sequence[Sequence[float]]  # (n, 2)
 
 LINE: Colour = (74, 52, 58)  # a warm dark brown: softer than black
 _ANGLES = np.linspace(0, 2 * math.pi, 28, endpoint=False)
