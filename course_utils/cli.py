@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 if __name__ == "__main__" and sys.argv[1:2] == ["train"] and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `train` takes care of it: no traceback out of an import
@@ -30,7 +30,7 @@ PACKAGES = [
 ]  # fmt: skip
 LEAST_DISK = 2  # GiB: room for training checkpoints and executed notebooks
 
-UsageError = typer.BadParameter.__base__  # typer gives no public name to the class of all usage errors
+UsageError: Any = typer.BadParameter.__base__  # typer gives no public name to the class of all usage errors
 
 
 class OneSentence(TyperGroup):

@@ -148,7 +148,7 @@ def _parse_line(line: str, where: str) -> tuple[str, str]:
     fields = [entry.get(key) for key in ("file_name", "text")] if isinstance(entry, dict) else [None]
     if not all(isinstance(field, str) and field.strip() for field in fields):
         raise ValueError(f"{where}: expected two texts, file_name and text, like {example}, got {line!r}.")
-    return fields[0], fields[1]
+    return str(fields[0]), str(fields[1])
 
 
 def _summary(number: int, root: Path, skipped: list[tuple[str, str]]) -> str:

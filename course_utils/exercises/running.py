@@ -85,12 +85,12 @@ def _outcome(exercise: Exercise, learner: Learner, seed: int) -> Outcome:
     except LimitExceeded as limit:
         return Outcome("error", learner.called, str(limit))
     except Raised as raised:
-        error = raised.__cause__
+        error = raised.__cause__ or raised
         if isinstance(error, NotImplementedError) and _raised_by(learner.candidate, error):
             return Outcome("todo")
         return Outcome("error", learner.called, learners_lines(error), _reason(error))
-    except Wrong as error:
-        wrong = error
+    except Wrong as answer:
+        wrong: Wrong | None = answer
     except Exception as error:  # an oracle accepts the reference: it stumbled over what the learner returned
         found = f"what came back cannot be used as intended: {type(error).__name__}: {error}"
         wrong = Wrong(found, "Compare the kind of value with what the docstring promises.")

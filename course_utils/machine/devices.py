@@ -21,6 +21,7 @@ import psutil
 import torch
 from torch.nn import functional
 
+Network = TypeVar("Network", bound=torch.nn.Module)
 Value = TypeVar("Value")
 
 PROFILES = ("smoke", "laptop", "gpu")
@@ -126,6 +127,11 @@ def memory_format(device: torch.device) -> torch.memory_format:
     With channels last, as GPUs like it, torch's group norm takes a CPU many times as long.
     """
     return torch.contiguous_format if device.type == "cpu" else torch.channels_last
+
+
+def placed(model: Network, device: torch.device) -> Network:
+    """Return the model, moved to `device` and into the `memory_format` for it."""
+    return model.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]  # not in torch's hints
 
 
 def bfloat16_wins(float32_seconds: list[float], bfloat16_seconds: list[float], margin: float = 1.15) -> bool:

@@ -28,7 +28,7 @@ NEEDED_FILES = [
 ]  # fmt: skip
 
 # Course name -> diffusers class, and what is changed in the configuration of the pipeline's own scheduler.
-SCHEDULERS = {
+SCHEDULERS: dict[str, tuple[str, dict]] = {
     "unipc": ("UniPCMultistepScheduler", {}),
     "dpm++": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
     "ddim": ("DDIMScheduler", {}),

@@ -159,7 +159,8 @@ def parse_parameters(text: str) -> Settings:
         raise ValueError("it has no last line of the form 'Steps: 20, Sampler: UniPC, CFG scale: 4, ...'")
     values = {key.strip(): _unquote(value.strip()) for key, value in pairs}
 
-    prompt, negative_prompt = [], []
+    prompt: list[str] = []
+    negative_prompt: list[str] = []
     target = prompt
     for line in lines:
         if line.strip().startswith(NEGATIVE):
