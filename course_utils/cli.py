@@ -377,6 +377,9 @@ def check(
 def build(
     numbers: Annotated[list[str] | None, typer.Argument(help="Chapters, such as 05 06; none: all.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Only say which notebooks are out of date.")] = False,
+    no_execute: Annotated[
+        bool, typer.Option("--no-execute", help="Do not run the code: keep the outputs of cells that are unchanged.")
+    ] = False,
     nbgrader: Annotated[
         Path | None, typer.Option(help="Write assignments for nbgrader into this folder instead.")
     ] = None,
@@ -384,9 +387,9 @@ def build(
     """Write the notebooks in chapters/ and solutions/ from solutions/source/."""
     from course_utils import authoring
 
+    if check + no_execute + (nbgrader is not None) > 1:
+        raise ValueError("--check, --no-execute and --nbgrader exclude each other: give one of them.")
     if nbgrader is not None:
-        if check:
-            raise ValueError("--check looks at chapters/ and solutions/ only: leave it or --nbgrader away.")
         from course_utils.authoring import classroom
 
         sources = authoring.source_paths(ROOT, numbers or None)
@@ -394,7 +397,7 @@ def build(
             typer.echo(f"Wrote {path}")
         return
     if not check:
-        for path in authoring.build(ROOT, numbers or None):
+        for path in authoring.build(ROOT, numbers or None, execute=not no_execute):
             typer.echo(f"Wrote {path}")
         return
     differences = authoring.check(ROOT, numbers or None)

@@ -421,15 +421,23 @@ def test_what_a_recipe_refuses_is_one_sentence_too(here, monkeypatch):
 def test_build_and_its_check(monkeypatch):
     refused(run("build", "99"), "99")
     calls = []
-    monkeypatch.setattr(authoring, "build", lambda *given: calls.append(given) or ["chapters/05.ipynb"])
+
+    def build(root, numbers, execute):
+        calls.append((root, numbers, execute))
+        return ["chapters/05.ipynb"]
+
+    monkeypatch.setattr(authoring, "build", build)
     result = run("build", "05", "06")
     assert (result.exit_code, result.stdout) == (0, "Wrote chapters/05.ipynb\n")
     monkeypatch.setattr(authoring, "check", lambda *given: calls.append(given) or [])
     assert run("build", "--check").exit_code == 0
-    assert calls == [(cli.ROOT, ["05", "06"]), (cli.ROOT, None)]
+    assert calls == [(cli.ROOT, ["05", "06"], True), (cli.ROOT, None)]
     monkeypatch.setattr(authoring, "check", lambda *arguments: ["chapters/05.ipynb: cell 3 differs"])
     result = run("build", "--check", "05")
     assert (result.exit_code, result.stderr) == (1, "chapters/05.ipynb: cell 3 differs\n")
+    assert run("build", "--no-execute").exit_code == 0
+    assert calls[-1] == (cli.ROOT, None, False)
+    refused(run("build", "--check", "--no-execute"), "exclude each other")
 
 
 def test_all_trainings_say_beforehand_how_long_they_take(tmp_path):

@@ -38,13 +38,18 @@ BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 def read_source(path):
     """Parse a source into a notebook that still has its marker lines, each cell with its own id.
 
-    Raises ValueError naming file, line and remedy where an id is missing, invalid or used twice, and where
-    the marker lines do not pair up.
+    Raises ValueError naming file, line and remedy where there is no cell, where an id is missing, invalid or
+    used twice, and where the marker lines do not pair up.
     """
     import jupytext  # half a second
 
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name}: expected UTF-8, got other bytes; save it again as UTF-8") from error
     ids = cell_ids(path.name, text)
+    if not ids:
+        raise ValueError(f"{path.name}: expected cells, each with a '# %%' line, got none; restore the file")
     check_markers(path.name, text)
     parsed = jupytext.reads(text, fmt="py:percent")
     if len(parsed.cells) != len(ids):
