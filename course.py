@@ -481,7 +481,9 @@ def run_logged(command, folder, lock):
 
 def pip_problem(output, refused=()):
     """Return the sentence for what pip said when it failed. refused: what its log has of addresses not fetched."""
-    text = "\n".join([output, *refused]) if "No matching distribution" in output else output
+    text = (
+        "\n".join([output, *refused]) if re.search("No matching distribution|ResolutionImpossible", output) else output
+    )
     return known_fault(text) or (
         f"pip could not install the packages ({last_line(output)}): read .venv.log, or get the newest version of the "
         "course, and start again."
@@ -505,8 +507,8 @@ def describe_machine(folder, remedy):
         "try: print(devices.describe_machine())\n"
         "except ValueError as error: print(error)"  # a COURSE_DEVICE that is not there
     )
-    result = subprocess.run([str(venv_python(folder)), "-c", code], capture_output=True, encoding="utf-8",
-                            errors="replace")  # fmt: skip
+    command = [str(venv_python(folder)), "-c", code]
+    result = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", errors="replace")
     if result.returncode:
         raise SetupError(f"the installed packages do not work ({last_line(result.stderr)}): {remedy}")
     return result.stdout.rstrip()
