@@ -129,8 +129,9 @@ def command_of(verb, options, folder):
         return [*python, "course_utils.cli", verb, *options], Path.cwd()
     # As the default address, not as a file to open: so it is also what --no-browser prints.
     start = f"--LabApp.default_url=/lab/tree/{FIRST_NOTEBOOK}"
+    encrypted = "--KernelManager.transport_encryption=auto"  # else each kernel warns of its plain connection
     as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    return [*python, "jupyterlab", start, *as_root, *options], folder
+    return [*python, "jupyterlab", start, encrypted, *as_root, *options], folder
 
 
 def hand_over(command, folder):
@@ -248,8 +249,8 @@ def set_up(folder, anew=False):
     if problem:
         raise SetupError(problem)
     wanted = wanted_stamp(folder, unpinned)
-    venv, previous = places(folder)
-    if not anew and not previous.exists() and stale_reason(folder, wanted) is None:
+    venv, previous, discarded = places(folder)
+    if not (anew or previous.exists() or discarded.exists()) and stale_reason(folder, wanted) is None:
         return False
     with setup_lock(folder) as lock:
         refuse_foreign(venv)
@@ -277,9 +278,9 @@ def set_up(folder, anew=False):
 
 
 def places(folder):
-    """Return where the environment lies, and where it waits while a new one is made. `.venv` may be a link."""
-    venv = Path(os.path.realpath(folder / ".venv"))
-    return venv, venv.with_name(venv.name + "-before-set-up")
+    """Return where the environment lies, where it waits while a new one is made, and where it goes to be deleted."""
+    venv = Path(os.path.realpath(folder / ".venv"))  # it may be a link, to another disk
+    return venv, venv.with_name(venv.name + "-before-set-up"), venv.with_name(venv.name + "-discarded")
 
 
 def refuse_foreign(venv):
@@ -293,28 +294,28 @@ def refuse_foreign(venv):
 def begin(folder, wanted):
     """Move the environment aside if it was ever finished, and put an empty one, marked as unfinished, in its place."""
     missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
-    venv, previous = places(folder)
+    venv, previous, discarded = places(folder)
     problem = venv_problem(missing, shutil.disk_usage(venv.parent).free / 1e9, 10 if has_nvidia() else 4)
     if problem:
         raise SetupError(problem)
-    if read_stamp(folder).get("packages") == UNFINISHED:
-        shutil.rmtree(venv)
-    elif (venv / STAMP).exists():
-        os.rename(venv, previous)
+    if (venv / STAMP).exists():
+        os.rename(venv, discarded if read_stamp(folder).get("packages") == UNFINISHED else previous)
     venv.mkdir(exist_ok=True)
     write_stamp(folder, {**wanted, "packages": UNFINISHED})
 
 
 def settle(folder):
     """However a set-up ended, leave one environment: the new one if it is whole, else the one before."""
-    venv, previous = places(folder)
+    venv, previous, discarded = places(folder)
+    shutil.rmtree(discarded, ignore_errors=True)
     if previous.exists() and is_finished(folder):
-        shutil.rmtree(previous, ignore_errors=True)
+        os.rename(previous, discarded)
     elif previous.exists():
         if venv.exists():
-            shutil.rmtree(venv)
+            os.rename(venv, discarded)  # in one go, so that no half of it passes for something of the learner's
         os.rename(previous, venv)
         say("The environment is as it was before.")
+    shutil.rmtree(discarded, ignore_errors=True)
 
 
 def machine_problem(version, system, machine, macos, largest_int):
@@ -381,7 +382,7 @@ def make_venv(folder, lock):
     make = [THIS_PYTHON, "-m", "venv", "--without-pip", str(places(folder)[0])]
     add_pip = [str(venv_python(folder)), "-Im", "ensurepip", "--upgrade", "--default-pip"]
     for command in (make, add_pip):  # in two steps, since venv hides what ensurepip says
-        code, output = run_logged(command, folder, lock)
+        code, output = run_shown(command, lock)
         if code:
             raise SetupError(
                 known_fault(output)
@@ -407,20 +408,19 @@ def venv_problem(missing_modules, free, needed):
 
 def install_packages(folder, lock, unpinned):
     """Install the package course_utils, in place, with everything that it needs."""
-    log = folder / ".venv" / "pip.log"  # here pip tells why a server did not answer
-    pip = [str(venv_python(folder)), "-m", "pip", "--log", str(log), "--disable-pip-version-check", "install",
-           "--no-input"]  # fmt: skip
+    log = folder / ".venv.log"  # only here pip tells why a server did not answer, or a build failed
+    pip = [str(venv_python(folder)), "-m", "pip", "--disable-pip-version-check", "install", "--no-input"]
     if unpinned:
         say("COURSE_UNPINNED=1: INSTALLING THE NEWEST PACKAGES, with which the course was not tested.")
     if platform.system() == "Linux" and not has_nvidia():
-        install_cpu_torch([*pip, "torch" if unpinned else read_requirements(folder)[2]], folder, lock)
+        install_cpu_torch([*pip, "torch" if unpinned else read_requirements(folder)[2]], lock)
     say("Installing the packages. That takes some minutes, this once.")
     pinned = [] if unpinned else ["-c", str(folder / "constraints.txt")]
     log.unlink(missing_ok=True)
-    code, output = run_logged([*pip, *pinned, "-e", str(folder)], folder, lock)
+    # Named in the environment, so that the pips that pip itself starts write there too.
+    code, output = run_shown([*pip, *pinned, "-e", str(folder)], lock, PIP_LOG=str(log))
     if code:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-        raise SetupError(pip_problem(output, [line for line in lines if "Could not fetch URL" in line]))
+        raise SetupError(pip_problem(output, log.read_text("utf-8", "replace") if log.exists() else ""))
 
 
 def quieten_jupyterlab(folder):
@@ -431,11 +431,11 @@ def quieten_jupyterlab(folder):
     settings.write_text(json.dumps({"@jupyterlab/apputils-extension:notification": notification}), encoding="utf-8")
 
 
-def install_cpu_torch(pip_install_torch, folder, lock):
+def install_cpu_torch(pip_install_torch, lock):
     """Install torch's small build without CUDA, which only PyTorch's own index has, if that answers."""
     if answers(CPU_INDEX + "/torch/"):
         say("No NVIDIA GPU found: installing torch's CPU build, from PyTorch's own index.")
-        if run_logged([*pip_install_torch, "--no-deps", "--index-url", CPU_INDEX], folder, lock)[0] == 0:
+        if run_shown([*pip_install_torch, "--no-deps", "--index-url", CPU_INDEX], lock)[0] == 0:
             return
     say(
         "PyTorch's own index, which has a small torch for computers without NVIDIA GPU, could not be used: "
@@ -453,21 +453,17 @@ def answers(address, seconds=10):
         return False
 
 
-def run_logged(command, folder, lock):
-    """Run a command, its output kept in .venv.log; return its exit code and output.
-
-    On a terminal its latest line is shown, over the one before.
-    """
+def run_shown(command, lock, **environment):
+    """Run a command and return its exit code and output, of which a terminal shows the latest line, in one place."""
     width = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else 0
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    holds_lock = (lock.fileno(),) if os.name == "posix" else ()
-    process = subprocess.Popen(command, encoding="utf-8", errors="replace", pass_fds=holds_lock, **pipes)
+    pipes["pass_fds"] = (lock.fileno(),) if os.name == "posix" else ()
+    environment = {**os.environ, **environment}
     lines = []
-    with open(folder / ".venv.log", "a", buffering=1, encoding="utf-8") as log, process:
+    with subprocess.Popen(command, env=environment, encoding="utf-8", errors="replace", **pipes) as process:
         try:
             for line in process.stdout:
                 lines.append(line)
-                log.write(line)
                 if width:
                     say("\r" + line.strip()[:width].ljust(width), end="\r")
         except BaseException:
@@ -479,21 +475,20 @@ def run_logged(command, folder, lock):
     return process.returncode, "".join(lines)
 
 
-def pip_problem(output, refused=()):
-    """Return the sentence for what pip said when it failed. refused: what its log has of addresses not fetched."""
-    text = (
-        "\n".join([output, *refused]) if re.search("No matching distribution|ResolutionImpossible", output) else output
-    )
-    return known_fault(text) or (
-        f"pip could not install the packages ({last_line(output)}): read .venv.log, or get the newest version of the "
-        "course, and start again."
+def pip_problem(output, log=""):
+    """Return the sentence for what pip said when it failed, and wrote into its log."""
+    if re.search("No matching distribution|ResolutionImpossible|subprocess-exited-with-error", output):
+        output = "\n".join([output, *re.findall(r"Could not fetch URL.*|ERROR: .*", log)])
+    return known_fault(output) or (
+        f"pip could not install the packages ({last_line(output)}): read .venv.log, from its end, or get the newest "
+        "version of the course, and start again."
     )
 
 
 def last_line(output):
     """Return the last error that a program reported, or else its last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if line.upper().startswith("ERROR") and line != "ERROR: Exception:"]
+    errors = [line for line in lines if re.match("ERROR|Error", line) and line != "ERROR: Exception:"]
     return (errors or lines or ["it said nothing"])[-1]
 
 

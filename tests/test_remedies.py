@@ -18,8 +18,6 @@ from pathlib import Path
 import pytest
 from launching import ROOT, course_folder, is_one_sentence, load_course, make_fresh, replace_installation
 
-WHEEL = "probe_package-1.0-py3-none-any.whl"
-
 
 @pytest.fixture
 def course():
@@ -34,7 +32,7 @@ def folder(tmp_path, monkeypatch):
 
 # pip's faults
 
-BACKEND = """
+BUILDER = """
 import pathlib, zipfile
 METADATA = "Metadata-Version: 2.1\\nName: course-utils\\nVersion: 0.1.0\\nRequires-Dist: probe-package\\n"
 INFORMATION = "course_utils-0.1.0.dist-info"
@@ -53,9 +51,8 @@ def build_editable(folder, settings=None, metadata=None):
 """
 PROJECT = """
 [build-system]
-requires = []
-build-backend = "backend"
-backend-path = ["."]
+requires = ["probe-builder"]
+build-backend = "probe_builder"
 [project]
 name = "course-utils"
 version = "0.1.0"
@@ -63,21 +60,22 @@ dependencies = ["probe-package"]
 """
 
 
-def probe_wheel():
-    """The bytes of a package with nothing in it."""
-    information, buffer = "probe_package-1.0.dist-info", io.BytesIO()
+def wheel_of(name, code):
+    """The bytes of a package with one module."""
+    information, buffer = f"{name}-1.0.dist-info", io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as wheel:
-        wheel.writestr("probe_package/__init__.py", "")
-        wheel.writestr(f"{information}/METADATA", "Metadata-Version: 2.1\nName: probe-package\nVersion: 1.0\n")
+        wheel.writestr(f"{name}/__init__.py", code)
+        wheel.writestr(f"{information}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         wheel.writestr(f"{information}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{information}/RECORD", "")
     return buffer.getvalue()
 
 
+WHEELS = {"probe_package": wheel_of("probe_package", ""), "probe_builder": wheel_of("probe_builder", BUILDER)}
+
+
 class PackageServer(http.server.BaseHTTPRequestHandler):
     """A package server, or a proxy before one. server.fault: what is wrong with it; a number is its answer to all."""
-
-    wheel = probe_wheel()
 
     def log_message(self, *arguments):
         pass
@@ -88,11 +86,15 @@ class PackageServer(http.server.BaseHTTPRequestHandler):
             self.send_error(fault)
         elif fault == "silent":
             self.close_connection = True
-        elif self.path.endswith(".whl"):
-            self.answer(self.wheel[:-8] + bytes(8) if fault in ("damaged", "no hash") else self.wheel)
         else:
-            fragment = "" if fault == "no hash" else "#sha256=" + hashlib.sha256(self.wheel).hexdigest()
-            self.answer(f'<a href="/{WHEEL}{fragment}">{WHEEL}</a>'.encode())
+            name = re.search(r"probe.(builder|package)", self.path).group().replace("-", "_")
+            wheel, file = WHEELS[name], f"{name}-1.0-py3-none-any.whl"
+            damaged = fault in ("damaged", "no hash") or fault == f"damaged {name}"
+            if self.path.endswith(".whl"):
+                self.answer(wheel[:-8] + bytes(8) if damaged else wheel)
+            else:
+                fragment = "" if fault == "no hash" else "#sha256=" + hashlib.sha256(wheel).hexdigest()
+                self.answer(f'<a href="/{file}{fragment}">{file}</a>'.encode())
 
     do_CONNECT = do_GET
 
@@ -123,13 +125,12 @@ def small_course(course, folder, monkeypatch):
     """A course that asks for one package, from a server that the test names in PIP_INDEX_URL."""
     (folder / "pyproject.toml").write_text(PROJECT)
     (folder / "constraints.txt").write_text("probe-package==1.0\ntorch==2.0\n")
-    (folder / "backend.py").write_text(BACKEND)
     for name in os.environ:
         if name.startswith("PIP_") or name.lower().endswith("proxy") or name.endswith("CA_BUNDLE"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_RETRIES", "0")
-    monkeypatch.setattr(course, "install_cpu_torch", lambda command, folder, lock: None)
+    monkeypatch.setattr(course, "install_cpu_torch", lambda command, lock: None)
     return course
 
 
@@ -137,8 +138,9 @@ def small_course(course, folder, monkeypatch):
 def install(small_course, folder, monkeypatch):
     """A function that lets the real pip do all but the last step, and returns the learner's sentence, or None."""
     pytest.importorskip("pip")
-    (folder / ".venv").mkdir()
-    monkeypatch.setenv("PIP_DRY_RUN", "1")
+    run_shown = small_course.run_shown
+    dry = lambda command, lock, **environment: run_shown([*command, "--dry-run"], lock, **environment)  # noqa: E731
+    monkeypatch.setattr(small_course, "run_shown", dry)
     monkeypatch.setattr(small_course, "venv_python", lambda folder: sys.executable)
 
     def run():
@@ -196,6 +198,7 @@ def test_a_certificate_that_is_not_known(install, monkeypatch, tmp_path):
     "fault, remedy",
     [
         ("damaged", "set PIP_NO_CACHE_DIR=1"),
+        ("damaged probe_package", "set PIP_NO_CACHE_DIR=1"),
         ("no hash", "set PIP_NO_CACHE_DIR=1"),
         ("silent", "check the network connection"),
     ],
@@ -227,7 +230,6 @@ def test_the_real_steps_keep_the_environment_when_the_folder_has_moved_without_n
     moved = folder.rename(folder.parent / "moved")
     monkeypatch.setattr(course, "make_venv", lambda folder, lock: None)  # the second real one would prove no more
     monkeypatch.setattr(course, "venv_python", lambda folder: sys.executable)
-    monkeypatch.setenv("PIP_DRY_RUN", "1")
     assert course.main(["doctor"], moved) == 1
     moved.rename(folder)
     monkeypatch.undo()
