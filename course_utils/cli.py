@@ -6,29 +6,26 @@ user can cause is a ValueError (or typer's usage error): `OneSentence` makes it 
 
 import contextlib
 import gc
-import hashlib
 import json
 import os
-import re
-import shutil
 import signal
 import sys
 from pathlib import Path
 from typing import Annotated
 
+from course_utils.doctor import REINSTALL
+
 if __name__ == "__main__" and sys.argv[1:2] == ["train"] and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `train` takes care of it: no traceback out of an import
 
-import typer
-from typer.core import TyperGroup
+try:
+    import typer
+    from typer.core import TyperGroup
+except ImportError as damage:
+    sys.exit(f"Error: The installed packages do not work ({damage}): {REINSTALL}.")
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 ROOT = Path(__file__).parent.parent
-PACKAGES = [
-    "torch", "diffusers", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "pillow",
-    "scikit-image", "scikit-learn", "matplotlib", "jupyterlab", "ipywidgets", "typer",
-]  # fmt: skip
-LEAST_DISK = 2  # GiB: room for training checkpoints and executed notebooks
 
 UsageError = typer.BadParameter.__base__  # typer gives no public name to the class of all usage errors
 
@@ -37,6 +34,9 @@ class OneSentence(TyperGroup):
     """The one place where errors become messages: a sentence on stderr and exit code 2, no traceback."""
 
     def main(self, *args, **options):
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")  # a console that lacks a letter stops nothing
         try:
             code = super().main(*args, **{**options, "standalone_mode": False})
         except UsageError as error:
@@ -45,6 +45,10 @@ class OneSentence(TyperGroup):
             self.fail(str(error))
         except OSError as error:  # a full disk, for example
             self.fail(f"{error.filename or 'The system'}: {error.strerror or error}.")
+        except ImportError as error:
+            if (error.name or "").startswith("course_utils"):
+                raise  # a fault of the course's own
+            self.fail(f"The installed packages do not work ({error}): {REINSTALL}.")
         sys.exit(code if isinstance(code, int) else 0)
 
     def fail(self, message: str):
@@ -142,66 +146,14 @@ def draw_with_bar(pipe, settings, count: int) -> list:
 @app.command()
 def doctor():
     """Look at versions, hardware, disk and the shipped models; say what to do about each fault."""
-    from course_utils.machine.devices import describe_machine
+    from course_utils.doctor import examine
 
-    typer.echo(describe_machine())
-    versions, faults = check_packages()
-    typer.echo("Packages: " + ", ".join(versions))
-    free = shutil.disk_usage(Path.cwd()).free / 1024**3
-    typer.echo(f"Disk: {free:.1f} GiB free in {Path.cwd()}")
-    if free < LEAST_DISK:
-        faults.append(f"Less than {LEAST_DISK} GiB of disk are free: delete what is not needed.")
-    found, extra = check_checkpoints(CHECKPOINTS)
-    faults += found
-    for name in extra:
-        typer.echo(f"Note: {name} is not in the manifest; it does no harm.")
+    faults = examine(typer.echo)
     for fault in faults:
         typer.echo(f"Fault: {fault}", err=True)
     if faults:
         raise typer.Exit(1)
     typer.echo("All is well.")
-
-
-def check_packages() -> tuple[list[str], list[str]]:
-    """Return ("name version" of what is installed, faults): missing, or not as pinned in constraints.txt."""
-    from importlib import metadata
-
-    pinned_file = ROOT / "constraints.txt"
-    lines = pinned_file.read_text(encoding="utf-8").splitlines() if pinned_file.is_file() else []
-    pinned = dict(line.split("==") for line in lines if re.fullmatch(r"[\w.-]+==[\w.]+", line))
-    versions, faults = [], []
-    for name in PACKAGES:
-        try:
-            version = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            faults.append(f"{name} is not installed: run `python3 course.py lab`, which installs it.")
-            continue
-        versions.append(f"{name} {version}")
-        wanted = pinned.get(name, version)
-        if version.partition("+")[0] != wanted.partition("+")[0]:  # "+cpu" says how torch was built
-            faults.append(f"{name} is {version}, tested is {wanted}: run `python3 course.py lab`.")
-    return versions, faults
-
-
-def check_checkpoints(folder: Path) -> tuple[list[str], list[str]]:
-    """Compare files with `folder/manifest.json`; return (faults: what is missing or changed, extra files)."""
-    remedy = "fetch it with `git restore course_utils/checkpoints`, or run `python3 course.py train all`"
-    try:
-        files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
-        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
-    except FileNotFoundError:
-        return [f"{folder / 'manifest.json'} is missing: {remedy}."], []
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return [f"{folder / 'manifest.json'} cannot be read: {remedy}."], []
-    faults = []
-    for name, (size, sha256) in expected.items():
-        path = folder / name
-        if not path.is_file():
-            faults.append(f"{name} is missing: {remedy}.")
-        elif path.stat().st_size != size or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-            faults.append(f"{name} has changed since it was shipped: {remedy}.")
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return faults, sorted(there - set(expected) - {"manifest.json"})
 
 
 @app.command()
