@@ -40,7 +40,7 @@ class OneSentence(TyperGroup):
         try:
             code = super().main(*args, **{**options, "standalone_mode": False})
         except UsageError as error:
-            self.fail(error.format_message())
+            self.fail(error.format_message() + what_came(error))
         except ValueError as error:
             self.fail(str(error))
         except OSError as error:  # a full disk, for example
@@ -50,6 +50,12 @@ class OneSentence(TyperGroup):
     def fail(self, message: str):
         typer.echo(f"Error: {message}", err=True)
         sys.exit(2)
+
+
+def what_came(error) -> str:
+    """What stood in the place of a number, which typer's message leaves out; "" if the error is of another kind."""
+    faults = getattr(error.__cause__, "errors", list)()  # pydantic's, which typer converts with
+    return "".join(f", but got {fault['input']!r}" for fault in faults[:1]) + "." * bool(faults)
 
 
 app = typer.Typer(cls=OneSentence, add_completion=False, help="Image generation: draw, train, build, check.")

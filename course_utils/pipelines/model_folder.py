@@ -64,6 +64,10 @@ def read_configurations(folder: Path) -> dict[str, dict]:
     """Return the configuration of each part, after a look at the files and at what drawing takes from them."""
     if not folder.is_dir():
         raise ValueError(f"There is no model folder {folder}: {REMEDY}.")
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"The name of the model folder {str(folder)!r} is no valid text: rename it.") from None
     for names in NEEDED_FILES:
         if not any((folder / name).is_file() for name in names):
             raise ValueError(f"The model in {folder} is incomplete, {names[0]} is missing: {REMEDY}.")
