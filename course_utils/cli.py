@@ -40,7 +40,7 @@ class OneSentence(TyperGroup):
         try:
             code = super().main(*args, **{**options, "standalone_mode": False})
         except UsageError as error:
-            self.fail(error.format_message())
+            self.fail(error.format_message() + what_came(error))
         except ValueError as error:
             self.fail(str(error))
         except OSError as error:  # a full disk, for example
@@ -54,6 +54,12 @@ class OneSentence(TyperGroup):
     def fail(self, message: str):
         typer.echo(f"Error: {message}", err=True)
         sys.exit(2)
+
+
+def what_came(error) -> str:
+    """What stood in the place of a number, which typer's message leaves out; "" if the error is of another kind."""
+    faults = getattr(error.__cause__, "errors", list)()  # pydantic's, which typer converts with
+    return "".join(f", but got {fault['input']!r}" for fault in faults[:1]) + "." * bool(faults)
 
 
 app = typer.Typer(cls=OneSentence, add_completion=False, help="Image generation: draw, train, build, check.")
@@ -81,12 +87,14 @@ def generate(
 ):
     """Draw PROMPT and write a PNG that remembers its settings (count > 1: NAME-1.png, NAME-2.png, ...)."""
     # Everything that can be wrong is looked at before the slow imports, as far as that is possible.
-    from course_utils.pipelines import png_info
+    from course_utils.pipelines import model_folder, picture_book, png_info
 
     settings = png_info.Settings(" ".join(prompt), negative, steps, scheduler, guidance, seed, size, size)
     if not settings.prompt:
         raise ValueError("The prompt is empty: say what to draw, such as 'a cute corgi puppy on the grass'.")
     png_info.check_settings(settings, count)
+    configurations = model_folder.read_configurations(model or picture_book.PICTURE_BOOK)
+    picture_book.check_size(configurations["unet"], configurations["vae"], size, size)
     output = output or Path(png_info.default_name(settings.prompt))
     paths = png_info.output_paths(output, count, force)
     for path in paths:
@@ -95,9 +103,15 @@ def generate(
     pipe = load_quickly(model)
     for note in notes_on(pipe, settings):
         typer.echo(f"Note: {note}", err=True)
-    for path, (picture, made) in zip(paths, draw_with_bar(pipe, settings, count), strict=True):
-        png_info.write_png(path, picture, made)
-        typer.echo(f"Wrote {path}: {png_info.format_parameters(made).splitlines()[-1]}")
+    written = 0
+    try:
+        for path, (picture, made) in zip(paths, draw_with_bar(pipe, settings, count), strict=True):
+            png_info.write_png(path, picture, made)
+            written += 1
+            say_written(f"Wrote {path}: {png_info.format_parameters(made).splitlines()[-1]}")
+    except KeyboardInterrupt:
+        typer.echo(f"Stopped; {written} of {count} pictures are drawn and written.", err=True)
+        raise typer.Exit(130) from None
 
 
 def load_quickly(model: Path | None):
@@ -116,31 +130,61 @@ def load_quickly(model: Path | None):
 
 
 def notes_on(pipe, settings) -> list[str]:
-    """What the user should know before a picture is drawn all the same; ValueError for an impossible size."""
-    from course_utils.pipelines.picture_book import check_size, made_for
+    """What the user should know before a picture is drawn all the same."""
+    from course_utils.pipelines.picture_book import made_for
     from course_utils.text.prompts import inspect_prompt
 
-    check_size(pipe, settings.width, settings.height)
     notes = inspect_prompt(pipe.tokenizer, settings.prompt).advice()
-    if settings.width not in (None, made_for(pipe)):
-        notes.append(f"The model is made for {made_for(pipe)} pixels; {settings.width} may look odd.")
+    side = made_for(pipe.unet.config, pipe.vae.config)
+    if settings.width not in (None, side):
+        notes.append(f"The model is made for {side} pixels; {settings.width} may look odd.")
     if settings.negative_prompt and settings.guidance == 1:
         notes.append("Without guidance (1) the negative prompt has no effect.")
     return notes
 
 
-def draw_with_bar(pipe, settings, count: int) -> list:
+@contextlib.contextmanager
+def stop_on_interrupt():
+    """Give a function that tells whether Ctrl-C was pressed; pressing it again ends the program at once."""
+    pressed = []
+
+    def on_interrupt(number, frame):
+        pressed.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def draw_with_bar(pipe, settings, count: int):
+    """Yield pictures as they are drawn, under a progress bar; Ctrl-C ends it between two steps, never in a write."""
     from tqdm import tqdm
 
-    from course_utils.pipelines.picture_book import draw
+    from course_utils.pipelines.picture_book import draw_in_turn
 
-    with tqdm(desc="drawing", unit="step") as bar:
+    with stop_on_interrupt() as asked_to_stop, tqdm(desc="drawing", unit="step") as bar:
 
         def on_step(done, total):
             bar.total = total
             bar.update(done - bar.n)
+            if asked_to_stop() and done < total:
+                raise KeyboardInterrupt
 
-        return draw(pipe, settings, count, on_step)
+        yield from draw_in_turn(pipe, settings, count, on_step)
+
+
+def say_written(message: str) -> None:
+    """Print above the progress bar; a reader that has gone (`| head -1`) or a full disk stops no drawing."""
+    from tqdm import tqdm
+
+    try:
+        tqdm.write(message)
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (open until the program ends)
 
 
 @app.command()
