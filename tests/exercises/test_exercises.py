@@ -1,6 +1,9 @@
 """Every exercise of the course: wrong answers are rejected by the right words, right ones accepted, stubs are todo."""
 
+import ast
+import inspect
 import sys
+import textwrap
 from importlib import import_module
 from pathlib import Path
 
@@ -15,6 +18,7 @@ for file in sorted(Path(__file__).parent.glob("attempts_*.py")):  # each fills t
     import_module(file.stem)
 
 EXERCISES = all_exercises()
+ROOT = Path(__file__).resolve().parents[2]
 SEEDS = (0, 11, 202, 3003)  # the learner's, and others, as when work is graded
 
 
@@ -89,3 +93,26 @@ def test_ids_are_unique_and_name_their_chapter():
     assert {exercise.chapter for exercise in EXERCISES} == set(chapters())
     for exercise in EXERCISES:
         assert exercise.oracle.__module__ == f"course_utils.exercises.chapter_{exercise.chapter}"
+
+
+def parameters(definition):
+    """The def line's parameters as text, by function or method."""
+    if isinstance(definition, ast.ClassDef):
+        return {m.name: parameters(m)[m.name] for m in definition.body if isinstance(m, ast.FunctionDef)}
+    for argument in ast.walk(definition.args):
+        if isinstance(argument, ast.arg):
+            argument.annotation = None
+    return {definition.name: ast.unparse(definition.args)}
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+def test_exercises_have_the_parameters_that_their_check_knows(exercise):
+    (source,) = (ROOT / "solutions" / "source").glob(f"{exercise.chapter}_*.py")
+    reference = ast.parse(textwrap.dedent(inspect.getsource(exercise.reference))).body[0]
+    expected = {exercise.name: exercise.given} if exercise.given else parameters(reference)
+    given = [
+        parameters(node)
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == exercise.name
+    ]
+    assert given == [expected]
