@@ -1055,7 +1055,7 @@ from pathlib import Path
 from diffusers import DDIMScheduler
 
 folder, mine = Path(tempfile.mkdtemp()), small[1e-6]
-mine.register_to_config(scaling_factor=scaling_factor(mine.encode(seen[:64].to(device)).latent_dist.mean))
+mine.register_to_config(scaling_factor=float(scaling_factor(mine.encode(seen[:64].to(device)).latent_dist.mean)))
 mine.save_pretrained(folder / "vae")
 averages["latents"].save_pretrained(folder / "unet")
 DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False,
