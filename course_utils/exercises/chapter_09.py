@@ -253,7 +253,5 @@ def level_flops(learner, case):
              "`size` is the side of the map: it has size ** 2 places."),
         ]  # fmt: skip
         got = learner(size, channels, attention)
-        if isinstance(got, float) and got.is_integer():
-            got = int(got)
         mistakes = [(int(value), advice) for value, advice in mistakes if value != right]
         close(got, right, mistakes, tolerance=1e-9, what=f"with attention={attention}, the count")

@@ -35,6 +35,9 @@ REASONS = {
     "tensors used as indices must be": "Times that index a tensor are whole numbers: t.long().",
     "is not defined": "Is the name spelled as in the cell above? Was the cell that defines it run?",
     "NoneType": "One of the values here is None. Does the docstring say when an input may be None, and what then?",
+    "Sequence length must be less": "Long prompts must be cut: truncation=True, max_length=tokenizer.model_max_length.",
+    "Unable to create tensor": "Two prompts of different lengths do not go into one tensor of tokens. Fill both up to "
+    'the same length, padding="max_length", and cut the longer, truncation=True.',
     "math domain error": "math.sqrt and math.log were given a negative number, or 0: print it. (For the clean picture, "
     "alpha_bar[-1] is the table's last entry and not 1.)",
     "division by zero": "What is divided by became 0. For the clean picture 1 - alpha_bar is 0: that step may need a "
