@@ -35,6 +35,9 @@ REASONS = {
     "tensors used as indices must be": "Times that index a tensor are whole numbers: t.long().",
     "is not defined": "Is the name spelled as in the cell above? Was the cell that defines it run?",
     "NoneType": "One of the values here is None. Does the docstring say when an input may be None, and what then?",
+    "Sequence length must be less": "Long prompts must be cut: truncation=True, max_length=tokenizer.model_max_length.",
+    "Unable to create tensor": "Two prompts of different lengths do not go into one tensor of tokens. Fill both up to "
+    'the same length, padding="max_length", and cut the longer, truncation=True.',
     "math domain error": "math.sqrt and math.log were given a negative number, or 0: print it. (For the clean picture, "
     "alpha_bar[-1] is the table's last entry and not 1.)",
     "division by zero": "What is divided by became 0. For the clean picture 1 - alpha_bar is 0: that step may need a "
@@ -63,8 +66,13 @@ def run(exercise: Exercise, candidate: Callable, seed: int = 0) -> Outcome:
     outcome = Outcome("pass")
     for gradients in (False, True) if exercise.gradients else (False,):
         learner = Learner(candidate, exercise, _promised(exercise, seed, gradients), gradients)
-        with state_kept(), names_bound(candidate, used), limited_output(), limited_time():
-            outcome = _outcome(exercise, learner, seed)
+        error = None
+        try:  # around the limits: their timer rings again while there is time
+            with state_kept(), names_bound(candidate, used), limited_output(), limited_time():
+                exercise.oracle(learner, Case(seed))
+        except (Exception, LimitExceeded) as caught:
+            error = caught
+        outcome = _outcome(learner, error)
         if outcome.state != "pass":
             break
     return outcome
@@ -79,29 +87,23 @@ def _promised(exercise: Exercise, seed: int, gradients: bool) -> list[Facts]:
     return noting.calls
 
 
-def _outcome(exercise: Exercise, learner: Learner, seed: int) -> Outcome:
-    try:
-        exercise.oracle(learner, Case(seed))
-    except LimitExceeded as limit:
-        return Outcome("error", learner.called, str(limit))
-    except Raised as raised:
-        error = raised.__cause__
+def _outcome(learner: Learner, error: BaseException | None) -> Outcome:
+    """Say how an examination went that ended with an error, or without one."""
+    if isinstance(error, LimitExceeded):
+        return Outcome("error", learner.called, str(error))
+    if isinstance(error, Raised):
+        error = error.__cause__
         if isinstance(error, NotImplementedError) and _raised_by(learner.candidate, error):
             return Outcome("todo")
         return Outcome("error", learner.called, learners_lines(error), _reason(error))
-    except Wrong as error:
-        wrong = error
-    except Exception as error:  # an oracle accepts the reference: it stumbled over what the learner returned
-        found = f"what came back cannot be used as intended: {type(error).__name__}: {error}"
-        wrong = Wrong(found, "Compare the kind of value with what the docstring promises.")
-        wrong = learner.broken or wrong
-    else:
-        wrong = learner.broken
-    if wrong is None:
+    if error is None or not getattr(error, "advice", ""):
+        error = learner.broken or error
+    if error is None:
         return Outcome("pass", learner.called)
-    if not wrong.advice and learner.broken:
-        wrong = learner.broken
-    return Outcome("fail", getattr(wrong, "called", learner.called), wrong.found, wrong.advice)
+    if not isinstance(error, Wrong):  # an oracle accepts the reference: it stumbled over what the learner returned
+        found = f"what came back cannot be used as intended: {type(error).__name__}: {error}"
+        error = Wrong(found, "Compare the kind of value with what the docstring promises.")
+    return Outcome("fail", getattr(error, "called", learner.called), error.found, error.advice)
 
 
 def _raised_by(candidate, error) -> bool:
