@@ -138,6 +138,8 @@ def split_heads(learner, case):
                    "reshape to (..., heads, d), not to (..., d, heads)."),
             (expected.transpose(2, 3), "The last two axes are swapped: (batch, heads, tokens, d) is wanted."),
             (expected.transpose(0, 1), "The heads came before the batch: (batch, heads, tokens, d) is wanted."),
+            (torch.stack(x.split(heads, -1), 1), "split(heads) makes pieces that are `heads` long. There are `heads` "
+                                                 "pieces: chunk(heads)."),
             (expected.flatten(0, 1), "Batch and heads were merged into one axis; keep both."),
         ]  # fmt: skip
         close(learner(x, heads), expected, mistakes if heads == 3 else ())
@@ -175,6 +177,14 @@ def _waves(t, width):
     return torch.cat([angles.sin(), angles.cos()], 1)
 
 
+def _speeds(half):
+    return 10_000.0 ** (-torch.arange(half) / half)
+
+
+def _sin_cos(angles):
+    return angles.sin(), angles.cos()
+
+
 def _require_waves(learner, t, width):
     half = width // 2
 
@@ -198,6 +208,7 @@ def _require_waves(learner, t, width):
         (torch.cat(waves(base=math.e), 1), "The speeds fall only to 1/e. The base is 10000."),
         (torch.cat(waves(divisor=half / 2), 1), "i is counted twice: 10000^(-i / h), with h = width / 2. (The exponent "
                                                 "2 i / width of other texts is the same.)"),
+        (torch.cat(_sin_cos(2 * math.pi * t[:, None] * _speeds(half)), 1), "The angles are w_i t; there is no 2 pi."),
         (torch.cat([sin, sin], 1), "The second half holds sines again; cosines belong there."),
         (torch.cat([sin, cos], 0), "Sines and cosines were joined along the batch. They stand side by side: dim=1."),
     ]  # fmt: skip

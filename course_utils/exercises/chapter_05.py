@@ -1,11 +1,13 @@
 """The exercises of chapter 05: from a picture to noise, in steps and in one jump."""
 
 import math
+from functools import partial
 
 import torch
 
 from course_utils.diffusion import schedules
-from course_utils.exercises.oracles import Wrong, close
+from course_utils.exercises.mistakes_05 import add_noise_mistakes, kl_and_mistakes
+from course_utils.exercises.oracles import Wrong, close, require
 from course_utils.exercises.registry import exercise
 
 TITLE = "Forward diffusion"
@@ -32,11 +34,21 @@ def forward_step(learner, case):
         (noise * x + signal * eps, "The two factors are swapped: a step keeps nearly all of x_{t-1}."),
         (x + noise * eps, "x_{t-1} is not made smaller. So the variance would grow with every step, without end."),
         (signal * x - noise * eps, "The noise has a minus sign; the equation adds it."),
-    ]
+        ((1 - noise) * x + noise * eps, "x_{t-1} is multiplied by 1 - sqrt(beta_t). Variances add up to 1, their roots "
+                                        "do not: it is sqrt(1 - beta_t)."),
+    ]  # fmt: skip
+    _require_no_chance(learner, x, eps, beta)
     close(learner(x, eps, beta), signal * x + noise * eps, mistakes)
     for shape, beta in (((1, 3, 2, 5), 0.2), ((5, 2), 1e-4), ((2, 3), torch.tensor(0.9)), ((4,), 0.0), ((3, 2), 1.0)):
         x, eps = case.normal(*shape), case.normal(*shape)
         close(learner(x, eps, beta), math.sqrt(1 - beta) * x + math.sqrt(beta) * eps)
+
+
+def _require_no_chance(learner, *inputs):
+    first, second = learner(*inputs), learner(*inputs)
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        require(first.equal(second), "two calls with the same inputs gave different results.",
+                "New noise is drawn inside. The noise is passed in as eps; use that.")  # fmt: skip
 
 
 @exercise(
@@ -55,8 +67,11 @@ def alpha_bar(learner, case):
     before = torch.cat([torch.ones(1), expected[:-1]])
     mistakes = [
         (beta.cumprod(0), "This multiplies the betas. What a step leaves is alpha_t = 1 - beta_t."),
-        (1 - beta.cumsum(0), "Shares multiply. 1 minus the sum of the betas is right for tiny betas only, and falls "
-                             "below 0 later."),
+        (1 - beta.cumsum(0), "Shares are multiplied. 1 minus the sum of the betas is right for tiny betas only, and "
+                             "falls below 0 later."),
+        (alpha.cumsum(0), "The alphas are added up. Shares multiply: cumprod."),
+        (alpha.flip(0).cumprod(0).flip(0), "This multiplies from t to the end. alpha_bar_t is what the steps *up to* t "
+                                           "leave."),
         (alpha, "This is alpha_t, what one step leaves. alpha_bar_t is what all steps up to t leave: a product."),
         (expected.sqrt(), "This is the root, sqrt(alpha_bar_t). The root comes later, in add_noise."),
         (before, "This starts with 1, so it is one step late: alpha_bar[0] has one step behind it, 1 - beta[0]."),
@@ -91,7 +106,9 @@ def add_noise(learner, case):
         x0, eps = case.normal(*shape), case.normal(*shape)
         column = (-1, *[1] * (len(shape) - 1))
         share = table[t].reshape(column)
-        mistakes = _add_noise_mistakes(x0, eps, t, table, share, column) if T == 50 else ()
+        mistakes = add_noise_mistakes(x0, eps, t, table, share, column) if T == 50 else ()
+        if mistakes:
+            _require_no_chance(partial(_noised, learner), x0, eps, t, table)
         close(_noised(learner, x0, eps, t, table), share.sqrt() * x0 + (1 - share).sqrt() * eps, mistakes)
     for time, shape in ((0, (1, 3, 4, 4)), (6, (1, 2))):  # a batch of one
         x0, eps, share = case.normal(*shape), case.normal(*shape), table[time]
@@ -103,37 +120,14 @@ def _noised(learner, x0, eps, t, table):
         return learner(x0, eps, t, table)
     except Exception as raised:
         text = str(raised.__cause__)
+        if "converted to Scalar" in text:
+            raise Wrong(f"taking one number failed: {text}", "Each sample has a time of its own, so alpha_bar[t] "
+                        "holds several numbers. Calculate with the tensor, without .item() or float()."
+                        ) from None  # fmt: skip
         if "out of bounds" in text:
             raise Wrong(f"looking up failed: {text}", "In code t goes from 0 to T - 1, and so does the "
                         "table: what belongs to t is alpha_bar[t], not alpha_bar[t + 1].") from None  # fmt: skip
         raise
-
-
-def _add_noise_mistakes(x0, eps, t, table, share, column):
-    signal, noise = share.sqrt(), (1 - share).sqrt()
-    early = table[t - 1].reshape(column)
-    first, for_pictures = table[t[0]], table[t].reshape(-1, 1, 1, 1)
-    step = (table / torch.cat([torch.ones(1), table[:-1]]))[t].reshape(column)  # alpha_t, of one step
-    return [
-        (share * x0 + noise * eps, "This is ᾱ where √ᾱ belongs: the picture is multiplied by sqrt(alpha_bar_t)."),
-        (signal * x0 + (1 - share) * eps, "This is 1 - ᾱ where √(1 - ᾱ) belongs: 1 - alpha_bar_t is the variance of "
-                                          "the noise, and its root multiplies eps."),
-        (share * x0 + (1 - share) * eps, "Both roots are missing: alpha_bar_t and 1 - alpha_bar_t are variances."),
-        (signal * x0 + (1 - signal) * eps, "The noise is multiplied by 1 - √ᾱ. Variances add up to 1, their roots do "
-                                           "not: it is sqrt(1 - alpha_bar_t)."),
-        (noise * x0 + signal * eps, "The two factors are swapped: at t = 0 nearly all is still picture."),
-        (x0 + noise * eps, "The picture keeps its full strength; it must fade by sqrt(alpha_bar_t)."),
-        (early.sqrt() * x0 + (1 - early).sqrt() * eps, "This looks up t - 1. In code t starts at 0, and so does the "
-                                                       "table; index -1 would be its end."),
-        (signal * x0 - noise * eps, "The noise has a minus sign; the equation adds it."),
-        (signal * x0 + eps, "The noise has its full strength; it is multiplied by sqrt(1 - alpha_bar_t)."),
-        (step.sqrt() * x0 + (1 - step).sqrt() * eps, "This takes one step's alpha_t out of the table. alpha_bar_t is "
-                                                     "what all steps up to t leave: alpha_bar[t]."),
-        (first.sqrt() * x0 + (1 - first).sqrt() * eps, "All samples got the time of the first. Each has its own."),
-        (for_pictures.sqrt() * x0 + (1 - for_pictures).sqrt() * eps,
-         "The factors were given four axes whatever x0 has. Here x0 is points, (batch, 2): expand_like(values, x0) "
-         "gives as many axes as x0 has."),
-    ]  # fmt: skip
 
 
 @exercise(
@@ -149,9 +143,9 @@ def cosine_beta(learner, case):
     """Make the betas of a schedule whose alpha_bar falls like a cosine."""
     s = 0.008
 
-    def betas(T, offset=s, power=2, first=1, clip=0.999, steps=0):
-        steps = steps or T
-        f = [math.cos((t / steps + offset) / (1 + offset) * math.pi / 2) ** power for t in range(-1, T + 1)]
+    def betas(T, offset=s, power=2, first=1, clip=0.999, steps=0, angle=None):
+        steps, angle = steps or T, angle or (lambda u: (u + offset) / (1 + offset) * math.pi / 2)
+        f = [math.cos(angle(t / steps)) ** power for t in range(-1, T + 1)]
         pairs = [(f[t + 1], f[t]) for t in range(first, T + first)]
         return torch.tensor([min(1 - later / earlier, clip) for later, earlier in pairs])
 
@@ -172,9 +166,28 @@ def cosine_beta(learner, case):
     mistakes += [
         (betas(T)[1:], "There is one beta too few: T of them need f at T + 1 moments, t = 0 ... T."),
         (betas(T, steps=T - 1), "t is divided by T - 1. The paper's t goes from 0 to T, so t / T goes from 0 to 1."),
+        (
+            betas(T, angle=lambda u: (u + s) / (1 + s) * 90),
+            "cos takes radians: a quarter of the wave is pi / 2, not 90.",
+        ),
+        (
+            betas(T, angle=lambda u: u + s / (1 + s) * math.pi / 2),
+            "Brackets are missing: (t / T + s) / (1 + s), and all of it times pi / 2.",
+        ),
+        (
+            betas(T, clip=math.inf).clamp(min=0.999),
+            "clamp(min=0.999) raises all betas to 0.999. They are at most that: max=0.999.",
+        ),
         (share.float(), "This is f(t), at T + 1 moments. From it comes beta_t = 1 - f(t) / f(t-1)."),
     ]
-    close(learner(T), betas(T), mistakes, tolerance=1e-3)
+    try:
+        got = learner(T)
+    except Exception as raised:
+        if "Boolean value of Tensor" not in str(raised.__cause__):
+            raise
+        raise Wrong(f"comparing failed: {raised.__cause__}", "Python's min compares two numbers. For each number of a "
+                    "tensor: .clamp(max=0.999).") from None  # fmt: skip
+    close(got, betas(T), mistakes, tolerance=1e-3)
     close(learner(1), torch.tensor([0.999]), what="for T = 1, the result")
     close(learner(1000), betas(1000), tolerance=2e-2)  # the first betas are tiny: float32 knows them to a hundredth
 
@@ -193,6 +206,8 @@ def snr(learner, case):
         ((1 - share) / share, "This is upside down: signal to noise has the signal above."),
         ((share / (1 - share)).sqrt(), "This is the ratio of the factors √ᾱ and √(1 - ᾱ). The signal-to-noise ratio "
                                        "compares variances: no roots."),
+        (10 * (share / (1 - share)).log10(), "These are decibels; wanted is the ratio itself."),
+        ((share / (1 - share)).square(), "This is the square. alpha_bar and 1 - alpha_bar are variances already."),
         (share.sqrt() / (1 - share), "The signal has a root and the noise has none; both are variances."),
         ((share / (1 - share)).log(), "This is the logarithm of the signal-to-noise ratio: leave it out."),
         (share / (1 - share).sqrt(), "The noise has a root and the signal has none; both are variances."),
@@ -223,6 +238,7 @@ def variance_at(learner, case):
                                                        "are roots, so their squares are alpha_bar and 1 - alpha_bar."),
         (share.square() * variance + (1 - share).square(), "The factors of x_t are roots already, √ᾱ and √(1 - ᾱ): "
                                                            "squared they are ᾱ and 1 - ᾱ."),
+        (share * variance + 1, "The noise's variance is 1 - alpha_bar_t here: eps is multiplied by the root of that."),
         (share * variance, "This is the picture's part only; the noise adds its variance 1 - alpha_bar_t."),
         ((1 - share) * variance + share, "The two shares are swapped: alpha_bar_t belongs to the picture."),
         (share * variance**2 + 1 - share, "x0_variance is a variance already, and not squared again."),
@@ -253,43 +269,8 @@ def kl_to_normal(learner, case):
         (case.uniform(0.2, 0.8), (4, 2)),
     ):
         x0 = case.uniform(-1, 1, *shape)
-        q = torch.distributions.Normal(share.sqrt().double() * x0, (1 - share.double()).sqrt())
-        p = torch.distributions.Normal(torch.zeros(()).double(), torch.ones(()).double())
-        nats = torch.distributions.kl_divergence(q, p).flatten(1)  # (batch, d)
-        bits = nats / math.log(2)
-        reverse = torch.distributions.kl_divergence(p, q).flatten(1).mean(1) / math.log(2)
-        v = 1 - share
-
-        def of_terms(*terms):
-            return sum(terms).flatten(1).mean(1) / 2 / math.log(2)
-
-        half_log = (share * (x0.square() - 1) - (1 - share).sqrt().log()).flatten(1).mean(1) / 2 / math.log(2)
-        mistakes = [
-            (nats.mean(1), "This is in nats. One bit is ln 2 nats: divide by math.log(2)."),
-            (bits.sum(1), "This is the sum over all dimensions of a picture; per dimension is their mean."),
-            (nats.sum(1), "This is the sum over the dimensions, in nats; wanted are their mean, and bits."),
-            (bits.mean(), "This is one number for the whole batch. Keep one for each sample: .flatten(1).mean(1)."),
-            (reverse, "This is the other direction, KL( N(0, I) || q ). The KL divergence is not symmetric: q first."),
-            (-bits.mean(1), "The sign is wrong: a KL divergence is never negative."),
-            (2 * bits.mean(1), "The factor 1/2 is missing."),
-            (half_log, "The logarithm is of the variance 1 - alpha_bar_t, not of its root."),
-            (
-                of_terms(share * x0**2, share - 1 - share.log()),
-                "The variance of x_t is 1 - alpha_bar_t; alpha_bar_t is what multiplies the picture's.",
-            ),
-            (of_terms(share * (x0**2 - 1)), "The logarithm is missing: v + m² - 1 - ln v has four terms."),
-            (of_terms(share * (x0**2 - 1), v.log()), "ln v has the wrong sign: it is v + m² - 1 - ln v."),
-            (
-                of_terms(share**2 * x0**2 - share, -v.log()),
-                "The mean m is sqrt(alpha_bar_t) x0, with the root, so that m² is alpha_bar_t x0².",
-            ),
-            (
-                of_terms(share * (x0.flatten(1).mean(1)[:, None] ** 2 - 1), -v.log()),
-                "The mean of the squares is wanted, not the square of the mean: square x0 before you average.",
-            ),
-            (nats.mean(1) * math.log(2), "Nats become bits by dividing by ln 2, not by multiplying."),
-        ]
-        close(_distance(learner, x0, share), bits.mean(1), mistakes if len(x0) == 5 else (), tolerance=1e-3)
+        bits, mistakes = kl_and_mistakes(x0, share)
+        close(_distance(learner, x0, share), bits, mistakes if len(x0) == 5 else (), tolerance=1e-3)
 
 
 def _distance(learner, x0, share):

@@ -5,7 +5,17 @@ from torch import nn
 
 from course_utils import training
 from course_utils.diffusion import objectives
-from course_utils.exercises.oracles import Wrong, close, require, require_tensor
+from course_utils.exercises.mistakes_06 import (
+    Recorder,
+    noise_at,
+    require_loss,
+    require_noise,
+    require_one_call,
+    require_range,
+    require_times,
+    stepped,
+)
+from course_utils.exercises.oracles import Wrong, close, require
 from course_utils.exercises.registry import exercise
 
 TITLE = "Predicting the noise"
@@ -30,6 +40,11 @@ def noise_prediction_loss(learner, case):
         (expected.mean(), "This is one number for the whole batch. Keep one for each sample: later they are sorted "
                           "by t, and weighted."),
         (error.sum(), "This is the sum over everything. Wanted is one mean for each sample."),
+        (error.flatten(1).mean(0), "The mean went over the batch. Average over the pixels of each sample: .mean(1)."),
+        (error.flatten(1).sum(1).sqrt(), "This is the length of the error, the root of a sum. Wanted is the mean of "
+                                         "the squares."),
+        (expected / 2, "This is half of it; there is no factor 1/2."),
+        (expected[:, None], "The averaged axis is still there: leave keepdim away."),
         (error, "The squares are not averaged yet: the mean over pixels is missing."),
         (error.mean(1), "This is the mean over the channels only. Average over height and width too."),
         (error.mean((0, 2, 3)), "The batch was averaged away, and the channels stayed. Average over all but axis 0."),
@@ -72,10 +87,11 @@ def _compared(learner, eps_hat, eps):
 def sample_times(learner, case):
     """Draw a time for each sample, each time equally likely."""
     T, count = int(case.whole(8, 12)), 20_000
-    generator = case.generator()
+    generator, before = case.generator(), case.generator().get_state()
     t = learner(count, T, generator)
-    _require_times(t, count)
-    _require_range(t, T)
+    require_times(t, count)
+    drawn = not generator.get_state().equal(before)
+    require_range(t, T)
     share = torch.bincount(t, minlength=T) / count * T
     rarest, most = share.min().item(), share.max().item()
     advice = "Draw all with the same chance."
@@ -83,48 +99,15 @@ def sample_times(learner, case):
         advice = "Both ends come half as often: rounding gives them half a stretch. Cut off with .long() instead."
     require(rarest > 0.87 and most < 1.13, f"the rarest time came {rarest:.2f} and the most frequent {most:.2f} times "
             f"as often as expected, in {count} draws.", advice)  # fmt: skip
-    require(not t.equal(learner(count, T, generator)), "a second call with the same generator gave the same times.",
+    again = learner(count, T, generator)
+    require(not drawn or not t.equal(again), "a second call with the same generator gave the same times.",
             "The generator goes on by itself from call to call: do not seed it again in here.")  # fmt: skip
     for count, T in ((1, 1), (5, 1000), (1, 40)):
         t = learner(count, T, case.generator())
-        _require_times(t, count)
+        require_times(t, count)
         low, high = t.min().item(), t.max().item()
         require(0 <= low <= high < T, f"the times go from {low} to {high}, expected 0 to {T - 1}.",
                 "The range is that of the T which was passed.")  # fmt: skip
-
-
-def _require_times(t, count):
-    require_tensor(t, torch.zeros(count))
-    require(t.shape == (count,), f"the result has the shape {tuple(t.shape)}, expected ({count},).",
-            "One time for each sample: `count` numbers.")  # fmt: skip
-    require(t.dtype == torch.int64, f"the times have the dtype {t.dtype}, expected torch.int64.",
-            "Times index the table alpha_bar, so they are whole numbers: torch.randint, or .long().")  # fmt: skip
-
-
-def _require_range(t, T):
-    low, high = t.min().item(), t.max().item()
-    found = f"the times go from {low} to {high}, expected 0 to {T - 1}."
-    if low == high:
-        raise Wrong(found, "All samples have the same time. Each draws its own: torch.randint(0, T, (count,), ...).")
-    if (low, high) == (1, T):
-        raise Wrong(found, "These are the paper's times, 1 ... T. In code they start at 0: subtract 1.")
-    require(high < T, found, f"alpha_bar has T = {T} entries, and the last one has the index T - 1.")
-    require(high == T - 1, found, "The largest time never comes: torch.randint leaves its upper bound out, so that "
-            "bound is T.")  # fmt: skip
-    require(low == 0, found, "Time 0, the least noise, never comes. In code times start at 0.")
-
-
-class _Recorder(nn.Module):
-    """A model with one parameter that remembers what it was given."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(0.5))
-        self.calls = []
-
-    def forward(self, x_t, t, cond=None):
-        self.calls.append((x_t.detach(), t))
-        return self.scale * x_t
 
 
 @exercise(
@@ -140,120 +123,31 @@ class _Recorder(nn.Module):
 def training_step(learner, case):
     """Put the training step together: from clean pictures to a loss."""
     x0, table = 5 * case.normal(64, 3, 4, 4), (1 - torch.linspace(0.02, 0.2, 50)).cumprod(0)
-    generator, model = case.generator(), _Recorder()
-    loss = _stepped(learner, model, x0, table, generator)
-    x_t, t = _require_one_call(model, x0, len(table))
+    generator, model = case.generator(), Recorder()
+    loss = stepped(learner, model, x0, table, generator)
+    x_t, t = require_one_call(model, x0, len(table))
     require(len(t.unique()) > 5, f"the batch of {len(x0)} has {len(t.unique())} different times, expected many.",
             "Each sample draws a time of its own: sample_times(len(x0), ...).")  # fmt: skip
-    eps = _require_noise(x0, x_t, t, table)
-    _require_loss(model, loss, x0, x_t, eps)
-    again = _Recorder()
+    eps = require_noise(x0, x_t, t, table)
+    require_loss(model, loss, x0, x_t, eps)
+    again = Recorder()
     learner(again, x0, table, generator)
     require(not again.calls[0][0].equal(x_t), "a second step with the same generator gave the same noise and times.",
             "The generator goes on by itself from step to step: do not seed it again in here.")  # fmt: skip
     x0, table = case.normal(64, 2), torch.tensor([0.9, 0.6, 0.3, 0.1])  # points, and few times, so that each comes up
-    model = _Recorder()
-    loss = _stepped(learner, model, x0, table, case.generator())
-    x_t, t = _require_one_call(model, x0, len(table))
+    model = Recorder()
+    loss = stepped(learner, model, x0, table, case.generator())
+    x_t, t = require_one_call(model, x0, len(table))
     require(t.min() == 0 and t.max() == 3, f"with 4 times, those from {t.min()} to {t.max()} came up, expected 0 to 3.",
             "Each time is drawn, the first and the last as well: 0 ... len(alpha_bar) - 1.")  # fmt: skip
-    _require_loss(model, loss, x0, x_t, _noise_at(t, x0, x_t, table))
+    require_loss(model, loss, x0, x_t, noise_at(t, x0, x_t, table))
     table = torch.linspace(0.999, 0.01, 3000)
-    model, x0 = _Recorder(), case.normal(100, 1)
-    _stepped(learner, model, x0, table, case.generator())
+    model, x0 = Recorder(), case.normal(100, 1)
+    stepped(learner, model, x0, table, case.generator())
     latest = model.calls[0][1].max().item()
     require(latest > 2500, f"with 3000 times, the latest of 100 was {latest}, expected about 2970.",
             "The times stop before the table ends: there are len(alpha_bar) of them.")  # fmt: skip
-    learner(_Recorder(), case.normal(1, 3, 2, 2), table, case.generator())  # a batch of one
-
-
-def _stepped(learner, model, x0, table, generator):
-    try:
-        return learner(model, x0, table, generator)
-    except Exception as raised:
-        text = str(raised.__cause__)
-        if "out of bounds" in text or text.startswith("Expected times t from 0"):
-            raise Wrong(f"a time has no entry in alpha_bar, which has {len(table)} entries.", "The times go as far as "
-                        "the table that was passed: there are len(alpha_bar) of them, whatever T is in the notebook."
-                        ) from None  # fmt: skip
-        if "positional argument: 't'" in text:
-            raise Wrong(f"calling the model failed: {text}", "The model sees the noisy samples *and* their times: "
-                        "model(x_t, t).") from None  # fmt: skip
-        raise
-
-
-def _require_loss(model, loss, x0, x_t, eps):
-    """Raise Wrong unless the loss is the mean square error of the model's answer, with its gradient."""
-    prediction = 0.5 * x_t
-    per_sample = (prediction - eps).square().flatten(1).mean(1)
-    mistakes = [
-        ((prediction - x0).square().mean(), "The model's answer is compared with x0. It predicts the noise, eps."),
-        ((prediction - x_t).square().mean(), "The model's answer is compared with x_t. It predicts the noise, eps."),
-        ((eps - x0).square().mean(), "The noise is compared with x0. The model's answer belongs in its place."),
-        (per_sample, "This is one loss for each sample. The optimizer needs one number: .mean()."),
-        (per_sample.sum(), "This is the sum over the batch. The mean does not depend on the batch's size."),
-        ((prediction - eps).square().sum(), "This is a sum over everything; the mean does not depend on the sizes."),
-        ((prediction - eps).abs().mean(), "This is the mean absolute error; the loss is the mean *square* error."),
-        (per_sample.mean().sqrt(), "This is the root of the mean square error. The loss is the mean square itself."),
-    ]
-    if isinstance(loss, torch.Tensor) and loss.ndim == 0 and len(x0) * x0[0].numel() > 1000:
-        independent = prediction.square().mean() + 1  # what noise that has nothing to do with x_t would give
-        unrelated = abs(loss - independent) < 0.1 * independent and loss > 1.2 * per_sample.mean()
-        require(not unrelated, f"got a loss of {loss:.4g}, expected {per_sample.mean():.4g}.",
-                "The model's answer is compared with noise that is not in x_t. Draw eps once.")  # fmt: skip
-    close(loss, per_sample.mean(), mistakes)
-    if isinstance(loss, torch.Tensor) and loss.requires_grad:
-        (slope,) = torch.autograd.grad(loss, model.scale, allow_unused=True)
-        require(slope is not None, "no gradient comes back to the model, expected one: it could not learn.",
-                "No .detach() and no torch.no_grad() between the model's answer and the loss.")  # fmt: skip
-        close(
-            slope, (2 * (prediction - eps) * x_t).mean(), tolerance=1e-2, what="the gradient of the model's parameter"
-        )
-
-
-def _require_one_call(model, x0, T):
-    """Return the (x_t, t) that the model was called with, or raise Wrong."""
-    require(len(model.calls) == 1, f"the model was called {len(model.calls)} times, expected once.",
-            "One call for the whole batch: model(x_t, t).")  # fmt: skip
-    x_t, t = model.calls[0]
-    require(x_t.shape == x0.shape, f"the model got an input of shape {tuple(x_t.shape)}, expected {tuple(x0.shape)}.",
-            "The model is given x_t, which has the shape of x0.")  # fmt: skip
-    require(not x_t.equal(x0), "the model was given x0 itself, expected x_t.",
-            "There is no noise to find in a clean picture: call add_noise first.")  # fmt: skip
-    shape = tuple(t.shape) if isinstance(t, torch.Tensor) else type(t).__name__
-    require(shape == (len(x0),), f"the model got times of shape {shape}, expected ({len(x0)},).",
-            "Each sample has a time of its own: one for each of the batch.")  # fmt: skip
-    require(not t.is_floating_point() and t.min() >= 0 and t.max() < T,
-            f"the model got times from {t.min()} to {t.max()}, expected whole numbers from 0 to {T - 1}.",
-            "The model is given the t with which x_t was made.")  # fmt: skip
-    return x_t, t
-
-
-def _noise_at(t, x0, x_t, table):
-    """Return the noise that is in x_t if t are its times."""
-    share = table[t.clamp(0, len(table) - 1)].reshape(-1, *[1] * (x0.ndim - 1))
-    return (x_t - share.sqrt() * x0) / (1 - share).sqrt()
-
-
-def _require_noise(x0, x_t, t, table):
-    """Return the noise that is in x_t at time t, or raise Wrong if it is not standard normal."""
-
-    def left_of_x0(t):
-        return torch.corrcoef(torch.stack([_noise_at(t, x0, x_t, table).flatten(), x0.flatten()]))[0, 1].abs().item()
-
-    if left_of_x0(t) > 0.1:
-        other = min(left_of_x0(t - 1), left_of_x0(t + 1))
-        raise Wrong("x_t minus sqrt(alpha_bar_t) x0 still holds some x0, expected noise only.",
-                    "x_t was made with another time than the model was told: use one t for both." if other < 0.08 else
-                    "Is x_t = add_noise(x0, eps, t, alpha_bar), with the t that the model is given?")  # fmt: skip
-    eps = _noise_at(t, x0, x_t, table)
-    require((eps[0] - eps[1]).abs().max() > 1e-3, "all samples have the same noise, expected each its own.",
-            "Draw noise of the shape of x0, with the batch axis.")  # fmt: skip
-    mean, std = eps.mean().item(), eps.std().item()
-    require(abs(mean) < 0.12 and abs(std - 1) < 0.12, f"the noise in x_t has mean {mean:.2f} and standard deviation "
-            f"{std:.2f}, expected 0 and 1.", "torch.randn draws standard normal numbers; torch.rand draws uniform "
-            "ones between 0 and 1.")  # fmt: skip
-    return eps
+    learner(Recorder(), case.normal(1, 3, 2, 2), table, case.generator())  # a batch of one
 
 
 @exercise(
@@ -282,6 +176,8 @@ def ema_update(learner, case):
         (before + (1 - decay) * new, "The old value keeps its full weight, so the average grows without end; its "
                                      "weight is decay."),
         ((before + new) / 2, "Both got the weight 1/2, whatever `decay` says."),
+        *((d * before + (1 - d) * new, "The decay is a number of its own here. Use `decay`, as it is passed.")
+          for d in (0.9, 0.99, 0.995, 0.999, 0.9999) if d != decay),
     ]  # fmt: skip
     what = "the average's parameters, one after the other"
     expected = decay * before + (1 - decay) * new
@@ -349,6 +245,9 @@ def _check_guess(learner, x0, eps, t, table, named):
         (x_t - noise * eps / signal, "Only the noise is divided: brackets around the difference are missing."),
         ((x_t - signal * eps) / noise, "The two factors are swapped: this would be right for eps from x0."),
         ((x_t - noise * eps) * signal, "This multiplies by √ᾱ where it must divide."),
+        ((x_t - noise * eps) / noise, "This divides by the factor of the noise; the picture's is sqrt(alpha_bar_t)."),
+        ((x_t - (1 - signal) * eps) / signal, "In x_t the noise has the factor √(1 - ᾱ), not 1 - √ᾱ."),
+        (x0.clamp(-1, 1), "The guess was clipped. That is a step of its own: return it as it comes out."),
         (signal * x_t - noise * eps, "This would be right for a model that predicts v, not eps: divide by √ᾱ."),
         ((x_t - (1 - first).sqrt() * eps) / first.sqrt(), "All samples got the time of the first. Each has its own."),
         ((x_t - (1 - early).sqrt() * eps) / early.sqrt(), "This looks up t - 1. In code t starts at 0, and so does the "
@@ -385,6 +284,7 @@ def loss_by_time(learner, case):
         return torch.stack([losses[index == b].mean() for b in range(bins)])
 
     no_samples = "A bin without samples has no mean. As 0 it would look like a perfect model: leave it NaN, 0 / 0."
+    to_the_last = "The stretches end at the last time that occurs. They divide all T times: t * bins // T."
     mistakes = [
         (total, "These are sums: a bin with more samples looks worse. Divide by the number of samples in it."),
         (total / n, "This divides by the number of all samples; divide by the number in the bin."),
@@ -400,6 +300,11 @@ def loss_by_time(learner, case):
         (means((t - 1).clamp(min=0) * bins // T), "The bins begin one time too late: time 0 is the first of bin 0, in "
                                                   "code t starts at 0."),
         (means((t * bins / T).round()), "t * bins / T is rounded to the nearest. Cut off what follows the point: //."),
+        (means(((t - t.min()) * bins / (t.max() - t.min())).long().clamp(max=bins - 1)), to_the_last),
+        (torch.stack([t[t * bins // T == b].float().mean() for b in range(bins)]), "These are mean times. Wanted are "
+                                                                                   "the mean losses."),
+        (torch.cat([expected[1:], torch.tensor([torch.nan])]), "The first bin is missing: bins are counted from 0 to "
+                                                               "bins - 1."),
         (expected[~expected.isnan()], "The bin without samples was left out. It keeps its place, with NaN."),
     ]  # fmt: skip
     close(learner(losses, t, T, bins), expected, mistakes)
@@ -411,5 +316,6 @@ def loss_by_time(learner, case):
         short = torch.stack([losses[t // (T // bins) == b].mean() for b in range(bins)])
         cut = "T // bins loses the remainder, so that the latest times fall behind the last bin: t * bins // T."
         ended = "The last bins are missing. There are always `bins` of them, also where no sample falls into the last."
-        mistakes = [(short, cut)] if T == 10 else [(expected[:2], ended)] if T == 12 else []
+        to_nine = torch.stack([losses[(t * 4 / 9).long().clamp(max=3) == b].mean() for b in range(bins)])
+        mistakes = {10: [(short, cut), (to_nine, to_the_last)], 12: [(expected[:2], ended)]}.get(T, ())
         close(learner(losses, t, T, bins), expected, mistakes)

@@ -56,6 +56,10 @@ CONV_MISTAKES = [
         lambda n, k, s, p, d: (n - 1) * s - 2 * p + d * (k - 1) + 1,
         "This is the size that a *transposed* convolution makes. An ordinary one divides by the stride.",
     ),
+    (
+        lambda n, k, s, p, d: -(-n // s),
+        "This is the size where padding is chosen to fit (padding='same'). Count with the padding that is given.",
+    ),
 ]
 
 
@@ -107,6 +111,8 @@ def attention_mistakes(q, k, v):
         (scaled.softmax(-1), "These are the weights. They still have to average the values: weights @ v."),
         (scaled.softmax(-1) @ k, "The keys are averaged here. They decide on the weights; what is averaged are the "
                                  "values."),
+        (scaled.masked_fill(torch.ones(5, 6).triu(1).bool(), -math.inf).softmax(-1) @ v,
+         "A causal mask lets each query see the first keys only. Here every query sees all keys."),
         (scaled.exp() @ v, "This is exp without the division by its sum, so weights do not add up to 1."),
         (scaled.softmax(0) @ v, "The softmax goes over the batch; the keys are the last axis."),
         (scaled.softmax(1) @ v, "The softmax goes over the heads; the keys are the last axis, -1."),
@@ -152,6 +158,9 @@ def norm_mistakes(x, eps):
         (normal(biased + eps), "This divides by the variance. The standard deviation is its root."),
         (F.group_norm(x, 6, eps=eps), "Each channel is normalised alone (that is instance norm). Take the mean over "
                                       "all channels of a group."),
+        (F.group_norm(x, 2, eps=eps), "`groups` is the number of groups, not the number of channels in each."),
+        (_over_groups(rows, eps).reshape(x.shape), "The statistics go over the groups. Each group has its own: the "
+                                                   "last axis of its row, dim=2."),
         (F.group_norm(x, 1, eps=eps), "All channels are normalised together (that is layer norm). Each group for "
                                       "itself."),
         ((x - batch_mean) / (batch_var + eps).sqrt(), "The statistics go over the batch (that is batch norm). Each "
@@ -172,6 +181,11 @@ def _over_channels(x, eps):
     rows = x.reshape(3, 3, 2, 2, 3)
     variance, mean = torch.var_mean(rows, 2, keepdim=True, correction=0)
     return ((rows - mean) / (variance + eps).sqrt()).reshape(x.shape)
+
+
+def _over_groups(rows, eps):
+    variance, mean = torch.var_mean(rows, 1, keepdim=True, correction=0)
+    return (rows - mean) / (variance + eps).sqrt()
 
 
 def _over_batch(x, eps):
@@ -204,8 +218,17 @@ def residual_mistakes(parts, x, embedding):
         (way + conv2(silu(norm2(h * told))), "The time is multiplied; add it."),
         (way * change, "The two ways are multiplied; add them."),
     ]  # fmt: skip
+    relu = F.relu(norm1(x))
+    found += [
+        (way + conv2(F.relu(norm2(conv1(relu) + time(F.relu(embedding))[:, :, None, None]))),
+         "This is relu where silu belongs."),
+        (way + conv2(silu(norm2(h + told[:1]))), "All samples got the time of the first. Each has its own."),
+    ]  # fmt: skip
     if x.shape[1] == h.shape[1]:
+        order = "The order of each half is norm, silu, conv: conv1 comes last, not first."
         found += [
+            (way + conv2(silu(norm2(silu(norm1(conv1(x))) + told))), order),
+            (way + conv2(silu(norm2(silu(norm2(conv1(x))) + told))), order),
             (way + conv2(silu(norm1(h + told))), "norm1 is used twice; the second is norm2."),
             (way + conv1(silu(norm2(h + told))), "conv1 is used twice; the second is conv2."),
             (way + conv2(silu(norm2(conv1(silu(norm1(x + told)))))), "The time is added to x, before conv1. It is "
@@ -249,6 +272,8 @@ U_MISTAKES = [
     ("bottom", "each", "`middle` was called at each level. It comes once, at the bottom."),
     ("skip", "zero", "The kept pictures are not used: zeros were joined in their place."),
     ("skip", "self", "The picture was joined with itself; join it with what was kept at the same level."),
+    ("side", "way", "What `down` made was kept, but did not go on: x = block(x), keep x, and then shrink that x."),
+    ("early", "join", "Joined before `grow`, with what `shrink` made. Keep what `down` made, and join after `grow`."),
     ("order", "reversed", "`grow` and `up` were run backwards. They are given from coarse to fine already."),
 ]
 
@@ -258,8 +283,10 @@ def joining_failed(error, x, parts):
     down, grow = parts[0], parts[3]
     if not grow[0].given:
         return "The picture from below was not enlarged: `grow` comes before it is joined."
-    sizes = set(map(int, re.findall(r"size (\d+)", error)))
-    if max(sizes) > down[-1].given[1]:
+    first, second = map(int, re.findall(r"size (\d+)", error)[:2])
+    if first > second and first > down[-1].given[1]:
+        return "The same kept picture was joined twice. Take it out of the list: kept.pop()."
+    if max(first, second) > down[-1].given[1]:
         return "The finest picture was taken first. Going up starts at the coarsest, kept last: .pop(), not .pop(0)."
     return "What is kept was made smaller already: keep what `down` made, before `shrink`."
 
@@ -270,11 +297,16 @@ def walk(x, down, shrink, middle, grow, up, save="", join="", skip="", order="",
     for block, smaller in zip(down, shrink, strict=True):
         before, x = x, block(x)
         kept.append(before if save else x)
-        x = smaller(x)
+        x = smaller(before if other.get("side") else x)
+        if other.get("early"):
+            kept[-1] = x
     if other.get("bottom") != "none":
         x = middle(x)
     pairs = list(zip(grow, up, strict=True))
     for number, (larger, block) in enumerate(reversed(pairs) if order else pairs):
+        if other.get("early"):
+            x = larger(block(torch.cat([x, kept.pop()], 1)))
+            continue
         x, old = larger(x), kept.pop()
         old = torch.zeros_like(old) if skip == "zero" else x if skip == "self" else old
         x = block(torch.cat([old, x] if join else [x, old], 1))

@@ -957,3 +957,84 @@ def u_by_index(x, down, shrink, middle, grow, up):
     for i in range(levels):
         x = up[i](torch.cat([grow[i](x), kept[levels - 1 - i]], dim=1))
     return x
+
+
+@mutant(SIZE, "padding='same'")
+def size_of_same_padding(size, kernel, stride=1, padding=0, dilation=1):
+    return math.ceil(size / stride)
+
+
+@mutant(ATTENTION, "A causal mask")
+def causal_attention(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+@mutant(HEADS, "There are `heads` pieces")
+def pieces_as_long_as_heads(x, heads):
+    return torch.stack(x.split(heads, dim=-1), dim=1)
+
+
+@mutant(TIME, "there is no 2 pi")
+def whole_turns(t, width):
+    angles = 2 * math.pi * t[:, None] * 10_000.0 ** (-torch.arange(width // 2) / (width // 2))
+    return torch.cat([angles.sin(), angles.cos()], 1)
+
+
+@mutant(NORM, "not the number of channels in each")
+def channels_in_each_group(x, groups, eps=1e-5):
+    return F.group_norm(x, x.shape[1] // groups, eps=eps)
+
+
+@mutant(NORM, "The statistics go over the groups. Each")
+def over_the_groups(x, groups, eps=1e-5):
+    rows = grouped(x, groups)
+    variance, mean = torch.var_mean(rows, 1, keepdim=True, correction=0)
+    return ((rows - mean) / (variance + eps).sqrt()).reshape(x.shape)
+
+
+@mutant(RESIDUAL, "relu where silu belongs")
+class ReluThroughout(ResidualBlock):
+    def forward(self, x, embedding):
+        h = self.conv1(F.relu(self.norm1(x))) + self.time(F.relu(embedding))[:, :, None, None]
+        return self.shortcut(x) + self.conv2(F.relu(self.norm2(h)))
+
+
+block_with("time of the first", lambda b, x, t, _: b.shortcut(x) + second(b, first(b, x) + t[:1]))
+block_with("conv1 comes last, not first", lambda b, x, t, _: b.shortcut(x) + second(b, F.silu(b.norm1(b.conv1(x))) + t))
+
+
+@mutant(U, "but did not go on")
+def down_beside_the_way(x, down, shrink, middle, grow, up):
+    kept = []
+    for block, smaller in zip(down, shrink, strict=True):
+        kept.append(block(x))
+        x = smaller(x)
+    x = middle(x)
+    for larger, block in zip(grow, up, strict=True):
+        x = block(torch.cat([larger(x), kept.pop()], 1))
+    return x
+
+
+@mutant(U, "Joined before `grow`")
+def joined_before_grown(x, down, shrink, middle, grow, up):
+    kept = []
+    for block, smaller in zip(down, shrink, strict=True):
+        x = smaller(block(x))
+        kept.append(x)
+    x = middle(x)
+    for larger, block in zip(grow, up, strict=True):
+        x = larger(block(torch.cat([x, kept.pop()], 1)))
+    return x
+
+
+@mutant(U, "same kept picture was joined twice")
+def never_taken_out(x, down, shrink, middle, grow, up):
+    kept = []
+    for block, smaller in zip(down, shrink, strict=True):
+        x = block(x)
+        kept.append(x)
+        x = smaller(x)
+    x = middle(x)
+    for larger, block in zip(grow, up, strict=True):
+        x = block(torch.cat([larger(x), kept[-1]], 1))
+    return x

@@ -85,7 +85,7 @@ def product_of_betas(beta):
     return beta.cumprod(0)
 
 
-@mutant(BAR, "Shares multiply")
+@mutant(BAR, "Shares are multiplied")
 def sum_of_betas(beta):
     return 1 - beta.cumsum(0)
 
@@ -573,3 +573,101 @@ def kl_in_float64(x0, alpha_bar_t):
 def kl_in_base_two(x0, alpha_bar_t):
     power = x0.square().flatten(1).mean(1)
     return (alpha_bar_t * (power - 1) / math.log(2) - torch.log2(1 - alpha_bar_t)) / 2
+
+
+@mutant(STEP, "New noise is drawn inside")
+def step_with_its_own_noise(x_before, eps, beta_t):
+    return (1 - beta_t) ** 0.5 * x_before + beta_t**0.5 * torch.randn_like(eps)
+
+
+@mutant(STEP, "multiplied by 1 - sqrt(beta_t)")
+def one_minus_the_root(x_before, eps, beta_t):
+    return (1 - beta_t**0.5) * x_before + beta_t**0.5 * eps
+
+
+@mutant(BAR, "The alphas are added up")
+def sum_of_alphas(beta):
+    return (1 - beta).cumsum(0)
+
+
+@mutant(BAR, "multiplies from t to the end")
+def product_from_the_end(beta):
+    return (1 - beta).flip(0).cumprod(0).flip(0)
+
+
+@mutant(NOISE, "multiplied up once more")
+def product_of_products(x0, eps, t, alpha_bar):
+    a = expand_like(alpha_bar.cumprod(0)[t], x0)
+    return a.sqrt() * x0 + (1 - a).sqrt() * eps
+
+
+@mutant(NOISE, "The table was taken for betas")
+def table_of_betas(x0, eps, t, alpha_bar):
+    a = expand_like((1 - alpha_bar).cumprod(0)[t], x0)
+    return a.sqrt() * x0 + (1 - a).sqrt() * eps
+
+
+@mutant(NOISE, "without .item() or float()")
+def number_of_many(x0, eps, t, alpha_bar):
+    a = alpha_bar[t].item()
+    return a**0.5 * x0 + (1 - a) ** 0.5 * eps
+
+
+@mutant(NOISE, "New noise is drawn inside")
+def jump_with_its_own_noise(x0, eps, t, alpha_bar):
+    a = expand_like(alpha_bar[t], x0)
+    return a.sqrt() * x0 + (1 - a).sqrt() * torch.randn_like(x0)
+
+
+def cosine_of(T, angle):
+    f = torch.cos(angle(torch.arange(T + 1, dtype=torch.float64) / T)) ** 2
+    return 1 - f[1:] / f[:-1]
+
+
+@mutant(COSINE, "cos takes radians")
+def in_degrees(T):
+    return cosine_of(T, lambda u: (u + 0.008) / 1.008 * 90).clamp(max=0.999).float()
+
+
+@mutant(COSINE, "Brackets are missing")
+def bracket_forgotten(T):
+    return cosine_of(T, lambda u: u + 0.008 / 1.008 * math.pi / 2).clamp(max=0.999).float()
+
+
+@mutant(COSINE, "They are at most that")
+def clamped_from_below(T):
+    return cosine_of(T, lambda u: (u + 0.008) / 1.008 * math.pi / 2).clamp(min=0.999).float()
+
+
+@mutant(COSINE, "Python's min compares two numbers")
+def min_of_python(T):
+    return min(cosine_of(T, lambda u: (u + 0.008) / 1.008 * math.pi / 2), 0.999)
+
+
+@mutant(SNR, "These are decibels")
+def in_decibels(alpha_bar):
+    return 10 * torch.log10(alpha_bar / (1 - alpha_bar))
+
+
+@mutant(SNR, "This is the square.")
+def ratio_of_squares(alpha_bar):
+    return alpha_bar**2 / (1 - alpha_bar) ** 2
+
+
+@mutant(VARIANCE, "variance is 1 - alpha_bar_t here")
+def noise_of_variance_one(alpha_bar, x0_variance):
+    return alpha_bar * x0_variance + 1
+
+
+wrong_kl("This is ln(1 + alpha_bar_t)", lambda m, v, a, x0: v + m**2 - 1 - torch.log1p(a))
+wrong_kl("Only the logarithm is in bits", lambda m, v, a, x0: math.log(2) * (v + m**2 - 1 - v.log2()))
+
+
+@mutant(KL, "divides by log10(2)")
+def bits_by_log10(x0, alpha_bar_t):
+    return (alpha_bar_t * (x0**2 - 1) - torch.log1p(-alpha_bar_t)).flatten(1).mean(1) / 2 / math.log10(2)
+
+
+@mutant(KL, "The batch was averaged away")
+def averaged_over_the_batch(x0, alpha_bar_t):
+    return (alpha_bar_t * (x0**2 - 1) - torch.log1p(-alpha_bar_t)).flatten(1).mean(0) / 2 / math.log(2)

@@ -172,7 +172,7 @@ def times_as_a_column(count, T, generator):
 OF_NUMPY = np.random.default_rng(0)
 
 
-@mutant(TIMES, "no number was drawn from the generator")
+@mutant(TIMES, "no number was drawn from the generator that")
 def generator_of_its_own(count, T, generator):
     return torch.from_numpy(OF_NUMPY.integers(0, T, count))
 
@@ -387,7 +387,7 @@ def x_t_without_its_factor(model, x0, alpha_bar, generator):
     return F.mse_loss(model(x0 + eps, t), eps)
 
 
-@mutant(STEP, "which has the shape of x0")
+@mutant(STEP, "first the noisy samples, of the shape of x0, then their times")
 def flat_input(model, x0, alpha_bar, generator):
     t, eps, x_t = draw(x0, alpha_bar, generator)
     return F.mse_loss(model(x_t.flatten(1), t).reshape(x0.shape), eps)
@@ -730,3 +730,87 @@ def noise_alone_divided(x_t, eps, t, alpha_bar):
 @mutant(BY_TIME, "far more than wanted")
 def bins_of_bins(losses, t, T, bins):
     return torch.stack([losses[t // bins == b].mean() for b in range(bins)])
+
+
+@mutant(LOSS, "The mean went over the batch")
+def mean_over_the_batch(eps_hat, eps):
+    return (eps_hat - eps).square().flatten(1).mean(0)
+
+
+@mutant(LOSS, "the length of the error")
+def length_of_the_error(eps_hat, eps):
+    return (eps_hat - eps).flatten(1).norm(dim=1)
+
+
+@mutant(LOSS, "there is no factor 1/2")
+def half_of_the_loss(eps_hat, eps):
+    return (eps_hat - eps).square().flatten(1).mean(1) / 2
+
+
+@mutant(LOSS, "leave keepdim away")
+def axis_kept(eps_hat, eps):
+    return (eps_hat - eps).square().flatten(1).mean(1, keepdim=True)
+
+
+@mutant(TIMES, "no number was drawn from the generator that was passed")
+def times_in_a_row(count, T, generator):
+    return torch.arange(count) % T
+
+
+@mutant(TIMES, "that of the T which was passed")
+def at_least_a_hundred_times(count, T, generator):
+    return torch.randint(0, T if count > 1 else 2 * T + 100, (count,), generator=generator)
+
+
+@mutant(STEP, "of the shape of x0, then their times")
+def arguments_swapped(model, x0, alpha_bar, generator):
+    t, eps, x_t = draw(x0, alpha_bar, generator)
+    return F.mse_loss(model(t, x_t), eps)
+
+
+@variant(STEP)
+def step_with_float_times(model, x0, alpha_bar, generator):
+    t, eps, x_t = draw(x0, alpha_bar, generator)
+    return torch.stack([(a - b).square().mean() for a, b in zip(model(x_t, t.float()), eps, strict=True)]).mean()
+
+
+@mutant(EMA, "The decay is a number of its own here")
+@torch.no_grad()
+def decay_hard_coded(average, model, decay):
+    for slow, new in zip(average.parameters(), model.parameters(), strict=True):
+        slow.mul_(0.999).add_(0.001 * new)
+
+
+@mutant(X0, "divides by the factor of the noise")
+def divided_by_the_noise(x_t, eps, t, alpha_bar):
+    a = expand_like(alpha_bar[t], x_t)
+    return (x_t - (1 - a).sqrt() * eps) / (1 - a).sqrt()
+
+
+@mutant(X0, "not 1 - √ᾱ")
+def one_minus_the_root_of_noise(x_t, eps, t, alpha_bar):
+    signal = expand_like(alpha_bar[t], x_t).sqrt()
+    return (x_t - (1 - signal) * eps) / signal
+
+
+@mutant(X0, "The guess was clipped")
+def guess_clipped(x_t, eps, t, alpha_bar):
+    a = expand_like(alpha_bar[t], x_t)
+    return ((x_t - (1 - a).sqrt() * eps) / a.sqrt()).clamp(-1, 1)
+
+
+@mutant(BY_TIME, "The stretches end at the last time that occurs")
+def histogram_of_what_occurs(losses, t, T, bins):
+    total, _ = np.histogram(t.numpy(), bins, weights=losses.numpy())
+    with np.errstate(invalid="ignore"):
+        return torch.from_numpy(total / np.histogram(t.numpy(), bins)[0]).float()
+
+
+@mutant(BY_TIME, "These are mean times")
+def mean_times(losses, t, T, bins):
+    return means(t.float(), t * bins // T, bins)
+
+
+@mutant(BY_TIME, "The first bin is missing")
+def bins_from_one(losses, t, T, bins):
+    return torch.stack([losses[t * bins // T == b].mean() for b in range(1, bins + 1)])
