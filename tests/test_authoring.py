@@ -260,7 +260,6 @@ BLOCK = '# %% id="a"\ndef f():\n    ### BEGIN SOLUTION\n    #: one\n    return 1
         (BLOCK.replace("    ### BEGIN SOLUTION\n    #: one\n", ""), "line 4: this closes no block"),
         (BLOCK.replace("    ### END SOLUTION\n", '# %% id="b"\n1\n'), "line 6: the block begun in line 3"),
         (BLOCK.replace("    #: one\n", "    ### BEGIN SOLUTION\n"), "line 4: the block begun in line 3"),
-        (BLOCK.replace("    #: one\n", ""), "line 5: the block has no '#: ' line"),
         (BLOCK.replace("### BEGIN", "## Begin"), "line 3: expected '### BEGIN SOLUTION'"),
         (BLOCK + "#: lost\n", "line 7: a '#:' line outside"),
         (textwrap.dedent(BLOCK.replace("def f():\n", "").replace("    ", "")), "line 2: a block outside"),

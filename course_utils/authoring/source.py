@@ -84,7 +84,7 @@ def cell_ids(name, text):
 
 def check_markers(name, text):
     """Raise ValueError, naming file and line, unless the solution blocks of a source are well formed."""
-    begun, comments = None, 0  # the line of the open BEGIN marker, and the `#:` lines since
+    begun = None  # the line of the open BEGIN marker
     for number, line in enumerate(text.splitlines(), start=1):
         where, words = f"{name}, line {number}", line.strip()
         if LIKE_A_MARKER.match(line) and words not in (BEGIN, END):
@@ -94,17 +94,13 @@ def check_markers(name, text):
         if words == BEGIN:
             if line == words:
                 raise ValueError(f"{where}: a block outside a function; its stub would stop the chapter")
-            begun, comments = number, 0
+            begun = number
         elif words == END:
             if not begun:
                 raise ValueError(f"{where}: this closes no block; add '{BEGIN}' above it or remove it")
-            if not comments:
-                raise ValueError(f"{where}: the block has no '#: ' line; write one for each line to write")
             begun = None
-        elif words.startswith("#:"):
-            if not begun:
-                raise ValueError(f"{where}: a '#:' line outside a solution block; write '# ' there")
-            comments += 1
+        elif words.startswith("#:") and not begun:
+            raise ValueError(f"{where}: a '#:' line outside a solution block; write '# ' there")
     if begun:
         raise ValueError(f"{name}, line {begun}: this block is never closed; add '{END}'")
 

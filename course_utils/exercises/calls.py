@@ -23,6 +23,7 @@ from course_utils.exercises.promises import (
     require_same_kinds,
     require_same_parameters,
 )
+from course_utils.exercises.registry import Exercise
 
 
 class Raised(Exception):
@@ -37,8 +38,8 @@ class Learner:
     the oracle goes on, since it may know better what is wrong, and `run` reports it at the end.
     """
 
-    def __init__(self, candidate: Callable, reference: Callable, promised: list[Facts] | None = None, gradients=False):
-        self.candidate, self.reference = candidate, reference
+    def __init__(self, candidate: Callable, exercise: Exercise, promised: list[Facts] | None = None, gradients=False):
+        self.candidate, self.reference, self.exercise = candidate, exercise.reference, exercise
         self.promised, self.gradients = promised, gradients
         self.calls: list[Facts] = []
         self.called = ""
@@ -96,8 +97,10 @@ class Learner:
         self.calls.append(facts)
         if self.promised is None:
             return
-        if function is self.candidate or hasattr(function, "__self__"):  # and no wrapper of the oracle's own
-            self._keep(lambda: require_same_parameters(function, reference))
+        if function is self.candidate:
+            self._keep(lambda: require_same_parameters(function, self.exercise.name, self.exercise.signature))
+        elif hasattr(function, "__self__"):  # a method, and no wrapper of the oracle's own
+            self._keep(lambda: require_same_parameters(function, facts.name, inspect.signature(reference)))
         if number < len(self.promised) and self.promised[number].name == facts.name:
             promised = self.promised[number]
             self._keep(lambda: require_same_kinds(facts.results, promised.results))

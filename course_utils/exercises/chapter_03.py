@@ -186,7 +186,8 @@ def _step_mistakes(before, slope, old):
 
 
 @exercise(
-    "03.discriminator_step", adversarial.discriminator_step, difficulty=3, minutes=15, uses=("03.discriminator_loss",),
+    "03.discriminator_step", adversarial.discriminator_step, difficulty=3, minutes=15, uses=("03.discriminator_loss",), 
+    given="G, D, optimizer, x, z",
     hints=[
         "Make fakes with G, and cut them off from G: .detach(). D shall learn here, G shall not notice.",
         "loss = discriminator_loss(D(x), D(fake)), with the real samples first.",

@@ -114,7 +114,7 @@ def _add_noise_mistakes(x0, eps, t, table, share, column):
 
 
 @exercise(
-    "05.cosine_beta", schedules.cosine_beta, difficulty=3, minutes=15,
+    "05.cosine_beta", schedules.cosine_beta, difficulty=3, minutes=15, given="T",
     hints=[
         "Compute f(t) for t = 0 ... T first: that is T + 1 numbers, one more than there are betas.",
         "alpha_bar_t / alpha_bar_{t-1} is f(t) / f(t-1), since f(0) cancels: f[1:] / f[:-1].",

@@ -238,6 +238,7 @@ def dpm_solver_step(learner, case):
 
 @exercise(
     "07.heun_step", steps.heun_step, difficulty=3, minutes=10, uses=("07.ddim_step",),
+    given="model, x_t, t, earlier, alpha_bar",
     hints=[
         "Ask the model at (x_t, t) and take a DDIM step on trial: ahead.",
         "Ask again at (ahead, earlier): the new place, and the new time.",
@@ -285,7 +286,7 @@ def heun_step(learner, case):
 
 
 @exercise(
-    "07.inversion_step", steps.inversion_step, difficulty=3, minutes=10,
+    "07.inversion_step", steps.inversion_step, difficulty=3, minutes=10, given="model, x_t, t, later, alpha_bar",
     hints=[
         "It is DDIM without fresh noise, and the two times have changed places.",
         "Ask at x_t, with the time that belongs to x_t. Only if t is -1, tell `later`.",

@@ -64,10 +64,10 @@ def function_name(function: Callable) -> str:
 # The parameters
 
 
-def require_same_parameters(function, reference) -> None:
+def require_same_parameters(function, name: str, signature: inspect.Signature) -> None:
     """Raise `Wrong` unless each parameter has its name and its default: later cells use both."""
     try:
-        own, given = (dict(inspect.signature(each).parameters) for each in (function, reference))
+        own, given = dict(inspect.signature(function).parameters), dict(signature.parameters)
     except ValueError:
         return
     if "self" not in own:  # a method that is bound
@@ -75,7 +75,7 @@ def require_same_parameters(function, reference) -> None:
     kinds = {parameter.kind for parameter in own.values()}
     if kinds >= {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:  # takes them by any name
         return
-    line = f"The `def` line was {function_name(reference)}{_without_annotations(reference)}: later cells rely on it."
+    line = f"The `def` line was {name}{_without_annotations(signature)}: later cells rely on it."
     for (name, parameter), other in zip(given.items(), [*own, *[""] * len(given)], strict=False):
         if name not in own:
             raise Wrong(
@@ -91,8 +91,7 @@ def _same_default(got, expected) -> bool:
     return got is expected or repr(got) == repr(expected) or (isinstance(expected, NUMBERS) and got == expected)
 
 
-def _without_annotations(reference) -> str:
-    signature = inspect.signature(reference)
+def _without_annotations(signature: inspect.Signature) -> str:
     plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
     return str(inspect.Signature(plain))
 

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ class Exercise:
     comes back by `close` and `require` (see `oracles.py`). `uses`: ids of exercises that the learner's code may
     call by name; during the check those names mean the references. `gradients`: something is learned through the
     results, so their gradients with respect to inputs and parameters are compared with the reference's, too.
+    `given`: the parameters in the `def` line that the learner is given, where the reference has more.
     """
 
     id: str
@@ -29,6 +31,12 @@ class Exercise:
     hints: tuple[str, ...]
     uses: tuple[str, ...] = ()
     gradients: bool = False
+    given: str = ""
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """The parameters that the learner is given; of a class, those of its objects' making."""
+        return inspect.signature(eval(f"lambda {self.given}: None") if self.given else self.reference)
 
     @property
     def name(self) -> str:
@@ -41,7 +49,15 @@ class Exercise:
 
 
 def exercise(
-    id: str, reference: Callable, *, difficulty: int, minutes: int, hints: list[str], uses=(), gradients: bool = False
+    id: str,
+    reference: Callable,
+    *,
+    difficulty: int,
+    minutes: int,
+    hints: list[str],
+    uses=(),
+    gradients: bool = False,
+    given="",
 ) -> Callable:
     """Register the function below as the oracle of an exercise; the first line of its docstring is the task.
 
@@ -59,7 +75,7 @@ def exercise(
             )
         task = oracle.__doc__.strip().splitlines()[0]
         _EXERCISES[id] = Exercise(
-            id, reference, oracle, task, difficulty, minutes, tuple(hints), tuple(uses), gradients
+            id, reference, oracle, task, difficulty, minutes, tuple(hints), tuple(uses), gradients, given
         )
         return oracle
 

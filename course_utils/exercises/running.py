@@ -62,7 +62,7 @@ def run(exercise: Exercise, candidate: Callable, seed: int = 0) -> Outcome:
     used = {other.name: other.reference for other in map(find, exercise.uses)}
     outcome = Outcome("pass")
     for gradients in (False, True) if exercise.gradients else (False,):
-        learner = Learner(candidate, exercise.reference, _promised(exercise, seed, gradients), gradients)
+        learner = Learner(candidate, exercise, _promised(exercise, seed, gradients), gradients)
         with state_kept(), names_bound(candidate, used), limited_output(), limited_time():
             outcome = _outcome(exercise, learner, seed)
         if outcome.state != "pass":
@@ -73,7 +73,7 @@ def run(exercise: Exercise, candidate: Callable, seed: int = 0) -> Outcome:
 @functools.lru_cache(maxsize=8)
 def _promised(exercise: Exercise, seed: int, gradients: bool) -> list[Facts]:
     """Return what the reference keeps, call by call."""
-    noting = Learner(exercise.reference, exercise.reference, gradients=gradients)
+    noting = Learner(exercise.reference, exercise, gradients=gradients)
     with state_kept():
         exercise.oracle(noting, Case(seed))
     return noting.calls
