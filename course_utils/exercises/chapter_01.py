@@ -78,6 +78,10 @@ def _close_bits(got, logits, x):
         (-chosen.flatten(1).mean(1).log2(), "This averages the probabilities first and takes the logarithm then. "
          "Probabilities multiply, so their logarithms are what adds up."),
         *((pick(axis), NOT_ONE + "The symbols are axis 1 of the logits.") for axis in (0, 2, 3)),
+        (-logits.double().sigmoid().gather(1, x[:, None]).log2().flatten(1).mean(1), "The sigmoid makes a probability "
+         "of each logit by itself, and they do not add up to 1. The softmax takes all symbols together."),
+        (-logits.double().log_softmax(1).amax(1).flatten(1).mean(1) / math.log(2), "This is the likeliest symbol of "
+         "each pixel. Pick the one that x really has there."),
         (-logits.double().gather(1, x[:, None]).flatten(1).mean(1) / math.log(2),
          "Logits are not log-probabilities yet: log_softmax makes them so."),
     ]  # fmt: skip
@@ -103,10 +107,10 @@ def causal_mask(learner, case):
             f"the mask has the dtype {getattr(got, 'dtype', None)}, expected torch.float32.",
             "It is multiplied with weights, and conv2d takes it as a kernel: end with .float().",
         )
-        settings.append((got, *masks(size, kind == "B"), f'the mask of size {size}, kind "{kind}",'))
+        settings.append((got, *masks(size, kind == "B"), f'the mask of size {size} and kind "{kind}"', learner.called))
     close_in_all(settings)
     for kind in ("A", "B"):
-        close(learner(1, kind), torch.full((1, 1), float(kind == "B")), what=f'the mask of size 1, kind "{kind}",')
+        close(learner(1, kind), torch.full((1, 1), float(kind == "B")), what=f'the mask of size 1 and kind "{kind}"')
 
 
 @exercise(
@@ -171,8 +175,9 @@ def receptive_field(learner, case):
             for (name, network), expected in zip(
                 networks(case, channels).items(), (box, below, left, box, here, here, here), strict=True
             ):
-                field = Field(f"the field of {name} at ({row}, {column})", network, x, row, column, expected)
-                fields.append((field, learner(network, x, row, column)))
+                got = learner(network, x, row, column)
+                name = f"the field of {name} at ({row}, {column})"
+                fields.append((Field(name, learner.called, network, x, row, column, expected), got))
         same_fields(fields)
     layer = nn.Conv2d(channels, 2, 1)
     with torch.no_grad():
@@ -184,10 +189,10 @@ def receptive_field(learner, case):
         "backward() leaves gradients in every parameter that it meets. torch.autograd.grad(number, x) asks for one "
         "gradient and leaves the network as it was.",
     )
-    one = Field(f"the field of a kernel of size 1 at ({row}, {column})", layer, x, row, column, here)
+    one = Field(f"the field of a kernel of size 1 at ({row}, {column})", learner.called, layer, x, row, column, here)
     same_fields([(one, got)])
     got = learner(layer.double(), x.double(), row, column)
-    same_fields([(Field(f"in float64, {one.name}", layer, x.double(), row, column, here), got)])
+    same_fields([(Field(f"in float64, {one.name}", learner.called, layer, x.double(), row, column, here), got)])
 
 
 @exercise(
@@ -216,6 +221,11 @@ def pixel_probabilities(learner, case):
              "logits, then take the softmax."),
             (scaled.exp(), "The division by the sum is missing: softmax does both."),
             (scaled, "These are still logits: the softmax is missing."),
+            (scaled.sigmoid(), "The sigmoid looks at each logit by itself. The softmax makes the probabilities of a "
+             "pixel add up to 1."),
+            ((logits / temperature) / (logits / temperature).sum(1, keepdim=True), "Logits may be negative, so dividing by their sum makes no "
+             "probabilities. The softmax takes exp first."),
+            ((logits.double() / temperature**2).softmax(1), "The temperature is squared. It divides as it is."),
         ]  # fmt: skip
         close(learner(logits, temperature), scaled.exp() / scaled.exp().sum(1, keepdim=True), mistakes)
     close(learner(logits), p, what="at the temperature that is used if none is passed, the result")
@@ -247,9 +257,9 @@ def fill_in(learner, case):
 
 
 def _counts_on(learner, case):
-    for batch, height, width, keeps in ((2, 3, 5, (0, 7, 14, 15)), (1, 4, 2, (3,))):
-        start = case.whole(0, 10, 1, height, width)
-        start = torch.cat([start, (start + 1) % 11])[:batch]  # two pictures that differ everywhere
+    for batch, height, width, keeps in ((2, 3, 5, (0, 2, 7, 14, 15)), (1, 4, 2, (3,))):
+        start = case.whole(4, 9, 1, height * width).cumsum(1).reshape(1, height, width)  # steps that are never 3
+        start = torch.cat([start % 11, (start + 1) % 11])[:batch]  # two pictures that differ everywhere
         for keep in keeps:
             _close_count(learner, case, start, keep)
 
@@ -284,7 +294,12 @@ def _close_count(learner, case, start, keep):
         (filled(plain, start, keep, shift=1), "The probabilities are read at the pixel before. In a model with "
          "masks the logits at a pixel's own place are those of that pixel."),
         (filled(plain, start, 0), "keep is not used: the first keep pixels stay as they are in x."),
-        (start, "Nothing was drawn: this is x as it came."),
+        (start if keep == 0 else expected, "Nothing was drawn: this is x as it came."),
+        (filled(plain, start, keep * start.shape[2]), "keep counts pixels, not rows."),
+        (filled(plain, torch.zeros_like(start), keep), "The pixels that should be kept are 0. Start from a copy of x: "
+         "x.clone()."),
+        (torch.cat([expected[:1], start[1:]]), "Only the first picture was drawn. The colon in x[:, row, column] means "
+         "all of them."),
         (for_all, "What was drawn for the first picture was written into all. Each picture needs a draw of its own."),
     ]  # fmt: skip
     mistakes = [(value, advice) for value, advice in mistakes if not torch.equal(value, expected)]
@@ -292,7 +307,7 @@ def _close_count(learner, case, start, keep):
     require(
         model.passes == number - keep,
         f"the model was asked {model.passes} times for {number - keep} pixels, expected once for each pixel.",
-        "A pass is what costs time. Ask once in each round of the loop, and keep the answer in a variable.",
+        "A pass is what costs time. Ask once in each round of the loop, for all pictures of the batch together.",
     )
 
 

@@ -8,6 +8,7 @@ from torch.nn.functional import conv2d, one_hot
 
 from course_utils.exercises.calls import Raised
 from course_utils.exercises.oracles import Wrong, close, require
+from course_utils.exercises.settings import called_as
 
 COLUMN = (
     "This runs down the columns. Raster order goes along the rows: the first index is the row, and all rows above are "
@@ -41,6 +42,8 @@ def masks(size, own):
         (mask(lambda r, c, m: r == m and c < m), "The rows above are missing. They come before the middle row."),
         (mask(lambda r, c, m: r <= m and c <= m), "Above, this sees nothing to the right. But the rows above are "
          "finished, so all of them is seen."),
+        (mask(lambda r, c, m: r < m and c < m), "Only what is above and to the left is seen. The rows above are seen "
+         "as a whole, and so is what is left in the middle row."),
         (mask(lambda r, c, m: r <= m), "This sees the whole middle row. What is right of the middle comes later."),
         (mask(lambda r, c, m: not before(r, c, m)), "This sees what comes later, below and to the right. Wanted is "
          "what comes before."),
@@ -83,7 +86,7 @@ def close_conv(learner, layer, x, mask, other, what):
         (conv(weight), "The mask has no effect. Applied once, at construction, it is gone after the first update: "
          "multiply weight and mask in forward."
          if "update" in what else "This is the plain convolution: the mask is not used."),
-        (conv(weight * other), "A and B are swapped."),
+        (conv(weight * other), "This is the mask of the other kind. Is `kind` handed on to causal_mask as it came?"),
         (conv(weight * mask.T), "Rows and columns of the mask are swapped."),
         (conv(weight * mask, None), "The bias is missing."),
         (conv(weight * mask, padding=0), "The padding is missing, so the picture shrinks: padding=self.padding."),
@@ -125,6 +128,7 @@ class Field:
     """What `receptive_field` was asked, and what it must say."""
 
     name: str
+    called: str
     network: object
     x: torch.Tensor
     row: int
@@ -135,7 +139,8 @@ class Field:
 def same_fields(answers):
     """Raise Wrong unless each answer to a Field is right; a mistake is named if it explains all of the answers."""
     for field, got in answers:
-        _require_field(got, field)
+        with called_as(field.called):
+            _require_field(got, field)
     mistakes = [_field_mistakes(field) for field, _ in answers]
     explained = (
         advice
@@ -147,7 +152,8 @@ def same_fields(answers):
         if not torch.equal(got, field.expected):
             at = tuple((got != field.expected).nonzero()[0].tolist())
             found = f"{field.name} marks {int(got.sum())} of {got.numel()} pixels, expected {int(field.expected.sum())}"
-            raise Wrong(f"{found}; pixel {at} is {bool(got[at])}, expected {bool(field.expected[at])}.", advice)
+            with called_as(field.called):
+                raise Wrong(f"{found}; pixel {at} is {bool(got[at])}, expected {bool(field.expected[at])}.", advice)
 
 
 def _require_field(got, field):

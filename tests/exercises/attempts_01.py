@@ -83,6 +83,16 @@ def averaged_over_rows(logits, x):
     return cross_entropy(logits, x, reduction="none").mean(1) / math.log(2)
 
 
+@mutant(BITS, "The sigmoid makes a probability")
+def sigmoid_for_softmax(logits, x):
+    return -logits.sigmoid().gather(1, x[:, None]).log2().flatten(1).mean(1)
+
+
+@mutant(BITS, "Pick the one that x really has there")
+def bits_of_the_likeliest(logits, x):
+    return -logits.log_softmax(1).max(1).values.flatten(1).mean(1) / math.log(2)
+
+
 @mutant(BITS, "lost its axis")
 def squeezed(logits, x):
     return cross_entropy(logits, x, reduction="none").flatten(1).mean(1).squeeze() / math.log(2)
@@ -209,6 +219,11 @@ def left_alone(size, kind):
     return mask_of(size, kind == "B", lambda r, c, m: r == m and c < m)
 
 
+@mutant(MASK, "Only what is above and to the left")
+def above_and_left(size, kind):
+    return mask_of(size, kind == "B", lambda r, c, m: r < m and c < m)
+
+
 @mutant(MASK, "another index for each size")
 def middle_of_size_three(size, kind):
     return mask_of(size, kind == "B", lambda r, c, m: r < m or (r == m and c < m), 1)
@@ -281,7 +296,7 @@ class NeverMasked(Layer):
     pass
 
 
-@mutant(CONV, "A and B are swapped")
+@mutant(CONV, "the mask of the other kind")
 class SwappedKinds(Layer):
     def __init__(self, in_channels, out_channels, size, kind):
         super().__init__(in_channels, out_channels, size, "A" if kind == "B" else "B")
@@ -568,6 +583,22 @@ def logs(logits, temperature=1.0):
     return (logits / temperature).log_softmax(1)
 
 
+@mutant(HEAT, "The sigmoid looks at each logit by itself")
+def each_by_itself(logits, temperature=1.0):
+    return (logits / temperature).sigmoid()
+
+
+@mutant(HEAT, "The softmax takes exp first")
+def divided_by_the_sum(logits, temperature=1.0):
+    p = logits / temperature
+    return p / p.sum(1, keepdim=True)
+
+
+@mutant(HEAT, "The temperature is squared")
+def temperature_squared(logits, temperature=1.0):
+    return (logits / temperature**2).softmax(1)
+
+
 @mutant(HEAT, "These are still logits")
 def no_softmax_at_all(logits, temperature=1.0):
     return logits / temperature
@@ -690,6 +721,21 @@ def starts_too_early(model, x, keep, generator, temperature=1.0):
 @mutant(FILL, "The last pixel was not drawn")
 def stops_too_early(model, x, keep, generator, temperature=1.0):
     return loop(model, x, keep, generator, temperature, end=-1)
+
+
+@mutant(FILL, "keep counts pixels, not rows")
+def keeps_rows(model, x, keep, generator, temperature=1.0):
+    return loop(model, x, keep * x.shape[2], generator, temperature)
+
+
+@mutant(FILL, "The pixels that should be kept are 0")
+def starts_from_zeros(model, x, keep, generator, temperature=1.0):
+    return loop(model, torch.zeros_like(x), keep, generator, temperature)
+
+
+@mutant(FILL, "Only the first picture was drawn")
+def first_picture_only(model, x, keep, generator, temperature=1.0):
+    return torch.cat([loop(model, x, keep, generator, temperature)[:1], x[1:]])
 
 
 @mutant(FILL, "Nothing was drawn")
