@@ -223,8 +223,8 @@ def pixel_probabilities(learner, case):
             (scaled, "These are still logits: the softmax is missing."),
             (scaled.sigmoid(), "The sigmoid looks at each logit by itself. The softmax makes the probabilities of a "
              "pixel add up to 1."),
-            ((logits / temperature) / (logits / temperature).sum(1, keepdim=True), "Logits may be negative, so dividing by their sum makes no "
-             "probabilities. The softmax takes exp first."),
+            ((logits / temperature) / (logits / temperature).sum(1, keepdim=True), "Logits may be negative, so "
+             "dividing by their sum makes no probabilities. The softmax takes exp first."),
             ((logits.double() / temperature**2).softmax(1), "The temperature is squared. It divides as it is."),
         ]  # fmt: skip
         close(learner(logits, temperature), scaled.exp() / scaled.exp().sum(1, keepdim=True), mistakes)

@@ -652,9 +652,22 @@ def largest_first(logits, temperature=1.0):
     return p / p.sum(1, keepdim=True)
 
 
-def loop(model, x, keep, generator, temperature=1.0, start=0, end=0, by_columns=False, choose=None, heat=True, shift=0):
+def loop(
+    model,
+    x,
+    keep,
+    generator,
+    temperature=1.0,
+    start=0,
+    end=0,
+    by_columns=False,
+    choose=None,
+    heat=True,
+    shift=0,
+    width=None,
+):
     x = x.clone()
-    height, width = x.shape[1:]
+    height, width = x.shape[1], width or x.shape[2]
     first = model(x) if choose == "one pass" else None
     for i in range(keep + start, height * width + end):
         row, column = divmod(i, height)[::-1] if by_columns else divmod(i, width)
@@ -793,6 +806,19 @@ def another_default(model, x, keep, generator, temperature=0.5):
 @mutant(FILL, "at its own place, given the ones drawn before")
 def probabilities_squared(model, x, keep, generator, temperature=1.0):
     return loop(model, x, keep, generator, temperature / 3)
+
+
+@mutant(FILL, "height and width may differ", state="error")
+def eight_by_eight(model, x, keep, generator, temperature=1.0):
+    return loop(model, x, keep, generator, temperature, width=8)
+
+
+@mutant(FILL, "has an axis more than the place", state="error")
+def column_of_draws(model, x, keep, generator, temperature=1.0):
+    x = x.clone()
+    p = pixel_probabilities(model(x)[:, :, 0, 0], temperature)
+    x[:, 0, 0] = torch.multinomial(p, 1, generator=generator)
+    return x
 
 
 @mutant(FILL, "was written into all")
