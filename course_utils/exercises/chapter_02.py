@@ -5,14 +5,13 @@ import math
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from course_utils.exercises.calls import Raised
-from course_utils.exercises.oracles import Wrong, close, require, require_tensor
+from course_utils.exercises.mistakes_02 import LOST_AXIS, SPREAD, bounds, losses, noise_mistakes, paths
+from course_utils.exercises.oracles import close, require, require_tensor
 from course_utils.exercises.registry import exercise
+from course_utils.exercises.settings import broadcasting_explained
 from course_utils.models import variational
 
 TITLE = "Variational autoencoders"
-LOST_AXIS = "A batch of one lost its axis: squeeze() takes away every axis of length 1."
-SPREAD = "logvar is ln of the variance; what multiplies the noise is the standard deviation, exp(logvar / 2)."
 
 
 @exercise(
@@ -29,9 +28,10 @@ def reparametrise(learner, case):
     for shape in ((6, 3), (1, 4), (2, 2, 3, 2)):
         mean, logvar = case.normal(*shape), case.uniform(-3, 1, *shape)
         eps = torch.randn(shape, generator=case.generator())
-        got = learner(mean, logvar, case.generator())
+        with broadcasting_explained("mean and logvar may have any shape (batch, ...): draw noise of mean.shape."):
+            got = learner(mean, logvar, case.generator())
         require_same_shape(got, mean)
-        _no_mistake(got, mean + (logvar / 2).exp() * eps, _noise_mistakes(mean, logvar, eps, case))
+        _no_mistake(got, mean + (logvar / 2).exp() * eps, noise_mistakes(mean, logvar, eps, case))
     _statistics(learner, case)
     certain = torch.full_like(mean, -80.0)
     close(learner(mean, certain, case.generator()), mean, what="where logvar is -80, the spread nearly 0, the result")
@@ -48,31 +48,6 @@ def require_same_shape(got, like):
     )
 
 
-def _noise_mistakes(mean, logvar, eps, case):
-    """What goes wrong with noise that was drawn as mean.shape says, or in another shape."""
-    std, var = (logvar / 2).exp(), logvar.exp()
-    row = torch.randn(mean.shape[1:], generator=case.generator())
-    one_each = torch.randn((len(mean), *(1 for _ in mean.shape[1:])), generator=case.generator())
-    one = torch.randn(1, generator=case.generator())
-    flat = torch.rand(mean.shape, generator=case.generator())
-    known = [
-        (mean + var * eps, f"exp(logvar) is the variance. {SPREAD}"),
-        (mean + logvar * eps, f"exp is missing: logvar itself can be negative. {SPREAD}"),
-        (mean + logvar / 2 * eps, f"exp is missing: half of logvar is only the logarithm of the spread. {SPREAD}"),
-        (mean + eps, f"logvar is not used. {SPREAD}"),
-        (mean + eps / std, f"This divides the noise by the standard deviation. {SPREAD}"),
-        (mean + var.square() * eps, f"exp(2 logvar) is the square of the variance. {SPREAD}"),
-        (mean + std * row, "One noise serves the whole batch. Each sample needs its own: noise of mean.shape."),
-        (mean + std * one_each, "One number serves all dimensions of a sample. Draw noise of mean.shape."),
-        (mean + std * one, "A single number serves all. Draw noise of mean.shape."),
-        (mean + std * flat, "torch.rand draws uniform numbers, all positive. Normal ones come from torch.randn."),
-        (mean, "This is the mean, without any noise: a plain autoencoder."),
-        (mean + std, "This adds the standard deviation itself. It multiplies the noise."),
-        (std * eps, "The mean is missing: every picture would get a code around 0."),
-    ]
-    return known if len(mean) > 1 else known[:6]
-
-
 def _no_mistake(got, usual, known):
     """Raise what `close` says of a result that is one of the known mistakes; any other may be right."""
     for value, _ in known:
@@ -87,13 +62,17 @@ def _statistics(learner, case):
     got = learner(wide, narrow, random)
     require_same_shape(got, wide)
     mean, std = got.mean().item(), got.std().item()
+    require(math.isfinite(std), f"the samples hold NaN or infinity: their standard deviation is {std}.",
+            f"logvar may be negative, so it has no root and no logarithm. {SPREAD}")  # fmt: skip
     instead = {0.25: "exp(logvar), the variance", math.log(4): "logvar", math.log(2): "half of logvar", 1: "nothing",
                2: "one over the standard deviation", 0.0625: "the square of the variance", 0: "0"}  # fmt: skip
-    other = next((words for value, words in instead.items() if abs(std - value) < 0.03), "something else")
+    other = next((words for value, words in instead.items() if abs(std - value) < 0.03), "")
     require(
         abs(std - 0.5) < 0.04,
         f"the standard deviation of 8,000 samples is {std:.3f}, expected 0.500, within 0.04.",
-        f"The noise seems to be multiplied by {other}. {SPREAD}",
+        f"The noise seems to be multiplied by {other}. {SPREAD}"
+        if other
+        else f"Is the noise standard normal? {SPREAD}",
     )
     require(
         abs(mean - 1.5) < 0.04,
@@ -154,6 +133,11 @@ def gaussian_kl(learner, case):
             (reverse.sum(1), "This is the other direction, KL( N(0, I) || q ). The divergence is not symmetric: it "
              "averages over what the encoder draws, so q comes first."),
             (2 * each.sum(1), "The factor 1/2 is missing."),
+            (half_sum(mean**2, 2 * logvar.exp() - 1, 2 * logvar), "The factor 1/2 belongs to all four terms, not to "
+             "the first alone: brackets are missing."),
+            (each.sum(0), "This adds up the batch and keeps the dimensions. Add up the dimensions."),
+            (each.mean(), "This is the mean over everything. Add up the dimensions, and keep one number for each "
+             "sample."),
             (half_sum(mean**2, (2 * logvar).exp(), 2 * logvar), "logvar is taken for the logarithm of the standard "
              "deviation. It is that of the variance."),
             (half_sum(mean**2, (logvar / 2).exp(), logvar), "The variance is exp(logvar); exp(logvar / 2) is its root, "
@@ -210,18 +194,19 @@ def _close_score(learner, f_z, z, mean, logvar):
         (f.log() * score, "f itself multiplies the score; the logarithm is of q only."),
         (expected.mean(0), "This is the mean over the samples. Return each one's estimate: their spread is what we "
          "want to see."),
+        (expected.sum(0), "This adds up the samples. Return each one's estimate, (n, d)."),
+        (f_z.mean() * score if len(f_z) > 1 else expected, "f was averaged first. Each sample has its own value of f."),
+        ((f - f_z.mean()) * score, "The mean of f was subtracted. Such a baseline lowers the variance, but here the "
+         "plain estimate is wanted."),
         (expected.sum(1), "This adds up the dimensions. The gradient has one number for each of them."),
         (2 * expected, "The 1/2 of the normal density cancels the 2 that differentiating gives."),
         (f_z * score if len(f_z) == len(mean) else expected, "f_z met the dimensions instead of the samples. "
          "f_z[:, None] makes one row for each."),
     ]  # fmt: skip
-    try:
+    with broadcasting_explained(
+        "f_z has the shape (n,) and z (n, d). f_z[:, None] is (n, 1), one row for each sample."
+    ):
         got = learner(f_z, z, mean, logvar)
-    except Raised as raised:
-        if "must match the size of tensor" in str(raised.__cause__):
-            raise Wrong(f"multiplying failed: {raised.__cause__}", "f_z has the shape (n,) and z (n, d). f_z[:, None] "
-                        "is (n, 1), one row for each sample.") from None  # fmt: skip
-        raise
     close(got, expected, mistakes)
 
 
@@ -246,60 +231,12 @@ def negative_elbo(learner, case):
     for shape, d, sigma, beta in settings:
         x, x_hat = case.uniform(-1, 1, *shape), case.uniform(-1, 1, *shape)
         mean, logvar = case.normal(shape[0], d), case.uniform(-2, 1, shape[0], d)
-        expected, mistakes = _losses(x, x_hat, float(sigma), mean, logvar, beta)
+        expected, mistakes = losses(x, x_hat, float(sigma), mean, logvar, beta)
         if beta != 1:
             close(learner(x, x_hat, sigma, mean, logvar, beta), expected, mistakes)
         else:
             close(learner(x, x_hat, sigma, mean, logvar), expected, mistakes, what="with beta = 1, the default, the "
                   "result")  # fmt: skip
-
-
-def _losses(x, x_hat, sigma, mean, logvar, beta):
-    """Return the right loss, and those of common mistakes."""
-    squares = (x - x_hat).square().flatten(1)
-    D, constants = squares.shape[1], math.log(sigma) + math.log(2 * math.pi) / 2
-    miss = -Normal(x_hat, sigma).log_prob(x).flatten(1).sum(1)
-    kl = kl_divergence(Normal(mean, (logvar / 2).exp()), Normal(0.0, 1.0)).sum(1)
-    expected = miss + beta * kl
-
-    def loss(factor, constant):
-        return factor * squares.sum(1) + D * constant + beta * kl
-
-    half, whole = 1 / (2 * sigma**2), "This is one number for the whole batch. Keep one for each picture."
-    whole = whole if len(x) > 1 else LOST_AXIS
-    mistakes = [
-        (miss / D + beta * kl, "The reconstruction is averaged over the pixels while the KL is summed. This is a "
-         "bound no longer: it acts like a beta larger by the number of pixels, and the latent would collapse."),
-        (squares.mean(1) + beta * kl, "This is the mean squared error: no sum over the pixels, no sigma. Averaging "
-         "over pixels while the KL is summed acts like a beta that many times too large."),
-        (squares.mean() + beta * kl, "This is the mean squared error of the whole batch. Each picture has its own, as "
-         "a sum over its pixels, in units of 2 sigma²."),
-        (miss - beta * kl, "The KL has the wrong sign: this loss would reward codes far from the prior."),
-        (beta * miss + kl, "beta multiplies the wrong term: it weighs the KL."),
-        (beta * (miss + kl), "beta multiplies both terms, which changes nothing but the step. It weighs the KL only."),
-        (miss + kl, "beta is left out."),
-        (miss + beta * kl.mean(), "The KL is averaged over the batch. Each picture has its own."),
-        (loss(half, 0), "The constants log(sigma) + log(2 pi) / 2 of each pixel are missing. Without log(sigma) a "
-         "larger sigma would always look better."),
-        (loss(half, math.log(2 * math.pi) / 2), "log(sigma) is missing. Without it a larger sigma would always look "
-         "better."),
-        (loss(half, math.log(sigma)), "log(2 pi) / 2 is missing, the constant of the normal density."),
-        (loss(half, math.log(sigma) + math.log(2 * math.pi)), "log(2 pi) is not halved: the normal density has the "
-         "root of 2 pi."),
-        (loss(half, 2 * math.log(sigma) + math.log(2 * math.pi) / 2), "This has log(sigma²). The normal density has "
-         "sigma below the line, not its square: log(sigma)."),
-        (loss(half, -math.log(sigma) + math.log(2 * math.pi) / 2), "log(sigma) has the wrong sign: a wide distribution "
-         "is low everywhere, which costs."),
-        (loss(1, 0), "The squared error must be divided by 2 sigma²: sigma sets what a miss costs."),
-        (loss(1 / (2 * sigma), constants), "sigma is a standard deviation: divide by sigma²."),
-        (loss(1 / sigma**2, constants), "The factor 1/2 before the squares is missing."),
-        (loss(half, constants / D), "The constants belong to each pixel: they are inside the sum."),
-        (-expected, "This is the bound itself, which wants to be large. The loss is its negative."),
-        (expected.mean(), whole),
-        (expected.sum(), whole),
-        (miss, "The KL is missing: this is a plain autoencoder's loss."),
-    ]  # fmt: skip
-    return expected, mistakes
 
 
 @exercise(
@@ -314,11 +251,11 @@ def importance_bound(learner, case):
     """Turn K samples into one bound that is tighter than the ELBO."""
     for K, batch in ((6, 4), (3, 1), (1, 5)):
         log_w = 2 * case.normal(K, batch)
-        expected, mistakes = _bounds(log_w)
+        expected, mistakes = bounds(log_w)
         close(learner(log_w), expected, mistakes)
     close(learner(log_w.double()), expected.double(), what="for log-weights in float64, the result")
     log_w = 2 * case.normal(5, 3)
-    expected, _ = _bounds(log_w)
+    expected, _ = bounds(log_w)
     for shift, advice in (
         (-2000, "exp(-2000) is 0 in floating point, and its logarithm minus infinity."),
         (1000, "exp(1000) is infinite in floating point."),
@@ -330,34 +267,6 @@ def importance_bound(learner, case):
             f"{advice} torch.logsumexp takes the largest out first.",
         )
         close(got, expected + shift, what=f"with log-weights near {shift}, the result")
-
-
-def _bounds(log_w):
-    """Return the right bounds, and those of common mistakes."""
-    K, batch = log_w.shape
-    sums = torch.tensor([math.fsum(math.exp(value) for value in column) for column in log_w.T.tolist()])
-    rows = torch.tensor([math.fsum(math.exp(value) for value in row) for row in log_w.tolist()])
-    expected = (sums / K).log()
-    whole = "This is one number for the batch. Keep one for each picture." if batch > 1 else LOST_AXIS
-    mistakes = [
-        (log_w.mean(0), "This is the mean of the logs: the ELBO, averaged over K samples. The mean of the weights "
-         "comes first, then the logarithm."),
-        (sums.log(), "log K is missing: this is the logarithm of the sum, not of the mean. It grows with K without end "
-         "and bounds nothing."),
-        (sums.log() + math.log(K), "log K has the wrong sign: dividing by K subtracts it."),
-        (sums.log() - K, "This subtracts K. A mean divides by K, and in the logarithm that is minus log K."),
-        (sums.log() / K, "Divide by K inside the logarithm: outside, that is minus log K."),
-        (sums / K, "This is the mean weight; the logarithm is missing."),
-        (log_w.max(0).values, "This is the largest weight alone. All weights count: logsumexp."),
-        ((rows / batch).log(), "This averages over the batch. The samples lie along axis 0."),
-        (expected.mean(), whole),
-        ((sums.sum() / log_w.numel()).log(), whole),
-        (sums.log() - math.log(batch), "This divides by the size of the batch, not by the number of samples."),
-        (sums.log() - math.log(log_w.numel()), "This divides by all the numbers of log_w. The samples of a picture are "
-         "K, along axis 0."),
-        (-expected, "The sign is wrong: this is the bound of -log p(x). Wanted is that of log p(x)."),
-    ]  # fmt: skip
-    return expected, mistakes
 
 
 @exercise(
@@ -372,8 +281,11 @@ def spherical_path(learner, case):
     """Walk from one latent to another without leaving the shell where latents live."""
     for count, d in ((5, 8), (8, 3), (2, 16)):
         start, end = case.normal(d), case.normal(d)
-        expected, mistakes = _paths(start, end, count)
-        close(learner(start, end, count), expected, mistakes, tolerance=1e-3)
+        expected, mistakes = paths(start, end, count)
+        with broadcasting_explained("start has the shape (d,). Shares of the way as a column, (count, 1), give one row "
+                                    "for each latent: s[:, None]."):  # fmt: skip
+            got = learner(start, end, count)
+        close(got, expected, mistakes, tolerance=1e-3)
     start = case.normal(8)
     for side in (1, -1):  # an acute angle, and an obtuse one
         end = side * start + 0.5 * case.normal(8)
@@ -383,40 +295,3 @@ def spherical_path(learner, case):
         close(got[[0, -1]], torch.stack([start, end]), what="the first and the last latent", tolerance=1e-3)
         chords = got.diff(dim=0).norm(dim=1)
         close(chords, chords.mean().expand(8), what="the lengths of the steps", tolerance=1e-3)
-
-
-def _paths(start, end, count):
-    """Return the right path, and those of common mistakes."""
-    s, a = torch.linspace(0, 1, count)[:, None], _angle(start, end)
-    late = torch.arange(count)[:, None] / count
-    line = (1 - s) * start + s * end
-    lengths = (1 - s) * start.norm() + s * end.norm()
-    straight = "This is the straight line. Its middle is nearer to 0 than almost any latent: use the two sines."
-    missing_end = "The path stops short of the end: count latents with both ends make count - 1 steps."
-    mistakes = [
-        (line, straight),
-        ((1 - late) * start + late * end, straight),
-        (_arc(start, end, a, late), missing_end),
-        (_arc(end, start, a, s), "The path runs from end to start: at s = 0 only the start may count."),
-        (_arc(start / start.norm(), end / end.norm(), a, s), "The ends were made to length 1. Only the angle needs "
-         "that; the path goes from start to end as they are."),
-        (_arc(start, end, a, torch.linspace(0, 1, count + 2)[1:-1, None]), "The ends themselves are missing."),
-        (_arc(start, end, a, torch.linspace(0, 1, count + 1)[:, None]), "This is one latent too many: count includes "
-         "both ends."),
-        (_arc(start, end, a, s) * torch.sin(a), "The division by sin(a) is missing: the path misses its ends."),
-        (_arc(start, end, torch.arccos(start @ end), s), "The cosine is the dot product *divided by both lengths*; "
-         "without it this is no angle."),
-        (_arc(start, end, torch.cos(a), s), "This takes the cosine for the angle. torch.arccos turns it into one."),
-        (line / line.norm(dim=1, keepdim=True) * lengths, "This is the straight line, pulled out to the shell. Its "
-         "steps are not equal: they are longest in the middle. Use the two sines."),
-    ]  # fmt: skip
-    return _arc(start, end, a, s), mistakes
-
-
-def _angle(start, end):
-    u, v = start / start.norm(), end / end.norm()
-    return 2 * torch.atan2((u - v).norm(), (u + v).norm())
-
-
-def _arc(start, end, angle, s):
-    return (torch.sin((1 - s) * angle) * start + torch.sin(s * angle) * end) / torch.sin(angle)

@@ -8,7 +8,7 @@ from torch.nn.functional import conv2d, one_hot
 
 from course_utils.exercises.calls import Raised
 from course_utils.exercises.oracles import Wrong, close, require
-from course_utils.exercises.settings import called_as
+from course_utils.exercises.settings import broadcasting_explained, called_as
 
 COLUMN = (
     "This runs down the columns. Raster order goes along the rows: the first index is the row, and all rows above are "
@@ -94,12 +94,11 @@ def close_conv(learner, layer, x, mask, other, what):
         (conv(weight * (1 - mask)), "Seen and hidden are exchanged: this uses the weights that should be hidden."),
     ]  # fmt: skip
     try:
-        got = learner.method(layer, "forward", x)
+        with broadcasting_explained("The mask (size, size) belongs to self.weight, (out, in, size, size), not to the "
+                                    "picture."):  # fmt: skip
+            got = learner.method(layer, "forward", x)
     except Raised as raised:
         text = str(raised.__cause__)
-        if "must match the size of tensor" in text:
-            raise Wrong(f"multiplying failed: {text}", "The mask (size, size) belongs to self.weight, (out, in, size, "
-                        "size), not to the picture.") from None  # fmt: skip
         if "same dtype" in text or "same type" in text or "expected scalar type" in text:
             raise Wrong(f"the layer was converted by .double(), and then: {text}", "Weight and mask must have one "
                         "dtype: a buffer follows the layer, a new tensor or .float() does not.") from None  # fmt: skip

@@ -37,6 +37,8 @@ REASONS = {
     "height and width may differ.",
     "greater or equal to the number of dimensions": "What is written has an axis more than the place that it is "
     "written into: take one element of it, as in [:, 0].",
+    "element 0 of tensors does not require grad": "No way leads back from this number to a parameter. Was something "
+    "detached, made under torch.no_grad(), or turned into a plain number?",
     "must be Tensor, not": "torch.sqrt and its kind want tensors; for Python's numbers use math.sqrt, or x ** 0.5.",
     "tensors used as indices must be": "Times that index a tensor are whole numbers: t.long().",
     "is not defined": "Is the name spelled as in the cell above? Was the cell that defines it run?",

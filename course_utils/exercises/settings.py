@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import torch
 
+from course_utils.exercises.calls import Raised
 from course_utils.exercises.oracles import Wrong, close, largest_error
 
 NO_RESULT = torch.empty(0, 0, 0, 0, 0, 0)  # of a shape that no result has
@@ -35,6 +36,17 @@ def called_as(called: str):
     except Wrong as wrong:
         wrong.called = called
         raise
+
+
+@contextlib.contextmanager
+def broadcasting_explained(advice: str):
+    """Let shapes that do not broadcast in the learner's code be told this advice."""
+    try:
+        yield
+    except Raised as raised:
+        if "must match the size of tensor" not in str(raised.__cause__):
+            raise
+        raise Wrong(f"two shapes do not fit: {raised.__cause__}", advice) from None
 
 
 def _same(got, value, tolerance) -> bool:

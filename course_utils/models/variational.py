@@ -69,8 +69,9 @@ def importance_bound(log_w: torch.Tensor) -> torch.Tensor:
 
         L_K = log( 1/K sum_k w_k ),  w_k = p(x, z_k) / q(z_k | x)
 
-    log_w: (K, batch), logarithms, so that nothing overflows. Returns (batch,), of its dtype. On average it
-    lies below log p(x), never below the ELBO (its value for K = 1), and rises with K. Burda et al. 2015 (arXiv:1509.00519), equation 8.
+    log_w: (K, batch), logarithms, so that nothing overflows. Returns (batch,), of its dtype. On average it lies below
+    log p(x), never below the ELBO (its value for K = 1), and rises with K. Burda et al. 2015 (arXiv:1509.00519),
+    equation 8.
     """
     return torch.logsumexp(log_w, 0) - math.log(len(log_w))
 

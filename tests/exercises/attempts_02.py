@@ -148,6 +148,21 @@ def sample_in_float64(mean, logvar, generator):
     return mean.double() + (logvar.double() / 2).exp() * noise(mean, generator)
 
 
+@mutant(SAMPLE, "it has no root and no logarithm")
+def root_of_logvar(mean, logvar, generator):
+    return mean + logvar.sqrt() * noise(mean, generator)
+
+
+@mutant(SAMPLE, "Is the noise standard normal?")
+def positive_noise(mean, logvar, generator):
+    return mean + (logvar / 2).exp() * noise(mean, generator).abs()
+
+
+@mutant(SAMPLE, "may have any shape (batch, ...)")
+def two_axes_only(mean, logvar, generator):
+    return mean + (logvar / 2).exp() * torch.randn(len(mean), mean.shape[1], generator=generator)
+
+
 @variant(SAMPLE)
 def sample_by_log_spread(mean, logvar, generator):
     eps = torch.stack([torch.randn(row.shape, generator=generator) for row in mean])
@@ -208,6 +223,21 @@ def kl_batch_mean(mean, logvar):
 
 def kl_terms(square, variance, logarithm):
     return 0.5 * (square + variance - 1 - logarithm).flatten(1).sum(1)
+
+
+@mutant(KL, "not to the first alone")
+def kl_half_of_the_mean(mean, logvar):
+    return (0.5 * mean**2 + logvar.exp() - 1 - logvar).flatten(1).sum(1)
+
+
+@mutant(KL, "Add up the dimensions.")
+def kl_over_the_batch(mean, logvar):
+    return 0.5 * (mean**2 + logvar.exp() - 1 - logvar).flatten(1).sum(0)
+
+
+@mutant(KL, "the mean over everything")
+def kl_mean_of_all(mean, logvar):
+    return 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
 
 
 @mutant(KL, "squeeze() takes away every axis")
@@ -350,6 +380,21 @@ def score_summed(f_z, z, mean, logvar):
     return (f_z[:, None] * (z - mean) / logvar.exp()).sum(1)
 
 
+@mutant(SCORE, "This adds up the samples")
+def score_summed_over_samples(f_z, z, mean, logvar):
+    return f_z @ ((z - mean) / logvar.exp())
+
+
+@mutant(SCORE, "f was averaged first")
+def score_with_mean_f(f_z, z, mean, logvar):
+    return f_z.mean() * (z - mean) / logvar.exp()
+
+
+@mutant(SCORE, "Such a baseline")
+def score_with_baseline(f_z, z, mean, logvar):
+    return (f_z - f_z.mean())[:, None] * (z - mean) / logvar.exp()
+
+
 @mutant(SCORE, "cancels the 2 that differentiating gives")
 def score_doubled(f_z, z, mean, logvar):
     return 2 * f_z[:, None] * (z - mean) / logvar.exp()
@@ -450,6 +495,19 @@ def bound_itself(x, x_hat, sigma, mean, logvar, beta=1.0):
 @mutant(LOSS, "of the whole batch. Each picture has its own, as a sum")
 def mean_squared_error_of_all(x, x_hat, sigma, mean, logvar, beta=1.0):
     return (x - x_hat).square().mean() + beta * gaussian_kl(mean, logvar)  # noqa: F821
+
+
+@mutant(LOSS, "The squares are added up over the whole batch")
+def squares_of_the_batch(x, x_hat, sigma, mean, logvar, beta=1.0):
+    sigma, D = torch.as_tensor(sigma), x[0].numel()
+    miss = (x - x_hat).square().sum() / (2 * sigma**2) + D * (sigma.log() + math.log(2 * math.pi) / 2)
+    return miss + beta * gaussian_kl(mean, logvar)  # noqa: F821
+
+
+@mutant(LOSS, "Normal(mean, std) wants sigma itself")
+def variance_for_the_scale(x, x_hat, sigma, mean, logvar, beta=1.0):
+    picture = Normal(x_hat, sigma**2).log_prob(x).flatten(1).sum(1)
+    return beta * gaussian_kl(mean, logvar) - picture  # noqa: F821
 
 
 @mutant(LOSS, "beta multiplies both terms")
@@ -655,6 +713,11 @@ def bound_squeezed(log_w):
     return (log_w.logsumexp(0) - math.log(len(log_w))).squeeze()
 
 
+@mutant(BOUND, "math.log2 has the base 2")
+def two_bases(log_w):
+    return log_w.logsumexp(0) - math.log2(len(log_w))
+
+
 @mutant(BOUND, "the bound of -log p(x)")
 def bound_negated(log_w):
     return math.log(len(log_w)) - log_w.logsumexp(0)
@@ -726,6 +789,29 @@ def not_divided(start, end, count):
 @mutant(PATH, "The ends themselves are missing")
 def ends_left_out(start, end, count):
     return arc(start, end, torch.linspace(0, 1, count + 2)[1:-1, None])
+
+
+@mutant(PATH, "Each latent stands in a column")
+def path_in_columns(start, end, count):
+    return arc(start, end, torch.linspace(0, 1, count)[:, None]).T
+
+
+@mutant(PATH, "at a right angle")
+def quarter_circle(start, end, count):
+    s = torch.linspace(0, math.pi / 2, count)[:, None]
+    return s.cos() * start + s.sin() * end
+
+
+@mutant(PATH, "Brackets are missing")
+def brackets_missing(start, end, count):
+    a = torch.arccos(start @ end / start.norm() / end.norm())
+    s = torch.linspace(0, 1, count)[:, None]
+    return (torch.sin(1 - s * a) * start + torch.sin(s * a) * end) / torch.sin(a)
+
+
+@mutant(PATH, "Shares of the way as a column")
+def shares_in_a_row(start, end, count):
+    return arc(start, end, torch.linspace(0, 1, count))
 
 
 @mutant(PATH, "one latent too many")
