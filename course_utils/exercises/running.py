@@ -31,6 +31,14 @@ REASONS = {
     "must match the size of tensor": "Two shapes do not broadcast. One number for each sample must become "
     "(batch, 1, 1, 1) before it meets pictures: expand_like(values, x) does that.",
     "has no attribute 'sqrt'": "Only tensors have .sqrt(); for Python's numbers write math.sqrt(x) or x ** 0.5.",
+    "'float' object has no attribute": "A plain number has no tensor methods. torch.as_tensor(x) makes a tensor of a "
+    "number and leaves a tensor as it is.",
+    "is out of bounds for dimension": "An index is larger than its axis is long. Indices run from 0 to length - 1, and "
+    "height and width may differ.",
+    "greater or equal to the number of dimensions": "What is written has an axis more than the place that it is "
+    "written into: take one element of it, as in [:, 0].",
+    "element 0 of tensors does not require grad": "No way leads back from this number to a parameter. Was something "
+    "detached, made under torch.no_grad(), or turned into a plain number?",
     "must be Tensor, not": "torch.sqrt and its kind want tensors; for Python's numbers use math.sqrt, or x ** 0.5.",
     "tensors used as indices must be": "Times that index a tensor are whole numbers: t.long().",
     "is not defined": "Is the name spelled as in the cell above? Was the cell that defines it run?",
