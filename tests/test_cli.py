@@ -1,6 +1,5 @@
 """The command line: what it draws, says and refuses; always one sentence, exit code 2 and no traceback."""
 
-import hashlib
 import json
 import os
 import re
@@ -150,63 +149,6 @@ def test_help_and_wrong_verbs():
     assert all(verb in result.stdout for verb in ("generate", "doctor", "train", "build"))
     assert run().exit_code == 0
     refused(run("paint"), "No such command 'paint'")
-
-
-# --- doctor ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def checkpoints(here, monkeypatch):
-    """Two shipped files and their manifest, in place of the real ones; packages as they should be."""
-    folder = here / "checkpoints"
-    (folder / "book").mkdir(parents=True)
-    files = {"judge.bin": b"judge", "book/unet.bin": b"unet"}
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    entries = {n: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for n, c in files.items()}
-    (folder / "manifest.json").write_text(json.dumps({"files": entries, "command": "..."}))
-    monkeypatch.setattr(cli, "CHECKPOINTS", folder)
-    monkeypatch.setattr(cli, "ROOT", here)
-    monkeypatch.setattr(cli, "LEAST_DISK", 0)
-    return folder
-
-
-def test_doctor_finds_nothing_wrong(checkpoints):
-    (checkpoints / "mine.bin").write_bytes(b"")
-    result = run("doctor")
-    assert result.exit_code == 0, result.output
-    assert "torch 2" in result.stdout and "Device:" in result.stdout and "GiB free" in result.stdout
-    assert "Note: mine.bin is not in the manifest" in result.stdout and result.stdout.count("Note:") == 1
-    assert "All is well." in result.stdout
-
-
-@pytest.mark.parametrize(
-    "harm, words",
-    [
-        (lambda folder: (folder / "judge.bin").unlink(), "judge.bin is missing"),
-        (lambda folder: (folder / "judge.bin").write_bytes(b"jUdge"), "judge.bin has changed"),
-        (lambda folder: (folder / "book/unet.bin").write_bytes(b"longer"), "book/unet.bin has changed"),
-        (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
-        (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json cannot be read"),
-    ],
-)
-def test_doctor_names_harm_and_remedy(checkpoints, harm, words):
-    harm(checkpoints)
-    result = run("doctor")
-    assert result.exit_code == 1
-    assert words in result.stderr and ": fetch it with `git restore" in result.stderr
-    assert result.stderr.count("Fault:") == 1
-    assert "All is well" not in result.stdout
-
-
-def test_doctor_names_packages_that_are_missing_or_of_another_version(checkpoints, monkeypatch):
-    monkeypatch.setattr(cli, "PACKAGES", ["torch", "typer", "no-such-package"])
-    (checkpoints.parent / "constraints.txt").write_text("# exact\ntorch==9.9.9\ntyper==1 ; python == 'x'\n")
-    result = run("doctor")
-    assert result.exit_code == 1
-    assert "tested is 9.9.9: run `python3 course.py lab`" in result.stderr
-    assert "no-such-package is not installed" in result.stderr
-    assert "typer is" not in result.stderr
 
 
 # --- train -------------------------------------------------------------------------------------------------
@@ -421,15 +363,23 @@ def test_what_a_recipe_refuses_is_one_sentence_too(here, monkeypatch):
 def test_build_and_its_check(monkeypatch):
     refused(run("build", "99"), "99")
     calls = []
-    monkeypatch.setattr(authoring, "build", lambda *given: calls.append(given) or ["chapters/05.ipynb"])
+
+    def build(root, numbers, execute):
+        calls.append((root, numbers, execute))
+        return ["chapters/05.ipynb"]
+
+    monkeypatch.setattr(authoring, "build", build)
     result = run("build", "05", "06")
     assert (result.exit_code, result.stdout) == (0, "Wrote chapters/05.ipynb\n")
     monkeypatch.setattr(authoring, "check", lambda *given: calls.append(given) or [])
     assert run("build", "--check").exit_code == 0
-    assert calls == [(cli.ROOT, ["05", "06"]), (cli.ROOT, None)]
+    assert calls == [(cli.ROOT, ["05", "06"], True), (cli.ROOT, None)]
     monkeypatch.setattr(authoring, "check", lambda *arguments: ["chapters/05.ipynb: cell 3 differs"])
     result = run("build", "--check", "05")
     assert (result.exit_code, result.stderr) == (1, "chapters/05.ipynb: cell 3 differs\n")
+    assert run("build", "--no-execute").exit_code == 0
+    assert calls[-1] == (cli.ROOT, None, False)
+    refused(run("build", "--check", "--no-execute"), "exclude each other")
 
 
 def test_all_trainings_say_beforehand_how_long_they_take(tmp_path):

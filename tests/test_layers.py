@@ -28,6 +28,7 @@ FLOORS = [
     "widgets",
     "exercises",
     "authoring",
+    "doctor",  # says what is wrong with an installation, so that it must work where nothing above can be imported
     "cli",
 ]
 APART = {("diffusion", "models"), ("training", "models")}  # they are handed a model

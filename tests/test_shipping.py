@@ -12,7 +12,7 @@ from torch import nn
 
 from course_utils import recipes
 from course_utils.checkpoint import saved_run
-from course_utils.cli import check_checkpoints
+from course_utils.doctor import check_checkpoints
 from course_utils.recipes import Part
 from course_utils.recipes.task import Task, save_half
 

@@ -248,8 +248,9 @@ def text_to_image(
         then a step of DDIM with eta = 0;   at the end   picture = decode(x_0)
 
     encode: list of n texts -> (n, words, width). decode: scaled latents (n, ...) -> pictures. x_T: (n, ...).
-    `negative`: what to lead away from, the same for all; "" for nothing. With diffusers' parts and its `DDIMScheduler`
-    it is `StableDiffusionPipeline`. Raises ValueError unless there is one x_T for each prompt.
+    `negative`: what to lead away from, the same for all; "" for nothing. With diffusers' parts and the course's "ddim"
+    (`pipelines.picture_book.make_scheduler`) it is `StableDiffusionPipeline`; with diffusers' `DDIMScheduler` only
+    where the number of steps divides T. Raises ValueError unless there is one x_T for each prompt.
     """
     if len(prompts) != len(x_T):
         raise ValueError(f"Expected one x_T for each of {len(prompts)} prompts, but got {len(x_T)}.")

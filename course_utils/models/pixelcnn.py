@@ -34,7 +34,7 @@ def to_pictures(x: torch.Tensor, levels: int, channels: int = 1) -> torch.Tensor
 
 
 def causal_mask(size: int, kind: str) -> torch.Tensor:
-    """Return the mask of a kernel that looks back only: (size, size) of 1 (seen) and 0 (hidden).
+    """Return the mask of a kernel that looks back only: (size, size) float32, 1 (seen) and 0 (hidden).
 
     1 for all rows above the middle one, and in the middle row for all columns left of the middle. At the middle itself
     "A" has 0 and "B" has 1. van den Oord et al. 2016 (arXiv:1601.06759), section 3.4. Raises ValueError for an even
@@ -51,7 +51,7 @@ class MaskedConv2d(nn.Conv2d):
 
         y = conv(x; weight * causal_mask(size, kind)) + bias
 
-    The mask is applied at every call, so that whatever training does to `weight`, hidden pixels stay hidden.
+    The mask, a buffer, is applied at every call, so that whatever training does to `weight`, hidden pixels stay hidden.
     """
 
     mask: torch.Tensor
@@ -185,7 +185,8 @@ def receptive_field(network: Callable, x: torch.Tensor, row: int, column: int) -
     """Return which pixels of x the network's output at (row, column) depends on: bool (height, width).
 
     True where the gradient of that output, summed over its channels, by an input channel is not 0. network: (1, c,
-    height, width) -> (1, any number, height, width). x: where the gradient is taken; take random numbers.
+    height, width) -> (1, any number, height, width), left as it was. x: where the gradient is taken; take random
+    numbers.
     """
     x = x.detach().clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(network(x)[0, :, row, column].sum(), x)
@@ -197,8 +198,8 @@ def bits_per_dim(logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
         -1/D sum over pixels i of log2 p(x_i | pixels before i),   p = softmax of the logits over the symbols
 
-    logits: (batch, symbols, height, width). x: (batch, height, width). D = height * width. (With symbols of several
-    channels this is per pixel; divide by the channels.)
+    logits: (batch, symbols, height, width), reached by gradients. x: (batch, height, width) int64. D = height * width.
+    (With symbols of several channels this is per pixel; divide by the channels.)
     """
     return cross_entropy(logits, x, reduction="none").flatten(1).mean(1) / math.log(2)
 
@@ -217,7 +218,7 @@ def pixel_probabilities(logits: torch.Tensor, temperature: float = 1.0) -> torch
 def fill_in(
     model: Callable, x: torch.Tensor, keep: int, generator: torch.Generator, temperature: float = 1.0
 ) -> torch.Tensor:
-    """Keep the first `keep` pixels of x in raster order and draw the others one by one: (batch, height, width).
+    """Keep the first `keep` pixels of x in raster order, draw the others one by one: (batch, height, width) int64.
 
         x_i ~ p(x_i | x_1 ... x_{i-1})   for i = keep + 1 ... height * width, each with a pass of its own
 

@@ -272,7 +272,8 @@ explore(bound_by_hand)
 #
 # ### Exercise 1 · The divergence
 #
-# **Difficulty** ●●○○○ **Minutes** 10. One number for each picture.
+# **Difficulty** ●●○○○ **Minutes** 10. One number for each picture. The encoder learns from it, so stay with tensors:
+# gradients must reach `mean` and `logvar`.
 
 
 # %% id="ex-kl"
@@ -329,12 +330,12 @@ assert abs(each.mean() - gaussian_kl(mean, logvar)) < 5 * error
 # ### Exercise 2 · Reparametrise
 #
 # **Difficulty** ●●○○○ **Minutes** 10. Mind the half: `logvar` is the logarithm of the *variance*. The noise comes from
-# the generator that is passed in.
+# the generator that is passed in, new for each element. Latents may have any shape (batch, ...).
 
 
 # %% id="ex-reparam"
 def reparametrise(mean, logvar, generator):
-    """z = mean + exp(logvar / 2) eps, with gradients to both; mean, logvar and z: (batch, d)."""
+    """z = mean + exp(logvar / 2) eps, with gradients to both; mean, logvar and z: (batch, ...)."""
     ### BEGIN SOLUTION
     #: standard normal noise, new for each element (the generator may live on the CPU: .to(mean.device))
     eps = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean.device)
@@ -442,7 +443,8 @@ show(
 # ### Exercise 4 · The negative ELBO
 #
 # **Difficulty** ●●●○○ **Minutes** 15. The two terms must be in the same unit: if one is a sum over what it covers, so
-# is the other. You may call `gaussian_kl`.
+# is the other. `sigma` is a plain number, or a tensor of shape () that is trained too: gradients must reach it. Pictures
+# may have any shape (batch, ...). You may call `gaussian_kl`.
 
 
 # %% id="ex-loss"
@@ -504,10 +506,18 @@ from functools import partial
 
 from course_utils.models import vae, variational
 
+
+def same_noise(model, x, generator, beta=1.0):
+    """Your loss with the package's noise, which may be drawn in another order than yours: (batch,)."""
+    mean, logvar = model.encode(x)
+    z = variational.reparametrise(mean, logvar, generator)
+    return negative_elbo(x, model.decode(z), model.sigma(), mean, logvar, beta)
+
+
 torch.manual_seed(0)
 ours = VAE(channels=1, size=16, latent=2).to(device)
 theirs = copy.deepcopy(ours)
-our_losses = [loss for _, loss in fit(ours, pictures, 5)]
+our_losses = [loss for _, loss in fit(ours, pictures, 5, same_noise)]
 their_losses = [loss for _, loss in vae.fit(theirs, pictures, 5, batch=32)]
 torch.testing.assert_close(torch.tensor(our_losses), torch.tensor(their_losses))
 
@@ -671,18 +681,17 @@ for d, length in lengths.items():
 # %% [markdown] id="ex-path-text"
 # ### Exercise 5 · The arc
 #
-# **Difficulty** ●●●○○ **Minutes** 15. Return `count` latents, both ends included.
+# **Difficulty** ●●●○○ **Minutes** 15. Return `count` latents, both ends included. The ends may differ in length; the
+# angle does not depend on that. For example, from (1, 0) to (0, 2) in three steps the middle one is
+# $(\sin 45°, 2 \sin 45°) = (0.71, 1.41)$.
 
 
 # %% id="ex-path"
 def spherical_path(start, end, count):
     """`count` latents on the arc from start to end, ends included; start, end: (d,) -> (count, d)."""
     ### BEGIN SOLUTION
-    #: the angle: arccos of the dot product over both lengths
     angle = torch.arccos(start @ end / (start.norm() * end.norm()))
-    #: the shares of the way, 0 ... 1, as a column
     s = torch.linspace(0, 1, count, device=start.device)[:, None]  # (count, 1)
-    #: the two sines over the sine of the whole angle
     return (torch.sin((1 - s) * angle) * start + torch.sin(s * angle) * end) / torch.sin(angle)
     ### END SOLUTION
 
@@ -977,16 +986,16 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # ### Exercise 6 · The importance-weighted bound
 #
-# **Difficulty** ●●●○○ **Minutes** 10. The weights of a picture are numbers like $e^{-100}$: stay with logarithms.
+# **Difficulty** ●●●○○ **Minutes** 10. The weights of a picture are numbers like $e^{-2000}$, which a float rounds to 0:
+# stay with logarithms. With $K = 1$ the bound is `log_w[0]`, and if all $K$ weights of a picture are equal, it is their
+# common logarithm. The result has the dtype of `log_w`.
 
 
 # %% id="ex-iwae"
 def importance_bound(log_w):
     """log( 1/K sum_k exp(log_w_k) ), without overflow; log_w: (K, batch) -> (batch,)."""
     ### BEGIN SOLUTION
-    #: the logarithm of the sum of the weights
     log_sum = torch.logsumexp(log_w, 0)
-    #: the sum becomes a mean
     return log_sum - math.log(len(log_w))
     ### END SOLUTION
 
@@ -1063,7 +1072,8 @@ with torch.no_grad():
     q = book_vae.encode(pages).latent_dist
     torch.testing.assert_close(q.std, (q.logvar / 2).exp())
     z = reparametrise(q.mean, q.logvar, torch.Generator().manual_seed(3))
-    torch.testing.assert_close(z, q.sample(torch.Generator().manual_seed(3)))
+    package = variational.reparametrise(q.mean, q.logvar, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(package, q.sample(torch.Generator().manual_seed(3)))
     torch.testing.assert_close(gaussian_kl(q.mean, q.logvar), q.kl(), rtol=1e-4, atol=1e-2)
     rebuilt = book_vae.decode(z).sample
     guessed = book_vae.decode(torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(device)).sample

@@ -180,12 +180,13 @@ print(f"{d} squares, their sum {squares.sum():.1f}, their mean {squares.sum() / 
 #
 # ### Exercise 1 · The loss, for each picture of a batch
 #
-# ●●○○○ · 10 minutes. One number *for each picture*, so that we can later sort them by $t$.
+# ●●○○○ · 10 minutes. One number *for each picture*, so that we can later sort them by $t$. It also has to serve for
+# points of the plane, (batch, 2), so average over every axis but the first. Training sends gradients through it.
 
 
 # %% id="ex-loss"
 def noise_prediction_loss(eps_hat, eps):
-    """Each picture's mean squared error, || eps - eps_hat ||^2 / d: (batch, ...), (batch, ...) -> (batch,)."""
+    """Each sample's mean squared error, || eps - eps_hat ||^2 / d: (batch, ...), (batch, ...) -> (batch,)."""
     ### BEGIN SOLUTION
     #: the squared difference, element by element
     squares = (eps_hat - eps) ** 2
@@ -434,7 +435,9 @@ print("t", t.tolist(), " loss", round(loss.item(), 3))
 # ### Exercise 3 · The training step
 #
 # ●●●○○ · 15 minutes. Make these lines a function of model, clean data, schedule and generator. It works for points
-# and for pictures of any size, with any model: nothing in it knows what the data are.
+# and for pictures of any size, with any model: nothing in it knows what the data are. There are `len(alpha_bar)` times;
+# do not use the $T$ of this notebook. Draw from `generator` only. The training loop calls `.backward()` on what you
+# return.
 
 
 # %% id="ex-step"
@@ -869,16 +872,15 @@ assert all(torch.allclose(p, q, atol=1e-6) for p, q in zip(ours.parameters(), th
 #
 # ### Exercise 5 · The mean loss in each bin
 #
-# ●●●○○ · 15 minutes. A bin without samples has no mean: leave it NaN, and a plot leaves a gap.
+# ●●●○○ · 15 minutes. A bin without samples has no mean: leave it NaN, and a plot leaves a gap. `bins` need not divide
+# `T`. An example: losses 1, 2 and 6 at the times 0, 4 and 9, with `T = 10` and `bins = 2`, give 1.5 and 6.
 
 
 # %% id="ex-by-time"
 def loss_by_time(losses, t, T, bins):
     """The mean loss in each of `bins` equal stretches of 0 ... T-1: (n,), (n,) -> (bins,); NaN where there is none."""
     ### BEGIN SOLUTION
-    #: the bin of each sample: t * bins // T
-    place = t * bins // T
-    #: for each bin, the mean of the losses that fell into it
+    place = t * bins // T  # the bin of each sample
     return torch.stack([losses[place == b].mean() for b in range(bins)])
     ### END SOLUTION
 
@@ -951,17 +953,15 @@ for name, curve in by_time.items():
 #
 # ### Exercise 6 · From the noise to the picture
 #
-# ●●○○○ · 10 minutes. Each picture of the batch has its own $t$; `expand_like` gives one number for each picture the
-# shape that it needs.
+# ●●○○○ · 10 minutes. Each sample of the batch has its own $t$; `expand_like` gives one number for each sample the
+# shape that it needs, for pictures and for points. A test: for `x_t = add_noise(x0, eps, t, alpha_bar)` it returns `x0`.
 
 
 # %% id="ex-x0"
 def x0_from_eps(x_t, eps, t, alpha_bar):
-    """The clean picture behind x_t if the noise is eps: x0 = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t)."""
+    """x0 = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t); x_t, eps, x0: (batch, ...), t: (batch,)."""
     ### BEGIN SOLUTION
-    #: alpha_bar at each picture's t, with axes to multiply pictures: (batch, 1, 1, 1)
     a = expand_like(alpha_bar[t], x_t)
-    #: take the noise away, then undo the dimming
     return (x_t - (1 - a).sqrt() * eps) / a.sqrt()
     ### END SOLUTION
 

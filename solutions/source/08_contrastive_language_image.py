@@ -909,16 +909,15 @@ show(plot_pictures(test_pictures[:12], test_texts[:12], columns=4), "The twelve 
 #
 # ### Exercise 7 · Zero-shot classification
 #
-# ●●●○○ · 10 minutes.
+# ●●●○○ · 10 minutes. `text` has several prompts for each class, of any length; the result is one class number for each
+# picture, int64. From here on the stubs leave the lines to you.
 
 
 # %% id="ex-zero"
 def zero_shot(image, text):
     """The class of each picture, (pictures,); image (pictures, width), text (classes, templates, width)."""
     ### BEGIN SOLUTION
-    #: unit vectors of the prompts, their mean, and again unit vectors: (classes, width)
     classes = F.normalize(F.normalize(text, dim=-1).mean(1), dim=-1)
-    #: the nearest class of each picture
     return (image @ classes.T).argmax(1)
     ### END SOLUTION
 
@@ -1007,16 +1006,14 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # ### Exercise 8 · Recall at k
 #
-# ●●○○○ · 10 minutes.
+# ●●○○○ · 10 minutes. Queries stand in rows, and query $i$'s own answer is column $i$. Return a plain number, 0 to 1.
 
 
 # %% id="ex-recall"
 def recall_at_k(similarity, k):
     """The share of rows i of similarity (n, n) whose own column i is among the k largest of the row."""
     ### BEGIN SOLUTION
-    #: the k best columns of each row
     best = similarity.topk(k, dim=1).indices  # (n, k)
-    #: is the own one there?
     own = torch.arange(len(similarity))[:, None]
     return (best == own).any(1).float().mean().item()
     ### END SOLUTION

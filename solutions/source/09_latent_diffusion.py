@@ -656,7 +656,9 @@ show(
 #
 # ### Exercise 6 · The colours of latents
 #
-# ●●●○○ · 15 minutes. `torch.linalg.lstsq(rows, wanted).solution` solves it. For the bias, append a column of ones.
+# ●●●○○ · 15 minutes. `torch.linalg.lstsq(rows, wanted).solution` solves it. For the bias, append a column of ones. A
+# place's colour is the mean of its block of pixels, however large that block is. From here on the stubs leave the lines
+# to you.
 
 # %% id="ex-colours"
 from torch.nn.functional import adaptive_avg_pool2d
@@ -665,13 +667,10 @@ from torch.nn.functional import adaptive_avg_pool2d
 def fit_colours(latents, pictures):
     """Weights (3, c) and bias (3,) that give each place's mean colour; latents (n, c, h, w), pictures (n, 3, ., .)."""
     ### BEGIN SOLUTION
-    #: the mean colour of each place, (n, 3, h, w)
     colours = adaptive_avg_pool2d(pictures, latents.shape[2:])
-    #: a row for each place: (n h w, c) and (n h w, 3); a column of ones for the bias
     rows = latents.movedim(1, -1).flatten(0, 2)
     rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
     wanted = colours.movedim(1, -1).flatten(0, 2)
-    #: solve, and split weights from bias
     found = torch.linalg.lstsq(rows, wanted).solution
     return found[:-1].T, found[-1]
     ### END SOLUTION
@@ -896,18 +895,15 @@ show(
 #
 # ### Exercise 7 · Count
 #
-# ●●●○○ · 10 minutes.
+# ●●●○○ · 10 minutes. A level has two convolutions and, if `attention` is true, one attention.
 
 
 # %% id="ex-flops"
 def level_flops(size, channels, attention=True):
     """Operations of one level for one picture: two 3 x 3 convolutions and, if asked for, attention; a whole number."""
     ### BEGIN SOLUTION
-    #: how many places there are
     places = size**2
-    #: two convolutions
     total = 2 * 2 * 9 * channels**2 * places
-    #: four projections, and two products over all pairs of places
     if attention:
         total += 4 * 2 * channels**2 * places + 2 * 2 * channels * places**2
     return total
@@ -1152,7 +1148,7 @@ from pathlib import Path
 from diffusers import DDIMScheduler
 
 folder, mine = Path(tempfile.mkdtemp()), small[1e-6]
-mine.register_to_config(scaling_factor=scaling_factor(mine.encode(seen[:64].to(device)).latent_dist.mean))
+mine.register_to_config(scaling_factor=float(scaling_factor(mine.encode(seen[:64].to(device)).latent_dist.mean)))
 mine.save_pretrained(folder / "vae")
 averages["latents"].save_pretrained(folder / "unet")
 DDIMScheduler(

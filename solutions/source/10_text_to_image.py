@@ -491,7 +491,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # ### Exercise 2 · Drop whole prompts
 #
-# ●●○○○ · 10 minutes. The numbers are passed in, so that it can be tested.
+# ●●○○○ · 10 minutes. The numbers are passed in, so that it can be tested. Each decides for a whole prompt; one that is
+# equal to the share keeps it.
 
 
 # %% id="ex-drop"
@@ -1140,16 +1141,15 @@ show(
 #
 # ### Exercise 7 · Rescale
 #
-# ●●○○○ · 10 minutes. For any two guesses, of $x_0$ or of something else.
+# ●●○○○ · 10 minutes. For any two guesses, of $x_0$ or of something else, each (batch, ...). From here on the stubs leave
+# the lines to you.
 
 
 # %% id="ex-rescale"
 def rescale(guided, plain, share=0.7):
     """`guided` with the standard deviation that `plain` has, sample by sample, mixed with itself; (batch, ...)."""
     ### BEGIN SOLUTION
-    #: one ratio for each sample
     ratio = plain.flatten(1).std(1) / guided.flatten(1).std(1)
-    #: the rescaled guess and the unchanged one, mixed
     return share * expand_like(ratio, guided) * guided + (1 - share) * guided
     ### END SOLUTION
 
@@ -1222,9 +1222,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 def compose(eps_null, eps_each, weights):
     """eps_null (batch, ...) plus, for each prompt, its weight times (its guess - eps_null)."""
     ### BEGIN SOLUTION
-    #: start without any prompt
     eps = eps_null
-    #: add what each prompt changes
     for weight, eps_i in zip(weights, eps_each):
         eps = eps + weight * (eps_i - eps_null)
     return eps
