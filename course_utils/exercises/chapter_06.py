@@ -122,7 +122,7 @@ def sample_times(learner, case):
 )  # fmt: skip
 def training_step(learner, case):
     """Put the training step together: from clean pictures to a loss."""
-    x0, table = 15 * case.normal(64, 3, 4, 4), (1 - torch.linspace(0.02, 0.2, 50)).cumprod(0)
+    x0, table = 5 * case.normal(64, 3, 4, 4), (1 - torch.linspace(0.02, 0.2, 50)).cumprod(0)
     generator, model = case.generator(), Recorder()
     loss = stepped(learner, model, x0, table, generator)
     x_t, t = require_one_call(model, x0, len(table))
