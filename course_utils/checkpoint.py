@@ -133,7 +133,7 @@ class Checkpoint:
         self.model.load_state_dict(_section(tensors, "model."))
         if self.average:
             self.average.model.load_state_dict(_section(tensors, "average."))
-        slots = {}
+        slots: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in _section(tensors, "optimizer.").items():
             index, slot = name.split(".", 1)
             slots.setdefault(int(index), {})[slot] = value
@@ -165,7 +165,7 @@ class Checkpoint:
             )
 
     def _require_same_network(self, saved: dict[str, torch.Tensor]) -> None:
-        here = {name: tuple(value.shape) for name, value in self._weights().items()}
+        here: dict[str, tuple[int, ...] | str] = {name: tuple(value.shape) for name, value in self._weights().items()}
         there = {name: tuple(value.shape) for name, value in saved.items() if not name.startswith("optimizer.")}
         trained = [tuple(p.shape) for group in self.optimizer.param_groups for p in group["params"]]
         for name, value in _section(saved, "optimizer.").items():
@@ -228,7 +228,7 @@ def _digest(run: str, tensors: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256(run.encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

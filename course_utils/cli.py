@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from course_utils.doctor import REINSTALL
 
@@ -27,7 +27,7 @@ except ImportError as damage:
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 ROOT = Path(__file__).parent.parent
 
-UsageError = typer.BadParameter.__base__  # typer gives no public name to the class of all usage errors
+UsageError: Any = typer.BadParameter.__base__  # typer gives no public name to the class of all usage errors
 
 
 class OneSentence(TyperGroup):
@@ -58,7 +58,7 @@ class OneSentence(TyperGroup):
 
 def what_came(error) -> str:
     """What stood in the place of a number, which typer's message leaves out; "" if the error is of another kind."""
-    faults = getattr(error.__cause__, "errors", list)()  # pydantic's, which typer converts with
+    faults: list[dict] = getattr(error.__cause__, "errors", list)()  # pydantic's, which typer converts with
     return "".join(f", but got {fault['input']!r}" for fault in faults[:1]) + "." * bool(faults)
 
 

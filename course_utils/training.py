@@ -168,7 +168,7 @@ def train(
     plain.train()
     state = Checkpoint(home, plain, optimizer, average, settings)
     writes = home is not None and accelerator.is_main_process
-    with alone(home) if writes else contextlib.nullcontext():
+    with alone(home) if home and writes else contextlib.nullcontext():
         if writes:
             state.require_room()
         run = (None if restart else state.load()) or Run(0, 0.0, float("nan"), datetime.now(UTC).isoformat(), settings)

@@ -33,7 +33,7 @@ def shrink_outputs(notebook):
 
 def shrink(data):
     """Return the bytes of a PNG that looks like the given one, and is smaller if possible."""
-    picture = Image.open(io.BytesIO(data), formats=["PNG"])
+    picture: Image.Image = Image.open(io.BytesIO(data), formats=["PNG"])
     animated, deep = getattr(picture, "is_animated", False), picture.mode.startswith("I")  # of 16 bits
     if picture.info.get(MARK[0]) == MARK[1] or animated or deep:
         return data

@@ -69,7 +69,7 @@ def read_source(path):
 
 def cell_ids(name, text):
     """Return the id of each cell of a source's text, in order, or raise ValueError naming file and line."""
-    line_of = {}
+    line_of: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not CELL_LINE.match(line):
             continue

@@ -14,6 +14,7 @@ import unicodedata
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageOps
@@ -165,7 +166,8 @@ def _read_captions(root: Path, found: list[str]) -> dict[str, str] | None:
     files = [name for name in found if Path(name).name == METADATA]
     if not files:
         return None
-    known, by_spelling = set(found), {}
+    known = set(found)
+    by_spelling: dict[str, list[str]] = {}
     for name in found:
         by_spelling.setdefault(_spelling(name), []).append(name)
     captions = {}
@@ -218,7 +220,7 @@ def _parse_line(line: str, where: str) -> tuple[str, str]:
         entry = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: expected an object like {example}, got {line!r} ({error}).") from error
-    fields = [entry.get(key) for key in ("file_name", "text")] if isinstance(entry, dict) else [None]
+    fields: list[Any] = [entry.get(key) for key in ("file_name", "text")] if isinstance(entry, dict) else [None]
     if not all(isinstance(field, str) and field.strip() for field in fields):
         raise ValueError(f"{where}: expected two texts, file_name and text, like {example}, got {line!r}.")
     if re.search(f"[{NO_TEXT}]", fields[1]):

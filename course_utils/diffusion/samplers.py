@@ -151,7 +151,9 @@ def ddim(
     x_t = x_T
     for t, earlier in _steps_of(times, alpha_bar):
         x0_hat, eps = steps.guess(x_t, steps.ask(model, x_t, t, cond), t, alpha_bar, clip)
-        noise = draw_noise(x_t.shape, generator).to(x_t) if eta > 0 and earlier >= 0 else None
+        noise = None
+        if generator is not None and eta > 0 and earlier >= 0:
+            noise = draw_noise(x_t.shape, generator).to(x_t)
         x_t = steps.ddim_step(x_t, eps, t, earlier, alpha_bar, eta, noise)
         yield Step(earlier, x_t, x0_hat)
 
@@ -201,7 +203,7 @@ def heun(
     """
     x_t = x_T
     for t, earlier in _steps_of(times, alpha_bar):
-        calls = []
+        calls: list[torch.Tensor] = []
 
         def noted(*inputs, calls=calls):
             calls.append(model(*inputs))

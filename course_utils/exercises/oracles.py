@@ -15,6 +15,8 @@ KINDS = {True: "numbers with a fraction (float)", False: "whole numbers (int64)"
 class Wrong(Exception):
     """An answer that is not right: what was found (got against expected), and the likely reason, if known."""
 
+    called: str  # the learner's call, where it is known
+
     def __init__(self, found: str, advice: str = ""):
         super().__init__(found)
         self.found, self.advice = found, advice

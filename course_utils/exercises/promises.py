@@ -243,7 +243,9 @@ def gradients_of(results, named) -> dict[str, torch.Tensor | None]:
     if not outputs or not sources:
         return dict.fromkeys(sources)
     weights = torch.Generator().manual_seed(0)
-    total = sum((value * torch.rand(value.shape, generator=weights).to(value)).sum() for value in outputs)
+    total = torch.zeros(())
+    for value in outputs:
+        total = total + (value * torch.rand(value.shape, generator=weights).to(value)).sum()
     found = torch.autograd.grad(total, list(sources.values()), allow_unused=True, retain_graph=True)
     return dict(zip(sources, found, strict=True))
 

@@ -100,7 +100,7 @@ def _outcome(learner: Learner, error: BaseException | None) -> Outcome:
     if isinstance(error, LimitExceeded):
         return Outcome("error", learner.called, str(error))
     if isinstance(error, Raised):
-        error = error.__cause__
+        error = error.__cause__ or error
         if isinstance(error, NotImplementedError) and _raised_by(learner.candidate, error):
             return Outcome("todo")
         return Outcome("error", learner.called, learners_lines(error), _reason(error))

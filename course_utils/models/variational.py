@@ -36,7 +36,12 @@ def gaussian_kl(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
 
 
 def negative_elbo(
-    x: torch.Tensor, x_hat: torch.Tensor, sigma, mean: torch.Tensor, logvar: torch.Tensor, beta: float = 1.0
+    x: torch.Tensor,
+    x_hat: torch.Tensor,
+    sigma: torch.Tensor | float,
+    mean: torch.Tensor,
+    logvar: torch.Tensor,
+    beta: float = 1.0,
 ) -> torch.Tensor:
     """Return the loss of a VAE whose decoder says p(x|z) = N(x_hat, sigma^2 I), in nats for each picture.
 

@@ -26,7 +26,7 @@ from course_utils.pipelines.png_info import Settings, check_sampler, check_setti
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
 PICTURE_BOOK = CHECKPOINTS / "picture_book"
 # Course name -> class in `schedulers`, and what is changed in the configuration of the pipeline's own scheduler.
-SCHEDULERS = {
+SCHEDULERS: dict[str, tuple[str, dict]] = {
     "unipc": ("UniPCMultistepScheduler", {}),
     "dpm++": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
     # DPM-Solver++ of first order is DDIM (arXiv:2211.01095, section 4), here in the library's words. Its DDIMScheduler

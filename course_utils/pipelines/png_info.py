@@ -167,7 +167,8 @@ def parse_parameters(text: str) -> Settings:
         raise ValueError("it has no last line of the form 'Steps: 20, Sampler: UniPC, CFG scale: 4, ...'")
     values = {key.strip(): _unquote(value.strip()) for key, value in pairs}
 
-    prompt, negative_prompt = [], []
+    prompt: list[str] = []
+    negative_prompt: list[str] = []
     target = prompt
     for line in lines:
         if line.strip().startswith(NEGATIVE):
@@ -196,7 +197,8 @@ def _pairs(line: str) -> list[tuple[str, str]]:
     while start < len(line):
         match = PARAMETER.match(line, start)
         if match is not None:
-            pairs.append(match.groups())
+            key, value = match.groups()
+            pairs.append((key, value))
         comma = line.find(",", start if match is None else match.end())
         start = len(line) if comma < 0 else comma + 1
     return pairs

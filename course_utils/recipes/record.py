@@ -27,13 +27,15 @@ def write_record(home: Path, facts: dict, name: str = "record.json") -> None:
         part.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
-def facts_of(run: Run, home: Path, from_shipped: bool) -> dict:
+def facts_of(run: Run | None, home: Path, from_shipped: bool) -> dict:
     """What the record says of a finished run: command, seed, steps, wall time, machine, versions."""
+    if run is None:
+        raise ValueError(f"expected the checkpoint of the training that has ended in {home}, found none; train again")
     steps, seed = run.step, run.settings["seed"]
     command = f"COURSE_PROFILE={profile()} python3 course.py train {home.name} --steps {steps} --seed {seed}"
-    before, shipped = read_record(home), read_record(home, "shipped.json")
+    before, shipped = read_record(home) or {}, read_record(home, "shipped.json") or {}
     seconds = run.seconds
-    same_run = before is not None and before.get("began") == run.began
+    same_run = before.get("began") == run.began
     if same_run and before["own_steps"] == steps:  # nothing was added to it
         return before
     if from_shipped or (same_run and before["steps"] > before["own_steps"]):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -10,6 +11,8 @@ from torch import nn
 
 from course_utils.files import new_file
 from course_utils.training import Samples
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def save_half(model: nn.Module, home: Path) -> None:
         save_file(tensors, part)
 
 
-def load_half(model: nn.Module, home: Path) -> nn.Module:
+def load_half(model: Network, home: Path) -> Network:
     """Give the model what `save_half` wrote into `home`, as float32, and put it in evaluation mode."""
     saved = load_file(home / "model.safetensors")
     model.load_state_dict({name: value.float() for name, value in saved.items()})

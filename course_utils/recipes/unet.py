@@ -17,7 +17,7 @@ from course_utils.data import picture_book as book
 from course_utils.diffusion.objectives import noise_prediction_loss, v_from_x0_eps
 from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 from course_utils.files import new_file, require_room, saying
-from course_utils.machine.devices import memory_format
+from course_utils.machine.devices import placed
 from course_utils.pipelines.picture_book import assemble, load_picture_book, save_pipeline
 from course_utils.recipes.clip import load_clip
 from course_utils.recipes.pictures import CAPTIONS_PER_SCENE, scene_count, training_set, which_caption
@@ -83,8 +83,7 @@ def build_unet(folder: Path, device: torch.device) -> Task:
     vae, text_encoder, tokenizer = load_trained(folder, device)
     data = prompted_latents(folder, vae, tokenizer)
     alpha_bar = alpha_bar_from_beta(scaled_linear_beta()).to(device)
-    model = ReadAndPredict(small_unet(), text_encoder.requires_grad_(True))
-    model = model.to(device, memory_format=memory_format(device))
+    model = placed(ReadAndPredict(small_unet(), text_encoder.requires_grad_(True)), device)
 
     def loss(model, samples):
         x0, tokens = (part.to(device) for part in data(samples))

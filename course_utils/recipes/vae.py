@@ -8,7 +8,7 @@ from torch import nn
 from course_utils.data import picture_book as book
 from course_utils.diffusion.latents import autoencoder_loss, scaling_factor
 from course_utils.files import new_folder
-from course_utils.machine.devices import memory_format
+from course_utils.machine.devices import placed
 from course_utils.recipes.pictures import training_set
 from course_utils.recipes.task import Task, require_trained
 
@@ -57,7 +57,7 @@ def build_vae(folder: Path, device: torch.device) -> Task:
     the middle of a thing: skies are learnt soon, eyes late.
     """
     data, kl_weight = training_set(), 1e-6
-    model = Reconstruct(small_vae()).to(device, memory_format=memory_format(device))
+    model = placed(Reconstruct(small_vae()), device)
 
     def loss(model, samples):
         x = _crops(data, samples.integers(len(data.scenes)), samples).to(device)
@@ -86,7 +86,7 @@ def build_decoder(folder: Path, device: torch.device) -> Task:
     vae = AutoencoderKL.from_pretrained(home).float()
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
-    model, data = Reconstruct(vae).to(device, memory_format=memory_format(device)), training_set()
+    model, data = placed(Reconstruct(vae), device), training_set()
 
     def loss(model, samples):
         x = _crops(data, samples.integers(len(data.scenes)), samples).to(device)

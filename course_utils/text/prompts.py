@@ -3,8 +3,12 @@
 import dataclasses
 import difflib
 import re
+from typing import TYPE_CHECKING
 
 from course_utils.text.tokens import known_words
+
+if TYPE_CHECKING:  # named in hints only: importing it takes seconds
+    from transformers import CLIPTokenizer
 
 WORD = re.compile(r"[^\W\d_]+")  # letters only, as CLIP's tokenizer splits before its byte pairs
 SUGGESTIONS = 3
@@ -68,7 +72,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
-def whole_word_tokens(tokenizer) -> set[str]:
+def whole_word_tokens(tokenizer: "CLIPTokenizer") -> set[str]:
     """The words that are one token: a stand-in where a tokenizer keeps no list of the words it was taught.
 
     A byte-pair encoding has ends of words too ("uppy" on the way to "puppy"), which thus pass for known.
@@ -79,7 +83,7 @@ def whole_word_tokens(tokenizer) -> set[str]:
     return {word for word in words if WORD.fullmatch(word)}
 
 
-def inspect_prompt(tokenizer, prompt: str, vocabulary: set[str] | None = None) -> PromptReport:
+def inspect_prompt(tokenizer: "CLIPTokenizer", prompt: str, vocabulary: set[str] | None = None) -> PromptReport:
     """Report the words of `prompt` that are not in `vocabulary`, and what is cut off; what is cut off is not looked at.
 
     vocabulary: lower-case words; None: the list that the tokenizer keeps, or else its `whole_word_tokens`.
