@@ -114,8 +114,11 @@ def noise_at(t, x0, x_t, table):
 def require_noise(x0, x_t, t, table):
     """Return the noise that is in x_t at time t, or raise Wrong if it is not standard normal."""
 
+    early = t < len(table) // 2  # later there is little of x0 in x_t
+
     def left_of_x0(t):
-        return torch.corrcoef(torch.stack([noise_at(t, x0, x_t, table).flatten(), x0.flatten()]))[0, 1].abs().item()
+        eps = noise_at(t, x0, x_t, table)[early]
+        return torch.corrcoef(torch.stack([eps.flatten(), x0[early].flatten()]))[0, 1].abs().item()
 
     if left_of_x0(t) > 0.1:
         other = min(left_of_x0(t - 1), left_of_x0(t + 1))
