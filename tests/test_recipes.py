@@ -13,6 +13,7 @@ from course_utils import recipes
 from course_utils.data import picture_book as book
 from course_utils.pipelines.picture_book import load_picture_book
 from course_utils.recipes.pictures import PictureSet
+from course_utils.recipes.record import facts_of
 from course_utils.recipes.vae import LATENT_CHANNELS, _crops
 from course_utils.training import Samples
 
@@ -170,3 +171,8 @@ def test_captions_true_of_a_picture_are_told_from_those_that_are_not():
     same = recipes.true_pairs(recipes.fact_numbers(scenes), recipes.fact_numbers(captions))
     assert same[:2, :2].tolist() == [[True, False], [False, False]]
     assert same.tolist() == [[caption.is_true_of(scene) for caption in captions] for scene in scenes]
+
+
+def test_a_training_whose_checkpoint_is_gone_has_no_record(tmp_path):
+    with pytest.raises(ValueError, match="expected the checkpoint of the training that has ended"):
+        facts_of(None, tmp_path, from_shipped=False)
