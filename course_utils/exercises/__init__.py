@@ -14,8 +14,9 @@ import os
 from collections.abc import Callable
 
 from course_utils.exercises import account, messages
+from course_utils.exercises.apart import examine
 from course_utils.exercises.registry import Exercise, all_exercises, chapters, find
-from course_utils.exercises.running import Outcome, run
+from course_utils.exercises.running import Outcome
 
 __all__ = ["ExerciseError", "check", "hint", "progress", "solution"]
 
@@ -54,7 +55,7 @@ def _outcome(exercise: Exercise, candidate, seed: int) -> Outcome:
         return messages.not_yours(exercise)
     if not callable(candidate):
         return messages.not_callable(exercise, candidate)
-    return run(exercise, candidate, seed)
+    return examine(exercise, candidate, seed)
 
 
 def _report(id: str, state: str) -> None:

@@ -102,8 +102,10 @@ for sentence in inspect_prompt(pipe.tokenizer, strange).advice():
     print(sentence)
 
 odd = draw(pipe, Settings(strange, seed=0, steps=steps), count=4)
-show(plot_pictures(to_tensor([picture for picture, _ in odd])),
-     f"Four pictures for “{strange}”: purple is there, the dragon is not; familiar things of the picture book stand in.")
+show(
+    plot_pictures(to_tensor([picture for picture, _ in odd])),
+    f"Four pictures for “{strange}”: purple is there, the dragon is not; familiar things of the picture book stand in.",
+)
 
 # %% [markdown] id="inside"
 # ## Inside the box
@@ -177,6 +179,7 @@ print(f"x_T {tuple(noise.shape)}, mean {noise.mean():.2f}, standard deviation {n
 # In words: take the guess without the prompt and go $w$ times the way to the guess with it. With $w = 1$ it is the
 # guess with the prompt; chapter 10 derives why a larger $w$ draws more faithfully, and what that costs.
 
+
 # %% id="guided"
 @torch.no_grad()
 def guided(x_t, t, guidance):
@@ -226,6 +229,7 @@ print("x_0", tuple(x_t.shape))
 # The decoder half of the autoencoder draws the picture. The scaling factor is a constant that brings latents to unit
 # variance (chapter 09). And here is the proof that there was no magic: our loop gives the picture of the pipeline.
 
+
 # %% id="decode" tags=["static"]
 @torch.no_grad()
 def decode(latents):
@@ -237,8 +241,10 @@ by_hand = decode(x_t)
 ((picture, _),) = draw(pipe, Settings(prompt, seed=3, steps=steps, guidance=4.0))
 difference = (by_hand.cpu() - to_tensor(picture)).abs().max().item()
 assert difference <= 2 / 255, difference  # one grey level: the pipeline rounds to whole ones
-show(plot_pictures(torch.cat([by_hand.cpu(), to_tensor(picture)]), ["our loop", "the pipeline"]),
-     f"Two equal pictures; the largest difference is {difference * 127.5:.1f} of 255 grey levels.")
+show(
+    plot_pictures(torch.cat([by_hand.cpu(), to_tensor(picture)]), ["our loop", "the pipeline"]),
+    f"Two equal pictures; the largest difference is {difference * 127.5:.1f} of 255 grey levels.",
+)
 
 # %% [markdown] id="film-text"
 # ### Watching it happen
@@ -250,8 +256,10 @@ show(plot_pictures(torch.cat([by_hand.cpu(), to_tensor(picture)]), ["our loop", 
 chosen = [film[i] for i in (0, len(film) // 8, len(film) // 4, len(film) // 2, 3 * len(film) // 4, len(film) - 1)]
 frames = torch.cat([decode(x).cpu() for _, x, _ in chosen] + [decode(x0).cpu() for _, _, x0 in chosen])
 titles = [f"x_t, t = {t}" for t, _, _ in chosen] + [f"x0_hat, t = {t}" for t, _, _ in chosen]
-show(plot_pictures(frames, titles, columns=6),
-     "Upper row: from noise to the picture. Lower row: the guess of the final picture, from a blur to the same picture.")
+show(
+    plot_pictures(frames, titles, columns=6),
+    "Upper row: from noise to the picture. Lower row: the guess of the final picture, from a blur to the same picture.",
+)
 
 # %% [markdown] id="elsewhere"
 # ## What you will read elsewhere
@@ -289,11 +297,15 @@ def correlation(a, b):
     return torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].item()
 
 
-print(f"the next x with the present one: correlation {correlation(x_next, x_t):.2f}, with the final image "
-      f"{correlation(x_next, clean):.2f}")
-print(f"the U-Net's output with the next x: {correlation(output, x_next):.2f}, with the final image "
-      f"{correlation(output, clean):.2f}; the noise that follows from it with the noise in x_t: "
-      f"{correlation(eps_hat, true_noise):.2f}")
+print(
+    f"the next x with the present one: correlation {correlation(x_next, x_t):.2f}, with the final image "
+    f"{correlation(x_next, clean):.2f}"
+)
+print(
+    f"the U-Net's output with the next x: {correlation(output, x_next):.2f}, with the final image "
+    f"{correlation(output, clean):.2f}; the noise that follows from it with the noise in x_t: "
+    f"{correlation(eps_hat, true_noise):.2f}"
+)
 assert correlation(eps_hat, true_noise) > 0.5 > correlation(output, x_next)
 
 # %% [markdown] id="forward-is-training"
@@ -320,7 +332,11 @@ assert correlation(eps_hat, true_noise) > 0.5 > correlation(output, x_next)
 
 # %% id="machine"
 print(describe_machine())
-print("model:", PICTURE_BOOK.name, f"({sum(f.stat().st_size for f in PICTURE_BOOK.rglob('*') if f.is_file()) / 1e6:.1f} MB)")
+print(
+    "model:",
+    PICTURE_BOOK.name,
+    f"({sum(f.stat().st_size for f in PICTURE_BOOK.rglob('*') if f.is_file()) / 1e6:.1f} MB)",
+)
 
 # %% [markdown] id="recap"
 # ## Recap

@@ -82,8 +82,11 @@ for ax, table, title in zip(axes, (joint, independent, left_first, right_first),
     ax.set_xticklabels(["paper", "grey", "ink"]), ax.set_yticklabels(["paper", "grey", "ink"])
     ax.grid(False)
 axes[0].set_ylabel("left pixel")
-show(figure, "Four tables of nine probabilities: the counted one; the product of the two single pixels, which is "
-     "another; and two products of one pixel and the other given it, both equal to the counted one.")
+show(
+    figure,
+    "Four tables of nine probabilities: the counted one; the product of the two single pixels, which is "
+    "another; and two products of one pixel and the other given it, both equal to the counted one.",
+)
 assert torch.allclose(left_first, joint) and torch.allclose(right_first, joint)
 assert (independent - joint).abs().max() > 0.02
 
@@ -138,6 +141,7 @@ assert math.prod(given_to_the_truth) == 2 ** -sum(bits)
 # natural, their unit is the nat: one bit is $\ln 2$ nats. If you are stuck, take the `#` away before `hint`; each call
 # says a little more. All answers are in the [solved notebook](../solutions/01_autoregressive_pixels.ipynb).
 
+
 # %% id="bits-per-dim"
 def bits_per_dim(logits, x):
     """-1/D sum_i log2 p(x_i | x_<i): logits (batch, levels, height, width), x (batch, height, width) -> (batch,)."""
@@ -149,6 +153,7 @@ def bits_per_dim(logits, x):
     #: minus the mean over each picture's pixels, in bits
     return -log_p.flatten(1).mean(1) / math.log(2)
     ### END SOLUTION
+
 
 # %% id="bits-per-dim-check"
 bits_per_dim = check("01.bits_per_dim", bits_per_dim)
@@ -188,9 +193,11 @@ assert abs(uniform_bits - math.log2(17)) < 1e-5 and histogram_bits < uniform_bit
 drawn = torch.distributions.Categorical(logits=histograms[0].permute(1, 2, 0))
 torch.manual_seed(0)
 apart = drawn.sample((10,))  # (10, 8, 8)
-show(plot_pictures(pixelcnn.to_pictures(torch.cat([x_test[:10], apart]), 17), columns=10),
-     "Upper row: ten test digits of 8 x 8 pixels. Lower row: ten pictures with each pixel drawn by itself, clouds of "
-     "grey in which no digit can be read.")
+show(
+    plot_pictures(pixelcnn.to_pictures(torch.cat([x_test[:10], apart]), 17), columns=10),
+    "Upper row: ten test digits of 8 x 8 pixels. Lower row: ten pictures with each pixel drawn by itself, clouds of "
+    "grey in which no digit can be read.",
+)
 
 # %% [markdown] id="baseline-read"
 # The histograms know where ink is likely. But each pixel is drawn alone, and neighbours do not agree: this is the
@@ -212,8 +219,10 @@ print(f"blown up smoothly: {torch.linalg.matrix_rank(blown_up)} of 256 direction
 for sigma in (0.1, 0.01, 0.001, 1e-6):
     covariance = blown_up.T.cov() + sigma**2 * torch.eye(256)
     normal = torch.distributions.MultivariateNormal(blown_up.mean(0), covariance)
-    print(f"  density of a normal distribution with noise {sigma:g}: "
-          f"{-normal.log_prob(test_16).mean() / 256 / math.log(2):8.2f} bits/dim")
+    print(
+        f"  density of a normal distribution with noise {sigma:g}: "
+        f"{-normal.log_prob(test_16).mean() / 256 / math.log(2):8.2f} bits/dim"
+    )
 
 # %% [markdown] id="upsampled-read"
 # Doubling divides the bits by four, and nothing was learnt. Smooth enlarging is worse. Grey values are then real
@@ -244,6 +253,7 @@ for sigma in (0.1, 0.01, 0.001, 1e-6):
 # kind **A**. *Later* layers read the features of layers before them. The features at place $i$ know only pixels before
 # $i$, so the middle may be seen: kind **B**.
 
+
 # %% id="causal-mask"
 def causal_mask(size, kind):
     """(size, size) of 1 (seen) and 0 (hidden): what comes before the middle, which is seen if kind is "B"."""
@@ -257,6 +267,7 @@ def causal_mask(size, kind):
     mask[middle, : middle + (kind == "B")] = 1
     return mask
     ### END SOLUTION
+
 
 # %% id="causal-mask-check"
 causal_mask = check("01.causal_mask", causal_mask)
@@ -285,6 +296,7 @@ print(counted[0, 0].int())
 #
 # A *buffer* is a tensor that belongs to a layer (it moves to the GPU with it) and is not trained.
 
+
 # %% id="masked-conv"
 class MaskedConv2d(torch.nn.Conv2d):
     """y = conv(x; weight * causal_mask(size, kind)) + bias: (batch, in, h, w) -> (batch, out, h, w)."""
@@ -301,6 +313,7 @@ class MaskedConv2d(torch.nn.Conv2d):
         #: the convolution, with masked weights, the bias, and the padding that keeps the size
         return conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
         ### END SOLUTION
+
 
 # %% id="masked-conv-check"
 MaskedConv2d = check("01.masked_conv", MaskedConv2d)
@@ -336,6 +349,7 @@ torch.testing.assert_close(mine(x), package(x))
 #
 # **Difficulty** ●●●○○ **Minutes** 12. A tool that will serve you for any network.
 
+
 # %% id="receptive-field"
 def receptive_field(network, x, row, column):
     """Which pixels of x (1, channels, height, width) the output at (row, column) depends on: bool (height, width)."""
@@ -349,6 +363,7 @@ def receptive_field(network, x, row, column):
     #: where it is not zero, in any channel
     return (gradient[0] != 0).any(0)
     ### END SOLUTION
+
 
 # %% id="receptive-field-check"
 receptive_field = check("01.receptive_field", receptive_field)
@@ -377,8 +392,11 @@ figure, axes = plt.subplots(1, 4, figsize=(9, 2.7))
 for ax, layers in zip(axes, (1, 2, 4, 12)):
     field = receptive_field(plain_stack(layers), x, row, column)
     plot_field(field, row, column, f"{layers} layer{'s' * (layers > 1)}: {int(field.sum())}", ax)
-show(figure, "The field grows from 4 pixels to a region that ends at a diagonal; to the upper right of the pixel a "
-     "wedge stays unseen, with 12 layers as with 4.")
+show(
+    figure,
+    "The field grows from 4 pixels to a region that ends at a diagonal; to the upper right of the pixel a "
+    "wedge stays unseen, with 12 layers as with 4.",
+)
 seen_by_plain = int(receptive_field(plain_stack(30), x, row, column).sum())
 before = 11 * row + column
 print(f"with 30 layers {seen_by_plain} of the {before} earlier pixels: {before - seen_by_plain} are missed")
@@ -424,17 +442,22 @@ class TwoStacks(torch.nn.Module):
             h = left(pad(h, (1, 0, 0, 0))) + v  # this (moved) column and the one to the left, and the news from above
         return h
 
+
 # %% id="cure-plot" tags=["static"]
 figure, axes = plt.subplots(1, 4, figsize=(9, 2.7))
 torch.manual_seed(0)
 for ax, layers in zip(axes, (1, 2, 4, 10)):
     field = receptive_field(TwoStacks(layers).double(), x, row, column)
     plot_field(field, row, column, f"{layers} layer{'s' * (layers > 1)}: {int(field.sum())}", ax)
-show(figure, "With two stacks the field grows to both sides; with ten layers it holds all earlier pixels, and no later "
-     "one.")
+show(
+    figure,
+    "With two stacks the field grows to both sides; with ten layers it holds all earlier pixels, and no later one.",
+)
 earlier = (torch.arange(121) < 11 * row + column).reshape(11, 11)
-print(f"with 10 layers {int(field.sum())} of the {11 * row + column} earlier pixels, "
-      f"and {int((field & ~earlier).sum())} of the others")
+print(
+    f"with 10 layers {int(field.sum())} of the {11 * row + column} earlier pixels, "
+    f"and {int((field & ~earlier).sum())} of the others"
+)
 assert torch.equal(field, earlier)
 
 # %% [markdown] id="gates-text"
@@ -450,8 +473,9 @@ assert torch.equal(field, earlier)
 from course_utils.widgets import explore, filmstrip, receptive_field_explorer
 
 explorer = receptive_field_explorer()
-filmstrip(explorer, [{"layers": 3}, {"layers": 6}, {"stack": "two stacks", "layers": 3},
-                     {"stack": "two stacks", "layers": 6}])
+filmstrip(
+    explorer, [{"layers": 3}, {"layers": 6}, {"stack": "two stacks", "layers": 3}, {"stack": "two stacks", "layers": 6}]
+)
 
 # %% [markdown] id="field-explore-text"
 # **Predict, then move the sliders.** From which row on does the plain stack see all of the pixels before it, in the
@@ -476,8 +500,10 @@ print(f"{sum(p.numel() for p in model.parameters()):,} parameters; logits {tuple
 for place in (0, 20, 63):  # the real network, examined by your tool
     spot = divmod(place, 8)
     field = receptive_field(model.eval().see, torch.randn(1, 3, 8, 8, device=device), *spot)
-    print(f"pixel {place} at {spot} sees {int(field.sum())} pixels, the last of them number "
-          f"{field.flatten().nonzero().max().item() if field.any() else None}")
+    print(
+        f"pixel {place} at {spot} sees {int(field.sum())} pixels, the last of them number "
+        f"{field.flatten().nonzero().max().item() if field.any() else None}"
+    )
     assert int(field.sum()) == place
 
 # %% [markdown] id="loop-text"
@@ -485,6 +511,7 @@ for place in (0, 20, 63):  # the real network, examined by your tool
 # rate that falls to zero along a cosine. Gradients longer than 1 are shortened, so that one odd batch does no harm.
 # (*Dropout* hides a fifth of the features at random during training: 1,440 digits are few, and are soon learnt by
 # heart.)
+
 
 # %% id="loop"
 def fit(model, x, steps, batch=16, learning_rate=3e-3, seed=0):
@@ -501,6 +528,7 @@ def fit(model, x, steps, batch=16, learning_rate=3e-3, seed=0):
         optimizer.step()
         schedule.step()
         yield step, loss.item()
+
 
 # %% id="train"
 import time
@@ -535,8 +563,10 @@ print(f"independent pixels    {histogram_bits:.3f}")
 print(f"PixelCNN, untrained   {before:.3f}")
 print(f"PixelCNN              {model_bits:.3f}   (on its training digits {known_bits:.3f})")
 gain = 64 * (histogram_bits - model_bits)
-print(f"a digit costs {64 * model_bits:.0f} bits, {gain:.0f} fewer than with independent pixels: it is "
-      f"2^{gain:.0f} times as probable")
+print(
+    f"a digit costs {64 * model_bits:.0f} bits, {gain:.0f} fewer than with independent pixels: it is "
+    f"2^{gain:.0f} times as probable"
+)
 assert model_bits < before
 if budget(smoke=False, laptop=True, gpu=True):
     assert model_bits < histogram_bits - 0.4
@@ -548,8 +578,10 @@ if budget(smoke=False, laptop=True, gpu=True):
 from torch.nn.functional import cross_entropy
 
 with torch.no_grad():
-    by_place = [cross_entropy(logits, x_test, reduction="none").mean(0).cpu() / math.log(2)
-                for logits in (histograms.to(device).expand(len(x_test), -1, -1, -1), model(x_test))]
+    by_place = [
+        cross_entropy(logits, x_test, reduction="none").mean(0).cpu() / math.log(2)
+        for logits in (histograms.to(device).expand(len(x_test), -1, -1, -1), model(x_test))
+    ]
 figure, axes = plt.subplots(1, 3, figsize=(8.4, 2.9))
 maps = [*by_place, by_place[0] - by_place[1]]
 for ax, bits, title in zip(axes, maps, ("independent pixels", "PixelCNN", "saved")):
@@ -557,8 +589,11 @@ for ax, bits, title in zip(axes, maps, ("independent pixels", "PixelCNN", "saved
     ax.set(title=title, xlabel="column", ylabel="row")
     ax.grid(False)
 figure.colorbar(drawn, ax=axes, label="bits")
-show(figure, "Bits at each of the 64 places. Independent pixels pay up to four bits in the middle; PixelCNN pays less "
-     "almost everywhere, and saves most in the lower half.")
+show(
+    figure,
+    "Bits at each of the 64 places. Independent pixels pay up to four bits in the middle; PixelCNN pays less "
+    "almost everywhere, and saves most in the lower half.",
+)
 print(f"bits saved in the first two rows {maps[2][:2].sum():.1f}, in the last two {maps[2][-2:].sum():.1f}")
 
 # %% [markdown] id="where-read"
@@ -582,6 +617,7 @@ print(f"bits saved in the first two rows {maps[2][:2].sum():.1f}, in the last tw
 #
 # **Difficulty** ●○○○○ **Minutes** 5.
 
+
 # %% id="pixel-probabilities"
 def pixel_probabilities(logits, temperature=1.0):
     """softmax(logits / temperature) over axis 1: (batch, levels, ...) -> the same shape."""
@@ -589,6 +625,7 @@ def pixel_probabilities(logits, temperature=1.0):
     #: divide, then make the levels' probabilities add up to 1
     return (logits / temperature).softmax(1)
     ### END SOLUTION
+
 
 # %% id="pixel-probabilities-check"
 pixel_probabilities = check("01.pixel_probabilities", pixel_probabilities)
@@ -602,6 +639,7 @@ pixel_probabilities = check("01.pixel_probabilities", pixel_probabilities)
 #
 # What stands in `x` behind the kept pixels does not matter: the network cannot look ahead. `torch.multinomial(p, 1,
 # generator=generator)` draws for each row of `p` (batch, levels) one index, (batch, 1): same seed, same picture.
+
 
 # %% id="fill-in"
 @torch.no_grad()
@@ -621,6 +659,7 @@ def fill_in(model, x, keep, generator, temperature=1.0):
     return x
     ### END SOLUTION
 
+
 # %% id="fill-in-check"
 fill_in = check("01.fill_in", fill_in)
 # hint("01.fill_in")
@@ -638,8 +677,10 @@ for drawn in (8, 20, 32, 44, 64):
     picture = pixelcnn.to_pictures(grown, 17).cpu().expand(-1, 3, -1, -1).clone()  # (8, 3, 8, 8)
     picture.flatten(2)[:, :, drawn:] = UNSEEN[:, None]
     stages.append(picture)
-show(plot_pictures(torch.cat(stages), columns=8),
-     "Eight digits after 8, 20, 32, 44 and 64 pixels: each grows from the top, row by row, until it is whole.")
+show(
+    plot_pictures(torch.cat(stages), columns=8),
+    "Eight digits after 8, 20, 32, 44 and 64 pixels: each grows from the top, row by row, until it is whole.",
+)
 
 # %% id="grid" tags=["static"]
 from course_utils.models.pixelcnn import sample_by_rows, to_pictures
@@ -647,8 +688,10 @@ from course_utils.models.pixelcnn import sample_by_rows, to_pictures
 blank = torch.zeros(60, 8, 8, dtype=torch.int64, device=device)
 drawn = fill_in(model, blank, 0, torch.Generator().manual_seed(0))
 assert torch.equal(drawn, pixelcnn.fill_in(model, blank, 0, torch.Generator().manual_seed(0)))
-show(plot_pictures(to_pictures(drawn, 17), columns=15),
-     "Sixty digits drawn pixel by pixel by the trained network: seed 0, nothing chosen.")
+show(
+    plot_pictures(to_pictures(drawn, 17), columns=15),
+    "Sixty digits drawn pixel by pixel by the trained network: seed 0, nothing chosen.",
+)
 
 # %% [markdown] id="grid-read"
 # The learner's function and the package's drew the same sixty. Many can be read as digits, some cannot: one early
@@ -690,8 +733,10 @@ if budget(smoke=False, laptop=True, gpu=True):
 known = x_train.flatten(1).float()
 for name, pictures in (("drawn", many), ("unseen real", x_test)):
     nearest = torch.cdist(pictures.flatten(1).float(), known, p=1).min(1).values / 64
-    print(f"{name:12} nearest training digit {nearest.median():.2f} levels away (the middle one of 357), "
-          f"exact copies {(nearest == 0).sum()}")
+    print(
+        f"{name:12} nearest training digit {nearest.median():.2f} levels away (the middle one of 357), "
+        f"exact copies {(nearest == 0).sum()}"
+    )
 
 # %% [markdown] id="fill-strip-text"
 # ### Half a digit
@@ -717,6 +762,7 @@ explore(explorer)
 # To *score* a picture takes one pass. To *draw* one takes as many passes as it has pixels, one after the other: no
 # computer, however wide, can draw pixel 20 before pixel 19 is known. Count them.
 
+
 # %% id="cost"
 class Counting:
     """A model that counts how often it is asked."""
@@ -738,6 +784,7 @@ def seconds(work, times=5):
         runs.append(time.perf_counter() - start)
     return min(runs)
 
+
 # %% id="cost-run"
 one = torch.zeros(1, 8, 8, dtype=torch.int64, device=device)
 counting = Counting(model)
@@ -746,14 +793,18 @@ with torch.no_grad():
     score_seconds = seconds(lambda: model(one))
 draw_seconds = seconds(lambda: fill_in(model, one, 0, torch.Generator().manual_seed(0)), 3)
 print(f"scoring one picture: 1 pass, {1000 * score_seconds:.1f} ms")
-print(f"drawing one picture: {counting.passes} passes, {1000 * draw_seconds:.0f} ms, "
-      f"{draw_seconds / score_seconds:.0f} times as long")
+print(
+    f"drawing one picture: {counting.passes} passes, {1000 * draw_seconds:.0f} ms, "
+    f"{draw_seconds / score_seconds:.0f} times as long"
+)
 
 with torch.no_grad():
     per_pixel = seconds(lambda: model(x_test), 2) / x_test.numel()
 large = 512 * 512
-print(f"a photograph of 512 x 512 in this way: {large:,} passes over {large:,} pixels each, at "
-      f"{1e6 * per_pixel:.1f} microseconds a pixel: {large**2 * per_pixel / 86_400:.0f} days")
+print(
+    f"a photograph of 512 x 512 in this way: {large:,} passes over {large:,} pixels each, at "
+    f"{1e6 * per_pixel:.1f} microseconds a pixel: {large**2 * per_pixel / 86_400:.0f} days"
+)
 assert counting.passes == 64
 if budget(smoke=False, laptop=True, gpu=True):
     assert draw_seconds > 20 * score_seconds
@@ -793,8 +844,9 @@ assert field[4, 3]
 
 # %% id="leak-draw" tags=["static"]
 junk = fill_in(leaky, blank[:10], 0, torch.Generator().manual_seed(0))
-show(plot_pictures(to_pictures(junk, 17), columns=10),
-     "Ten pictures drawn by the leaky network: nearly or wholly blank.")
+show(
+    plot_pictures(to_pictures(junk, 17), columns=10), "Ten pictures drawn by the leaky network: nearly or wholly blank."
+)
 if budget(smoke=False, laptop=True, gpu=True):
     print(f"mean level: drawn {junk.float().mean():.2f}, real {x_test.float().mean():.2f}")
     assert junk.float().mean() < x_test.float().mean() / 2
@@ -825,9 +877,11 @@ changed[:, 0, 3] = torch.tensor([0, 3, 6, 9, 12, 15])  # the fourth pixel, by ha
 rows = [fill_in(model, changed[i : i + 1], 4, torch.Generator().manual_seed(2)) for i in range(6)]
 titles = ["3", "blend", "8"] * 2 + [f"pixel {level}" for level in (0, 3, 6, 9, 12, 15)]
 shown = torch.cat([*(torch.stack([threes[i], blends[i], eights[i]]) for i in (0, 1)), *rows])
-show(plot_pictures(to_pictures(shown, 17), titles, columns=6),
-     "Above: a three, its blend with an eight, the eight, twice; the blends are ghosts of both. Below: six digits "
-     "drawn with the same dice, but for one pixel in the first row; some stay alike, others become another digit.")
+show(
+    plot_pictures(to_pictures(shown, 17), titles, columns=6),
+    "Above: a three, its blend with an eight, the eight, twice; the blends are ghosts of both. Below: six digits "
+    "drawn with the same dice, but for one pixel in the first row; some stay alike, others become another digit.",
+)
 if budget(smoke=False, laptop=True, gpu=True):
     assert blend > max(three, eight)
 
@@ -849,9 +903,18 @@ if budget(smoke=False, laptop=True, gpu=True):
 # %% id="compare"
 from course_utils.metrics.families import Row, compare
 
-compare(Row("PixelCNN", "digits 8x8", parameters=sum(p.numel() for p in model.parameters()),
-            training_seconds=training_seconds, seconds_per_picture=seconds_per_picture, fid=fid,
-            bits_per_dim=model_bits), upto="PixelCNN")
+compare(
+    Row(
+        "PixelCNN",
+        "digits 8x8",
+        parameters=sum(p.numel() for p in model.parameters()),
+        training_seconds=training_seconds,
+        seconds_per_picture=seconds_per_picture,
+        fid=fid,
+        bits_per_dim=model_bits,
+    ),
+    upto="PixelCNN",
+)
 
 # %% [markdown] id="compare-read"
 # On pages the same recipe is nowhere near. They have 16 times as many pixels as a digit, each one of 512 colours, and a
@@ -964,8 +1027,10 @@ from course_utils.data import picture_book as book
 pages = book.pictures([book.sample_scene(n) for n in range(8)], size=32)
 symbols = pixelcnn.to_symbols(pages, levels=8)  # (8, 32, 32), int64 in 0..511
 coarse = to_pictures(symbols, levels=8, channels=3)
-show(plot_pictures(torch.cat([pages, coarse]), columns=8),
-     "Upper row: eight pages of the picture book. Lower row: the same with eight levels a channel; soft shades became flat areas.")
+show(
+    plot_pictures(torch.cat([pages, coarse]), columns=8),
+    "Upper row: eight pages of the picture book. Lower row: the same with eight levels a channel; soft shades became flat areas.",
+)
 
 colourful = pixelcnn.PixelCNN(levels=8, channels=3, hidden=32, blocks=4, size=5).to(device)
 with torch.no_grad():

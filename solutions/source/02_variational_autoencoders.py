@@ -94,6 +94,7 @@ assert misses(unseen) < before
 # nearest training picture is at most half as far away as the middle one of all, and its five nearest all show one
 # digit.
 
+
 # %% id="legible"
 def legible(candidates):
     """Which pictures (n, 1, 16, 16) pass as digits: (n,) bool."""
@@ -120,9 +121,11 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% id="hole" tags=["static"]
 rows = torch.cat([unfolded[:12], from_darts[:12], from_normal[:12]])
-show(plot_pictures(rows, ["unfolded"] * 12 + ["dart"] * 12 + ["N(0, I)"] * 12, columns=12),
-     "First row: unseen digits, squeezed and unfolded, good likenesses. Second and third row: what random codes decode "
-     "to.")
+show(
+    plot_pictures(rows, ["unfolded"] * 12 + ["dart"] * 12 + ["N(0, I)"] * 12, columns=12),
+    "First row: unseen digits, squeezed and unfolded, good likenesses. Second and third row: what random codes decode "
+    "to.",
+)
 
 # %% [markdown] id="hole-read"
 # The space of codes has **holes**. The decoder was never asked what belongs there, so it answers anything. And nobody
@@ -170,8 +173,11 @@ for x in (-0.9, 0.0, 0.9):
     axes[2].plot(z, joint(x) / (joint(x).sum() * dz), label=f"x = {x}")
 axes[2].set(title="$p(z|x)$", xlabel="z", xlim=(-2.5, 2.5))
 axes[2].legend(fontsize=8)
-show(figure, "A normal bump of latents becomes a density of x with two peaks near -1 and 1; the latents behind x = 0.9 "
-             "form a lopsided bump to the right, those behind 0 a narrow one in the middle.")
+show(
+    figure,
+    "A normal bump of latents becomes a density of x with two peaks near -1 and 1; the latents behind x = 0.9 "
+    "form a lopsided bump to the right, those behind 0 a narrow one in the middle.",
+)
 assert abs((joint(x_axis).sum(-1) * dz).sum() * (x_axis[1] - x_axis[0]) - 1) < 0.01
 
 # %% [markdown] id="latent-read"
@@ -209,6 +215,7 @@ assert abs((joint(x_axis).sum(-1) * dz).sum() * (x_axis[1] - x_axis[0]) - 1) < 0
 # $$\text{ELBO} = \log p(x) - \text{KL}\bigl(q(z) \,\Vert\, p(z \mid x)\bigr)$$
 #
 # The gap is again a divergence: from our guess to the true posterior. On the grid all of this can be computed.
+
 
 # %% id="bound-run"
 def elbo(x, m, s):
@@ -267,6 +274,7 @@ explore(bound_by_hand)
 #
 # **Difficulty** ●●○○○ **Minutes** 10. One number for each picture.
 
+
 # %% id="ex-kl"
 def gaussian_kl(mean, logvar):
     """KL( N(mean, exp(logvar)) || N(0, I) ) in nats, summed over the dimensions; (batch, ...) twice -> (batch,)."""
@@ -276,6 +284,7 @@ def gaussian_kl(mean, logvar):
     #: the sum over all axes but the first
     return each.flatten(1).sum(1)
     ### END SOLUTION
+
 
 # %% id="check-kl"
 gaussian_kl = check("02.gaussian_kl", gaussian_kl)
@@ -294,8 +303,10 @@ torch.manual_seed(0)
 draws = q.sample((20_000,))  # (20000, 1, 3)
 each = (q.log_prob(draws) - p.log_prob(draws)).sum(-1)
 error = each.std() / len(each) ** 0.5
-print(f"closed form {gaussian_kl(mean, logvar).item():.4f}, torch {kl_divergence(q, p).sum():.4f}, "
-      f"Monte Carlo {each.mean():.4f} ± {error:.4f}")
+print(
+    f"closed form {gaussian_kl(mean, logvar).item():.4f}, torch {kl_divergence(q, p).sum():.4f}, "
+    f"Monte Carlo {each.mean():.4f} ± {error:.4f}"
+)
 print(f"the other way round, KL(p || q): {kl_divergence(p, q).sum():.4f}")
 torch.testing.assert_close(gaussian_kl(mean, logvar), kl_divergence(q, p).sum(1))
 assert abs(each.mean() - gaussian_kl(mean, logvar)) < 5 * error
@@ -320,6 +331,7 @@ assert abs(each.mean() - gaussian_kl(mean, logvar)) < 5 * error
 # **Difficulty** ●●○○○ **Minutes** 10. Mind the half: `logvar` is the logarithm of the *variance*. The noise comes from
 # the generator that is passed in.
 
+
 # %% id="ex-reparam"
 def reparametrise(mean, logvar, generator):
     """z = mean + exp(logvar / 2) eps, with gradients to both; mean, logvar and z: (batch, d)."""
@@ -329,6 +341,7 @@ def reparametrise(mean, logvar, generator):
     #: the mean, plus the standard deviation times the noise
     return mean + (logvar / 2).exp() * eps
     ### END SOLUTION
+
 
 # %% id="check-reparam"
 reparametrise = check("02.reparametrise", reparametrise)
@@ -349,6 +362,7 @@ reparametrise = check("02.reparametrise", reparametrise)
 #
 # **Difficulty** ●●●○○ **Minutes** 15. Return each draw's own estimate; their mean and spread come below.
 
+
 # %% id="ex-score"
 def score_gradient(f_z, z, mean, logvar):
     """f(z) (z - mean) / exp(logvar) for each draw; f_z: (n,), z: (n, d), mean, logvar: (d,) -> (n, d)."""
@@ -358,6 +372,7 @@ def score_gradient(f_z, z, mean, logvar):
     #: each draw's score, weighted with its value of f
     return f_z[:, None] * score
     ### END SOLUTION
+
 
 # %% id="check-score"
 score_gradient = check("02.score_gradient", score_gradient)
@@ -369,6 +384,7 @@ score_gradient = check("02.score_gradient", score_gradient)
 # $\mu^4/s^2 + 14\mu^2 + 15 s^2$ with the score.
 #
 # **Predict first.** Both are right on average. Which one spreads more, and what happens in more dimensions?
+
 
 # %% id="variance" tags=["static"]
 def two_estimates(d, s=0.5, n=100_000):
@@ -386,8 +402,10 @@ print("  d   mean: trick   score   (exact 2)   variance: trick    score   ratio"
 for d in sizes:
     trick, score = two_estimates(d)
     spreads.append((trick.var().item(), score.var().item()))
-    print(f"{d:3} {trick.mean():13.3f} {score.mean():7.3f} {trick.var():27.2f} {score.var():8.1f} "
-          f"{score.var() / trick.var():7.0f}")
+    print(
+        f"{d:3} {trick.mean():13.3f} {score.mean():7.3f} {trick.var():27.2f} {score.var():8.1f} "
+        f"{score.var() / trick.var():7.0f}"
+    )
     assert abs(trick.mean() - 2) < 0.05 and abs(score.mean() - 2) < 5 * score.std() / len(score) ** 0.5
 assert abs(spreads[0][0] - 4 * 0.25) < 0.03 and abs(spreads[0][1] - (1 / 0.25 + 14 + 15 * 0.25)) < 1
 figure, ax = plt.subplots(figsize=(6, 2.9))
@@ -395,8 +413,11 @@ ax.loglog(sizes, [pair[0] for pair in spreads], "o-", label="reparametrised")
 ax.loglog(sizes, [pair[1] for pair in spreads], "s--", label="score function")
 ax.set(xlabel="dimensions d", ylabel="variance of one estimate")
 ax.legend()
-show(figure, "The variance of the reparametrised gradient stays at 1 for every d; that of the score-function gradient "
-             "starts twenty times higher and grows steeply.")
+show(
+    figure,
+    "The variance of the reparametrised gradient stays at 1 for every d; that of the score-function gradient "
+    "starts twenty times higher and grows steeply.",
+)
 
 # %% [markdown] id="variance-read"
 # The score estimator knows only *that* a draw was good. The reparametrised one knows *in which direction* it would have
@@ -422,6 +443,7 @@ show(figure, "The variance of the reparametrised gradient stays at 1 for every d
 # **Difficulty** ●●●○○ **Minutes** 15. The two terms must be in the same unit: if one is a sum over what it covers, so
 # is the other. You may call `gaussian_kl`.
 
+
 # %% id="ex-loss"
 def negative_elbo(x, x_hat, sigma, mean, logvar, beta=1.0):
     """sum of [(x - x_hat)^2 / (2 sigma^2) + log sigma + log(2 pi)/2] + beta KL, nats a picture: (batch,)."""
@@ -434,6 +456,7 @@ def negative_elbo(x, x_hat, sigma, mean, logvar, beta=1.0):
     return miss.flatten(1).sum(1) + beta * gaussian_kl(mean, logvar)
     ### END SOLUTION
 
+
 # %% id="check-loss"
 negative_elbo = check("02.negative_elbo", negative_elbo)
 # hint("02.negative_elbo")
@@ -444,6 +467,7 @@ negative_elbo = check("02.negative_elbo", negative_elbo)
 # One step: a batch, the encoder, a latent, the decoder, the loss. `bound` does it for a batch; `fit` repeats it. The
 # learning rate falls to 0 along half a cosine. Gradients longer than 1000 are shortened: the loss is a sum over pixels,
 # so they are large.
+
 
 # %% id="fit"
 def bound(model, x, generator, beta=1.0):
@@ -468,6 +492,7 @@ def fit(model, data, steps, bound=bound, batch=32, beta=1.0, learning_rate=2e-3,
         optimizer.step()
         yield step, loss.item()
 
+
 # %% [markdown] id="package-text"
 # The package has the same, in `course_utils.models.variational` and `course_utils.models.vae`. From the same start, with the
 # same seed, both must take the same steps:
@@ -486,10 +511,14 @@ torch.testing.assert_close(torch.tensor(our_losses), torch.tensor(their_losses))
 
 x, x_hat = pictures[:4].cpu(), pictures[4:8].cpu()
 mean, logvar = torch.randn(2, 4, 2, generator=generator)
-for own, other in ((gaussian_kl(mean, logvar), variational.gaussian_kl(mean, logvar)),
-                   (negative_elbo(x, x_hat, 0.3, mean, logvar), variational.negative_elbo(x, x_hat, 0.3, mean, logvar)),
-                   (negative_elbo(x, x_hat, 0.3, mean, logvar) - gaussian_kl(mean, logvar),
-                    -Normal(x_hat, 0.3).log_prob(x).flatten(1).sum(1))):
+for own, other in (
+    (gaussian_kl(mean, logvar), variational.gaussian_kl(mean, logvar)),
+    (negative_elbo(x, x_hat, 0.3, mean, logvar), variational.negative_elbo(x, x_hat, 0.3, mean, logvar)),
+    (
+        negative_elbo(x, x_hat, 0.3, mean, logvar) - gaussian_kl(mean, logvar),
+        -Normal(x_hat, 0.3).log_prob(x).flatten(1).sum(1),
+    ),
+):
     torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-3)
 print("losses of five steps", [round(loss, 1) for loss in our_losses])
 
@@ -498,6 +527,7 @@ print("losses of five steps", [round(loss, 1) for loss in our_losses])
 #
 # The same network and data, with two latents only, so that we can look at all of them. New are the noise and the KL.
 # **Predict first:** what will the map of the codes look like?
+
 
 # %% id="train2"
 @torch.no_grad()
@@ -515,6 +545,7 @@ for step, loss in tqdm(fit(small, pictures, steps), total=steps):
 live.finish()
 print(f"loss on unseen digits: before {before:.0f}, after {examine(small, unseen):.0f} nats; sigma {small.sigma():.2f}")
 assert examine(small, unseen) < before
+
 
 # %% id="map" tags=["static"]
 def plot_codes(ax, codes, title):
@@ -534,8 +565,11 @@ figure.colorbar(plot_codes(left, means, "means of the codes"), ax=left, ticks=ra
 left.set(aspect="equal")
 plot_pictures(atlas, columns=15, ax=right)
 right.set_title("decoded, evenly over the prior")
-show(figure, "Left: the codes lie around 0, a region for each digit. Right: decoded pictures over the map, a landscape "
-             "in which digits melt into one another.")
+show(
+    figure,
+    "Left: the codes lie around 0, a region for each digit. Right: decoded pictures over the map, a landscape "
+    "in which digits melt into one another.",
+)
 
 # %% [markdown] id="map-text"
 # Where the codes lie, and the judge of the beginning on pictures from $N(0, I)$:
@@ -544,9 +578,11 @@ show(figure, "Left: the codes lie around 0, a region for each digit. Right: deco
 with torch.no_grad():
     drawn_2 = small.sample(400, torch.Generator().manual_seed(1))
 share = legible(drawn_2).float().mean().item()
-print(f"codes: mean {[round(v, 2) for v in means.mean(0).tolist()]}, "
-      f"standard deviation {[round(v, 2) for v in means.std(0).tolist()]}; "
-      f"each code's own spread {(logvars / 2).exp().mean():.2f}")
+print(
+    f"codes: mean {[round(v, 2) for v in means.mean(0).tolist()]}, "
+    f"standard deviation {[round(v, 2) for v in means.std(0).tolist()]}; "
+    f"each code's own spread {(logvars / 2).exp().mean():.2f}"
+)
 print(f"drawn from N(0, I), {share:.0%} pass as digits")
 
 # %% [markdown] id="map-read"
@@ -598,15 +634,19 @@ with torch.no_grad():
     drawn = model.sample(400, torch.Generator().manual_seed(0))
 rows = torch.cat([unseen[:15], back[:15], drawn[:45]])
 titles = ["real"] + [""] * 14 + ["decoded"] + [""] * 14 + ["drawn"] + [""] * 44
-show(plot_pictures(rows, titles, columns=15),
-     "First row: fifteen unseen digits. Second row: the same, encoded and decoded, a little soft. Then forty-five "
-     "pictures drawn from random latents, seed 0, nothing chosen: many are digits, some are smears, none is crisp.")
+show(
+    plot_pictures(rows, titles, columns=15),
+    "First row: fifteen unseen digits. Second row: the same, encoded and decoded, a little soft. Then forty-five "
+    "pictures drawn from random latents, seed 0, nothing chosen: many are digits, some are smears, none is crisp.",
+)
 share = legible(drawn).float().mean().item()
 print(f"drawn from N(0, I), {share:.0%} pass as digits; of the plain autoencoder's, {plain_passes['N(0, I)']:.0%}")
 if budget(smoke=False, laptop=True, gpu=True):
     assert share > max(plain_passes["N(0, I)"], plain_passes["darts in the box"])
-print(f"squared error a pixel: two latents {(small.decode(small.encode(unseen)[0]) - unseen).square().mean():.4f}, "
-      f"sixteen {(back - unseen).square().mean():.4f}")
+print(
+    f"squared error a pixel: two latents {(small.decode(small.encode(unseen)[0]) - unseen).square().mean():.4f}, "
+    f"sixteen {(back - unseen).square().mean():.4f}"
+)
 
 # %% [markdown] id="walk-text"
 # ### A walk between two digits
@@ -624,13 +664,16 @@ print(f"squared error a pixel: two latents {(small.decode(small.encode(unseen)[0
 lengths = {d: torch.randn(2000, d, generator=generator).norm(dim=1) for d in (2, 16, 512)}
 for d, length in lengths.items():
     middle = torch.randn(2, 2000, d, generator=generator).mean(0).norm(dim=1)
-    print(f"d = {d:3}: sqrt(d) = {d**0.5:5.2f}, lengths {length.mean():5.2f} ± {length.std():.2f}, "
-          f"half way on a line {middle.mean():5.2f}; shorter are {(length < middle.mean()).float().mean():.1%}")
+    print(
+        f"d = {d:3}: sqrt(d) = {d**0.5:5.2f}, lengths {length.mean():5.2f} ± {length.std():.2f}, "
+        f"half way on a line {middle.mean():5.2f}; shorter are {(length < middle.mean()).float().mean():.1%}"
+    )
 
 # %% [markdown] id="ex-path-text"
 # ### Exercise 5 · The arc
 #
 # **Difficulty** ●●●○○ **Minutes** 15. Return `count` latents, both ends included.
+
 
 # %% id="ex-path"
 def spherical_path(start, end, count):
@@ -643,6 +686,7 @@ def spherical_path(start, end, count):
     #: the two sines over the sine of the whole angle
     return (torch.sin((1 - s) * angle) * start + torch.sin(s * angle) * end) / torch.sin(angle)
     ### END SOLUTION
+
 
 # %% id="check-path"
 spherical_path = check("02.spherical_path", spherical_path)
@@ -660,9 +704,11 @@ with torch.no_grad():
     walks = torch.cat([model.decode(arc), model.decode(line), pixels])
 torch.testing.assert_close(arc.cpu(), variational.spherical_path(codes_16[first], codes_16[second], 10).cpu())
 titles = [f"{name}" if i == 0 else "" for name in ("arc", "line", "pixels") for i in range(10)]
-show(plot_pictures(walks, titles, columns=10),
-     "From a 0 to a 7 in ten pictures: along the arc, along the straight line, and as a cross-fade of pixels. In the "
-     "latent the shape changes; in the cross-fade two digits lie on top of each other.")
+show(
+    plot_pictures(walks, titles, columns=10),
+    "From a 0 to a 7 in ten pictures: along the arc, along the straight line, and as a cross-fade of pixels. In the "
+    "latent the shape changes; in the cross-fade two digits lie on top of each other.",
+)
 
 # %% [markdown] id="explore-walk-text"
 # **Predict first.** Walk from a 3 to an 8, and from a 1 to a 0. Which way meets a third digit?
@@ -698,21 +744,26 @@ with torch.no_grad():
     print("moved by   read as 9: along 4 -> 9   along a random direction")
     read_as_9 = {}
     for s in (0.0, 0.5, 1.0, 1.5):
-        shares = [(reader(model.decode(fours + s * way)).argmax(1) == 9).float().mean().item()
-                  for way in (direction, other)]
+        shares = [
+            (reader(model.decode(fours + s * way)).argmax(1) == 9).float().mean().item() for way in (direction, other)
+        ]
         read_as_9[s] = shares
         print(f"{s:8} {shares[0]:24.0%} {shares[1]:26.0%}")
     steered = torch.cat([model.decode(fours[:10] + s * direction) for s in (0.0, 0.5, 1.0, 1.5)])
 if budget(smoke=False, laptop=True, gpu=True):
     assert read_as_9[1.5][0] > 0.6 and read_as_9[1.5][0] > read_as_9[1.5][1] + 0.3
-show(plot_pictures(steered, columns=10), "Ten unseen 4s, a column each; from row to row they are moved further along "
-     "the direction from 4 to 9, and their tops close.")
+show(
+    plot_pictures(steered, columns=10),
+    "Ten unseen 4s, a column each; from row to row they are moved further along "
+    "the direction from 4 to 9, and their tops close.",
+)
 
 # %% [markdown] id="blur-text"
 # ### Why so soft?
 #
 # Look at the drawn digits again: grey where ink should be. Measure it. The **gradient energy** is the mean squared
 # difference of neighbouring pixels: sharp edges have much of it.
+
 
 # %% id="blur"
 def gradient_energy(x):
@@ -731,11 +782,18 @@ def fine_share(x):
 softness = {}
 with torch.no_grad():
     back_2 = small.decode(small.encode(unseen)[0])
-for name, x in (("real, unseen", unseen), ("decoded, 16 latents", back), ("drawn, 16 latents", drawn),
-                ("decoded, 2 latents", back_2), ("drawn, 2 latents", drawn_2)):
+for name, x in (
+    ("real, unseen", unseen),
+    ("decoded, 16 latents", back),
+    ("drawn, 16 latents", drawn),
+    ("decoded, 2 latents", back_2),
+    ("drawn, 2 latents", drawn_2),
+):
     softness[name] = gradient_energy(x)
-    print(f"{name:20} gradient energy {softness[name]:.3f} ({softness[name] / softness['real, unseen']:.0%} of real), "
-          f"fine waves {fine_share(x):.2%}")
+    print(
+        f"{name:20} gradient energy {softness[name]:.3f} ({softness[name] / softness['real, unseen']:.0%} of real), "
+        f"fine waves {fine_share(x):.2%}"
+    )
 if budget(smoke=False, laptop=True, gpu=True):
     assert softness["drawn, 16 latents"] < 0.95 * softness["real, unseen"]
     assert softness["drawn, 2 latents"] < 0.8 * softness["real, unseen"]
@@ -756,8 +814,11 @@ for ax, K in zip(axes, (1, 2, 4, 8), strict=True):
     ax.plot(mean_edge, color="#D55E00", linestyle="-")
     ax.set(title=f"K = {K}: energy {energy:.2f}", xlabel="pixel")
     assert abs(energy - 4 / K) < 1e-5
-show(figure, "Grey: one, two, four and eight sharp edges at different places. Orange: their mean, a ramp that gets "
-             "flatter; its gradient energy falls as 4/K.")
+show(
+    figure,
+    "Grey: one, two, four and eight sharp edges at different places. Orange: their mean, a ramp that gets "
+    "flatter; its gradient energy falls as 4/K.",
+)
 
 # %% [markdown] id="mixture-read"
 # So it is not the network's fault, and a larger decoder would not help. As long as a code stands for *several*
@@ -792,8 +853,10 @@ for beta in (0.1, 1.0, 4.0, 16.0, 256.0):
         decoded, fresh = network.decode(mean), network.sample(357, torch.Generator().manual_seed(0))
     rate, distortion = gaussian_kl(mean, logvar).mean().item(), (decoded - unseen).square().mean().item()
     priced[beta] = (rate, distortion, silent, digit_fid(decoded), digit_fid(fresh))
-    print(f"{beta:6} {rate:13.2f} {distortion:15.4f} {int((silent > 0.01).sum()):27} "
-          f"{priced[beta][3]:14.0f} {priced[beta][4]:7.0f}")
+    print(
+        f"{beta:6} {rate:13.2f} {distortion:15.4f} {int((silent > 0.01).sum()):27} "
+        f"{priced[beta][3]:14.0f} {priced[beta][4]:7.0f}"
+    )
 
 # %% id="beta-plot" tags=["static"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
@@ -807,8 +870,11 @@ for beta, row in priced.items():
     right.plot(range(1, 17), row[2].clamp(min=1e-5), label=rf"$\beta$ = {beta:g}")
 right.set(xlabel="dimension of the latent, sorted", ylabel="KL, nats", yscale="log", ylim=(8e-6, 20))
 right.legend(fontsize=8)
-show(figure, "Left: the more nats the code may tell, the smaller the error. Right: the KL of each dimension; the "
-             "higher beta, the more dimensions fall silent, at the highest price all of them.")
+show(
+    figure,
+    "Left: the more nats the code may tell, the smaller the error. Right: the KL of each dimension; the "
+    "higher beta, the more dimensions fall silent, at the highest price all of them.",
+)
 if budget(smoke=False, laptop=True, gpu=True):
     assert priced[0.1][0] > priced[1.0][0] > priced[16.0][0] > priced[256.0][0]
     assert priced[256.0][2].max() < 0.05 and priced[0.1][1] < priced[256.0][1]
@@ -858,6 +924,7 @@ def strong_bound(model, level, generator, beta=1.0):
     logits = model.predict(reparametrise(mean, logvar, generator), level)
     return cross_entropy(logits, level, reduction="none").flatten(1).sum(1) + beta * gaussian_kl(mean, logvar)
 
+
 # %% [markdown] id="weak-text"
 # The decoder of `VAE` with `outputs=17` predicts all pixels at once, each from $z$ alone; `vae.level_bound` is its
 # loss.
@@ -865,10 +932,12 @@ def strong_bound(model, level, generator, beta=1.0):
 # %% id="weak"
 steps, networks, talk = budget(smoke=6, laptop=600, gpu=4000), {}, {}
 print("decoder sees           beta   bits/dim, unseen   KL in all   largest KL of a dimension")
-for name, make, its_bound, beta in (("z only", lambda: VAE(size=8, latent=8, outputs=17), vae.level_bound, 1.0),
-                                    ("z only", lambda: VAE(size=8, latent=8, outputs=17), vae.level_bound, 3.0),
-                                    ("z and pixels before", StrongDecoder, strong_bound, 1.0),
-                                    ("z and pixels before", StrongDecoder, strong_bound, 3.0)):
+for name, make, its_bound, beta in (
+    ("z only", lambda: VAE(size=8, latent=8, outputs=17), vae.level_bound, 1.0),
+    ("z only", lambda: VAE(size=8, latent=8, outputs=17), vae.level_bound, 3.0),
+    ("z and pixels before", StrongDecoder, strong_bound, 1.0),
+    ("z and pixels before", StrongDecoder, strong_bound, 3.0),
+):
     torch.manual_seed(0)
     network = networks[name, beta] = make().to(device)
     before, start = examine(network, unseen_level, its_bound), time.process_time()
@@ -879,8 +948,10 @@ for name, make, its_bound, beta in (("z only", lambda: VAE(size=8, latent=8, out
     with torch.no_grad():
         talk[name, beta] = kl_by_dimension(*network.encode(unseen_level[:, None] / 8 - 1)).cpu()
     bits_per_dim = vae.bits_per_dim(torch.tensor(after), 64)
-    print(f"{name:20} {beta:6} {f'<= {bits_per_dim:.3f}':>18} {talk[name, beta].sum():11.3f} "
-          f"{talk[name, beta].max():27.3f}")
+    print(
+        f"{name:20} {beta:6} {f'<= {bits_per_dim:.3f}':>18} {talk[name, beta].sum():11.3f} "
+        f"{talk[name, beta].max():27.3f}"
+    )
     assert after < before
 if budget(smoke=False, laptop=True, gpu=True):
     assert talk["z and pixels before", 1.0].sum() < 0.4 * talk["z only", 1.0].sum()
@@ -909,6 +980,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # **Difficulty** ●●●○○ **Minutes** 10. The weights of a picture are numbers like $e^{-100}$: stay with logarithms.
 
+
 # %% id="ex-iwae"
 def importance_bound(log_w):
     """log( 1/K sum_k exp(log_w_k) ), without overflow; log_w: (K, batch) -> (batch,)."""
@@ -918,6 +990,7 @@ def importance_bound(log_w):
     #: the sum becomes a mean
     return log_sum - math.log(len(log_w))
     ### END SOLUTION
+
 
 # %% id="check-iwae"
 importance_bound = check("02.importance_bound", importance_bound)
@@ -941,6 +1014,7 @@ assert abs(climb[0] - elbo(0.9, 0.0, 1.0)) < 0.5 and climb == sorted(climb) and 
 # %% [markdown] id="iwae-digits-text"
 # And for the digits with 17 levels, with the decoder that sees $z$ only. Since its likelihood is a probability of whole
 # levels, bits/dim makes sense, and compares with the exact numbers of chapter 01 on the same unseen digits.
+
 
 # %% id="iwae-digits"
 @torch.no_grad()
@@ -997,14 +1071,18 @@ with torch.no_grad():
 print("trained by:", build_vae.__doc__.splitlines()[0])
 bits_a_page = gaussian_kl(q.mean, q.logvar).mean().item() / math.log(2)
 print(f"pages {tuple(pages.shape[1:])} -> latents {tuple(z.shape[1:])}; spread of a code {q.std.median():.4f}")
-print(f"KL {bits_a_page:,.0f} bits a page, {bits_a_page / z[0].numel():.1f} for each latent number; "
-      f"rebuilt at {psnr(rebuilt, pages).mean():.1f} dB")
+print(
+    f"KL {bits_a_page:,.0f} bits a page, {bits_a_page / z[0].numel():.1f} for each latent number; "
+    f"rebuilt at {psnr(rebuilt, pages).mean():.1f} dB"
+)
 
 # %% id="diffusers-plot" tags=["static"]
 titles = ["page"] * 4 + ["rebuilt"] * 4 + ["random latent"] * 4
-show(plot_pictures(torch.cat([pages, rebuilt, guessed]), titles, columns=4),
-     "Four pages of the picture book, the same rebuilt from their latents, hardly changed, and four pictures decoded "
-     "from random latents: coloured mush without any thing in it.")
+show(
+    plot_pictures(torch.cat([pages, rebuilt, guessed]), titles, columns=4),
+    "Four pages of the picture book, the same rebuilt from their latents, hardly changed, and four pictures decoded "
+    "from random latents: coloured mush without any thing in it.",
+)
 print(f"rebuilt {psnr(rebuilt, pages).mean():.1f} dB, from random latents {psnr(guessed, pages).mean():.1f} dB")
 assert psnr(rebuilt, pages).mean() > psnr(guessed, pages).mean() + 10
 
@@ -1038,8 +1116,10 @@ assert 3 * 512 * 512 == 48 * 4 * 64 * 64 and answer.shape == noise.shape
 per_pixel = (unseen - back).square().flatten(1).mean(1)
 as_written = per_pixel.mean() + gaussian_kl(codes_16, logvars_16).mean()
 implied = 256 / (2 * model.sigma().item() ** 2)
-print(f"mean squared error + KL: {per_pixel.mean():.3f} + {as_written - per_pixel.mean():.1f}; for this model it is as "
-      f"if beta were {implied:,.0f}")
+print(
+    f"mean squared error + KL: {per_pixel.mean():.3f} + {as_written - per_pixel.mean():.1f}; for this model it is as "
+    f"if beta were {implied:,.0f}"
+)
 
 # %% [markdown] id="elsewhere-text"
 # The factor is $D / (2\sigma^2)$: multiply that loss by it, and the squared error stands as in ours, with $\beta = D /
@@ -1048,10 +1128,14 @@ print(f"mean squared error + KL: {per_pixel.mean():.3f} + {as_written - per_pixe
 # %% id="elsewhere-draw" tags=["static"]
 eps = torch.randn(drawn[:10].shape, generator=torch.Generator().manual_seed(0)).to(device)
 honest = drawn[:10] + model.sigma().detach() * eps
-show(plot_pictures(torch.cat([drawn[:10], honest]), ["mean"] * 10 + ["draw"] * 10, columns=10),
-     "Ten decoded means, soft, and ten honest draws of the model: the same with grain on them.")
-print(f"gradient energy: real {gradient_energy(unseen):.3f}, means {gradient_energy(drawn[:10]):.3f}, honest draws "
-      f"{gradient_energy(honest):.3f}")
+show(
+    plot_pictures(torch.cat([drawn[:10], honest]), ["mean"] * 10 + ["draw"] * 10, columns=10),
+    "Ten decoded means, soft, and ten honest draws of the model: the same with grain on them.",
+)
+print(
+    f"gradient energy: real {gradient_energy(unseen):.3f}, means {gradient_energy(drawn[:10]):.3f}, honest draws "
+    f"{gradient_energy(honest):.3f}"
+)
 
 # %% [markdown] id="families-text"
 # ## The families so far
@@ -1084,9 +1168,20 @@ def draw_levels():
 final, seconds = timed(lambda: model.sample(357, torch.Generator().manual_seed(5)))
 final_8, seconds_8 = timed(draw_levels)
 size, size_8 = (sum(p.numel() for p in network.parameters()) for network in (model, weak))
-compare(Row("VAE", "digits 16x16", size, training_seconds, seconds, digit_fid(final)),
-        Row("VAE", "digits 8x8", size_8, weak_seconds, seconds_8, digit_fid(final_8),
-            bits_per_dim=bits[len(log_w)], bound=True), upto="VAE")
+compare(
+    Row("VAE", "digits 16x16", size, training_seconds, seconds, digit_fid(final)),
+    Row(
+        "VAE",
+        "digits 8x8",
+        size_8,
+        weak_seconds,
+        seconds_8,
+        digit_fid(final_8),
+        bits_per_dim=bits[len(log_w)],
+        bound=True,
+    ),
+    upto="VAE",
+)
 fid, floor = digit_fid(final), digit_fid(unseen)
 print(f"FID of 357 real digits: {floor:.3g}; of the same, encoded and decoded: {digit_fid(back):.3g}")
 if budget(smoke=False, laptop=True, gpu=True):
@@ -1103,8 +1198,14 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% id="failure"
 torch.manual_seed(0)
-critic = torch.nn.Sequential(torch.nn.Conv2d(1, 16, 3, stride=2), torch.nn.SiLU(), torch.nn.Conv2d(16, 32, 3, stride=2),
-                             torch.nn.SiLU(), torch.nn.Flatten(), torch.nn.LazyLinear(1)).to(device)
+critic = torch.nn.Sequential(
+    torch.nn.Conv2d(1, 16, 3, stride=2),
+    torch.nn.SiLU(),
+    torch.nn.Conv2d(16, 32, 3, stride=2),
+    torch.nn.SiLU(),
+    torch.nn.Flatten(),
+    torch.nn.LazyLinear(1),
+).to(device)
 critic(pictures[:1])  # the lazy layer learns its size
 optimizer, generator = torch.optim.Adam(critic.parameters(), 2e-3), torch.Generator().manual_seed(2)
 truth = torch.cat([torch.ones(32), torch.zeros(32)]).to(device)
@@ -1191,8 +1292,10 @@ with torch.no_grad():
     fitted = torch.distributions.MultivariateNormal(blurred.mean(0), blurred.T.cov() + 1e-4 * torch.eye(16).to(device))
     torch.manual_seed(0)
     from_fitted = digit_fid(model.decode(fitted.sample((357,))))
-    print(f"FID: from the prior {fid:.3g}, from the fitted normal {from_fitted:.3g}, "
-          f"from training digits' own codes {digit_fid(model.decode(blurred[:357])):.3g}")
+    print(
+        f"FID: from the prior {fid:.3g}, from the fitted normal {from_fitted:.3g}, "
+        f"from training digits' own codes {digit_fid(model.decode(blurred[:357])):.3g}"
+    )
 
 # %% [markdown] id="bonus-read"
 # A normal distribution is only a first step. Put a PixelCNN, or a diffusion model, in its place, trained on the codes:

@@ -75,8 +75,11 @@ ax.plot(middles, share, ".", color="black", label="share of the real")
 ax.axvline(1.3, color="#777777", linestyle=":", linewidth=1)
 ax.set(xlabel="the number x", ylabel="share; counts to scale")
 ax.legend(fontsize=8)
-show(figure, "Two overlapping hills of numbers, real ones left, forged ones right; the share of the real falls from 1 "
-     "on the left to 0 on the right.")
+show(
+    figure,
+    "Two overlapping hills of numbers, real ones left, forged ones right; the share of the real falls from 1 "
+    "on the left to 0 on the right.",
+)
 print(f"near 1.3 the share of the real is {share[(middles - 1.3).abs().argmin()]:.2f}")
 
 # %% [markdown] id="toy-read"
@@ -105,6 +108,7 @@ print(f"near 1.3 the share of the real is {share[(middles - 1.3).abs().argmin()]
 #
 # ●○○○○ · 5 minutes. From the two densities at the same places.
 
+
 # %% id="ex-best"
 def optimal_discriminator(p_data, p_g):
     """D*(x) = p_data(x) / (p_data(x) + p_g(x)), place by place; all of one shape."""
@@ -112,6 +116,7 @@ def optimal_discriminator(p_data, p_g):
     #: the real that fall here, over all that fall here
     return p_data / (p_data + p_g)
     ### END SOLUTION
+
 
 # %% id="check-best"
 optimal_discriminator = check("03.optimal_discriminator", optimal_discriminator)
@@ -157,6 +162,7 @@ def discriminator_loss(real_logits, fake_logits):
     #: their sum
     return of_real + of_fake
     ### END SOLUTION
+
 
 # %% id="check-d-loss"
 discriminator_loss = check("03.discriminator_loss", discriminator_loss)
@@ -207,6 +213,7 @@ for step in range(1, budget(smoke=60, laptop=500, gpu=500) + 1):
 live.finish()
 after = discriminator_loss(D(real[:5000, None]), D(fake[:5000, None])).item()
 assert after < before
+
 
 # %% id="learned-plot" tags=["static"]
 def normal(x, mean, std):
@@ -284,16 +291,21 @@ saturating, other = -softplus(a), softplus(-a)  # log(1 - D) and -log D
 slopes = [torch.autograd.grad(curve.sum(), a)[0] for curve in (saturating, other)]
 
 figure, panels = plt.subplots(1, 2, figsize=(9, 3))
-for name, curve, slope, style in (("saturating, $\\log(1-D)$", saturating, slopes[0], "--"),
-                                  ("non-saturating, $-\\log D$", other, slopes[1], "-")):
+for name, curve, slope, style in (
+    ("saturating, $\\log(1-D)$", saturating, slopes[0], "--"),
+    ("non-saturating, $-\\log D$", other, slopes[1], "-"),
+):
     panels[0].plot(a.detach(), curve.detach(), style, label=name)
     panels[1].plot(a.detach(), slope, style, label=name)
 for ax, label in zip(panels, ("loss of G", "its slope")):
     ax.axvspan(-8, -4, color="#777777", alpha=0.2, linewidth=0)
     ax.set(xlabel="logit $a$ of a fake", ylabel=label, xlim=(-8, 4))
 panels[0].legend(fontsize=8)
-show(figure, "Two losses of the generator and their slopes. In the grey zone, where D is sure of a fake, the "
-     "saturating loss is flat and the other one falls with slope -1.")
+show(
+    figure,
+    "Two losses of the generator and their slopes. In the grey zone, where D is sure of a fake, the "
+    "saturating loss is flat and the other one falls with slope -1.",
+)
 print(f"at logit -6, D = {torch.sigmoid(torch.tensor(-6.0)):.4f}: slopes {slopes[0][40]:.4f} and {slopes[1][40]:.4f}")
 
 # %% [markdown] id="g-loss-ex-text"
@@ -309,6 +321,7 @@ print(f"at logit -6, D = {torch.sigmoid(torch.tensor(-6.0)):.4f}: slopes {slopes
 #
 # ●○○○○ · 5 minutes. One line, from logits.
 
+
 # %% id="ex-g-loss"
 def generator_loss(fake_logits):
     """Mean of -log D(G(z)), from logits (batch,); a number, shape ()."""
@@ -316,6 +329,7 @@ def generator_loss(fake_logits):
     #: what each fake costs that is not believed; the mean over the batch
     return softplus(-fake_logits).mean()
     ### END SOLUTION
+
 
 # %% id="check-g-loss"
 generator_loss = check("03.generator_loss", generator_loss)
@@ -333,6 +347,7 @@ generator_loss = check("03.generator_loss", generator_loss)
 #
 # ●●●○○ · 15 minutes. `optimizer` holds the parameters of $D$. Clear old gradients first: `backward()` adds.
 
+
 # %% id="ex-d-step"
 def discriminator_step(G, D, optimizer, x, z):
     """One update of D, and of nothing else, on real samples x and fakes G(z); returns its loss before the update."""
@@ -349,6 +364,7 @@ def discriminator_step(G, D, optimizer, x, z):
     return loss.detach()
     ### END SOLUTION
 
+
 # %% id="check-d-step"
 discriminator_step = check("03.discriminator_step", discriminator_step)
 
@@ -356,6 +372,7 @@ discriminator_step = check("03.discriminator_step", discriminator_step)
 # ### Exercise 5 · The generator's turn
 #
 # ●●●○○ · 10 minutes. `optimizer` holds the parameters of $G$. No real sample is anywhere in sight.
+
 
 # %% id="ex-g-step"
 def generator_step(G, D, optimizer, z):
@@ -369,6 +386,7 @@ def generator_step(G, D, optimizer, z):
     optimizer.step()
     return loss.detach()
     ### END SOLUTION
+
 
 # %% id="check-g-step"
 generator_step = check("03.generator_step", generator_step)
@@ -420,8 +438,11 @@ samples = G(dice(1000, torch.Generator().manual_seed(1))).detach()
 figure, panels = plt.subplots(1, 3, figsize=(9, 3))
 for ax, cloud, name in zip(panels, (ring[:1000], before.detach(), samples), ("data", "G at first", "G after the game")):
     plot_points(cloud, title=f"{name}\n{off(cloud):.2f} off", reach=2.4, ax=ax).label_outer()
-show(figure, "The ring of eight hills; a small blot in the middle, the first samples; and samples after the game, on "
-     "all hills and on thin bridges between them.")
+show(
+    figure,
+    "The ring of eight hills; a small blot in the middle, the first samples; and samples after the game, on "
+    "all hills and on thin bridges between them.",
+)
 assert off(samples) < off(before.detach())
 
 # %% [markdown] id="bridges"
@@ -433,6 +454,7 @@ assert off(samples) < off(before.detach())
 # (a) *Not detached in $D$'s turn.* The gradient runs on into $G$ and lies there. Harmless if $G$'s turn begins with
 # `zero_grad()`, only dear; but in a loop that clears after the step it is added. And it points the wrong way: $D$'s
 # loss is low when fakes are recognised. (b) *Detached in $G$'s turn too.* Then nothing reaches $G$.
+
 
 # %% id="detach"
 def length(network):
@@ -461,6 +483,7 @@ print(f"cosine of what was left over and what G wants: {torch.cosine_similarity(
 # The cosine is negative: the two pull against each other. Now the loop that forgets both, `detach` and clearing before
 # the step, against the right one, with the same seeds:
 
+
 # %% id="leak"
 def leaky_round(G, D, optimizer_G, optimizer_D, x, generator):
     """A wrong round: nothing is detached, and gradients are cleared only when both have moved."""
@@ -478,6 +501,7 @@ def right_round(G, D, optimizer_G, optimizer_D, x, generator):
     d_loss = discriminator_step(G, D, optimizer_D, x, dice(128, generator))
     generator_step(G, D, optimizer_G, dice(128, generator))
     return d_loss
+
 
 # %% id="leak-run"
 result = {}
@@ -521,6 +545,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # that has `requires_grad`, as a tuple with one entry, and keeps the way back to $D$'s weights, because $D$ must learn
 # from it.
 
+
 # %% id="ex-r1"
 def r1_penalty(D, x):
     """Mean over the batch of || d D(x_i) / d x_i ||^2, D giving logits; x: (batch, ...); a number with gradients."""
@@ -532,6 +557,7 @@ def r1_penalty(D, x):
     #: squares, summed over all numbers of a sample; then the mean over the batch
     return gradient.square().flatten(1).sum(1).mean()
     ### END SOLUTION
+
 
 # %% id="check-r1"
 r1_penalty = check("03.r1_penalty", r1_penalty)
@@ -564,6 +590,7 @@ class Slope(torch.nn.Module):
 
     def forward(self, x):
         return (self.psi * x).squeeze(1)
+
 
 # %% id="line-plot" tags=["static"]
 zero, paths = torch.zeros(4, 1), {}
@@ -624,6 +651,7 @@ print("five rounds with your steps and with the package's: equal weights")
 #
 # ●●○○○ · 10 minutes. `torch.cdist` gives all distances; `.min(1)` gives the smallest ones and where they are.
 
+
 # %% id="ex-modes"
 def modes_covered(samples, centres, radius, least=20):
     """How many centres (modes, d) have at least `least` of the samples (n, d) within `radius`, each nearest to it."""
@@ -636,6 +664,7 @@ def modes_covered(samples, centres, radius, least=20):
     return int((counts >= least).sum())
     ### END SOLUTION
 
+
 # %% id="check-modes"
 modes_covered = check("03.modes_covered", modes_covered)
 
@@ -646,6 +675,7 @@ modes_covered = check("03.modes_covered", modes_covered)
 # * **packed**: just as hurried, but $D$ looks at *four samples at a time*, all real or all fake, and gives one answer
 #   (PacGAN, Lin et al.);
 # * **balanced**: one step each.
+
 
 # %% id="pack"
 class Packed(torch.nn.Module):
@@ -669,6 +699,7 @@ def snapshot(step, G, D):
     """A moment of a game, to look at later: step, a copy of D, samples."""
     return step, copy.deepcopy(D), G(dice(2000, torch.Generator().manual_seed(1))).detach()
 
+
 # %% id="pack-run"
 def game(seed, steps, hurry=1, pack=1, batch=128):
     """Play on the sharp ring with `hurry` steps of G a round; returns snapshots and the last two losses."""
@@ -683,6 +714,7 @@ def game(seed, steps, hurry=1, pack=1, batch=128):
         if step % max(1, steps // 12) == 0:
             moments.append(snapshot(step, G, D))
     return moments, (d_loss.item(), g_loss.item())
+
 
 # %% [markdown] id="pack-go"
 # Each game reports the mean over its last six moments, since a collapsed forger does not stand still.
@@ -792,6 +824,7 @@ def train(G, D, steps, live=None, every=None, **settings):
             exams.append((now.step, accuracy(D, unseen, draw(G)), digit_fid(draw(average))))
     return average, losses, exams
 
+
 # %% [markdown] id="dcgan-train-text"
 # The chapter's main training. **Predict first:** the plot shows the loss of $G$. Which way will it go?
 
@@ -831,15 +864,22 @@ panels[1].axhline(0.5, color="#777777", linewidth=1, linestyle=":")
 panels[1].set(title="accuracy of D", xlabel="round", ylim=(0.4, 1))
 panels[2].plot(at, fid, "o-", color="#009E73", markersize=3)
 panels[2].set(title="FID (log scale)", xlabel="round", yscale="log")
-show(figure, "Left: after a few hundred rounds both losses stay where they are. Middle: the accuracy wanders. Right: "
-     "the distance to real digits falls all the while. Dotted: what a coin would give.")
+show(
+    figure,
+    "Left: after a few hundred rounds both losses stay where they are. Middle: the accuracy wanders. Right: "
+    "the distance to real digits falls all the while. Dotted: what a coin would give.",
+)
 
 # %% id="no-progress"
 third = len(exams) // 3
-half = [[sum(v[s]) / len(v[s]) for v in (d_losses, g_losses)] for s in (slice(steps // 5, 3 * steps // 5),
-                                                                     slice(3 * steps // 5, steps))]
-print(f"mean losses, rounds {steps // 5} to {3 * steps // 5}: D {half[0][0]:.2f}, G {half[0][1]:.2f}; "
-      f"after that: D {half[1][0]:.2f}, G {half[1][1]:.2f}")
+half = [
+    [sum(v[s]) / len(v[s]) for v in (d_losses, g_losses)]
+    for s in (slice(steps // 5, 3 * steps // 5), slice(3 * steps // 5, steps))
+]
+print(
+    f"mean losses, rounds {steps // 5} to {3 * steps // 5}: D {half[0][0]:.2f}, G {half[0][1]:.2f}; "
+    f"after that: D {half[1][0]:.2f}, G {half[1][1]:.2f}"
+)
 print(f"FID at round {at[third - 1]}: {fid[third - 1]:.0f}; at round {at[-1]}: {fid[-1]:.0f}")
 if budget(smoke=False, laptop=True, gpu=True):
     assert fid[-1] < 0.7 * fid[third - 1] and abs(half[0][0] - half[1][0]) < 0.15
@@ -875,14 +915,19 @@ def colour_gap(drawn):
 
 
 first, book_steps = colour_gap(G_book(book_z)), budget(smoke=80, laptop=900, gpu=8000)
-for _ in tqdm(play(G_book, D_book, pages, book_steps, batch=32, average=average_book, learning_rate=1e-3, gamma=1.0),
-              total=book_steps):
+for _ in tqdm(
+    play(G_book, D_book, pages, book_steps, batch=32, average=average_book, learning_rate=1e-3, gamma=1.0),
+    total=book_steps,
+):
     pass
 
 # %% id="book-drawn" tags=["static"]
 drawn = draw(average_book, book_z)
-show(plot_pictures(torch.cat([pages[:10], drawn]), columns=10), "Top: ten pages of the picture book. Below: twenty "
-     "that the generator drew after a short training, with skies and grounds, and coloured shapes without a subject.")
+show(
+    plot_pictures(torch.cat([pages[:10], drawn]), columns=10),
+    "Top: ten pages of the picture book. Below: twenty "
+    "that the generator drew after a short training, with skies and grounds, and coloured shapes without a subject.",
+)
 print(f"mean page off by {first:.2f} before, {colour_gap(drawn):.2f} after")
 assert colour_gap(drawn) < first
 
@@ -898,6 +943,7 @@ assert colour_gap(drawn) < first
 # 2 · 32 numbers, the same data, rounds and batch.
 #
 # A simple measure of sharpness: the mean squared difference of neighbouring pixels. A blur has little of it.
+
 
 # %% id="vae-train"
 def vae_loss(encoder, decoder, x, generator):
@@ -923,6 +969,7 @@ for step in range(1, steps + 1):
 live.finish()
 assert vae_loss(encoder, decoder, unseen, torch.Generator().manual_seed(1)).item() < before
 
+
 # %% id="sharp" tags=["static"]
 def sharpness(pictures):
     """The mean squared difference of neighbouring pixels."""
@@ -930,9 +977,11 @@ def sharpness(pictures):
 
 
 rows = {"real": unseen, "GAN": draw(average), "VAE": draw(decoder)}
-show(plot_pictures(torch.cat([row[:15] for row in rows.values()]), columns=15),
-     "Three rows of digits: real ones, sharp ones drawn by the GAN, and blurred ones drawn by a variational "
-     "autoencoder with the same decoder.")
+show(
+    plot_pictures(torch.cat([row[:15] for row in rows.values()]), columns=15),
+    "Three rows of digits: real ones, sharp ones drawn by the GAN, and blurred ones drawn by a variational "
+    "autoencoder with the same decoder.",
+)
 for name, row in rows.items():
     print(f"{name:5} sharpness {sharpness(row):.3f}, FID {digit_fid(row):.0f}")
 if budget(smoke=False, laptop=True, gpu=True):
@@ -990,15 +1039,20 @@ for (name, (_, its_exams)), style in zip({"with penalty": (average, exams), **fa
     ax.plot([e[0] for e in its_exams], [e[2] for e in its_exams], style, label=name)
 ax.set(xlabel="round", ylabel="FID (log scale)", yscale="log", xlim=(0, length))
 ax.legend(fontsize=8)
-show(figure, "FID against rounds: with the penalty it falls all the while. Without it, it turns and rises, but for the "
-     "faster game.")
+show(
+    figure,
+    "FID against rounds: with the penalty it falls all the while. Without it, it turns and rises, but for the "
+    "faster game.",
+)
 
 # %% [markdown] id="unstable-drawn-text"
 # And what they draw at the end: fifteen pictures of each.
 
 # %% id="unstable-drawn" tags=["static"]
-show(plot_pictures(torch.cat([draw(lost)[:15] for lost, _ in falls.values()]), columns=15),
-     "Fifteen digits each of the three games without a penalty.")
+show(
+    plot_pictures(torch.cat([draw(lost)[:15] for lost, _ in falls.values()]), columns=15),
+    "Fifteen digits each of the three games without a penalty.",
+)
 
 # %% [markdown] id="unstable-why"
 # Without the penalty the expert pulls ahead: $L_D$ sinks, $L_G$ climbs, and on both seeds the pictures get *worse*
@@ -1061,11 +1115,15 @@ print("theta   slope of: log(1-D*)   2 JSD      -log D*   KL - 2 JSD      JSD")
 for start in (0.5, 1.5, 2.5):
     theta = torch.tensor(start, dtype=torch.float64, requires_grad=True)
     jsd, kl = divergences(theta)
-    logit = (p_data.log() - normal(x, start, 0.7).log())  # of D*, frozen at this theta
-    losses_of = [-(normal(x, theta, 0.7) * softplus(logit)).sum() * dx,
-                 (normal(x, theta, 0.7) * softplus(-logit)).sum() * dx]
-    s, j, n, k = (torch.autograd.grad(y, theta, retain_graph=True)[0].item()
-                  for y in (losses_of[0], 2 * jsd, losses_of[1], kl - 2 * jsd))
+    logit = p_data.log() - normal(x, start, 0.7).log()  # of D*, frozen at this theta
+    losses_of = [
+        -(normal(x, theta, 0.7) * softplus(logit)).sum() * dx,
+        (normal(x, theta, 0.7) * softplus(-logit)).sum() * dx,
+    ]
+    s, j, n, k = (
+        torch.autograd.grad(y, theta, retain_graph=True)[0].item()
+        for y in (losses_of[0], 2 * jsd, losses_of[1], kl - 2 * jsd)
+    )
     print(f"{start:5} {s:20.4f} {j:9.4f} {n:12.4f} {k:12.4f} {jsd:10.3f}")
     assert abs(s - j) < 1e-3 and abs(n - k) < 1e-3 and abs(n - j) > 0.05
 
@@ -1090,8 +1148,17 @@ from course_utils.metrics.families import Row, compare
 start = time.process_time()
 draw(average)
 per_picture = (time.process_time() - start) / len(fixed_z)
-compare(Row(family="GAN", data="digits 16x16", parameters=sum(p.numel() for p in G.parameters()),
-            training_seconds=seconds, seconds_per_picture=per_picture, fid=trained), upto="GAN")
+compare(
+    Row(
+        family="GAN",
+        data="digits 16x16",
+        parameters=sum(p.numel() for p in G.parameters()),
+        training_seconds=seconds,
+        seconds_per_picture=per_picture,
+        fid=trained,
+    ),
+    upto="GAN",
+)
 
 # %% [markdown] id="compare-read"
 # It draws in one pass: no pixel waits for another. Speed at drawing is what GANs are still used for.

@@ -99,8 +99,10 @@ lines = (patches(cat.mean(1, keepdim=True)) @ shared.float()).reshape(1, 1, 96, 
 print("the nine weights, times 3:\n", (3 * shared).reshape(3, 3).round().int().numpy())
 digit_row = plot_pictures(torch.cat([unseen[:4], wanted[:4]]), columns=8)
 show(digit_row, "Four digits and their edges: white where ink begins on the right, black where it ends.")
-show(plot_pictures(torch.cat([cat, (3 * lines).expand(-1, 3, -1, -1)]), ["the cat", "its edges"]),
-     "A photograph of a cat and what nine weights, fitted to digits, make of it: the edges of whiskers, ears and eyes.")
+show(
+    plot_pictures(torch.cat([cat, (3 * lines).expand(-1, 3, -1, -1)]), ["the cat", "its edges"]),
+    "A photograph of a cat and what nine weights, fitted to digits, make of it: the edges of whiskers, ears and eyes.",
+)
 
 # %% [markdown] id="conv-text"
 # ## 1 · Convolution, counted
@@ -113,6 +115,7 @@ show(plot_pictures(torch.cat([cat, (3 * lines).expand(-1, 3, -1, -1)]), ["the ca
 # In words: output channel $o$ at row $i$ and column $j$ is a bias $b_o$ plus the weights $w$ times the pixels $x$ of
 # all channels $c$ under the window. The *stride* $s$ says how far the window jumps, the *dilation* $d$ how far its
 # rows $u$ and columns $v$ lie apart. *Padding* puts $p$ rows of zeros around the picture first.
+
 
 # %% id="conv-by-hand"
 def convolve(x, weight, bias, stride=1, padding=0, dilation=1):
@@ -149,6 +152,7 @@ for settings in ((1, 0, 1), (2, 1, 1), (3, 2, 2)):
 # `hint`. Until yours is right, the course's own version stands in. All are in the
 # [solved notebook](../solutions/04_networks_that_draw.ipynb).
 
+
 # %% id="conv-output-size"
 def conv_output_size(size, kernel, stride=1, padding=0, dilation=1):
     """floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1; all are whole numbers, for one side."""
@@ -158,6 +162,7 @@ def conv_output_size(size, kernel, stride=1, padding=0, dilation=1):
     #: the first place, and one more for each whole stride that is left
     return (size + 2 * padding - reach) // stride + 1
     ### END SOLUTION
+
 
 # %% id="conv-output-size-check"
 conv_output_size = check("04.conv_output_size", conv_output_size)
@@ -174,8 +179,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 print("picture       layer                      parameters   multiplications")
 for size in (16, 32, 64):
-    for name, layer, stride in (("3x3, 3 to 64", nn.Conv2d(3, 64, 3, padding=1), 1),
-                                ("3x3, 3 to 64, stride 2", nn.Conv2d(3, 64, 3, 2, 1), 2)):
+    for name, layer, stride in (
+        ("3x3, 3 to 64", nn.Conv2d(3, 64, 3, padding=1), 1),
+        ("3x3, 3 to 64, stride 2", nn.Conv2d(3, 64, 3, 2, 1), 2),
+    ):
         with FlopCounterMode(display=False) as counter:
             layer(torch.zeros(1, 3, size, size))
         out = conv_output_size(size, 3, stride, 1)
@@ -191,6 +198,7 @@ print(f"a dense layer from 3 to 64 channels of 64 x 64 pixels would have {dense:
 # far? Ask the gradient: *which input pixels does the middle output pixel depend on?*
 #
 # **Predict first.** How wide is the view of three 3 x 3 convolutions in a row? And if the first two have a stride of 2?
+
 
 # %% id="reach"
 def view(layers, size=65):
@@ -209,8 +217,12 @@ def layer(stride=1, dilation=1):
     return made
 
 
-for name, layers in (("three plain", [layer()] * 3), ("dilations 1, 2, 4", [layer(dilation=d) for d in (1, 2, 4)]),
-                     ("strides 2, 2, 1", [layer(2), layer(2), layer()]), ("ten plain", [layer()] * 10)):
+for name, layers in (
+    ("three plain", [layer()] * 3),
+    ("dilations 1, 2, 4", [layer(dilation=d) for d in (1, 2, 4)]),
+    ("strides 2, 2, 1", [layer(2), layer(2), layer()]),
+    ("ten plain", [layer()] * 10),
+):
     print(f"{name:18} see {view(layers)} pixels wide")
 assert [view([layer()] * number) for number in (1, 2, 3)] == [3, 5, 7]
 
@@ -236,8 +248,10 @@ torch.testing.assert_close(nearest, F.interpolate(page, scale_factor=2))
 kernel = torch.ones(3, 1, 3, 3) / (9 / 4)  # for each channel; its overlaps are 1 *on average*
 transposed = F.conv_transpose2d(page, kernel, stride=2, groups=3)[..., 1:, 1:]
 titles = ["nearest", "bilinear", "transposed, all weights equal"]
-show(plot_pictures(torch.cat([nearest, bilinear, transposed]), titles, columns=3),
-     "The corgi enlarged in three ways: in blocks, smoothly, and under a fine checkerboard of dark and bright pixels.")
+show(
+    plot_pictures(torch.cat([nearest, bilinear, transposed]), titles, columns=3),
+    "The corgi enlarged in three ways: in blocks, smoothly, and under a fine checkerboard of dark and bright pixels.",
+)
 
 # %% [markdown] id="overlap-text"
 # The third corgi lies under a grid, though all weights are equal. Why? Look at the kernel of 3 with stride 2, along one
@@ -250,6 +264,7 @@ show(plot_pictures(torch.cat([nearest, bilinear, transposed]), titles, columns=3
 # **Difficulty** ●●●○○ **Minutes** 15. The cause of a famous artefact, exactly, in integers.
 #
 # Return int64 counts: how many input pixels reach each place of the output, along one side, without padding.
+
 
 # %% id="overlap-count"
 def overlap_count(size, kernel, stride):
@@ -264,6 +279,7 @@ def overlap_count(size, kernel, stride):
     return count
     ### END SOLUTION
 
+
 # %% id="overlap-count-check"
 overlap_count = check("04.overlap_count", overlap_count)
 # hint("04.overlap_count")
@@ -276,8 +292,10 @@ print("kernel 3, stride 2:", overlap_count(6, 3, 2).tolist())
 print("kernel 4, stride 2:", overlap_count(6, 4, 2).tolist())
 for kernel, stride in ((2, 2), (3, 2), (4, 2), (5, 2), (5, 3), (6, 3)):
     inside = overlap_count(20, kernel, stride)[kernel:-kernel]
-    print(f"kernel {kernel}, stride {stride}: {sorted(set(inside.tolist()))} times, "
-          f"{'even' if kernel % stride == 0 else 'UNEVEN'}")
+    print(
+        f"kernel {kernel}, stride {stride}: {sorted(set(inside.tolist()))} times, "
+        f"{'even' if kernel % stride == 0 else 'UNEVEN'}"
+    )
     assert (inside.min() == inside.max()) == (kernel % stride == 0)
 
 # %% [markdown] id="overlap-read"
@@ -306,6 +324,7 @@ explore(overlaps)
 #
 # **Predict first.** Is a kernel of 4 with stride 2 safe if its weights are random? Is resize-convolution?
 
+
 # %% id="cure" tags=["static"]
 def enlarge(x, how, weight):
     """Double the side, by a transposed convolution with this kernel or by nearest and a convolution; (1, 1, h, w)."""
@@ -325,14 +344,19 @@ def pattern(how, kernel, random):
     return x / x.mean()
 
 
-cases = [(how, kernel, random) for random in (False, True) for how, kernel in
-         (("transposed", 3), ("transposed", 4), ("resize", 3))]
+cases = [
+    (how, kernel, random)
+    for random in (False, True)
+    for how, kernel in (("transposed", 3), ("transposed", 4), ("resize", 3))
+]
 found = [pattern(*case) for case in cases]
 spread = [(x.max() - x.min()).item() for x in found]
 titles = [f"{how}, {kernel}, {'random' if random else 'equal'}" for how, kernel, random in cases]
-show(plot_pictures(torch.cat(found) - 1, titles, columns=3),  # the mean is grey
-     "A constant picture after three doublings: a checkerboard for kernel 3, none for kernel 4 with equal weights but "
-     "one with random weights, none for resize-convolution.")
+show(
+    plot_pictures(torch.cat(found) - 1, titles, columns=3),  # the mean is grey
+    "A constant picture after three doublings: a checkerboard for kernel 3, none for kernel 4 with equal weights but "
+    "one with random weights, none for resize-convolution.",
+)
 for title, number in zip(titles, spread, strict=True):
     print(f"{title:22} brightest minus darkest, over the mean: {number:.4f}")
 assert min(spread[0], spread[3], spread[4]) > 0.1 and max(spread[1], spread[2], spread[5]) < 1e-5
@@ -383,6 +407,7 @@ for name, query in (("red", [4.0, 0, 0, 0]), ("red or blue", [4, 0, 4, 0]), ("no
 #
 # Any axes may stand in front, such as batch and heads. `k.transpose(-2, -1)` swaps the last two.
 
+
 # %% id="attention"
 def attention(q, k, v):
     """softmax(q k^T / sqrt(d)) v; q: (..., queries, d), k: (..., keys, d), v: (..., keys, d_v)."""
@@ -394,6 +419,7 @@ def attention(q, k, v):
     #: the values, averaged with these shares
     return weights @ v
     ### END SOLUTION
+
 
 # %% id="attention-check"
 attention = check("04.attention", attention)
@@ -450,6 +476,7 @@ explore(maps)
 # **Difficulty** ●●○○○ **Minutes** 10. One line, and a silent error if it is wrong: everything runs, and mixes
 # tokens.
 
+
 # %% id="split-heads"
 def split_heads(x, heads):
     """(batch, tokens, heads * d) -> (batch, heads, tokens, d); head 0 has the first d numbers of each token."""
@@ -458,6 +485,7 @@ def split_heads(x, heads):
     batch, tokens, width = x.shape
     return x.reshape(batch, tokens, heads, width // heads).transpose(1, 2)  # (batch, heads, tokens, d)
     ### END SOLUTION
+
 
 # %% id="split-heads-check"
 split_heads = check("04.split_heads", split_heads)
@@ -489,6 +517,7 @@ with torch.no_grad():
 # A picture of $n \times n$ pixels has $n^2$ queries and $n^2$ keys: the map has $n^4$ numbers. In float32 that is
 # $4 n^4$ bytes a head and picture. Training keeps the map for the backward pass. How much is really kept? torch can
 # tell: a hook sees every tensor that is saved.
+
 
 # %% id="memory"
 def kept_bytes(function, side):
@@ -530,8 +559,9 @@ print(f"512 x 512 {4 * 512**4:17,}")
 # quarter and a colour, such as "upper left: red". Nobody tells the network which word matters where.
 
 # %% id="painter"
-PALETTE = torch.tensor([[0.8, -0.6, -0.6], [0.8, 0.7, -0.7], [-0.6, 0.4, -0.5], [-0.7, -0.2, 0.8], [0.7, 0.2, 0.7],
-                        [-0.8, -0.8, -0.8]])  # red, yellow, green, blue, pink, black: (6, 3)
+PALETTE = torch.tensor(
+    [[0.8, -0.6, -0.6], [0.8, 0.7, -0.7], [-0.6, 0.4, -0.5], [-0.7, -0.2, 0.8], [0.7, 0.2, 0.7], [-0.8, -0.8, -0.8]]
+)  # red, yellow, green, blue, pink, black: (6, 3)
 side = torch.arange(16) // 8
 quarter = (2 * side[:, None] + side).flatten()  # which quarter each of the 256 pixels lies in
 
@@ -551,8 +581,10 @@ class Painter(nn.Module):
     def forward(self, words):
         return self.paint(self.look(self.pixels.expand(len(words), -1, -1), words))
 
+
 # %% [markdown] id="painter-train-text"
 # Its training: prompts at random, and the picture that each asks for.
+
 
 # %% id="painter-train"
 def prompts(number, generator):
@@ -598,9 +630,11 @@ corners = ("upper left", "upper right", "lower left", "lower right")
 names = ("red", "yellow", "green", "blue", "pink", "black")
 titles = ["drawn"] + [f"{corners[p]}: {names[c]}" for p, c in zip(places[0], colours[0], strict=True)]
 heat = (2 * weights.T - 1).reshape(4, 1, 16, 16).expand(-1, 3, -1, -1)
-show(plot_pictures(torch.cat([drawn.reshape(1, 16, 16, 3).permute(0, 3, 1, 2), heat]), titles, columns=5),
-     "A picture of four coloured quarters and, for each of the four words, its attention map: white on the quarter it "
-     "names, black elsewhere.")
+show(
+    plot_pictures(torch.cat([drawn.reshape(1, 16, 16, 3).permute(0, 3, 1, 2), heat]), titles, columns=5),
+    "A picture of four coloured quarters and, for each of the four words, its attention map: white on the quarter it "
+    "names, black elsewhere.",
+)
 share = torch.stack([weights[quarter == p, word].mean() for word, p in enumerate(places[0].tolist())])
 shuffled = torch.tensor([2, 0, 3, 1])
 print("share of the right word in its quarter:", [round(s, 3) for s in share.tolist()])
@@ -633,8 +667,13 @@ def catch(module, arguments, named):
 
 hook = layer.register_forward_pre_hook(catch, with_kwargs=True)
 prompt = "a corgi puppy sitting on the grass"
-picture = pipe(prompt, num_inference_steps=budget(smoke=2, laptop=20, gpu=20), guidance_scale=3, output_type="pt",
-               generator=torch.Generator().manual_seed(3)).images.cpu()
+picture = pipe(
+    prompt,
+    num_inference_steps=budget(smoke=2, laptop=20, gpu=20),
+    guidance_scale=3,
+    output_type="pt",
+    generator=torch.Generator().manual_seed(3),
+).images.cpu()
 hook.remove()
 looks = torch.stack(caught).mean(0).cpu()  # over the steps: (pixels, words)
 assert torch.allclose(looks.sum(1), torch.ones(len(looks)), atol=1e-4)
@@ -650,8 +689,11 @@ for ax, word in zip(axes[1:], ("corgi", "sitting", "grass", "a"), strict=True):
     ax.set_title(f'"{word}"')
 for ax in axes:
     ax.set_axis_off()
-show(figure, "A drawn corgi on grass, and where four words of the prompt are looked at: corgi and sitting on the body "
-             "of the puppy, grass around it, the first word everywhere but on the puppy.")
+show(
+    figure,
+    "A drawn corgi on grass, and where four words of the prompt are looked at: corgi and sitting on the body "
+    "of the puppy, grass around it, the first word everywhere but on the puppy.",
+)
 puppy, lawn = looks[:, words.index("corgi")], looks[:, words.index("grass")]
 print(f"correlation of the maps of corgi and grass: {torch.corrcoef(torch.stack([puppy, lawn]))[0, 1]:.2f}")
 
@@ -681,6 +723,7 @@ print(f"correlation of the maps of corgi and grass: {torch.corrcoef(torch.stack(
 #
 # **Difficulty** ●●○○○ **Minutes** 10. The first layer of every diffusion model.
 
+
 # %% id="time-embedding"
 def time_embedding(t, width):
     """[sin(w_i t), cos(w_i t)] with w_i = 10000^(-i / h), h = width / 2: t (batch,) -> float32 (batch, width)."""
@@ -693,6 +736,7 @@ def time_embedding(t, width):
     #: all sines, then all cosines
     return torch.cat([angles.sin(), angles.cos()], dim=1)
     ### END SOLUTION
+
 
 # %% id="time-embedding-check"
 time_embedding = check("04.time_embedding", time_embedding)
@@ -717,10 +761,15 @@ for time in (100, 500):
     right.plot(e @ e[time] / 32, label=f"with t = {time}")
 right.set(xlabel="t", ylabel="dot product / 32", title="how alike times are")
 right.legend()
-show(figure, "Left: stripes that get broader from row to row, in sines and again in cosines. Right: each time is most "
-             "like itself; the likeness falls steeply to both sides and then wanders about a low level.")
-print(f"likeness of t = 500 with 501: {(e[500] @ e[501] / 32):.3f}, with 510: {(e[500] @ e[510] / 32):.3f}, "
-      f"with 900: {(e[500] @ e[900] / 32):.3f}")
+show(
+    figure,
+    "Left: stripes that get broader from row to row, in sines and again in cosines. Right: each time is most "
+    "like itself; the likeness falls steeply to both sides and then wanders about a low level.",
+)
+print(
+    f"likeness of t = 500 with 501: {(e[500] @ e[501] / 32):.3f}, with 510: {(e[500] @ e[510] / 32):.3f}, "
+    f"with 900: {(e[500] @ e[900] / 32):.3f}"
+)
 
 # %% [markdown] id="time-read"
 # Near times have near codes, far times have codes of their own. And the likeness depends only on the distance, since
@@ -743,6 +792,7 @@ print(f"likeness of t = 500 with 501: {(e[500] @ e[501] / 32):.3f}, with 510: {(
 #
 # **Difficulty** ●●●○○ **Minutes** 10. Which axes? That is the whole difference between four famous norms.
 
+
 # %% id="group-norm"
 def group_norm(x, groups, eps=1e-5):
     """(x - mean) / sqrt(variance + eps) within each group of neighbouring channels of each picture; like x."""
@@ -754,6 +804,7 @@ def group_norm(x, groups, eps=1e-5):
     #: the formula, and back to the shape of x
     return ((rows - mean) / (variance + eps).sqrt()).reshape(x.shape)
     ### END SOLUTION
+
 
 # %% id="group-norm-check"
 group_norm = check("04.group_norm", group_norm)
@@ -784,6 +835,7 @@ for name, norm in (("batch norm", nn.BatchNorm2d(16)), ("group norm", nn.GroupNo
 # where $f$ is a few layers. The gradient of the sum is $1 + f'$: there is always the 1. We stack up to 40 layers
 # with fresh weights and measure the gradient that arrives at the input.
 
+
 # %% id="depth" tags=["static"]
 def arriving(depth, residual, norm, channels=8):
     """The gradient's size at the input of a stack of fresh 3 x 3 convolutions, asked at one output pixel."""
@@ -799,17 +851,26 @@ def arriving(depth, residual, norm, channels=8):
 
 figure, ax = plt.subplots(figsize=(6.4, 3))
 depths = (1, 2, 5, 10, 20, 30, 40)
-for residual, norm, name in ((False, False, "plain"), (False, True, "with norm"), (True, False, "residual"),
-                             (True, True, "residual with norm")):
+for residual, norm, name in (
+    (False, False, "plain"),
+    (False, True, "with norm"),
+    (True, False, "residual"),
+    (True, True, "residual with norm"),
+):
     sizes = [arriving(depth, residual, norm) for depth in depths]
     ax.semilogy(depths, sizes, marker="o", markersize=4, label=name)
-    print(f"{name:18} at 10 layers {sizes[3]:.1e}, at 40 layers {sizes[-1]:.1e}, per layer x "
-          f"{(sizes[-1] / sizes[0]) ** (1 / 39):.2f}")
+    print(
+        f"{name:18} at 10 layers {sizes[3]:.1e}, at 40 layers {sizes[-1]:.1e}, per layer x "
+        f"{(sizes[-1] / sizes[0]) ** (1 / 39):.2f}"
+    )
     assert (sizes[-1] < 1e-10) == (name == "plain")
 ax.set(xlabel="layers", ylabel="gradient at the input", ylim=(1e-12, 1e4))
 ax.legend()
-show(figure, "The gradient of the plain stack falls out of the picture; with norm it grows, with residuals it grows as "
-             "well; with both it stays nearly level.")
+show(
+    figure,
+    "The gradient of the plain stack falls out of the picture; with norm it grows, with residuals it grows as "
+    "well; with both it stays nearly level.",
+)
 
 # %% [markdown] id="residual-read"
 # Plain, the gradient at the input is as good as zero after 20 layers. Norm or residual alone repair that and overshoot;
@@ -826,6 +887,7 @@ show(figure, "The gradient of the plain stack falls out of the picture; with nor
 # ### Exercise 7 · The residual block
 #
 # **Difficulty** ●●●○○ **Minutes** 15. The brick of which U-Nets are made. `__init__` is given; write `forward`.
+
 
 # %% id="residual-block"
 class ResidualBlock(nn.Module):
@@ -851,6 +913,7 @@ class ResidualBlock(nn.Module):
         return self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
         ### END SOLUTION
 
+
 # %% id="residual-block-check"
 ResidualBlock = check("04.residual_block", ResidualBlock)
 # hint("04.residual_block")
@@ -865,8 +928,9 @@ library = ResnetBlock2D(in_channels=16, out_channels=32, temb_channels=64, group
 block = ResidualBlock(16, 32, 64)
 renamed = {"time": "time_emb_proj", "shortcut": "conv_shortcut"}
 state = library.state_dict()
-block.load_state_dict({name: state[".".join(renamed.get(part, part) for part in name.split("."))]
-                       for name in block.state_dict()})
+block.load_state_dict(
+    {name: state[".".join(renamed.get(part, part) for part in name.split("."))] for name in block.state_dict()}
+)
 x, e = torch.randn(2, 16, 8, 8, generator=generator), torch.randn(2, 64, generator=generator)
 print(f"largest difference {(block(x, e) - library(x, e)).abs().max():.1e}")
 torch.testing.assert_close(block(x, e), library(x, e), rtol=1e-4, atol=1e-5)
@@ -895,6 +959,7 @@ assert torch.equal(blocks.ResidualBlock(16, 16, 64)(x, e), x), "a fresh block pa
 # `down` and `shrink` are lists of functions from fine to coarse, `grow` and `up` from coarse to fine. Keep what `down`
 # made; on the way up join `[grown, kept]` in this order.
 
+
 # %% id="through-the-u"
 def through_the_u(x, down, shrink, middle, grow, up):
     """Down: x = down(x), keep it, x = shrink(x). Up: x = up([grow(x), kept of that level]). (batch, channels, h, w)."""
@@ -913,6 +978,7 @@ def through_the_u(x, down, shrink, middle, grow, up):
     return x
     ### END SOLUTION
 
+
 # %% id="through-the-u-check"
 through_the_u = check("04.through_the_u", through_the_u)
 # hint("04.through_the_u")
@@ -926,10 +992,21 @@ from course_utils.models.unet_by_hand import UNet, UNetConfig
 
 torch.manual_seed(0)
 model = UNet(UNetConfig(channels=1, widths=(16, 32, 64), attention=(False, False, True)))
-parts = {"time": model.time, "first": model.first, "down 0": model.down[0], "shrink 0": model.shrink[0],
-         "down 1": model.down[1], "shrink 1": model.shrink[1], "middle 0": model.middle[0],
-         "middle 1": model.middle[1], "grow 0": model.grow[0], "up 0": model.up[0], "grow 1": model.grow[1],
-         "up 1": model.up[1], "last": model.last}
+parts = {
+    "time": model.time,
+    "first": model.first,
+    "down 0": model.down[0],
+    "shrink 0": model.shrink[0],
+    "down 1": model.down[1],
+    "shrink 1": model.shrink[1],
+    "middle 0": model.middle[0],
+    "middle 1": model.middle[1],
+    "grow 0": model.grow[0],
+    "up 0": model.up[0],
+    "grow 1": model.grow[1],
+    "up 1": model.up[1],
+    "last": model.last,
+}
 rows = []
 
 
@@ -959,6 +1036,7 @@ assert answer.shape == x_t.shape
 # 4 · 4 = 16 pixels. *grow* doubles by nearest and convolves. *up 0* gets 64 + 32 = 96 channels: 64 from below, 32 by
 # the skip. *last* makes one channel again. Nine tenths of the parameters lie below the finest level.
 
+
 # %% id="unet-by-hand"
 def by_hand(model, x_t, t):
     """The model's forward, wired by the learner's function from its parts."""
@@ -979,8 +1057,10 @@ with torch.no_grad():
     for parameter in model.parameters():  # so that no part starts at zero and hides
         parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     torch.testing.assert_close(by_hand(model, x_t, t), model(x_t, t), rtol=1e-4, atol=1e-4)
-    print("your wiring and the package's agree;",
-          f"another time changes the answer by {(model(x_t, t + 200) - model(x_t, t)).abs().mean():.2f}")
+    print(
+        "your wiring and the package's agree;",
+        f"another time changes the answer by {(model(x_t, t + 200) - model(x_t, t)).abs().mean():.2f}",
+    )
 
     reader = UNet(UNetConfig(cond_width=8))
     sentence = torch.randn(2, 5, 8, generator=generator)  # five words of eight numbers
@@ -1005,14 +1085,16 @@ with torch.no_grad():
 # **Predict first.** In which world do the skips matter more? And is the network without skips better than doing
 # nothing?
 
+
 # %% id="worlds"
 def cuttings(names, number, seed):
     """Random squares of 16 x 16 pixels out of photographs in grey: (number, 1, 16, 16)."""
     whole = [photos.load(name, size=256)[0].mean(0, keepdim=True) for name in names]
     generator = torch.Generator().manual_seed(seed)
     rows, columns = torch.randint(240, (2, number), generator=generator).tolist()
-    return torch.stack([whole[i % len(whole)][:, r : r + 16, c : c + 16]
-                        for i, (r, c) in enumerate(zip(rows, columns, strict=True))])
+    return torch.stack(
+        [whole[i % len(whole)][:, r : r + 16, c : c + 16] for i, (r, c) in enumerate(zip(rows, columns, strict=True))]
+    )
 
 
 def psnr(found, clean):
@@ -1028,15 +1110,19 @@ clean, _, sigma = WORLDS["photographs"]
 noisy = clean[:8] + sigma * torch.randn(clean[:8].shape, generator=torch.Generator().manual_seed(0))
 show(plot_pictures(torch.cat([clean[:8], noisy]), columns=8), "Eight cuttings of photographs in grey, clean and noisy.")
 
+
 # %% id="fit"
 def silence(model, levels):
     """Put zeros in place of the skips into these levels of the way up; returns the hooks, to remove."""
+
     def hook(module, given, width):
         return torch.cat([given[0][:, :-width], torch.zeros_like(given[0][:, -width:])], 1), *given[1:]
 
     widths = model.config.widths[-2::-1]  # of what is kept, coarse to fine
-    return [model.up[i].register_forward_pre_hook(lambda module, given, width=widths[i]: hook(module, given, width))
-            for i in levels]
+    return [
+        model.up[i].register_forward_pre_hook(lambda module, given, width=widths[i]: hook(module, given, width))
+        for i in levels
+    ]
 
 
 def fit(model, clean, sigma, steps, batch=32, seed=0):
@@ -1054,6 +1140,7 @@ def fit(model, clean, sigma, steps, batch=32, seed=0):
         optimizer.step()
         rate.step()
         yield step, loss.item()
+
 
 # %% [markdown] id="examine-text"
 # The examination is the same for all: fixed pictures that no network has trained on, with fixed noise.
@@ -1127,11 +1214,15 @@ def together(tiles):
 noisy, with_skips = examine(models["photographs", True], tiles, 0.1)
 _, without = examine(models["photographs", False], tiles, 0.1)
 restored = torch.cat([portrait, *map(together, (noisy, with_skips, without))])
-titles = ["clean"] + [f"{name}, {psnr(together(found), portrait):.1f} dB" for name, found in
-                      (("noisy", noisy), ("with skips", with_skips), ("without", without))]
-show(plot_pictures(restored, titles, columns=4),
-     "An astronaut's portrait: clean, with noise, restored by a U-Net with skips, and restored by one without, which "
-     "is blurred and blocky.")
+titles = ["clean"] + [
+    f"{name}, {psnr(together(found), portrait):.1f} dB"
+    for name, found in (("noisy", noisy), ("with skips", with_skips), ("without", without))
+]
+show(
+    plot_pictures(restored, titles, columns=4),
+    "An astronaut's portrait: clean, with noise, restored by a U-Net with skips, and restored by one without, which "
+    "is blurred and blocky.",
+)
 
 # %% [markdown] id="failure-text"
 # ## A failure that leads on
@@ -1143,15 +1234,18 @@ show(plot_pictures(restored, titles, columns=4),
 # %% id="failure" tags=["static"]
 one = unseen[3:4]
 network = models["digits", True]
-inputs = torch.cat([one + level * torch.randn(one.shape, generator=torch.Generator().manual_seed(2))
-                    for level in (0.3, 0.6, 1.0, 2.0)])
+inputs = torch.cat(
+    [one + level * torch.randn(one.shape, generator=torch.Generator().manual_seed(2)) for level in (0.3, 0.6, 1.0, 2.0)]
+)
 inputs = torch.cat([inputs, torch.randn(one.shape, generator=torch.Generator().manual_seed(2))])
 with torch.no_grad():
     outputs = network(inputs.to(device), torch.zeros(5, device=device)).cpu()
 titles = ["noise 0.3", "0.6", "1.0", "2.0", "only noise"]
-show(plot_pictures(torch.cat([inputs, outputs]), titles + ["restored"] * 4 + ["'restored'"], columns=5),
-     "A digit under four strengths of noise and pure noise alone, and what the network makes of them: the digit, ever "
-     "rougher, and for pure noise smears that are no digit.")
+show(
+    plot_pictures(torch.cat([inputs, outputs]), titles + ["restored"] * 4 + ["'restored'"], columns=5),
+    "A digit under four strengths of noise and pure noise alone, and what the network makes of them: the digit, ever "
+    "rougher, and for pure noise smears that are no digit.",
+)
 print("PSNR of what it returns:", [round(psnr(outputs[i : i + 1], one), 1) for i in range(4)])
 
 # %% [markdown] id="failure-read"
@@ -1174,10 +1268,16 @@ from diffusers import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 with torch.device("meta"):
-    denoiser = UNet2DConditionModel(sample_size=64, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2,
-                                    cross_attention_dim=768, attention_head_dim=8)
-    encoder = CLIPTextModel(CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
-                                           num_attention_heads=12))
+    denoiser = UNet2DConditionModel(
+        sample_size=64,
+        block_out_channels=(320, 640, 1280, 1280),
+        layers_per_block=2,
+        cross_attention_dim=768,
+        attention_head_dim=8,
+    )
+    encoder = CLIPTextModel(
+        CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+    )
 kinds = Counter()
 for name, module in denoiser.named_modules():
     number = sum(p.numel() for p in module.parameters(recurse=False))
@@ -1187,8 +1287,10 @@ for name, module in denoiser.named_modules():
 total = sum(kinds.values())
 for kind, number in kinds.most_common():
     print(f"{kind:32} {number:12,} {number / total:6.1%}")
-print(f"{'the U-Net':32} {total:12,}\n{'the text encoder, a transformer':32} "
-      f"{sum(p.numel() for p in encoder.parameters()):12,}")
+print(
+    f"{'the U-Net':32} {total:12,}\n{'the text encoder, a transformer':32} "
+    f"{sum(p.numel() for p in encoder.parameters()):12,}"
+)
 assert total == 859_520_964 and kinds["convolution"] > 0.6 * total
 
 # %% [markdown] id="elsewhere-sd-read"

@@ -53,6 +53,7 @@ print("Device: cpu. This chapter trains nothing, so a GPU would have nothing to 
 #
 # **Predict first.** What will the cloud look like after 10 pushes, after 100, after 1000? Where does it end?
 
+
 # %% id="naive" tags=["static"]
 def likeness(a, b):
     """The correlation of two tensors: 1 for the same, 0 for unrelated."""
@@ -113,6 +114,7 @@ print(f"variance budget: {math.sqrt(1 - beta_t) ** 2:.2f} + {math.sqrt(beta_t) *
 # each call says a little more. Whatever happens, the chapter goes on: until yours is right, the course's own version
 # stands in. All are in the [solved notebook](../solutions/05_forward_diffusion.ipynb).
 
+
 # %% id="forward-step"
 def forward_step(x_before, eps, beta_t):
     """x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) eps; x_before, eps and x_t: (batch, ...)."""
@@ -125,6 +127,7 @@ def forward_step(x_before, eps, beta_t):
     return signal * x_before + noise * eps
     ### END SOLUTION
 
+
 # %% id="forward-step-check"
 forward_step = check("05.forward_step", forward_step)
 # hint("05.forward_step")
@@ -132,6 +135,7 @@ forward_step = check("05.forward_step", forward_step)
 # %% [markdown] id="chain-text"
 # Now the same thousand pushes with your step. The betas grow from 0.0001 to 0.02 in a straight line: tiny steps while
 # there is fine detail to lose, larger ones later. That is the *linear schedule* of the DDPM paper.
+
 
 # %% id="chain" tags=["static"]
 def chain(x, beta, generator):
@@ -188,6 +192,7 @@ print(f"1 minus what is kept          {1 - alpha_1 * alpha_2:.2f}")
 #
 # **Difficulty** ●○○○○ **Minutes** 5. One table, made once, replaces every walk.
 
+
 # %% id="alpha-bar"
 def alpha_bar_from_beta(beta):
     """alpha_bar_t = product over s = 1 ... t of (1 - beta_s); beta and the result: (T,)."""
@@ -195,6 +200,7 @@ def alpha_bar_from_beta(beta):
     #: what each single step keeps, then the running product
     return (1 - beta).cumprod(0)
     ### END SOLUTION
+
 
 # %% id="alpha-bar-check"
 alpha_bar_from_beta = check("05.alpha_bar", alpha_bar_from_beta)
@@ -212,6 +218,7 @@ alpha_bar_from_beta = check("05.alpha_bar", alpha_bar_from_beta)
 # Each sample of the batch has its own $t$. `alpha_bar[t]` has shape (batch,); the pictures have (batch, channels,
 # height, width). `expand_like(values, x0)` gives the values as many axes as `x0` has, so that they multiply.
 
+
 # %% id="add-noise"
 def add_noise(x0, eps, t, alpha_bar):
     """x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps; x0, eps: (batch, ...), t: (batch,)."""
@@ -221,6 +228,7 @@ def add_noise(x0, eps, t, alpha_bar):
     #: the picture times one root, the noise times the other
     return share.sqrt() * x0 + (1 - share).sqrt() * eps
     ### END SOLUTION
+
 
 # %% id="add-noise-check"
 add_noise = check("05.add_noise", add_noise)
@@ -242,8 +250,10 @@ for t, walked in enumerate(chain(start, beta, generator)):
     if t in (9, 99, 299, 599, 999):
         jumped = add_noise(start, torch.randn(start.shape, generator=generator), torch.full((20_000,), t), alpha_bar)
         mean, std = 0.8 * alpha_bar[t].sqrt(), (1 - alpha_bar[t]).sqrt()
-        print(f"{t:3} {walked.mean():12.3f} {jumped.mean():8.3f} {mean:7.3f} "
-              f"{walked.std():14.3f} {jumped.std():6.3f} {std:7.3f}")
+        print(
+            f"{t:3} {walked.mean():12.3f} {jumped.mean():8.3f} {mean:7.3f} "
+            f"{walked.std():14.3f} {jumped.std():6.3f} {std:7.3f}"
+        )
         assert max(abs(walked.mean() - mean), abs(jumped.mean() - mean)) < 5 * std / 20_000**0.5
         assert max(abs(walked.std() - std), abs(jumped.std() - std)) < 5 * std / 40_000**0.5
 
@@ -268,8 +278,10 @@ walk = dict(enumerate(chain(x0, beta, generator)))
 for t in (9, 99, 299, 999):
     jumped = add_noise(x0, torch.randn(x0.shape, generator=generator), torch.full((20_000,), t), alpha_bar)
     distance = ks_2samp(walk[t].flatten(), jumped.flatten()).statistic
-    print(f"t = {t:3}: walk and jump differ by {distance:.4f}; walk and clean by "
-          f"{ks_2samp(walk[t].flatten(), x0.flatten()).statistic:.4f}")
+    print(
+        f"t = {t:3}: walk and jump differ by {distance:.4f}; walk and clean by "
+        f"{ks_2samp(walk[t].flatten(), x0.flatten()).statistic:.4f}"
+    )
     assert distance < 0.02
 
 # %% [markdown] id="density-text"
@@ -278,6 +290,7 @@ for t in (9, 99, 299, 999):
 # (its root, so that thin places show too; yellow is likely, violet is not): each peak of the data becomes a normal bump
 # with mean $\sqrt{\bar\alpha_t}\,c$ and variance $\bar\alpha_t\, s^2 + 1 - \bar\alpha_t$, for a peak at $c$ with
 # spread $s$. The white lines are eight of your walks.
+
 
 # %% id="density" tags=["static"]
 def density(x, share):
@@ -289,14 +302,27 @@ def density(x, share):
 
 levels = torch.linspace(-3, 3, 241)
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(9, 3.6), sharey=True, width_ratios=[1, 6, 1])
-middle.imshow(density(levels[:, None], alpha_bar[None]).sqrt(), extent=(0, 999, -3, 3), origin="lower", aspect="auto",
-              cmap="viridis", interpolation="bilinear")
+middle.imshow(
+    density(levels[:, None], alpha_bar[None]).sqrt(),
+    extent=(0, 999, -3, 3),
+    origin="lower",
+    aspect="auto",
+    cmap="viridis",
+    interpolation="bilinear",
+)
 middle.plot(torch.cat([walk[t][:8].T for t in range(1000)]), "-", color="white", linewidth=0.7, alpha=0.85)
 middle.set(xlabel="t", xlim=(0, 999), ylim=(-3, 3), title="density of $x_t$, and eight walks")
 middle.grid(False)
 for ax, sample, share, name in ((left, x0, torch.ones(()), "$x_0$"), (right, walk[999], alpha_bar[999], "$x_T$")):
-    ax.hist(sample.flatten(), bins=60, range=(-3, 3), density=True, orientation="horizontal", color="#56B4E9",
-            histtype="stepfilled")
+    ax.hist(
+        sample.flatten(),
+        bins=60,
+        range=(-3, 3),
+        density=True,
+        orientation="horizontal",
+        color="#56B4E9",
+        histtype="stepfilled",
+    )
     ax.plot(density(levels, share), levels, color="black", linewidth=1.2)
     ax.set(title=name, xticks=[])
 left.set_ylabel("value of a pixel")
@@ -321,8 +347,10 @@ eps = torch.randn(4, 3, 8, 8, generator=generator)
 t = torch.tensor([0, 10, 500, 999])
 
 mine = add_noise(x0, eps, t, alpha_bar)
-for name, other in (("course_utils", schedules.add_noise(x0, eps, t, schedules.alpha_bar_from_beta(beta))),
-                    ("diffusers", library.add_noise(x0, eps, t))):
+for name, other in (
+    ("course_utils", schedules.add_noise(x0, eps, t, schedules.alpha_bar_from_beta(beta))),
+    ("diffusers", library.add_noise(x0, eps, t)),
+):
     print(f"{name:13} largest difference {(mine - other).abs().max():.1e}")
     torch.testing.assert_close(mine, other, rtol=0, atol=1e-5, check_dtype=False)
 torch.testing.assert_close(beta, library.betas)
@@ -342,8 +370,10 @@ t = torch.tensor([50, 150, 300, 500])
 
 film = add_noise(cat.expand(4, -1, -1, -1), noise.expand(4, -1, -1, -1), t, alpha_bar)
 titles = ["clean"] + [f"t = {i}, {100 * alpha_bar[i]:.2g}% left" for i in t.tolist()]
-show(plot_pictures(torch.cat([cat, film]), titles, columns=5),
-     "The cat under more and more noise: first her whiskers go, then her stripes, then her eyes; at last she is gone.")
+show(
+    plot_pictures(torch.cat([cat, film]), titles, columns=5),
+    "The cat under more and more noise: first her whiskers go, then her stripes, then her eyes; at last she is gone.",
+)
 
 # %% [markdown] id="snr-text"
 # Half way, 8 % of her variance is left, and she is gone. Or is she? Squint. Section 7 will find her. (Values beyond
@@ -360,6 +390,7 @@ show(plot_pictures(torch.cat([cat, film]), titles, columns=5),
 #
 # **Difficulty** ●○○○○ **Minutes** 3. Schedules with different $T$ become comparable, and so do papers.
 
+
 # %% id="snr"
 def snr(alpha_bar):
     """SNR_t = alpha_bar_t / (1 - alpha_bar_t); alpha_bar and the result have one shape."""
@@ -367,6 +398,7 @@ def snr(alpha_bar):
     #: variance from the picture over variance from the noise
     return alpha_bar / (1 - alpha_bar)
     ### END SOLUTION
+
 
 # %% id="snr-check"
 snr = check("05.snr", snr)
@@ -420,6 +452,7 @@ explore(noise_on_cat)
 # **Difficulty** ●●●○○ **Minutes** 15. Here the time of the paper, $t = 0 \dots T$, has one moment more than the code
 # has betas: you need $f$ at $T + 1$ moments for $T$ ratios.
 
+
 # %% id="cosine"
 def cosine_beta(T):
     """beta_t = min(1 - f(t) / f(t-1), 0.999) with f(t) = cos^2((t/T + s)/(1 + s) pi/2), s = 0.008; (T,)."""
@@ -432,6 +465,7 @@ def cosine_beta(T):
     return (1 - f[1:] / f[:-1]).clamp(max=0.999).float()
     ### END SOLUTION
 
+
 # %% id="cosine-check"
 cosine_beta = check("05.cosine_beta", cosine_beta)
 # hint("05.cosine_beta")
@@ -441,8 +475,11 @@ cosine_beta = check("05.cosine_beta", cosine_beta)
 # where picture and noise are even.
 
 # %% id="curves" tags=["static"]
-betas = {"linear": schedules.linear_beta(), "scaled linear": schedules.scaled_linear_beta(),
-         "cosine": cosine_beta(1000).float()}
+betas = {
+    "linear": schedules.linear_beta(),
+    "scaled linear": schedules.scaled_linear_beta(),
+    "cosine": cosine_beta(1000).float(),
+}
 shares = {name: alpha_bar_from_beta(b.double()) for name, b in betas.items()}
 
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.1))
@@ -456,12 +493,18 @@ axes[2].set(xlabel="t", ylabel="SNR (log scale)", yscale="log", ylim=(1e-9, 1e5)
 for ax, even in ((axes[1], 0.5), (axes[2], 1)):
     ax.axhline(even, color="#777777", linewidth=1, linestyle=":")
 axes[0].legend()
-show(figure, "Three schedules: the cosine keeps the picture longest and ends with the least of it; Stable Diffusion's "
-             "scaled linear one ends with the most.")
+show(
+    figure,
+    "Three schedules: the cosine keeps the picture longest and ends with the least of it; Stable Diffusion's "
+    "scaled linear one ends with the most.",
+)
 
 # %% id="schedule-table"
-names = {"linear": ("linear", 1e-4, 0.02), "scaled linear": ("scaled_linear", 0.00085, 0.012),
-         "cosine": ("squaredcos_cap_v2", 1e-4, 0.02)}  # the cosine takes no end points
+names = {
+    "linear": ("linear", 1e-4, 0.02),
+    "scaled linear": ("scaled_linear", 0.00085, 0.012),
+    "cosine": ("squaredcos_cap_v2", 1e-4, 0.02),
+}  # the cosine takes no end points
 print("schedule        first SNR   even at t   SNR in 0.01...100   sqrt(alpha_bar) at the end")
 for name, (kind, first, last) in names.items():
     library = DDPMScheduler(beta_schedule=kind, beta_start=first, beta_end=last)
@@ -486,11 +529,15 @@ corgi = picture_book.Scene((picture_book.Thing("corgi", pose="sitting"),), "gras
 page = picture_book.pictures([corgi])  # (1, 3, 64, 64)
 page_noise = torch.randn(page.shape, generator=generator)
 t = torch.tensor([100, 250, 400, 550, 700])
-rows = [add_noise(page.expand(5, -1, -1, -1), page_noise.expand(5, -1, -1, -1), t, share.float())
-        for share in shares.values()]
+rows = [
+    add_noise(page.expand(5, -1, -1, -1), page_noise.expand(5, -1, -1, -1), t, share.float())
+    for share in shares.values()
+]
 titles = [f"{name}, t = {i}" for name in shares for i in t.tolist()]
-show(plot_pictures(torch.cat(rows), titles, columns=5),
-     "One corgi, one noise, the same times, a row for each schedule: with the cosine she can be seen much longer.")
+show(
+    plot_pictures(torch.cat(rows), titles, columns=5),
+    "One corgi, one noise, the same times, a row for each schedule: with the cosine she can be seen much longer.",
+)
 
 # %% [markdown] id="explore-schedule-text"
 # ### Build your own
@@ -544,6 +591,7 @@ for T in (50, 100, 1000, 4000):
 #
 # **Difficulty** ●●○○○ **Minutes** 5. It tells what sizes of numbers the network will meet.
 
+
 # %% id="variance-at"
 def variance_at(alpha_bar, x0_variance):
     """Var(x_t) = alpha_bar_t Var(x0) + 1 - alpha_bar_t; the result has the shape of alpha_bar."""
@@ -551,6 +599,7 @@ def variance_at(alpha_bar, x0_variance):
     #: what is left of the picture's variance, and the variance of the noise
     return alpha_bar * x0_variance + 1 - alpha_bar
     ### END SOLUTION
+
 
 # %% id="variance-at-check"
 variance_at = check("05.variance_at", variance_at)
@@ -615,6 +664,7 @@ print(f"latents are multiplied by {factor:.3f} in the course's model, by 0.18215
 # Return one number for each sample. `.flatten(1).mean(1)` averages over all axes but the first. Tip:
 # `torch.log1p(-a)` is $\ln(1 - a)$, exact even where $a$ is tiny.
 
+
 # %% id="kl"
 def kl_to_normal(x0, alpha_bar_t):
     """KL(q(x_t | x0) || N(0, I)) in bits per dimension; x0: (batch, ...), alpha_bar_t: a number; (batch,)."""
@@ -626,6 +676,7 @@ def kl_to_normal(x0, alpha_bar_t):
     #: the mean of each sample, in bits
     return nats.flatten(1).mean(1) / math.log(2)
     ### END SOLUTION
+
 
 # %% id="kl-check"
 kl_to_normal = check("05.kl_to_normal", kl_to_normal)
@@ -657,6 +708,7 @@ for name, share in ends.items():
 #
 # **Predict first.** How often is it right with each schedule? Here are two pages and their $x_T$. Can *you* tell?
 
+
 # %% id="failure-look" tags=["static"]
 def cats(place):
     """Forty pages with a cat at this place: (40, 3, 64, 64)."""
@@ -668,8 +720,10 @@ night, snow = cats("night"), cats("snow")
 both = torch.cat([night[:1], snow[:1]])
 last = torch.tensor([999, 999])
 noisy = add_noise(both, torch.randn(both.shape, generator=generator), last, shares["scaled linear"].float())
-show(plot_pictures(torch.stack([both, noisy], 1).flatten(0, 1), ["night", "its x_T", "snow", "its x_T"], columns=4),
-     "A cat at night and one in the snow, each with its last noisy version; the two noisy ones look alike.")
+show(
+    plot_pictures(torch.stack([both, noisy], 1).flatten(0, 1), ["night", "its x_T", "snow", "its x_T"], columns=4),
+    "A cat at night and one in the snow, each with its last noisy version; the two noisy ones look alike.",
+)
 
 # %% id="failure"
 clean = torch.cat([night, snow]).repeat(10, 1, 1, 1)  # (800, 3, 64, 64): each page with ten different noises
@@ -681,8 +735,10 @@ for name, share in shares.items():
     x_T = add_noise(clean, eps, torch.full((800,), 999), share.float())
     guess = x_T.mean((1, 2, 3)) > share[-1].sqrt() * between
     right = (guess == is_snow).double().mean()
-    print(f"{name:13} pages of mean {night.mean():+.2f} and {snow.mean():+.2f} become "
-          f"{x_T[~is_snow].mean():+.4f} and {x_T[is_snow].mean():+.4f}: guessed right {right:.0%}")
+    print(
+        f"{name:13} pages of mean {night.mean():+.2f} and {snow.mean():+.2f} become "
+        f"{x_T[~is_snow].mean():+.4f} and {x_T[is_snow].mean():+.4f}: guessed right {right:.0%}"
+    )
     assert (right > 0.9) == (name == "scaled linear")
 
 # %% [markdown] id="failure-read"
@@ -724,8 +780,10 @@ direct = add_noise(small, eps_small, torch.tensor([400]), alpha_bar)
 averaged = avg_pool2d(seen, 6) / alpha_bar[400].sqrt()  # divided, so that the contrast is as it was
 blown_up = [x.repeat_interleave(6, 2).repeat_interleave(6, 3) for x in (averaged, direct)]
 titles = ["192 pixels wide, t = 400", "the same, averaged to 32", "32 pixels wide, t = 400"]
-show(plot_pictures(torch.cat([seen, *blown_up]), titles, columns=3),
-     "At equal t the large picture still shows the cat, most of all when averaged; the small one hardly does.")
+show(
+    plot_pictures(torch.cat([seen, *blown_up]), titles, columns=3),
+    "At equal t the large picture still shows the cat, most of all when averaged; the small one hardly does.",
+)
 
 # %% id="resolution-numbers"
 for t in (300, 500, 700):
@@ -735,8 +793,10 @@ for t in (300, 500, 700):
     earlier = int((snr(alpha_bar) > 36 * snr(alpha_bar[t])).sum())
     before = add_noise(small, eps_small, torch.tensor([earlier]), alpha_bar)
     print(f"t = {t}: averaging leaves {rest:.4f} of the noise's variance; 1/36 is {1 / 36:.4f}")
-    print(f"  correlation with the clean small cat: averaged {likeness(seen, small):.2f}, noised small "
-          f"{likeness(direct, small):.2f}, noised small at t = {earlier} {likeness(before, small):.2f}")
+    print(
+        f"  correlation with the clean small cat: averaged {likeness(seen, small):.2f}, noised small "
+        f"{likeness(direct, small):.2f}, noised small at t = {earlier} {likeness(before, small):.2f}"
+    )
 
 # %% [markdown] id="resolution-read"
 # The last number of each line takes the small cat at the earlier $t$ where the SNR is 36 times as high: it is that of
@@ -767,8 +827,11 @@ for column, t in enumerate((None, 150, 350, 600, 999)):
     plot_points(moved, spiral[:, 0], name, ax=axes[0, column]).set_axis_off()
     plot_pictures(add_noise(kitten, kitten_noise, at, share), ax=axes[1, column])
     plot_pictures(add_noise(page, page_noise, at, share), ax=axes[2, column])
-show(figure, "Three rows, a spiral of points, a photograph of a cat and a drawn corgi puppy, each dissolving into "
-             "noise from left to right.")
+show(
+    figure,
+    "Three rows, a spiral of points, a photograph of a cat and a drawn corgi puppy, each dissolving into "
+    "noise from left to right.",
+)
 
 # %% [markdown] id="elsewhere"
 # ## What you will read elsewhere

@@ -62,6 +62,7 @@ alpha_bar = alpha_bar_from_beta(scaled_linear_beta(T)).to(device)
 #
 # No formula now. We throw 200,000 coins, sort them by what is seen, and look at what they really were.
 
+
 # %% id="coin"
 def throw_coins(t, number=200_000):
     """Coins x0 = +1 or -1 and how they look at time t: two tensors (number,)."""
@@ -77,6 +78,7 @@ def average_by_sight(x0, x_t, edges):
     groups = [x0[place == i] for i in range(1, len(edges))]
     return torch.stack([g.mean() if len(g) > 50 else torch.tensor(torch.nan) for g in groups])
 
+
 # %% id="coin-plot" tags=["static"]
 edges = torch.linspace(-2.5, 2.5, 51)
 middles = (edges[1:] + edges[:-1]) / 2
@@ -90,8 +92,11 @@ for ax, t in zip(panels, (100, 500, 900)):
     ax.set(title=f"t = {t}", xlabel="what is seen, $x_t$", xlim=(-2.6, 2.6))
 panels[0].set_ylabel("what it was, $x_0$")
 panels[0].legend(loc="upper left", fontsize=8)
-show(figure, "Coins by what is seen of them in three fogs, and their average: a step from -1 to 1 in thin fog, "
-     "almost a flat line at 0 in thick fog. The dotted line is at 0.3.")
+show(
+    figure,
+    "Coins by what is seen of them in three fogs, and their average: a step from -1 to 1 in thin fog, "
+    "almost a flat line at 0 in thick fog. The dotted line is at 0.3.",
+)
 
 # %% [markdown] id="coin-read"
 # In thin fog there is nothing to guess: the average is a step, and you say $+1$. In thick fog half of the coins that
@@ -123,8 +128,10 @@ x_t = signal * x0 + noise * eps
 undone = (x_t - noise * eps) / signal
 assert torch.allclose(undone, x0, atol=1e-5)
 titles = ["x_0", "eps", "x_t, t = 300", "x_t without eps"]
-show(plot_pictures(torch.cat([x0, eps, x_t, undone]), titles, columns=4),
-     "A digit, pure noise, the mixture of both, and the digit again, which is left when exactly that noise is removed.")
+show(
+    plot_pictures(torch.cat([x0, eps, x_t, undone]), titles, columns=4),
+    "A digit, pure noise, the mixture of both, and the digit again, which is left when exactly that noise is removed.",
+)
 
 # %% [markdown] id="why-eps"
 # So why ask for the noise and not for the picture? Ho, Jain and Abbeel tried several targets and chose the noise.
@@ -140,8 +147,10 @@ show(plot_pictures(torch.cat([x0, eps, x_t, undone]), titles, columns=4),
 # %% id="magnified"
 for level in (0, 250, 500, 750, 999):
     a = alpha_bar[level].item()
-    print(f"t = {level:3}: signal {a**0.5:.3f}, noise {(1 - a)**0.5:.3f}; "
-          f"an error of 0.1 in eps is one of {0.1 * ((1 - a) / a)**0.5:.3f} in x0")
+    print(
+        f"t = {level:3}: signal {a**0.5:.3f}, noise {(1 - a) ** 0.5:.3f}; "
+        f"an error of 0.1 in eps is one of {0.1 * ((1 - a) / a) ** 0.5:.3f} in x0"
+    )
 
 # %% [markdown] id="loss"
 # ### The loss
@@ -173,6 +182,7 @@ print(f"{d} squares, their sum {squares.sum():.1f}, their mean {squares.sum() / 
 #
 # ●●○○○ · 10 minutes. One number *for each picture*, so that we can later sort them by $t$.
 
+
 # %% id="ex-loss"
 def noise_prediction_loss(eps_hat, eps):
     """Each picture's mean squared error, || eps - eps_hat ||^2 / d: (batch, ...), (batch, ...) -> (batch,)."""
@@ -182,6 +192,7 @@ def noise_prediction_loss(eps_hat, eps):
     #: the mean over every axis but the first, whatever their number
     return squares.flatten(1).mean(1)
     ### END SOLUTION
+
 
 # %% id="check-loss"
 noise_prediction_loss = check("06.noise_prediction_loss", noise_prediction_loss)
@@ -219,6 +230,7 @@ assert torch.allclose(torch.stack(others), by_hand)
 #
 # ●○○○○ · 5 minutes. Numbers come from the generator that is passed in: same seed, same run.
 
+
 # %% id="ex-times"
 def sample_times(count, T, generator):
     """Draw `count` whole numbers, each of 0 ... T-1 equally likely: int64, (count,)."""
@@ -226,6 +238,7 @@ def sample_times(count, T, generator):
     #: look up which of the two bounds of torch.randint can come out
     return torch.randint(0, T, (count,), generator=generator, device=generator.device)
     ### END SOLUTION
+
 
 # %% id="check-times"
 sample_times = check("06.sample_times", sample_times)
@@ -241,8 +254,10 @@ eps = torch.randn(x0.shape, generator=generator).to(device)
 x_t = add_noise(x0, eps, t, alpha_bar)
 
 titles = [""] * 10 + [f"t = {time}" for time in t.tolist()]
-show(plot_pictures(torch.cat([x0, x_t]), titles, columns=10),
-     "Upper row: ten clean digits. Lower row: what the network sees of them, each at a time of its own.")
+show(
+    plot_pictures(torch.cat([x0, x_t]), titles, columns=10),
+    "Upper row: ten clean digits. Lower row: what the network sees of them, each at a time of its own.",
+)
 
 # %% [markdown] id="bound"
 # ## 3 · Where the loss comes from
@@ -310,8 +325,9 @@ a_before = torch.cat([torch.ones(1, dtype=torch.float64), a[:-1]])  # alpha_bar 
 level = 500
 x0_, eps_ = torch.randn(2, 5, generator=torch.Generator().manual_seed(0)).double()
 x_t_ = a[level].sqrt() * x0_ + (1 - a[level]).sqrt() * eps_
-with_x0 = (a_before[level].sqrt() * beta[level] * x0_
-           + alpha[level].sqrt() * (1 - a_before[level]) * x_t_) / (1 - a[level])
+with_x0 = (a_before[level].sqrt() * beta[level] * x0_ + alpha[level].sqrt() * (1 - a_before[level]) * x_t_) / (
+    1 - a[level]
+)
 with_eps = (x_t_ - beta[level] / (1 - a[level]).sqrt() * eps_) / alpha[level].sqrt()
 print("largest difference of the two forms:", (with_x0 - with_eps).abs().max().item())
 assert torch.allclose(with_x0, with_eps)
@@ -333,8 +349,11 @@ ax.semilogy(range(1, T), w, label="the bound, $w_t$")
 ax.axhline(w.mean(), color="#D55E00", linestyle="--", label="$L_{simple}$: the same for all")
 ax.set(xlabel="time $t$", ylabel="weight")
 ax.legend()
-show(figure, f"The bound's weight falls steeply from {w[0]:.2f} near t = 0 to {w.min():.4f} in the middle, and rises a "
-     f"little towards {w[-1]:.4f} at the end; the simple loss has one weight for all.")
+show(
+    figure,
+    f"The bound's weight falls steeply from {w[0]:.2f} near t = 0 to {w.min():.4f} in the middle, and rises a "
+    f"little towards {w[-1]:.4f} at the end; the simple loss has one weight for all.",
+)
 print(f"the bound weighs t = 1 about {w[0] / w[500]:.0f} times as much as t = 501")
 print(f"share of all the weight on the cleanest tenth of the times: {w[:100].sum() / w.sum():.0%}")
 
@@ -369,6 +388,7 @@ show(figure, "Two half moons of points at four times: sharp, blurred, hardly to 
 # > to each other get similar rows, far ones different rows. The network reads that row beside its input. The
 # > coordinates of the point get such a row too, so that small differences of place are easy to see.
 
+
 # %% id="net"
 def waves(values, speeds):
     """Sines and cosines of each value at each speed: (batch, k), (w,) -> (batch, 2 k w)."""
@@ -390,6 +410,7 @@ class PointNet(torch.nn.Module):
 
     def forward(self, x_t, t, cond=None):
         return self.layers(torch.cat([x_t, waves(x_t, self.PLACE), waves(t[:, None], self.TIME)], dim=1))
+
 
 # %% [markdown] id="step-text"
 # One training step is five short lines. Here they are by hand, for four points:
@@ -415,6 +436,7 @@ print("t", t.tolist(), " loss", round(loss.item(), 3))
 # ●●●○○ · 15 minutes. Make these lines a function of model, clean data, schedule and generator. It works for points
 # and for pictures of any size, with any model: nothing in it knows what the data are.
 
+
 # %% id="ex-step"
 def training_step(model, x0, alpha_bar, generator):
     """Noise the clean x0, ask the model for the noise, return the mean loss: a number with gradients, shape ()."""
@@ -428,6 +450,7 @@ def training_step(model, x0, alpha_bar, generator):
     #: compare the model's answer with the noise; the mean over the batch
     return noise_prediction_loss(model(x_t, t), eps).mean()
     ### END SOLUTION
+
 
 # %% id="check-step"
 training_step = check("06.training_step", training_step)
@@ -448,6 +471,7 @@ training_step = check("06.training_step", training_step)
 #
 # ●●○○○ · 10 minutes. In place: the tensors of `average` themselves change, and no gradient is recorded.
 
+
 # %% id="ex-ema"
 @torch.no_grad()
 def ema_update(average, model, decay):
@@ -458,6 +482,7 @@ def ema_update(average, model, decay):
         #: write into the old tensor: slow.copy_(...)
         slow.copy_(decay * slow + (1 - decay) * fast)
     ### END SOLUTION
+
 
 # %% id="check-ema"
 ema_update = check("06.ema_update", ema_update)
@@ -489,6 +514,7 @@ assert torch.allclose(slow.weight, library.module.weight, atol=1e-6)
 # than 1 are shortened to 1: one odd batch shall not throw the network off its way. Early in training the average
 # keeps less of itself, so that the random start is soon forgotten.
 
+
 # %% id="loop"
 def fit(model, average, data, steps, batch=256, learning_rate=2e-3, decay=0.995, seed=0):
     """Train `model` to see the noise in `data`, and let `average` follow; yields (step, loss) after each update."""
@@ -504,9 +530,11 @@ def fit(model, average, data, steps, batch=256, learning_rate=2e-3, decay=0.995,
         ema_update(average, model, min(decay, step / (step + 9)))
         yield step, loss.item()
 
+
 # %% [markdown] id="examine-text"
 # The loss of a batch jumps about, since each batch has other times. To compare networks we need the *same* exam for
 # all: fixed pictures, fixed noise, times spread evenly from 0 to $T-1$.
+
 
 # %% id="examine"
 @torch.no_grad()
@@ -517,6 +545,7 @@ def examine(model, data, count=1000, seed=1):
     eps = torch.randn(x0.shape, generator=generator).to(x0)
     t = (torch.arange(count) * T // count).to(x0.device)
     return noise_prediction_loss(model(add_noise(x0, eps, t, alpha_bar), t), eps), t
+
 
 # %% id="train-points"
 model = PointNet().to(device)
@@ -547,8 +576,10 @@ show(figure, "The network's loss in the exam jumps from step to step; that of it
 later = len(exams) // 2
 gain = [raw - slow for raw, slow in zip(jittery[later:], smooth_one[later:])]
 print(f"before training {before:.3f}; after: network {jittery[-1]:.3f}, average {smooth_one[-1]:.3f}")
-print(f"the average is better in {sum(g > 0 for g in gain)} of the last {len(gain)} exams, "
-      f"by {sum(gain) / len(gain):.4f} in the mean")
+print(
+    f"the average is better in {sum(g > 0 for g in gain)} of the last {len(gain)} exams, "
+    f"by {sum(gain) / len(gain):.4f} in the mean"
+)
 assert smooth_one[-1] < before
 
 # %% [markdown] id="floor-text"
@@ -590,12 +621,14 @@ def draw(model, shape, steps=50, seed=0, clip=None):
     x_T = torch.randn(shape, generator=generator).to(device)
     return finish(ddpm(model, x_T, alpha_bar, trailing_times(T, steps), generator, clip=clip))
 
+
 # %% [markdown] id="blind-text"
 # ### A failure: nobody tells the network the time
 #
 # In many articles the loss reads $\|\varepsilon - \varepsilon_\theta(x_t)\|^2$, without $t$. A misprint, surely?
 # **Predict first:** the same network, the same training, but it always hears $t = 0$. What becomes of the loss, and
 # what of the samples?
+
 
 # %% id="blind"
 class Blind(PointNet):
@@ -623,8 +656,11 @@ for ax, found, title in zip(panels, drawn, titles):
     ax.scatter(*found.cpu().T, s=2, color="#0072B2")
     ax.set(title=title, xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), aspect="equal", xlabel="$x_0$, first")
 panels[0].set_ylabel("$x_0$, second")
-show(figure, "The moons; samples of our network, which lie on them; samples of the blind network, which do not. Above "
-     "each: how far its samples lie from the nearest point of the data, on average.")
+show(
+    figure,
+    "The moons; samples of our network, which lie on them; samples of the blind network, which do not. Above "
+    "each: how far its samples lie from the nearest point of the data, on average.",
+)
 if budget(smoke=False, laptop=True, gpu=True):
     assert off[0] < 0.08 and off[0] < off[1]
 
@@ -653,13 +689,23 @@ for ax, level in zip(panels, (100, 400, 800)):
     with torch.no_grad():
         x0_hat = clean_guess(places, average(places, t), t, alpha_bar)
     ax.scatter(*moons[:800].cpu().T, s=1, color="#B8B8B8")
-    ax.quiver(*places.cpu().T, *(x0_hat - places).cpu().T, angles="xy", scale_units="xy", scale=1, width=0.003,
-              color="#56B4E9")
+    ax.quiver(
+        *places.cpu().T,
+        *(x0_hat - places).cpu().T,
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        width=0.003,
+        color="#56B4E9",
+    )
     ax.scatter(*x0_hat.cpu().T, s=7, color="#D55E00", zorder=3)
     ax.set(title=f"t = {level}", xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), aspect="equal", xlabel="$x_t$, first")
 panels[0].set_ylabel("$x_t$, second")
-show(figure, "Arrows from a grid of places to the network's guesses, red dots: near the moons at t = 100, on "
-     "shrunken moons at t = 400, crowded in the middle at t = 800, where there are no data.")
+show(
+    figure,
+    "Arrows from a grid of places to the network's guesses, red dots: near the moons at t = 100, on "
+    "shrunken moons at t = 400, crowded in the middle at t = 800, where there are no data.",
+)
 
 # %% [markdown] id="field-read"
 # At $t = 100$ the guesses lie near the moons. At $t = 800$ they crowd in the middle of everything, where there is no
@@ -701,8 +747,10 @@ print(f"loss before {before:.3f}, after {after:.3f}")
 assert after < before
 
 sample = draw(average.eval(), (1, 1, 16, 16), steps=20, clip=1)
-show(plot_pictures(torch.cat([one, sample]), ["the one picture", "drawn from noise"]),
-     "The one picture that the network was trained on, and what it draws from pure noise: nearly the same.")
+show(
+    plot_pictures(torch.cat([one, sample]), ["the one picture", "drawn from noise"]),
+    "The one picture that the network was trained on, and what it draws from pure noise: nearly the same.",
+)
 if budget(smoke=False, laptop=True, gpu=True):
     assert after < 0.1 and (sample - one).abs().mean() < 0.25
 
@@ -737,8 +785,10 @@ print(f"{steps} updates took {time.process_time() - start:.0f} seconds of proces
 # %% id="train-read"
 model.eval(), average.eval()
 after = examine(average, unseen, 300)[0].mean().item()
-print(f"loss on unseen digits: before {before:.3f}, after {after:.3f} (the network itself: "
-      f"{examine(model, unseen, 300)[0].mean().item():.3f})")
+print(
+    f"loss on unseen digits: before {before:.3f}, after {after:.3f} (the network itself: "
+    f"{examine(model, unseen, 300)[0].mean().item():.3f})"
+)
 assert after < before
 if budget(smoke=False, laptop=True, gpu=True):
     assert after < 0.06
@@ -754,6 +804,7 @@ show(plot_pictures(drawn, columns=15), "Sixty digits that the network drew from 
 # picture is at most half as far away as the middle one of all (noise and blots are about equally far from everything),
 # and (b) its five nearest training pictures all show the same digit. Digits that the network never saw set the scale;
 # pure noise, and the mean of all digits, are the control.
+
 
 # %% id="legible"
 def legible(candidates):
@@ -826,6 +877,7 @@ assert all(torch.allclose(p, q, atol=1e-6) for p, q in zip(ours.parameters(), th
 #
 # ●●●○○ · 15 minutes. A bin without samples has no mean: leave it NaN, and a plot leaves a gap.
 
+
 # %% id="ex-by-time"
 def loss_by_time(losses, t, T, bins):
     """The mean loss in each of `bins` equal stretches of 0 ... T-1: (n,), (n,) -> (bins,); NaN where there is none."""
@@ -836,6 +888,7 @@ def loss_by_time(losses, t, T, bins):
     return torch.stack([losses[place == b].mean() for b in range(bins)])
     ### END SOLUTION
 
+
 # %% id="check-by-time"
 loss_by_time = check("06.loss_by_time", loss_by_time)
 
@@ -845,6 +898,7 @@ loss_by_time = check("06.loss_by_time", loss_by_time)
 # * **the lazy answer** "nearly everything I see is noise": $\hat\varepsilon = \sqrt{1-\bar\alpha_t}\;x_t$;
 # * **the know-all**: `best_x0` with the training digits. It believes that no others exist.
 
+
 # %% id="by-time-plot" tags=["static"]
 def lazy(x_t, t):
     """Call x_t itself the noise, scaled as it would be if there were no picture."""
@@ -852,9 +906,13 @@ def lazy(x_t, t):
 
 
 know_all = best_model(pictures)
-curves = {"lazy answer": (lazy, unseen), "network, unseen digits": (average, unseen),
-          "network, training digits": (average, pictures), "know-all, unseen digits": (know_all, unseen),
-          "know-all, training digits": (know_all, pictures)}
+curves = {
+    "lazy answer": (lazy, unseen),
+    "network, unseen digits": (average, unseen),
+    "network, training digits": (average, pictures),
+    "know-all, unseen digits": (know_all, unseen),
+    "know-all, training digits": (know_all, pictures),
+}
 figure, ax = plt.subplots(figsize=(7, 4))
 by_time = {}
 for name, (answer, data) in curves.items():
@@ -862,9 +920,12 @@ for name, (answer, data) in curves.items():
     ax.semilogy(torch.arange(20) * 50 + 25, by_time[name], label=name)
 ax.set(xlabel="time $t$", ylabel="loss", ylim=(5e-4, 3))
 ax.legend(fontsize=9)
-show(figure, "Loss against time. The network's two curves lie on each other, far below the lazy answer until they meet "
-     "it at the noisy end. The know-all's loss on training digits is almost 0 in weak noise; on unseen ones it shoots "
-     "up there, far above the network's.")
+show(
+    figure,
+    "Loss against time. The network's two curves lie on each other, far below the lazy answer until they meet "
+    "it at the noisy end. The know-all's loss on training digits is almost 0 in weak noise; on unseen ones it shoots "
+    "up there, far above the network's.",
+)
 
 # %% id="by-time-print"
 print("mean loss for t in   " + "".join(f"{50 * b:>5}-{50 * b + 49:<4}" for b in (0, 2, 6, 10, 14, 19)))
@@ -899,6 +960,7 @@ for name, curve in by_time.items():
 # ●●○○○ · 10 minutes. Each picture of the batch has its own $t$; `expand_like` gives one number for each picture the
 # shape that it needs.
 
+
 # %% id="ex-x0"
 def x0_from_eps(x_t, eps, t, alpha_bar):
     """The clean picture behind x_t if the noise is eps: x0 = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t)."""
@@ -908,6 +970,7 @@ def x0_from_eps(x_t, eps, t, alpha_bar):
     #: take the noise away, then undo the dimming
     return (x_t - (1 - a).sqrt() * eps) / a.sqrt()
     ### END SOLUTION
+
 
 # %% id="check-x0"
 x0_from_eps = check("06.x0_from_eps", x0_from_eps)
@@ -942,9 +1005,11 @@ x_t = add_noise(x0, eps, levels, alpha_bar)
 with torch.no_grad():
     guess = x0_from_eps(x_t, average(x_t, levels), levels, alpha_bar)
 titles = [f"t = {level}" for level in levels.tolist()] + [""] * len(levels)
-show(plot_pictures(torch.cat([x_t, guess]), titles, columns=len(levels)),
-     "Upper row: one digit in ever stronger noise. Lower row: the network's guesses in one step, sharp at first, then "
-     "softer, at last a grey blot in the middle.")
+show(
+    plot_pictures(torch.cat([x_t, guess]), titles, columns=len(levels)),
+    "Upper row: one digit in ever stronger noise. Lower row: the network's guesses in one step, sharp at first, then "
+    "softer, at last a grey blot in the middle.",
+)
 
 # %% [markdown] id="blot-why"
 # An ink blot. It is *not* a lack of training, and here is the proof, in two steps.
@@ -1009,9 +1074,11 @@ weights = posterior_weights(x_t, levels, alpha_bar, pictures)  # (8, 1440)
 exact = best_x0(x_t, levels, alpha_bar, pictures)
 top = weights.max(1)
 titles = [f"t = {level}" for level in levels.tolist()] + [""] * 8 + [f"{share:.0%}" for share in top.values.tolist()]
-show(plot_pictures(torch.cat([guess, exact, pictures[top.indices]]), titles, columns=8),
-     "Top: the network's guesses. Middle: the exact average, a sharp digit at small t and a grey blot at large t. "
-     "Bottom: the likeliest training digit and its share of the weight, large at small t and nearly 0 at large t.")
+show(
+    plot_pictures(torch.cat([guess, exact, pictures[top.indices]]), titles, columns=8),
+    "Top: the network's guesses. Middle: the exact average, a sharp digit at small t and a grey blot at large t. "
+    "Bottom: the likeliest training digit and its share of the weight, large at small t and nearly 0 at large t.",
+)
 near = [torch.corrcoef(torch.stack([guess[i].flatten(), exact[i].flatten()]))[0, 1].item() for i in range(8)]
 print("correlation of guess and exact average:", " ".join(f"{value:.2f}" for value in near))
 if budget(smoke=False, laptop=True, gpu=True):
@@ -1080,8 +1147,11 @@ for name, answer in [("network", average), ("know-all", know_all)]:
     results[name] = loss, legible(found)[0].float().mean().item(), copies.float().mean().item()
     rows.append(found[:12])
     print("{:8} loss {:.3f}, legible {:.0%}, copies of a training picture {:.0%}".format(name, *results[name]))
-show(plot_pictures(torch.cat(rows), columns=12), "Twelve digits each. Top: drawn by our network. Bottom: drawn by the "
-     "know-all, all real digits. In several columns it is the same digit.")
+show(
+    plot_pictures(torch.cat(rows), columns=12),
+    "Twelve digits each. Top: drawn by our network. Bottom: drawn by the "
+    "know-all, all real digits. In several columns it is the same digit.",
+)
 
 # %% [markdown] id="copyist-read"
 # The know-all has by far the larger loss and the more legible digits, since each is a training picture, to the pixel.
@@ -1101,6 +1171,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # learning rate $\eta$. Here the same plain gradient descent, $\eta = 0.1$, for twenty updates on batches of 64 digits,
 # with a network that is a single linear layer:
 
+
 # %% id="sum-or-mean-run"
 class Linear(torch.nn.Module):
     """eps_hat = A x_t + b, the same for all times."""
@@ -1111,6 +1182,7 @@ class Linear(torch.nn.Module):
 
     def forward(self, x_t, t, cond=None):
         return self.layer(x_t.flatten(1)).reshape(x_t.shape)
+
 
 # %% id="sum-or-mean-loop"
 for size in (8, 16, 32):

@@ -98,12 +98,16 @@ jumped = (x_T - (1 - a).sqrt() * eps) / a.sqrt()
 
 # %% id="toy-plot" tags=["static"]
 figure, axes = plt.subplots(1, 4, figsize=(9.6, 3))
-for ax, cloud, name, reach in zip(axes, (x_T, rewound, jumped, ring),
-                                  ("start: noise", "rewind", "jump", "wanted"), (3, 60, 3, 3)):
+for ax, cloud, name, reach in zip(
+    axes, (x_T, rewound, jumped, ring), ("start: noise", "rewind", "jump", "wanted"), (3, 60, 3, 3)
+):
     plot_points(cloud, title=f"{name}\nvariance {cloud.var():.3g}", reach=reach, ax=ax)
     ax.set(ylabel="")
-show(figure, "A round cloud of noise; rewinding blows it up to many times its size; the jump gives a small disc in "
-             "the middle of the ring, where there are no data; wanted are eight blobs on a ring.")
+show(
+    figure,
+    "A round cloud of noise; rewinding blows it up to many times its size; the jump gives a small disc in "
+    "the middle of the ring, where there are no data; wanted are eight blobs on a ring.",
+)
 
 
 def off(cloud):
@@ -135,6 +139,7 @@ assert rewound.var() > 100 and off(jumped) > 5 * off(ring)
 # In one dimension we can have it. Two data sets: one with two peaks, one with a single peak. In both we see the same
 # $x_t = 0.3$, at the same time. **Predict first:** is the answer the same?
 
+
 # %% id="bayes" tags=["static"]
 def normal(x, mean, variance):
     """The density of N(mean, variance) at x."""
@@ -154,6 +159,7 @@ def where_from(world):
     product = normal(seen, alpha**0.5 * grid, 1 - alpha) * prior  # q(x_t | x_{t-1}) q(x_{t-1})
     return product / torch.trapezoid(product, grid)  # divided by q(x_t), which makes the area 1
 
+
 # %% [markdown] id="bayes-x0"
 # Now let a friend whisper the clean $x_0$, say 0.8. Bayes' rule again, but with everything under the condition $x_0$:
 #
@@ -171,8 +177,11 @@ ax.plot(grid, whispered, "-.", color="black", label="$q(x_{t-1} | x_t, x_0 = 0.8
 ax.axvline(seen, color="#777777", linewidth=0.8, linestyle=":")
 ax.set(xlabel="$x_{t-1}$", ylabel="density", xlim=(-2.5, 3))
 ax.legend(fontsize=9)
-show(figure, "Three densities of where x at t = 600 may have been at t = 400: lopsided for data with two peaks, "
-             "further left for one peak, and a bell further right when the clean value 0.8 is known.")
+show(
+    figure,
+    "Three densities of where x at t = 600 may have been at t = 400: lopsided for data with two peaks, "
+    "further left for one peak, and a bell further right when the clean value 0.8 is known.",
+)
 averages = {world: torch.trapezoid(grid * where_from(world), grid).item() for world in WORLDS}
 print("mean of q(x_{t-1} | x_t): " + ", ".join(f"{world} {value:.3f}" for world, value in averages.items()))
 assert abs(averages["two peaks"] - averages["one peak"]) > 0.1
@@ -211,6 +220,7 @@ assert abs(mean - on_grid) < 1e-5 and abs(1 / precision - spread) < 1e-5
 # $\alpha_t = \bar\alpha_t / \bar\alpha_{t-1}$, not a table of betas. `earlier` may be −1: that is what
 # `alpha_bar_at` is for.
 
+
 # %% id="ex-posterior"
 def posterior(x0, x_t, t, earlier, alpha_bar):
     """Mean (batch, ...) and variance (a number) of q(x_{t-1} | x_t, x0), where t-1 stands for `earlier`."""
@@ -225,6 +235,7 @@ def posterior(x0, x_t, t, earlier, alpha_bar):
     #: the variance
     return mean, (1 - a_earlier) / (1 - a) * beta
     ### END SOLUTION
+
 
 # %% id="check-posterior"
 posterior = check("07.posterior", posterior)
@@ -268,13 +279,15 @@ for level in (0, 1, 10, 100, 999):
 #
 # Is a Gaussian enough? $q(x_{t-1} \mid x_t)$ was lopsided. But the smaller the step, the more alike:
 
+
 # %% id="small-steps"
 def skewness_of_step(earlier):
     """How far q(x_{t-1} | x_t = seen) at t = 600 is from a Gaussian (two peaks): its skewness; 0 for a Gaussian."""
     a_earlier = alpha_bar_at(alpha_bar, earlier)
     alpha = alpha_bar_at(alpha_bar, 600) / a_earlier
-    prior = sum(w * normal(grid, a_earlier**0.5 * c, a_earlier * s**2 + 1 - a_earlier)
-                for w, c, s in WORLDS["two peaks"])
+    prior = sum(
+        w * normal(grid, a_earlier**0.5 * c, a_earlier * s**2 + 1 - a_earlier) for w, c, s in WORLDS["two peaks"]
+    )
     p = normal(seen, alpha**0.5 * grid, 1 - alpha) * prior
     p = p / p.sum()
     m = (p * grid).sum()
@@ -307,6 +320,7 @@ assert abs(skews[590]) < abs(skews[550]) < abs(skews[400]) / 3
 #
 # ●●○○○ · 10 minutes. `clip` is a number, or None for data that know no bounds (points, latents).
 
+
 # %% id="ex-guess"
 def guess(x_t, eps, t, alpha_bar, clip=None):
     """(x0_hat, eps): the clean picture behind x_t, held in [-clip, clip], and the eps that belongs to it."""
@@ -323,6 +337,7 @@ def guess(x_t, eps, t, alpha_bar, clip=None):
     return x0_hat, eps
     ### END SOLUTION
 
+
 # %% id="check-guess"
 guess = check("07.guess", guess)
 
@@ -336,6 +351,7 @@ guess = check("07.guess", guess)
 # $z$ is standard normal noise; it is passed in as `noise`, so that a step can be tested. The root is there because
 # $\tilde\beta_t$ is a variance.
 
+
 # %% id="ex-ddpm"
 def ddpm_step(x_t, eps, t, earlier, alpha_bar, noise, clip=None):
     """x_{t-1} drawn from q(x_{t-1} | x_t, x0_hat), with standard normal noise; x_t, eps, noise: (batch, ...)."""
@@ -347,6 +363,7 @@ def ddpm_step(x_t, eps, t, earlier, alpha_bar, noise, clip=None):
     #: the mean, plus noise of that variance
     return mean + variance**0.5 * noise
     ### END SOLUTION
+
 
 # %% id="check-ddpm"
 ddpm_step = check("07.ddpm_step", ddpm_step)
@@ -375,13 +392,17 @@ def last(stages):
         pass
     return stage
 
+
 # %% id="ddpm-ring" tags=["static"]
 figure, axes = plt.subplots(1, 4, figsize=(9.6, 3))
 for ax, n in zip(axes, (5, 20, 100, 1000)):
     drawn = last(ddpm(exact, x_T, alpha_bar, trailing_times(T, n), torch.Generator().manual_seed(1)))
     plot_points(drawn, title=f"{n} steps\n{off(drawn):.3f} off", reach=2.2, ax=ax).set(ylabel="")
-show(figure, "Points drawn by DDPM: in 5 steps a disc, in 20 an octagon with points between the corners, in 100 eight "
-             "blobs that are a little too small, in 1000 eight blobs like the data.")
+show(
+    figure,
+    "Points drawn by DDPM: in 5 steps a disc, in 20 an octagon with points between the corners, in 100 eight "
+    "blobs that are a little too small, in 1000 eight blobs like the data.",
+)
 print(f"the data are {off(ring):.3f} off, the points of 1000 steps {off(drawn):.3f}")
 assert abs(off(drawn) - off(ring)) < 0.02
 
@@ -404,6 +425,7 @@ def library_path(scheduler, model, x, **options):
         x = scheduler.step(model(x, t.expand(len(x))), t, x, **options).prev_sample
         yield x
 
+
 # %% id="ddpm-equal-run"
 for clip in (None, 1.0):
     library = DDPMScheduler(**LIBRARY, clip_sample=clip is not None)
@@ -412,8 +434,10 @@ for clip in (None, 1.0):
     ours = ddpm(exact, start, alpha_bar, times, torch.Generator().manual_seed(2), clip)
     package = samplers.ddpm(exact, start, alpha_bar, times, torch.Generator().manual_seed(2), clip=clip)
     gaps = [((a - b).abs().max(), (a - c.x_t).abs().max()) for a, b, c in zip(ours, theirs, package, strict=True)]
-    print(f"clip {clip}: largest difference to diffusers {max(g for g, _ in gaps):.1e}, "
-          f"to the package {max(g for _, g in gaps):.1e}")
+    print(
+        f"clip {clip}: largest difference to diffusers {max(g for g, _ in gaps):.1e}, "
+        f"to the package {max(g for _, g in gaps):.1e}"
+    )
     assert max(max(pair) for pair in gaps) < 2e-4
 
 # %% [markdown] id="last-text"
@@ -422,6 +446,7 @@ for clip in (None, 1.0):
 # The paper offers a second variance, $\sigma_t^2 = \beta_t$. Both work in the middle, as the table above says (ratio
 # near 1). At the last step they differ: $\tilde\beta$ is 0, $\beta$ is not. **Predict first:** you take 20 steps with
 # $\beta_t$ and add noise at the last one too. What is wrong with the points?
+
 
 # %% id="last-step"
 def ddpm_with_beta(x_T, times, noise_at_the_end):
@@ -435,15 +460,22 @@ def ddpm_with_beta(x_T, times, noise_at_the_end):
         x_t = mean + add * beta**0.5 * torch.randn(x_t.shape, generator=generator)
     return x_t
 
+
 # %% id="last-step-plot" tags=["static"]
 times = trailing_times(T, 20)
-clouds = {"small variance": last(ddpm(exact, x_T, alpha_bar, times, torch.Generator().manual_seed(1))),
-          "variance beta": ddpm_with_beta(x_T, times, False), "noise at the end": ddpm_with_beta(x_T, times, True)}
+clouds = {
+    "small variance": last(ddpm(exact, x_T, alpha_bar, times, torch.Generator().manual_seed(1))),
+    "variance beta": ddpm_with_beta(x_T, times, False),
+    "noise at the end": ddpm_with_beta(x_T, times, True),
+}
 figure, axes = plt.subplots(1, 3, figsize=(8.4, 3.2))
 for ax, (name, cloud) in zip(axes, clouds.items()):
     plot_points(cloud, title=f"{name}\n{off(cloud):.3f} off", reach=2.2, ax=ax).set(ylabel="")
-show(figure, "Twenty steps of DDPM: an octagon with dense corners for the smaller variance and for beta, and wide "
-             "clouds where noise was added at the last step too.")
+show(
+    figure,
+    "Twenty steps of DDPM: an octagon with dense corners for the smaller variance and for beta, and wide "
+    "clouds where noise was added at the last step too.",
+)
 assert off(clouds["noise at the end"]) > 1.3 * off(clouds["variance beta"])
 
 # %% [markdown] id="last-read"
@@ -485,6 +517,7 @@ print(f"wanted: mean {a_earlier**0.5 * 0.8:.3f}, variance {1 - a_earlier:.3f}")
 # ●●●○○ · 15 minutes. `noise` may be None if `eta` is 0. Clipping is in `guess`; use the $\hat\varepsilon$ that it
 # returns, so that $\hat x_0$ and $\hat\varepsilon$ fit.
 
+
 # %% id="ex-ddim"
 def ddim_step(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
     """x_{t-1} = sqrt(a_{t-1}) x0_hat + sqrt(1 - a_{t-1} - sigma^2) eps + sigma noise, where a is alpha_bar."""
@@ -500,6 +533,7 @@ def ddim_step(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
     return mixed + sigma * noise if eta > 0 else mixed
     ### END SOLUTION
 
+
 # %% id="check-ddim"
 ddim_step = check("07.ddim_step", ddim_step)
 
@@ -507,6 +541,7 @@ ddim_step = check("07.ddim_step", ddim_step)
 # The loop differs from that of DDPM in one line, the step. And it is that of diffusers and of the package:
 
 # %% id="ddim-loop"
+
 
 def ddim(model, x_T, alpha_bar, times, eta=0.0, generator=None, clip=None):
     """Yield x_t after each step of DDIM."""
@@ -516,6 +551,7 @@ def ddim(model, x_T, alpha_bar, times, eta=0.0, generator=None, clip=None):
         noise = torch.randn(x_t.shape, generator=generator).to(x_t) if eta and earlier >= 0 else torch.zeros_like(x_t)
         x_t = ddim_step(x_t, eps, t, earlier, alpha_bar, eta, noise, clip)
         yield x_t
+
 
 # %% id="ddim-equal"
 from diffusers import DDIMScheduler
@@ -553,8 +589,11 @@ for ax, eta in zip(axes, (0.0, 0.3, 1.0)):
         ax.plot(*path[:, i].T, "-", linewidth=0.9, color="#D55E00")
     ax.plot(*path[0].T, "o", color="black", markersize=4)
     ax.plot(*path[-1].T, "s", color="#009E73", markersize=5)
-show(figure, "Paths of six points from noise (black dots) to blobs (green squares): smooth curves for eta 0, trembling "
-             "ones for 0.3, wild walks for 1. The same starts end in other blobs.")
+show(
+    figure,
+    "Paths of six points from noise (black dots) to blobs (green squares): smooth curves for eta 0, trembling "
+    "ones for 0.3, wild walks for 1. The same starts end in other blobs.",
+)
 
 # %% [markdown] id="paths-read"
 # With $\eta = 0$ the paths are smooth curves: the solution of a differential equation, the *probability flow*. That
@@ -581,8 +620,9 @@ print(f"real data, four times: {min(floors):.3f} to {max(floors):.3f}")
 counts = budget(smoke=(5, 10, 50), laptop=(5, 10, 20, 50, 200), gpu=(5, 10, 20, 50, 200))
 print("eta   " + "".join(f"{n:4} steps" for n in counts))
 for eta in (0.0, 0.5, 1.0):
-    ends = [last(ddim(exact, x_T, alpha_bar, trailing_times(T, n), eta, torch.Generator().manual_seed(1)))
-            for n in counts]
+    ends = [
+        last(ddim(exact, x_T, alpha_bar, trailing_times(T, n), eta, torch.Generator().manual_seed(1))) for n in counts
+    ]
     print(f"{eta:4}  " + "".join(f"{apart(end):10.3f}" for end in ends))
     assert apart(ends[-1]) < apart(ends[0]) / 2
 
@@ -626,6 +666,7 @@ def eps_from_v(x_t, v, t, alpha_bar):
     return (1 - a).sqrt() * x_t + a.sqrt() * v
     ### END SOLUTION
 
+
 # %% id="check-v"
 eps_from_v = check("07.eps_from_v", eps_from_v)
 
@@ -645,8 +686,10 @@ def says_v(x_t, t, cond=None):
     return objectives.v_from_x0_eps(says_x0(x_t, t), exact(x_t, t), t, alpha_bar)
 
 
-ends = {kind: last(ddim(objectives.as_eps(model, kind, alpha_bar), start, alpha_bar, times))
-        for kind, model in (("eps", exact), ("x0", says_x0), ("v", says_v))}
+ends = {
+    kind: last(ddim(objectives.as_eps(model, kind, alpha_bar), start, alpha_bar, times))
+    for kind, model in (("eps", exact), ("x0", says_x0), ("v", says_v))
+}
 library = DDIMScheduler(**LIBRARY, clip_sample=False, prediction_type="v_prediction")
 library.set_timesteps(20)
 ends["diffusers, told v"] = last(library_path(library, says_v, start))
@@ -692,6 +735,7 @@ assert torch.allclose(eps_from_v(start, says_v(start, t), t, alpha_bar), exact(s
 # in its place. Two exceptions: at the first step there is no step before, and the step to the clean picture has
 # $h = \infty$. Both take $D = \hat x_0$.
 
+
 # %% id="lambda-by-hand"
 def lam(t):
     """Half the logarithm of the SNR at time t."""
@@ -715,6 +759,7 @@ assert abs(by_lambda - by_ddim) < 1e-5
 # ●●●●○ · 15 minutes. `before` is the time of the guess before, later (noisier) than `t`; both are None at the first
 # step.
 
+
 # %% id="ex-2m"
 def dpm_solver_step(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar):
     """One step of DPM-Solver++ 2M from t to `earlier`; x0_hat_before was the guess at time `before`."""
@@ -737,6 +782,7 @@ def dpm_solver_step(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar):
     return ((1 - a_earlier) / (1 - a)) ** 0.5 * x_t - a_earlier**0.5 * (math.exp(-h) - 1) * D
     ### END SOLUTION
 
+
 # %% id="check-2m"
 dpm_solver_step = check("07.dpm_solver_step", dpm_solver_step)
 
@@ -758,6 +804,7 @@ dpm_solver_step = check("07.dpm_solver_step", dpm_solver_step)
 # ●●●○○ · 10 minutes. `model(x_t, t)` wants `t` as a tensor of shape (batch,). At the step to the clean picture,
 # `earlier = -1`, there is nothing to ask: the DDIM step is the result.
 
+
 # %% id="ex-heun"
 def heun_step(model, x_t, t, earlier, alpha_bar):
     """One Heun step from t to `earlier`: DDIM with the mean of the eps here and the eps ahead."""
@@ -774,12 +821,14 @@ def heun_step(model, x_t, t, earlier, alpha_bar):
     return ddim_step(x_t, (eps + eps_ahead) / 2, t, earlier, alpha_bar)
     ### END SOLUTION
 
+
 # %% id="check-heun"
 heun_step = check("07.heun_step", heun_step)
 
 # %% [markdown] id="solvers-text"
 # Both loops, and both against diffusers. Its `HeunDiscreteScheduler` works with $\bar x = x_t / \sqrt{\bar\alpha_t}$
 # and `scale_model_input` turns that back; two of its steps are one of ours.
+
 
 # %% id="solvers"
 def dpm_solver(model, x_T, alpha_bar, times):
@@ -799,13 +848,18 @@ def heun(model, x_T, alpha_bar, times):
         x_t = heun_step(model, x_t, t, earlier, alpha_bar)
         yield x_t
 
+
 # %% id="solvers-equal"
 from diffusers import DPMSolverMultistepScheduler, HeunDiscreteScheduler
 
 library = DPMSolverMultistepScheduler(**LIBRARY, final_sigmas_type="zero")
 library.set_timesteps(20)
-for a_, b_, c_ in zip(dpm_solver(exact, start, alpha_bar, times), library_path(library, exact, start),
-                      samplers.dpm_solver(exact, start, alpha_bar, times), strict=True):
+for a_, b_, c_ in zip(
+    dpm_solver(exact, start, alpha_bar, times),
+    library_path(library, exact, start),
+    samplers.dpm_solver(exact, start, alpha_bar, times),
+    strict=True,
+):
     assert torch.allclose(a_, b_, atol=1e-3) and torch.allclose(a_, c_.x_t, atol=1e-5)
 
 library = HeunDiscreteScheduler(**LIBRARY)
@@ -845,10 +899,13 @@ def at_99(solver, n):
     *_, there, _ = solver(exact_fine, starts, fine, times)
     return there
 
+
 # %% id="rates-run"
 truth = at_99(heun, 900)
-errors = {name: [(at_99(solver, n) - truth).square().sum(1).mean().sqrt().item() for n in COUNTS]
-          for name, solver in (("DDIM", ddim), ("DPM-Solver++ 2M", dpm_solver), ("Heun", heun))}
+errors = {
+    name: [(at_99(solver, n) - truth).square().sum(1).mean().sqrt().item() for n in COUNTS]
+    for name, solver in (("DDIM", ddim), ("DPM-Solver++ 2M", dpm_solver), ("Heun", heun))
+}
 orders = {name: -numpy.polyfit(numpy.log(COUNTS), numpy.log(error), 1)[0] for name, error in errors.items()}
 for name, error in errors.items():
     print(f"{name:16} error " + " ".join(f"{value:.1e}" for value in error) + f"   order {orders[name]:.2f}")
@@ -869,8 +926,11 @@ for ax in (left, right):
     ax.minorticks_off()
 left.set_xlim(10, 115)
 left.legend(fontsize=8, loc="upper right")
-show(figure, "Error against steps on logarithmic axes: DDIM falls along a line of slope about -1, the two solvers of "
-             "second order along lines of slope about -2. Counted in evaluations, Heun moves to the right, behind 2M.")
+show(
+    figure,
+    "Error against steps on logarithmic axes: DDIM falls along a line of slope about -1, the two solvers of "
+    "second order along lines of slope about -2. Counted in evaluations, Heun moves to the right, behind 2M.",
+)
 at_24 = {"DDIM": errors["DDIM"][1], "2M": errors["DPM-Solver++ 2M"][1], "Heun": errors["Heun"][0]}
 print("with 24 evaluations: " + ", ".join(f"{name} {error:.1e}" for name, error in at_24.items()))
 assert at_24["2M"] < at_24["Heun"] < at_24["DDIM"]
@@ -879,6 +939,7 @@ assert at_24["2M"] < at_24["Heun"] < at_24["DDIM"]
 # **And DDPM?** It has no true end for each start, but it has a true *distribution*. Take data that are one Gaussian of
 # standard deviation 0.5. Then each step is linear in $x_t$, so one can follow the variance exactly, without drawing a
 # single number: a factor squared times the variance, plus the step's own noise.
+
 
 # %% id="ddpm-rate"
 def final_deviation(n):
@@ -908,8 +969,10 @@ assert 0.6 < ddpm_order < 1.1
 from course_utils.widgets import explore, filmstrip, trajectory_explorer
 
 explorer = trajectory_explorer(exact, ring, alpha_bar)
-filmstrip(explorer, [{"sampler": name, "steps": n} for name, n in
-                     (("DDPM", 10), ("DDIM", 10), ("DPM-Solver++ 2M", 10), ("Heun", 5))])
+filmstrip(
+    explorer,
+    [{"sampler": name, "steps": n} for name, n in (("DDPM", 10), ("DDIM", 10), ("DPM-Solver++ 2M", 10), ("Heun", 5))],
+)
 
 # %% [markdown] id="explore-how"
 # Live: choose a sampler and its number of steps; `way` says how far along to stop, in percent.
@@ -936,9 +999,11 @@ noise_16 = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(11)
 path = list(samplers.ddim(network, noise_16, on_device, trailing_times(T, 50), clip=1))
 shown = [path[i] for i in (0, 14, 24, 32, 39, 44, 49)]
 titles = [f"t = {step.t}" if step.t >= 0 else "clean" for step in shown] + [""] * 7
-show(plot_pictures(torch.cat([step.x_t for step in shown] + [step.x0_hat for step in shown]).cpu(), titles, columns=7),
-     "Upper row: noise in which a digit slowly appears. Lower row: the guesses of it, first an ink blot, then ever "
-     "sharper.")
+show(
+    plot_pictures(torch.cat([step.x_t for step in shown] + [step.x0_hat for step in shown]).cpu(), titles, columns=7),
+    "Upper row: noise in which a digit slowly appears. Lower row: the guesses of it, first an ink blot, then ever "
+    "sharper.",
+)
 
 # %% [markdown] id="way-back-read"
 # The network never outputs $x_{t-1}$. It outputs $\hat\varepsilon$, from which follows $\hat x_0$, a blot at first; the
@@ -957,16 +1022,20 @@ from course_utils.metrics.pictures import digit_fid
 
 count = budget(smoke=20, laptop=300, gpu=357)
 noises = torch.randn(count, 1, 16, 16, generator=torch.Generator().manual_seed(0)).to(device)
-PLAN = {"DDPM": (5, 10, 20, 50, 100, 250), "DDIM": (5, 10, 20, 50, 100), "DPM-Solver++ 2M": (5, 10, 20, 50),
-        "Heun": (3, 5, 10, 25)}
-SAMPLERS = {"DDPM": samplers.ddpm, "DDIM": samplers.ddim, "DPM-Solver++ 2M": samplers.dpm_solver,
-            "Heun": samplers.heun}
+PLAN = {
+    "DDPM": (5, 10, 20, 50, 100, 250),
+    "DDIM": (5, 10, 20, 50, 100),
+    "DPM-Solver++ 2M": (5, 10, 20, 50),
+    "Heun": (3, 5, 10, 25),
+}
+SAMPLERS = {"DDPM": samplers.ddpm, "DDIM": samplers.ddim, "DPM-Solver++ 2M": samplers.dpm_solver, "Heun": samplers.heun}
 
 
 def draw_digits(name, steps, clip=1):
     """The digits that a sampler draws from `noises`."""
     options = {"generator": torch.Generator().manual_seed(1)} if name == "DDPM" else {}
     return samplers.finish(SAMPLERS[name](network, noises, on_device, trailing_times(T, steps), clip=clip, **options))
+
 
 # %% id="steps-measure"
 quality = {}
@@ -993,8 +1062,11 @@ ax.set_xticks((5, 10, 20, 50, 100, 250), ("5", "10", "20", "50", "100", "250"))
 ax.set_yticks((20, 30, 50, 100), ("20", "30", "50", "100"))
 ax.minorticks_off()
 ax.legend(fontsize=9)
-show(figure, "FID against evaluations: all curves fall steeply at first and then go flat, well above the line of the "
-             "real digits.")
+show(
+    figure,
+    "FID against evaluations: all curves fall steeply at first and then go flat, well above the line of the "
+    "real digits.",
+)
 
 # %% [markdown] id="steps-read"
 # Compare with section 5. There the error fell without end. Here the three curves without randomness meet a wall, all
@@ -1027,9 +1099,11 @@ six = torch.randn(6, 1, 16, 16, generator=torch.Generator().manual_seed(3)).to(d
 stages = list(samplers.dpm_solver(network, six, on_device, trailing_times(T, 20), clip=1))
 chosen = [six, *(stages[i].x_t for i in (4, 9, 12, 14, 16, 17, 18, 19))]
 names = [f"t = {t}" for t in (999, *(stages[i].t for i in (4, 9, 12, 14, 16, 17, 18)))] + ["clean"]
-show(plot_pictures(torch.stack(chosen, 1).flatten(0, 1).cpu(), names + [""] * 45, columns=9),
-     "Six rows of nine stages: noise at the left, in the middle the shape of a digit under the noise, at the right a "
-     "clean digit.")
+show(
+    plot_pictures(torch.stack(chosen, 1).flatten(0, 1).cpu(), names + [""] * 45, columns=9),
+    "Six rows of nine stages: noise at the left, in the middle the shape of a digit under the noise, at the right a "
+    "clean digit.",
+)
 
 # %% [markdown] id="train-text"
 # ## 7 · A network that says $v$
@@ -1067,8 +1141,12 @@ with torch.no_grad():
 updates = budget(smoke=10, laptop=600, gpu=4000)
 
 live = LivePlot("The loss of the network that says v: a steep fall, then a slow decline.", seconds=5, log_scale=True)
-for record in tqdm(train(v_network, v_loss, steps=updates, batch=budget(smoke=16, laptop=32, gpu=64),
-                         learning_rate=2e-3, average=average), total=updates):
+for record in tqdm(
+    train(
+        v_network, v_loss, steps=updates, batch=budget(smoke=16, laptop=32, gpu=64), learning_rate=2e-3, average=average
+    ),
+    total=updates,
+):
     live.update(record.step, record.loss)
 live.finish()
 with torch.no_grad():
@@ -1083,9 +1161,11 @@ assert after < before
 says_eps = objectives.as_eps(average.model, "v", on_device)
 drawn_v = samplers.finish(samplers.dpm_solver(says_eps, noises, on_device, trailing_times(T, 20), clip=1))
 drawn_eps = draw_digits("DPM-Solver++ 2M", 20)
-show(plot_pictures(torch.cat([drawn_eps[:15], drawn_v[:15]]).cpu(), columns=15),
-     "Above: fifteen digits drawn by the shipped network, which says eps. Below: by the one just trained, which says "
-     "v, from the same noises; several columns show alike shapes.")
+show(
+    plot_pictures(torch.cat([drawn_eps[:15], drawn_v[:15]]).cpu(), columns=15),
+    "Above: fifteen digits drawn by the shipped network, which says eps. Below: by the one just trained, which says "
+    "v, from the same noises; several columns show alike shapes.",
+)
 print(f"FID: shipped, 4000 updates {digit_fid(drawn_eps):.1f}; says v, {updates} updates {digit_fid(drawn_v):.1f}")
 
 
@@ -1121,6 +1201,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # ●●●○○ · 10 minutes. From the clean picture, `t = -1`, the model has no time to be asked for: tell it `later`.
 
+
 # %% id="ex-inversion"
 def inversion_step(model, x_t, t, later, alpha_bar):
     """From x_t to the noisier time `later` > t: DDIM the other way round, with the eps that is seen at x_t."""
@@ -1134,6 +1215,7 @@ def inversion_step(model, x_t, t, later, alpha_bar):
     #: both, mixed for the later time
     return a_later**0.5 * x0_hat + (1 - a_later) ** 0.5 * eps
     ### END SOLUTION
+
 
 # %% id="check-inversion"
 inversion_step = check("07.inversion_step", inversion_step)
@@ -1167,6 +1249,7 @@ print("variance of the noise found: " + ", ".join(f"{x.var():.2f} in {n} steps" 
 # %% [markdown] id="round-trip-text"
 # There and back, on the ring with the exact model, in double precision: 500 points between $t = 99$ and $t = 999$.
 
+
 # %% id="round-trip"
 def round_trip(n):
     """Root mean square distance after n steps up from t = 99 to 999, and n steps back."""
@@ -1197,9 +1280,12 @@ for n in (5, 20, budget(smoke=30, laptop=100, gpu=100)):
     rows.append(back)
     names += [f"{n} steps", f"{n} steps"]
     print(f"{n:3} steps: mean difference of a pixel {(back - pair).abs().mean():.3f}")
-show(plot_pictures(torch.stack(rows, 1).flatten(0, 1).cpu(), names[::2] * 2, columns=4),
-     "Two unseen digits and what is left of them after inversion and drawing in 5, 20 and 100 steps: rough at first, "
-     "then nearly the same as given.")
+show(
+    plot_pictures(torch.stack(rows, 1).flatten(0, 1).cpu(), names[::2] * 2, columns=4),
+    "Two unseen digits and what is left of them after inversion and drawing in 5, 20 and 100 steps: rough at first, "
+    "then nearly the same as given.",
+)
+
 
 # %% id="between" tags=["static"]
 def between(a, b, share):
@@ -1211,9 +1297,11 @@ def between(a, b, share):
 mixed = torch.stack([between(up[0], up[1], share) for share in torch.linspace(0, 1, 9).tolist()])
 morph = last(ddim(network, mixed, on_device, trailing_times(T, 50)))
 line = torch.stack([(1 - s) * pair[0] + s * pair[1] for s in torch.linspace(0, 1, 9).tolist()])
-show(plot_pictures(torch.cat([morph, line]).cpu(), columns=9),
-     "Above: nine digits drawn from noises between those of two digits, one turning into the other. Below: the plain "
-     "mixtures of the two pictures, which show both at once.")
+show(
+    plot_pictures(torch.cat([morph, line]).cpu(), columns=9),
+    "Above: nine digits drawn from noises between those of two digits, one turning into the other. Below: the plain "
+    "mixtures of the two pictures, which show both at once.",
+)
 
 # %% [markdown] id="elsewhere"
 # ## 9 · What you will read elsewhere
@@ -1224,8 +1312,10 @@ show(plot_pictures(torch.cat([morph, line]).cpu(), columns=9),
 # %% id="elsewhere-bayes"
 for name, level in (("q(x_{t-1})", 400), ("q(x_t)", 600)):
     a_ = alpha_bar_at(alpha_bar, level)
-    found = {world: float(sum(w * normal(torch.tensor(1.5), a_**0.5 * c, a_ * s**2 + 1 - a_)
-                              for w, c, s in peaks)) for world, peaks in WORLDS.items()}
+    found = {
+        world: float(sum(w * normal(torch.tensor(1.5), a_**0.5 * c, a_ * s**2 + 1 - a_) for w, c, s in peaks))
+        for world, peaks in WORLDS.items()
+    }
     print(f"{name:10} at 1.5: " + ", ".join(f"{world} {value:.3f}" for world, value in found.items()))
     assert abs(found["two peaks"] / found["one peak"] - 1) > 0.2
 
@@ -1239,8 +1329,10 @@ middle, after_it = path[24], path[25]
 answer = network(middle.x_t, torch.tensor([middle.t], device=device))
 x_before = ddim_step(middle.x_t, answer, middle.t, after_it.t, on_device, clip=1)
 assert torch.allclose(x_before, after_it.x_t, atol=1e-4)
-print(f"the output, with x_t {alike(answer, middle.x_t):+.2f}, with the next x_{{t-1}} {alike(answer, x_before):+.2f}, "
-      f"with the final digit {alike(answer, path[-1].x_t):+.2f}")
+print(
+    f"the output, with x_t {alike(answer, middle.x_t):+.2f}, with the next x_{{t-1}} {alike(answer, x_before):+.2f}, "
+    f"with the final digit {alike(answer, path[-1].x_t):+.2f}"
+)
 levels = [(1 - alpha_bar_at(alpha_bar, step.t)) ** 0.5 for step in (middle, after_it)]
 print(f"noise in x_t at t = {middle.t}: {levels[0]:.3f}; in x_{{t-1}} at t = {after_it.t}: {levels[1]:.3f}")
 assert levels[1] > 0.9 * levels[0]
@@ -1273,12 +1365,16 @@ from course_utils.recipes import load_reader
 
 with torch.no_grad():
     said = load_reader()(drawn_eps.cpu()).argmax(1)
-print("digits drawn by 2M: " + ", ".join(f"{n} of {digit}" for digit, n in
-                                         enumerate(torch.bincount(said, minlength=10).tolist())))
+print(
+    "digits drawn by 2M: "
+    + ", ".join(f"{n} of {digit}" for digit, n in enumerate(torch.bincount(said, minlength=10).tolist()))
+)
 assert len(said.unique()) > 5
-show(plot_pictures(drawn_eps[:30].cpu(), [str(digit) for digit in said[:30].tolist()], columns=15),
-     "Thirty digits drawn by DPM-Solver++ 2M in 20 steps from the seeds of section 6, each under the digit that the "
-     "reader sees in it.")
+show(
+    plot_pictures(drawn_eps[:30].cpu(), [str(digit) for digit in said[:30].tolist()], columns=15),
+    "Thirty digits drawn by DPM-Solver++ 2M in 20 steps from the seeds of section 6, each under the digit that the "
+    "reader sees in it.",
+)
 
 # %% [markdown] id="next"
 # ## The failure that comes next
@@ -1342,8 +1438,11 @@ progress()
 # %% id="bonus-run"
 lams = numpy.array([lam(level) for level in range(T)])
 even = numpy.linspace(lams[-1], lams[0], 11)[:-1]
-spacings = {"trailing": trailing_times(T, 10), "leading": samplers.leading_times(T, 10),
-            "even in lambda": sorted({int(abs(lams - value).argmin()) for value in even}, reverse=True)}
+spacings = {
+    "trailing": trailing_times(T, 10),
+    "leading": samplers.leading_times(T, 10),
+    "even in lambda": sorted({int(abs(lams - value).argmin()) for value in even}, reverse=True),
+}
 for name, chosen in spacings.items():
     drawn = last(dpm_solver(exact, x_T, alpha_bar, chosen))
     print(f"{name:15} {chosen}: {off(drawn):.3f} off (data 0.141)")

@@ -66,8 +66,10 @@ balls = [book.Scene((book.Thing("ball", COLOURS[n % 8]),), book.PLACES[n // 8 % 
 ball_pictures = book.pictures(balls, 32)  # (512, 3, 32, 32)
 thumbs = F.avg_pool2d(ball_pictures, 4).flatten(1)  # (512, 192): 8 x 8 pixels are enough to see a colour
 colour = torch.arange(512) % 8
-show(plot_pictures(ball_pictures[4:12], [COLOURS[c] for c in colour[4:12]], columns=8),
-     "Eight pages with a ball each: blue, purple, pink, white on the grass; red, orange, yellow, green on the beach.")
+show(
+    plot_pictures(ball_pictures[4:12], [COLOURS[c] for c in colour[4:12]], columns=8),
+    "Eight pages with a ball each: blue, purple, pink, white on the grass; red, orange, yellow, green on the beach.",
+)
 
 
 def pull_only(image, text, same):
@@ -77,9 +79,11 @@ def pull_only(image, text, same):
 def pull_and_push(image, text, same):
     return contrastive_loss(image, text, 10.0, same)
 
+
 # %% [markdown] id="toy-train-text"
 # Both losses train the same two networks from the same start. `same` tells which captions of the batch say the same
 # colour.
+
 
 # %% id="toy-train"
 def learn_circle(loss, steps=800):
@@ -121,8 +125,11 @@ for ax, (name, (image, text, last)) in zip(axes, circles.items()):
     others = ((text @ text.T).sum() - 8) / 56
     print(f"{name:13}: loss {last:.4f}, colour right {found:.0%}, mean cosine of two different captions {others:+.3f}")
 figure.set_facecolor("#D9D9D9")
-show(figure, "Balls as dots in their colours, captions as larger circles. Pull only: seven of the eight captions crowd "
-             "on one side of the circle. Pull and push: eight groups, spread evenly over the circle.")
+show(
+    figure,
+    "Balls as dots in their colours, captions as larger circles. Pull only: seven of the eight captions crowd "
+    "on one side of the circle. Pull and push: eight groups, spread evenly over the circle.",
+)
 
 # %% [markdown] id="toy-read"
 # Pulling alone solves its task nearly perfectly and learns little: pictures and captions meet, but different colours
@@ -149,17 +156,30 @@ show(figure, "Balls as dots in their colours, captions as larger circles. Pull o
 # %% id="ten"
 from collections import Counter
 
-TEN = ["a red ball on the grass", "a red car in the snow", "a blue ball in the snow", "a blue boat on the beach",
-       "a green ball in the forest", "a green tree in the forest", "a white cat in the snow",
-       "a pink cat on the beach", "a red boat on the beach", "a green boat at night"]
+TEN = [
+    "a red ball on the grass",
+    "a red car in the snow",
+    "a blue ball in the snow",
+    "a blue boat on the beach",
+    "a green ball in the forest",
+    "a green tree in the forest",
+    "a white cat in the snow",
+    "a pink cat on the beach",
+    "a red boat on the beach",
+    "a green boat at night",
+]
 words = Counter(word for caption in TEN for word in caption.split())
 start = {(*word[:-1], f"{word[-1]}</w>"): times for word, times in words.items()}
 
 
 def pair_counts(words):
     """How often the text has each pair of neighbouring symbols."""
-    return Counter({pair: sum(times * list(zip(symbols, symbols[1:])).count(pair) for symbols, times in words.items())
-                    for pair in {pair for symbols in words for pair in zip(symbols, symbols[1:])}})
+    return Counter(
+        {
+            pair: sum(times * list(zip(symbols, symbols[1:])).count(pair) for symbols, times in words.items())
+            for pair in {pair for symbols in words for pair in zip(symbols, symbols[1:])}
+        }
+    )
 
 
 print("ball as symbols:", *(symbols for symbols in start if symbols[0] == "b" and len(symbols) == 4))
@@ -171,6 +191,7 @@ print("most frequent pairs:", sorted(pair_counts(start).items(), key=lambda item
 # ●●○○○ · 10 minutes. `words` says of each word, as a tuple of symbols, how often the text has it. (The counting above
 # goes through all words for each pair. Once is enough.) If several pairs are equally frequent, take the first in the
 # order of Python's tuples, so that all of us learn the same vocabulary.
+
 
 # %% id="ex-pair"
 def most_frequent_pair(words):
@@ -186,6 +207,7 @@ def most_frequent_pair(words):
     return min(counts, key=lambda pair: (-counts[pair], pair))
     ### END SOLUTION
 
+
 # %% id="check-pair"
 most_frequent_pair = check("08.most_frequent_pair", most_frequent_pair)
 # Stuck? hint("08.most_frequent_pair") gives a hint, and one more each time; solution(...) is the last resort.
@@ -196,6 +218,7 @@ most_frequent_pair = check("08.most_frequent_pair", most_frequent_pair)
 # ●●○○○ · 10 minutes. `merge(("b", "a", "l", "l</w>"), ("a", "l"))` is `("b", "al", "l</w>")`. From left to right;
 # what has been merged is used up.
 
+
 # %% id="ex-merge"
 def merge(symbols, pair):
     """The symbols of a word (a tuple) with each occurrence of the pair joined into one symbol."""
@@ -204,7 +227,7 @@ def merge(symbols, pair):
     #: walk through the word; `at` is where you are
     while at < len(symbols):
         #: the pair: join it and jump over both; otherwise keep one symbol
-        if symbols[at:at + 2] == pair:
+        if symbols[at : at + 2] == pair:
             merged.append(symbols[at] + symbols[at + 1])
             at += 2
         else:
@@ -212,6 +235,7 @@ def merge(symbols, pair):
             at += 1
     return tuple(merged)
     ### END SOLUTION
+
 
 # %% id="check-merge"
 merge = check("08.merge", merge)
@@ -246,6 +270,7 @@ assert len(library) == len(learnt) and set(map(len, now)) == {1}
 # To read a *new* word, start with its characters and apply the learnt merges in the order in which they were learnt.
 # How many symbols do the ten captions and some new words need, after 0, 4, 8, ... merges?
 
+
 # %% id="apply" tags=["static"]
 def read_word(word, merges):
     """A word as symbols, by the merges in their order."""
@@ -259,12 +284,19 @@ counts = range(0, len(learnt) + 1, 4)
 lines = {"the ten captions": sorted(words), "beaches, boats, nights, goat": ["beaches", "boats", "nights", "goat"]}
 figure, ax = plt.subplots(figsize=(6, 3))
 for (name, chosen), marker in zip(lines.items(), "os"):
-    ax.plot(counts, [sum(len(read_word(w, learnt[:n])) for w in chosen) / len(chosen) for n in counts], marker + "-",
-            label=name)
+    ax.plot(
+        counts,
+        [sum(len(read_word(w, learnt[:n])) for w in chosen) / len(chosen) for n in counts],
+        marker + "-",
+        label=name,
+    )
 ax.set(xlabel="merges", ylabel="symbols in a word", ylim=(0, 8))
 ax.legend()
-show(figure, "Symbols in a word against merges: those of the ten captions fall from nearly four to one, new words "
-             "from five and a half to a little over four.")
+show(
+    figure,
+    "Symbols in a word against merges: those of the ten captions fall from nearly four to one, new words "
+    "from five and a half to a little over four.",
+)
 print({word: read_word(word, learnt) for word in ("ball", "boats", "goat")})
 
 # %% [markdown] id="real-tokens-text"
@@ -281,8 +313,10 @@ for prompt in ("a cute corgi puppy sitting on the grass", "Two corgis, a dinosau
     print(f"{prompt!r}: {tokenizer.tokenize(prompt)}")
 tokens = tokenize(tokenizer, ["a cute corgi puppy sitting on the grass", ""])
 print(f"as numbers {tuple(tokens.shape)}:\n{tokens[0].tolist()}\n{tokens[1].tolist()}")
-print(f"{len(tokenizer)} tokens; start {tokenizer.bos_token_id}, end {tokenizer.eos_token_id}, padding "
-      f"{tokenizer.pad_token_id}")
+print(
+    f"{len(tokenizer)} tokens; start {tokenizer.bos_token_id}, end {tokenizer.eos_token_id}, padding "
+    f"{tokenizer.pad_token_id}"
+)
 
 # %% [markdown] id="encoder-text"
 # ## 2 · Two encoders
@@ -326,6 +360,7 @@ print("causal attention agrees with torch's; last token as in chapter 04, first 
 # ●●○○○ · 10 minutes. Old code takes `tokens.argmax(1)`, which works as long as the end token has the largest number.
 # Add a token later, to teach the model a name, and it finds that one. Look for `end` itself.
 
+
 # %% id="ex-pool"
 def pool(hidden, tokens, end):
     """The hidden state at each prompt's first end token; (batch, length, width), (batch, length) -> (batch, width)."""
@@ -335,6 +370,7 @@ def pool(hidden, tokens, end):
     #: one place for each row
     return hidden[torch.arange(len(hidden)), first]
     ### END SOLUTION
+
 
 # %% id="check-pool"
 pool = check("08.pool", pool)
@@ -353,9 +389,11 @@ as_rows = cut.transpose(1, 2) @ weight.flatten(1).T  # (1, 64, 128)
 torch.testing.assert_close(as_rows, F.conv2d(page, weight, stride=8).flatten(2).transpose(1, 2), rtol=1e-4, atol=1e-4)
 tiles = cut.transpose(1, 2).reshape(64, 3, 8, 8)
 figure, ax = plt.subplots(figsize=(3.6, 3.6))
-show(plot_pictures(tiles, columns=8, ax=ax),
-     "A corgi on the grass, cut into eight rows of eight patches with thin gaps: most patches show a bit of sky or "
-     "grass, about a dozen a part of the corgi.")
+show(
+    plot_pictures(tiles, columns=8, ax=ax),
+    "A corgi on the grass, cut into eight rows of eight patches with thin gaps: most patches show a bit of sky or "
+    "grass, about a dozen a part of the corgi.",
+)
 
 # %% [markdown] id="by-hand-text"
 # `ClipByHand` in `models/clip_by_hand.py` puts this together in some 150 lines, all of them from this section. Is it
@@ -369,20 +407,26 @@ show(plot_pictures(tiles, columns=8, ax=ax),
 # %% id="by-hand"
 from course_utils.models.clip_by_hand import ClipByHand
 
-ours = ClipByHand(len(tokenizer), tokenizer.model_max_length, tokenizer.eos_token_id, width=128, layers=4, heads=4,
-                  size=64, patch=8).requires_grad_(False)
+ours = ClipByHand(
+    len(tokenizer), tokenizer.model_max_length, tokenizer.eos_token_id, width=128, layers=4, heads=4, size=64, patch=8
+).requires_grad_(False)
 ours.load_state_dict(reference.state_dict())  # every name and every shape must fit
 prompts = ["a red ball left of a white cat", "a corgi puppy on the grass", ""]
 tokens = tokenize(tokenizer, prompts)
 theirs = reference(pixel_values=page, input_ids=tokens)
 image, text, scale = ours(page, tokens)
-for name, a, b in (("pictures", image, theirs.image_embeds), ("captions", text, theirs.text_embeds),
-                   ("logits", scale * image @ text.T, theirs.logits_per_image)):
+for name, a, b in (
+    ("pictures", image, theirs.image_embeds),
+    ("captions", text, theirs.text_embeds),
+    ("logits", scale * image @ text.T, theirs.logits_per_image),
+):
     print(f"{name:9} {str(tuple(a.shape)):9} largest difference {(a - b).abs().max():.1e}")
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 hidden = ours.text_model(tokens)
-assert torch.equal(pool(hidden, tokens, tokenizer.eos_token_id),
-                   hidden[torch.arange(3), torch.tensor([len(tokenizer(p).input_ids) - 1 for p in prompts])])
+assert torch.equal(
+    pool(hidden, tokens, tokenizer.eos_token_id),
+    hidden[torch.arange(3), torch.tensor([len(tokenizer(p).input_ids) - 1 for p in prompts])],
+)
 print(f"parameters: {sum(p.numel() for p in ours.parameters()):,}; the reference's scale is {scale:.1f}")
 
 # %% [markdown] id="causal-seen-text"
@@ -397,8 +441,11 @@ ax.bar(range(10), changed.tolist(), color="#0072B2")
 ax.set_xticks(range(10), names, fontsize=9)
 ax.set(ylabel="change of the state")
 ax.plot([], [])
-show(figure, "How much each hidden state changes: zero for start, a, red, ball, in, the; large for the changed word, "
-             "for the end token and for the padding.")
+show(
+    figure,
+    "How much each hidden state changes: zero for start, a, red, ball, in, the; large for the changed word, "
+    "for the end token and for the padding.",
+)
 assert changed[:6].max() < 1e-4 < changed[6:].min()
 
 # %% [markdown] id="causal-read"
@@ -419,6 +466,7 @@ assert changed[:6].max() < 1e-4 < changed[6:].min()
 #
 # ●●○○○ · 5 minutes.
 
+
 # %% id="ex-logits"
 def cosine_logits(image, text, scale):
     """scale times the cosine of each picture with each caption; (N, width), (M, width) -> (N, M)."""
@@ -428,6 +476,7 @@ def cosine_logits(image, text, scale):
     #: all scalar products
     return scale * image @ text.T
     ### END SOLUTION
+
 
 # %% id="check-logits"
 cosine_logits = check("08.cosine_logits", cosine_logits)
@@ -444,16 +493,19 @@ cosine_logits = check("08.cosine_logits", cosine_logits)
 # pairs by hand:
 
 # %% id="nce-by-hand"
-three = cosine_logits(torch.tensor([[1.0, 0.1], [0.8, 0.6], [-0.2, 1.0]]),
-                      torch.tensor([[1.0, -0.1], [0.5, 0.5], [0.0, 1.0]]), 5.0)
+three = cosine_logits(
+    torch.tensor([[1.0, 0.1], [0.8, 0.6], [-0.2, 1.0]]), torch.tensor([[1.0, -0.1], [0.5, 0.5], [0.0, 1.0]]), 5.0
+)
 rows, columns = [], []
 for i in range(3):
     e_row = [math.exp(three[i, j]) for j in range(3)]
     e_column = [math.exp(three[j, i]) for j in range(3)]
     rows.append(-math.log(e_row[i] / sum(e_row)))
     columns.append(-math.log(e_column[i] / sum(e_column)))
-    print(f"picture {i}: logits {[round(value, 1) for value in three[i].tolist()]}, right one "
-          f"{e_row[i] / sum(e_row):.0%}; caption {i}: right one {e_column[i] / sum(e_column):.0%}")
+    print(
+        f"picture {i}: logits {[round(value, 1) for value in three[i].tolist()]}, right one "
+        f"{e_row[i] / sum(e_row):.0%}; caption {i}: right one {e_column[i] / sum(e_column):.0%}"
+    )
 by_hand = (sum(rows) + sum(columns)) / 6
 print(f"pictures ask {sum(rows) / 3:.4f}, captions ask {sum(columns) / 3:.4f}, loss {by_hand:.4f}")
 
@@ -462,6 +514,7 @@ print(f"pictures ask {sum(rows) / 3:.4f}, captions ask {sum(columns) / 3:.4f}, l
 #
 # ●●●○○ · 10 minutes. `F.cross_entropy(logits, target)` takes the softmax, the logarithm and the mean. Some logits
 # may be $-\infty$.
+
 
 # %% id="ex-nce"
 def info_nce(logits):
@@ -472,6 +525,7 @@ def info_nce(logits):
     #: both directions, and their mean
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
     ### END SOLUTION
+
 
 # %% id="check-nce"
 info_nce = check("08.info_nce", info_nce)
@@ -528,6 +582,7 @@ explore(explorer)
 #
 # For a batch of 64 with $\tau = 1$ that is 3.17: three quarters of guessing, however good the networks are. So CLIP
 # *learns* $s$, beginning at $1/0.07$, and never above 100.
+
 
 # %% id="floor"
 def lowest_loss(pairs, scale):
@@ -601,10 +656,14 @@ class SmallTowers(nn.Module):
         both = [metrics.recall_at_k(one, 1) for one in (similarity, similarity.T)]
         return *both, (said == kinds).float().mean().item()
 
+
 # %% id="towers-train"
 page_small = small(page_pictures)
-ASK = {"both": info_nce, "pages": lambda logits: F.cross_entropy(logits, torch.arange(len(logits))),
-       "captions": lambda logits: F.cross_entropy(logits.T, torch.arange(len(logits)))}
+ASK = {
+    "both": info_nce,
+    "pages": lambda logits: F.cross_entropy(logits, torch.arange(len(logits))),
+    "captions": lambda logits: F.cross_entropy(logits.T, torch.arange(len(logits))),
+}
 
 
 def train_small(updates, batch=64, tau=0.1, sides="both", seed=0):
@@ -635,6 +694,7 @@ updates = budget(smoke=30, laptop=500, gpu=1000)
 
 def line(name, found):
     print(f"{name:24}{found[0]:12.0%} {found[1]:20.0%} {found[2]:14.0%} {found[3]:10.2f}")
+
 
 # %% [markdown] id="predict-three"
 # **Predict first.** (1) Of the temperatures 1, 0.3, 0.1, 0.03, 0.01, which is best, and is the lowest loss the best
@@ -699,6 +759,7 @@ for batch in (16, 64, 256):
 # ●●○○○ · 5 minutes. A logit of $-\infty$ is a caption that was not there, since $e^{-\infty} = 0$. The diagonal stays:
 # it is the answer.
 
+
 # %% id="ex-false"
 def without_false_negatives(logits, same):
     """logits (N, N) with -inf where same (N, N, bool) is True off the diagonal."""
@@ -708,6 +769,7 @@ def without_false_negatives(logits, same):
     #: true, but not the own caption
     return logits.masked_fill(same & ~own, float("-inf"))
     ### END SOLUTION
+
 
 # %% id="check-false"
 without_false_negatives = check("08.without_false_negatives", without_false_negatives)
@@ -719,13 +781,16 @@ without_false_negatives = check("08.without_false_negatives", without_false_nega
 # %% id="false-toy"
 vectors = F.normalize(torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(2)), dim=2)
 same = torch.arange(9)[:, None] // 2 == torch.arange(9) // 2
-torch.testing.assert_close(info_nce(without_false_negatives(cosine_logits(*vectors, 7.0), same)),
-                           contrastive_loss(*vectors, 7.0, same))
+torch.testing.assert_close(
+    info_nce(without_false_negatives(cosine_logits(*vectors, 7.0), same)), contrastive_loss(*vectors, 7.0, same)
+)
 
 not_told = learn_circle(lambda image, text, same: info_nce(cosine_logits(image, text, 10.0)), steps)
 for name, (image, text, last) in (("told", circles["pull and push"]), ("not told", not_told)):
-    print(f"{name:9}: loss {last:.2f}, balls within 20 degrees of their caption "
-          f"{((image * text[colour]).sum(1) > math.cos(math.radians(20))).float().mean():.0%}")
+    print(
+        f"{name:9}: loss {last:.2f}, balls within 20 degrees of their caption "
+        f"{((image * text[colour]).sum(1) > math.cos(math.radians(20))).float().mean():.0%}"
+    )
 print(f"64 pairs hold each colour about 8 times: not told, the loss cannot fall much below ln 8 = {math.log(8):.2f}")
 if budget(smoke=False, laptop=True, gpu=True):
     assert not_told[2] > math.log(8) - 0.3 > circles["pull and push"][2]
@@ -764,6 +829,7 @@ def similarity_of(model, pictures, tokens):
         image = torch.cat([model.encode_pictures(part) for part in pictures.to(device).split(100)])
         return cosine_logits(image, model.encode_text(tokens.to(device)), 1.0).cpu()
 
+
 # %% id="train"
 import numpy
 from tqdm.auto import tqdm
@@ -778,15 +844,26 @@ with torch.no_grad():
 updates = budget(smoke=20, laptop=800, gpu=3000)
 
 live = LivePlot("The contrastive loss: a steep fall from the level of guessing, then a long slow one.", seconds=5)
-for record in tqdm(train(live_clip, clip_loss, steps=updates, batch=budget(smoke=16, laptop=128, gpu=256),
-                         learning_rate=budget(smoke=1e-3, laptop=3e-3, gpu=1e-3), average=average), total=updates):
+for record in tqdm(
+    train(
+        live_clip,
+        clip_loss,
+        steps=updates,
+        batch=budget(smoke=16, laptop=128, gpu=256),
+        learning_rate=budget(smoke=1e-3, laptop=3e-3, gpu=1e-3),
+        average=average,
+    ),
+    total=updates,
+):
     live.update(record.step, record.loss)
 live.finish()
 clip = average.model
 with torch.no_grad():
     after = clip_loss(clip, exam).item()
-print(f"loss on a fixed batch: before {before:.3f} (guessing {math.log(len(exam)):.3f}), after {after:.3f}; "
-      f"{record.seconds:.0f} seconds; the scale has become {clip.logit_scale.exp():.1f}")
+print(
+    f"loss on a fixed batch: before {before:.3f} (guessing {math.log(len(exam)):.3f}), after {after:.3f}; "
+    f"{record.seconds:.0f} seconds; the scale has become {clip.logit_scale.exp():.1f}"
+)
 assert after < before
 
 # %% [markdown] id="matrix-text"
@@ -800,8 +877,11 @@ for ax, matrix, name in zip(axes, (before_matrix, after_matrix), ("before", "aft
     ax.set(title=f"cosines {name}", xlabel="caption", ylabel="page", xticks=range(0, 12, 2), yticks=range(0, 12, 2))
     ax.grid(False)
 figure.colorbar(drawn, ax=axes, shrink=0.8)
-show(figure, "Two matrices of 12 pages by 12 captions. Before: one colour all over. After: bright on the diagonal, "
-             "dark elsewhere, with a few bright spots where another caption nearly fits.")
+show(
+    figure,
+    "Two matrices of 12 pages by 12 captions. Before: one colour all over. After: bright on the diagonal, "
+    "dark elsewhere, with a few bright spots where another caption nearly fits.",
+)
 show(plot_pictures(test_pictures[:12], test_texts[:12], columns=4), "The twelve pages with their captions.")
 
 # %% [markdown] id="zero-text"
@@ -821,6 +901,7 @@ show(plot_pictures(test_pictures[:12], test_texts[:12], columns=4), "The twelve 
 #
 # ●●●○○ · 10 minutes.
 
+
 # %% id="ex-zero"
 def zero_shot(image, text):
     """The class of each picture, (pictures,); image (pictures, width), text (classes, templates, width)."""
@@ -830,6 +911,7 @@ def zero_shot(image, text):
     #: the nearest class of each picture
     return (image @ classes.T).argmax(1)
     ### END SOLUTION
+
 
 # %% id="check-zero"
 zero_shot = check("08.zero_shot", zero_shot)
@@ -841,33 +923,55 @@ zero_shot = check("08.zero_shot", zero_shot)
 
 # %% id="zero-prompts"
 PLACES = list(book.PLACES)
-WHERE = dict(zip(PLACES, ("on the grass", "on the beach", "in the snow", "in the desert", "in the forest",
-                          "in a room", "in the city", "at night")))
+WHERE = dict(
+    zip(
+        PLACES,
+        (
+            "on the grass",
+            "on the beach",
+            "in the snow",
+            "in the desert",
+            "in the forest",
+            "in a room",
+            "in the city",
+            "at night",
+        ),
+    )
+)
 QUESTIONS = {  # class prompts: one template, and many
     "subject": ([[f"a {k}"] for k in SUBJECTS], [[f"a {c} {k}" for c in COLOURS] for k in SUBJECTS]),
     "colour": ([[c] for c in COLOURS], [[f"a {c} {k}" for k in SUBJECTS] for c in COLOURS]),
-    "place": ([[WHERE[p]] for p in PLACES], [[f"a {c} {k} {WHERE[p]}" for c in COLOURS[::3] for k in SUBJECTS]
-                                             for p in PLACES]),
+    "place": (
+        [[WHERE[p]] for p in PLACES],
+        [[f"a {c} {k} {WHERE[p]}" for c in COLOURS[::3] for k in SUBJECTS] for p in PLACES],
+    ),
 }
 
 
 def answers(scenes):
     """The right class of each scene for each question; -1 where a colour was not chosen."""
     things = [scene.things[0] for scene in scenes]
-    return {"subject": torch.tensor([SUBJECTS.index(thing.kind) for thing in things]),
-            "colour": torch.tensor([COLOURS.index(thing.colour) if thing.colour else -1 for thing in things]),
-            "place": torch.tensor([PLACES.index(scene.place) for scene in scenes])}
+    return {
+        "subject": torch.tensor([SUBJECTS.index(thing.kind) for thing in things]),
+        "colour": torch.tensor([COLOURS.index(thing.colour) if thing.colour else -1 for thing in things]),
+        "place": torch.tensor([PLACES.index(scene.place) for scene in scenes]),
+    }
 
 
-single = [scene for scene in (book.sample_scene(n, 7) for n in range(budget(smoke=80, laptop=700, gpu=700)))
-          if len(scene.things) == 1][:300]
+single = [
+    scene
+    for scene in (book.sample_scene(n, 7) for n in range(budget(smoke=80, laptop=700, gpu=700)))
+    if len(scene.things) == 1
+][:300]
 single_pictures = book.pictures(single)  # (300, 3, 64, 64)
 
 # %% id="zero-run"
 right = {}
 print("                      one prompt   many prompts   guessing")
-for name, model, scenes, pictures, cut in (("live", clip, test_pages, test_pictures, 20),
-                                           ("reference", ours, single, single_pictures, 32)):
+for name, model, scenes, pictures, cut in (
+    ("live", clip, test_pages, test_pictures, 20),
+    ("reference", ours, single, single_pictures, 32),
+):
     model = model.to(device)
     with torch.no_grad():
         image = torch.cat([model.encode_pictures(part) for part in pictures.to(device).split(100)])
@@ -880,8 +984,10 @@ for name, model, scenes, pictures, cut in (("live", clip, test_pages, test_pictu
             said = zero_shot(image, text).cpu()
             assert torch.equal(said, package.zero_shot(image, text).cpu())
             right[name, question, kind] = (said == truth)[truth >= 0].float().mean().item()
-        print(f"{name:10} {question:10}{right[name, question, 'one']:10.0%} {right[name, question, 'many']:14.0%} "
-              f"{1 / len(prompts):10.0%}")
+        print(
+            f"{name:10} {question:10}{right[name, question, 'one']:10.0%} {right[name, question, 'many']:14.0%} "
+            f"{1 / len(prompts):10.0%}"
+        )
 ours = ours.cpu()
 
 # %% [markdown] id="zero-read"
@@ -909,6 +1015,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # ●●○○○ · 10 minutes.
 
+
 # %% id="ex-recall"
 def recall_at_k(similarity, k):
     """The share of rows i of similarity (n, n) whose own column i is among the k largest of the row."""
@@ -920,6 +1027,7 @@ def recall_at_k(similarity, k):
     return (best == own).any(1).float().mean().item()
     ### END SOLUTION
 
+
 # %% id="check-recall"
 recall_at_k = check("08.recall_at_k", recall_at_k)
 
@@ -928,8 +1036,10 @@ recall_at_k = check("08.recall_at_k", recall_at_k)
 # of the whole picture book, with one to three things, in all styles, each with its plain full caption.
 
 # %% id="recall-run"
-whole = {book.caption(scene).text: scene for scene in (book.sample_scene(n, 9) for n in
-                                                       range(budget(smoke=40, laptop=320, gpu=320)))}
+whole = {
+    book.caption(scene).text: scene
+    for scene in (book.sample_scene(n, 9) for n in range(budget(smoke=40, laptop=320, gpu=320)))
+}
 whole_pictures, whole_tokens = book.pictures(list(whole.values())[:300]), tokenize(tokenizer, list(whole)[:300])
 whole_matrix = similarity_of(ours.to(device), whole_pictures, whole_tokens)
 ours = ours.cpu()
@@ -967,8 +1077,11 @@ for ax, wish in zip(axes, wishes):
     nearest = (library_vectors @ encode([wish])[0]).topk(6)
     plot_pictures(library_pictures[nearest.indices], [f"{c:.2f}" for c in nearest.values], columns=6, ax=ax)
     ax.set_title(f'"{wish}"', fontsize=10)
-show(figure, "Three sentences, each above the six pages nearest to it, with their cosines: the first show what was "
-             "asked for, the later ones share its colour or its place, and often not the subject.")
+show(
+    figure,
+    "Three sentences, each above the six pages nearest to it, with their cosines: the first show what was "
+    "asked for, the later ones share its colour or its place, and often not the subject.",
+)
 
 # %% [markdown] id="arithmetic-text"
 # **Sums of meanings.** Directions that mean something can be added: take "a red ball", subtract "red", add "blue".
@@ -989,8 +1102,10 @@ for k in range(12):
                 total += 1
 nearest = (vectors @ (encode(["a red ball"])[0] - plain[0] + plain[COLOURS.index("blue")])).topk(3).indices
 print("a red ball - red + blue is nearest to:", ", ".join(things[i] for i in nearest.tolist()))
-print(f"of {total} such sums {hits / total:.0%} land on the right one of {len(things)} sentences, "
-      f"{colour_hits / total:.0%} on the right colour; guessing {1 / len(things):.0%}")
+print(
+    f"of {total} such sums {hits / total:.0%} land on the right one of {len(things)} sentences, "
+    f"{colour_hits / total:.0%} on the right colour; guessing {1 / len(things):.0%}"
+)
 if budget(smoke=False, laptop=True, gpu=True):
     assert 0.4 < hits / total < colour_hits / total
 
@@ -1002,8 +1117,11 @@ if budget(smoke=False, laptop=True, gpu=True):
 from course_utils.widgets import search_explorer
 
 searching = search_explorer(library_pictures, library_vectors, encode)
-asked = [{"wanted": "night"}, {"wanted": "a pink tulip"},
-         {"wanted": "a red ball in the snow", "without": "in the snow"}]
+asked = [
+    {"wanted": "night"},
+    {"wanted": "a pink tulip"},
+    {"wanted": "a red ball in the snow", "without": "in the snow"},
+]
 filmstrip(searching, [{**one, "shown": 4} for one in asked])
 
 # %% [markdown] id="search-live-text"
@@ -1027,9 +1145,14 @@ explore(searching)
 # %% id="binding-data"
 from dataclasses import replace
 
-pairs = [scene for scene in (book.sample_scene(n, 8) for n in range(budget(smoke=300, laptop=3000, gpu=3000)))
-         if scene.relation and all(thing.colour for thing in scene.things) and scene.style == "picture book"
-         and scene.things[0].colour != scene.things[1].colour][:200]
+pairs = [
+    scene
+    for scene in (book.sample_scene(n, 8) for n in range(budget(smoke=300, laptop=3000, gpu=3000)))
+    if scene.relation
+    and all(thing.colour for thing in scene.things)
+    and scene.style == "picture book"
+    and scene.things[0].colour != scene.things[1].colour
+][:200]
 
 
 def sentence(scene):
@@ -1049,6 +1172,7 @@ def swapped(scene):
 def other(words, *taken):
     return next(word for word in words if word not in taken)
 
+
 # %% id="binding-false"
 def another_subject(scene):
     a, b = scene.things
@@ -1057,8 +1181,9 @@ def another_subject(scene):
 
 FALSE = {
     "another place": lambda s: sentence(replace(s, place=PLACES[(PLACES.index(s.place) + 3) % 8])),
-    "another colour": lambda s: sentence(recoloured(s, other(COLOURS, *(t.colour for t in s.things)),
-                                                    s.things[1].colour)),
+    "another colour": lambda s: sentence(
+        recoloured(s, other(COLOURS, *(t.colour for t in s.things)), s.things[1].colour)
+    ),
     "another subject": lambda s: sentence(another_subject(s)),
     "colours swapped": lambda s: sentence(swapped(s)),
     "relation turned": lambda s: sentence(s).replace(s.relation, book.OPPOSITE[s.relation]),
@@ -1074,8 +1199,10 @@ for name, change in FALSE.items():
     false_text = encode([change(scene) for scene in pairs])
     scores[name] = (pair_vectors * false_text).sum(1)
     wins[name] = (true_score > scores[name]).float().mean().item()
-    print(f"{name:20} true sentence wins {wins[name]:4.0%}; mean cosine true {true_score.mean():.3f}, false "
-          f"{scores[name].mean():.3f}; the two sentences {(true_text * false_text).sum(1).mean():.3f}")
+    print(
+        f"{name:20} true sentence wins {wins[name]:4.0%}; mean cosine true {true_score.mean():.3f}, false "
+        f"{scores[name].mean():.3f}; the two sentences {(true_text * false_text).sum(1).mean():.3f}"
+    )
 
 # %% [markdown] id="binding-plot-text"
 # The same as a picture:
@@ -1087,8 +1214,11 @@ ax.barh(list(wins)[::-1], [100 * value for value in wins.values()][::-1], color=
 ax.axvline(50, color="black", linestyle="--", linewidth=1)
 ax.plot([], [])
 ax.set(xlabel="true sentence wins, % of pages (dashed: a coin)", xlim=(0, 100))
-show(figure, "Bars: the true sentence nearly always wins against another place or another colour, but against another "
-             "subject, swapped colours or a turned relation only somewhat more often than a coin.")
+show(
+    figure,
+    "Bars: the true sentence nearly always wins against another place or another colour, but against another "
+    "subject, swapped colours or a turned relation only somewhat more often than a coin.",
+)
 if budget(smoke=False, laptop=True, gpu=True):
     assert min(wins["another place"], wins["another colour"]) > 0.9
     assert max(wins["colours swapped"], wins["relation turned"]) < 0.8
@@ -1126,10 +1256,14 @@ pipe = load_picture_book()
 tokens = tokenize(tokenizer, ["a red ball left of a blue cat"])
 hidden = ours.text_model(tokens)
 learnt_on = pipe.text_encoder(tokens).last_hidden_state
-print(f"hidden states: {tuple(hidden.shape)}, such as the picture-book model of chapter 00 reads (Stable Diffusion v1.5: "
-      f"1, 77, 768)\ntext vector:   {tuple(ours.encode_text(tokens).shape)}, what is compared with pictures")
-print(f"cosine with the states that chapter 00's model reads today: "
-      f"{F.cosine_similarity(hidden, learnt_on, dim=-1)[0, :9].mean():.2f}")
+print(
+    f"hidden states: {tuple(hidden.shape)}, such as the picture-book model of chapter 00 reads (Stable Diffusion v1.5: "
+    f"1, 77, 768)\ntext vector:   {tuple(ours.encode_text(tokens).shape)}, what is compared with pictures"
+)
+print(
+    f"cosine with the states that chapter 00's model reads today: "
+    f"{F.cosine_similarity(hidden, learnt_on, dim=-1)[0, :9].mean():.2f}"
+)
 
 # %% [markdown] id="probe-text"
 # They are no longer the same ones: the picture-book model's text encoder began as this one and then learnt on, together
@@ -1143,8 +1277,10 @@ print(f"cosine with the states that chapter 00's model reads today: "
 import random
 
 rng = random.Random(0)
-said = [(*rng.sample(COLOURS, 2), *rng.sample([k for k in SUBJECTS if k != "boat"], 2))
-        for _ in range(budget(smoke=400, laptop=1600, gpu=1600))]
+said = [
+    (*rng.sample(COLOURS, 2), *rng.sample([k for k in SUBJECTS if k != "boat"], 2))
+    for _ in range(budget(smoke=400, laptop=1600, gpu=1600))
+]
 tokens = tokenize(tokenizer, [f"a {c1} {k1} and a {c2} {k2}" for c1, c2, k1, k2 in said])
 # start a c1 k1 and a c2 k2 end: each of these words is one token
 assert (tokens[:, 8] == tokenizer.eos_token_id).all() and (tokens[:, 7] != tokenizer.eos_token_id).all()
@@ -1160,9 +1296,14 @@ def probe(states, colours):
     weights = torch.linalg.solve(x[:cut].T @ x[:cut] + 1e-2 * torch.eye(x.shape[1]), x[:cut].T @ y[:cut])
     return ((x[cut:] @ weights).argmax(1) == y[cut:].argmax(1)).float().mean().item()
 
+
 # %% id="probe-run"
-places_to_look = {"state at the first thing": hidden[:, 3], "state at the second thing": hidden[:, 7],
-                  "state at the end token": hidden[:, 8], "text vector": text}
+places_to_look = {
+    "state at the first thing": hidden[:, 3],
+    "state at the second thing": hidden[:, 7],
+    "state at the end token": hidden[:, 8],
+    "text vector": text,
+}
 known = {}
 print("                             first colour   second colour   (guessing 12%)")
 for name, states in places_to_look.items():
@@ -1182,6 +1323,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # away, reads all states, and each pixel may look at the states that it needs (attention again, chapter 10). The same
 # prompts, twice:
 
+
 # %% id="states-vs-vector"
 def states_and_vector(prompt):
     with torch.no_grad():
@@ -1193,8 +1335,15 @@ one, one_vector = states_and_vector("a red ball and a blue cat")
 two, two_vector = states_and_vector("a blue ball and a red cat")
 cosines = F.cosine_similarity(one[:9], two[:9])
 print("cosine of the two sentences, state by state:")
-print("  " + ", ".join(f"{name} {value:.2f}" for name, value in
-                       zip(("start", "a", "red/blue", "ball", "and", "a", "blue/red", "cat", "end"), cosines.tolist())))
+print(
+    "  "
+    + ", ".join(
+        f"{name} {value:.2f}"
+        for name, value in zip(
+            ("start", "a", "red/blue", "ball", "and", "a", "blue/red", "cat", "end"), cosines.tolist()
+        )
+    )
+)
 print(f"  and as text vectors {one_vector @ two_vector:.2f}")
 assert cosines[0] > 0.999 and cosines[3] < one_vector @ two_vector
 
@@ -1206,6 +1355,7 @@ assert cosines[0] > 0.999 and cosines[3] < one_vector @ two_vector
 # others be far. For $N$ unit vectors $0 \le |\sum_i v_i|^2 = N + \sum_{i \ne j} \langle v_i, v_j \rangle$, so the mean
 # cosine of different ones is at least $-\frac{1}{N-1}$: for many, nearly 0. That is what training reaches *on
 # average*. One by one, wrong captions that are nearly right stay near:
+
 
 # %% id="elsewhere-minimise"
 def shared(a, b):
@@ -1220,8 +1370,10 @@ print(f"live model: cosine of a page and its own caption {after_matrix.diagonal(
 by_shared = [after_matrix[off & (common == n)].mean().item() for n in range(3)]
 for n, value in enumerate(by_shared):
     print(f"  with captions that share {n} of subject, colour, place: {value:+.2f}")
-print(f"  with all captions but its own {after_matrix[off].mean():+.3f} (lowest possible, if pairs coincide: "
-      f"{-1 / (count - 1):+.3f})")
+print(
+    f"  with all captions but its own {after_matrix[off].mean():+.3f} (lowest possible, if pairs coincide: "
+    f"{-1 / (count - 1):+.3f})"
+)
 if budget(smoke=False, laptop=True, gpu=True):
     assert by_shared[0] < by_shared[1] < by_shared[2] < after_matrix.diagonal().mean() and by_shared[0] > -0.5
 
@@ -1235,8 +1387,10 @@ if budget(smoke=False, laptop=True, gpu=True):
 short = encode([" and ".join(f"a {thing.colour} {thing.kind}" for thing in scene.things) for scene in pairs])
 short_score = (pair_vectors * short).sum(1)
 beaten = (scores["colours swapped"] > short_score).float().mean().item()
-print(f"mean cosine: true and long {true_score.mean():.3f}, false and long {scores['colours swapped'].mean():.3f}, "
-      f"true and short {short_score.mean():.3f}\nthe false one beats the true short one on {beaten:.0%} of the pages")
+print(
+    f"mean cosine: true and long {true_score.mean():.3f}, false and long {scores['colours swapped'].mean():.3f}, "
+    f"true and short {short_score.mean():.3f}\nthe false one beats the true short one on {beaten:.0%} of the pages"
+)
 if budget(smoke=False, laptop=True, gpu=True):
     assert beaten > 0.6
 
@@ -1256,8 +1410,9 @@ for name in ("another colour", "words in order a-z", "relation turned"):
 
 # %% id="elsewhere-temperature-run"
 for tau, (pages_right, captions_right, _, last) in by_tau.items():
-    print(f"tau {tau:4}: page finds caption {pages_right:.0%}, caption finds page {captions_right:.0%}; "
-          f"loss {last:.2f}")
+    print(
+        f"tau {tau:4}: page finds caption {pages_right:.0%}, caption finds page {captions_right:.0%}; loss {last:.2f}"
+    )
 
 # %% [markdown] id="next"
 # ## The failure that comes next
@@ -1281,8 +1436,10 @@ for size, channels in ((16, 1), (64, 3)):
             times[size] = min(perf_counter() - started, times.get(size, math.inf))
     print(f"{channels} x {size} x {size}: {channels * size * size:6} numbers a picture, {1000 * times[size]:6.1f} ms")
 ratio = times[64] / times[16]
-print(f"{ratio:.0f} times the time: a training of two minutes becomes one of {2 * ratio:.0f}, with a network that is "
-      "too small for pages")
+print(
+    f"{ratio:.0f} times the time: a training of two minutes becomes one of {2 * ratio:.0f}, with a network that is "
+    "too small for pages"
+)
 
 # %% [markdown] id="next-read"
 # Pages are also harder than digits, and want a larger network. Most of the work goes into pixels that an autoencoder
@@ -1361,8 +1518,10 @@ with torch.no_grad():
     q, k = (split_heads(part(x), 4) for part in (last.self_attn.q_proj, last.self_attn.k_proj))
     looks = attention_weights(q, k)[:, :, 0, 1:].mean(1).reshape(-1, 1, 8, 8)  # (pages, 1, rows, columns)
 looks = F.interpolate(looks / looks.amax((2, 3), keepdim=True), scale_factor=8).expand(-1, 3, -1, -1)
-show(plot_pictures(torch.cat([shown, 2 * looks - 1]), columns=5),
-     "Above: five pages with one thing each. Below: where the first token looks, brighter where more.")
+show(
+    plot_pictures(torch.cat([shown, 2 * looks - 1]), columns=5),
+    "Above: five pages with one thing each. Below: where the first token looks, brighter where more.",
+)
 
 # %% [markdown] id="bonus-read"
 # Does it look at the thing, or at the background that tells the place? Compare a page whose place is plain with one

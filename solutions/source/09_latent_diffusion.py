@@ -76,8 +76,10 @@ for side in (16, 32, 64, 128):
     costs[side], start = operations(network, x), time.perf_counter()
     with torch.no_grad():
         network(x, torch.zeros(1))
-    print(f"side {side:3}: {x.numel():6,} numbers, {costs[side] / 1e9:6.3f} billion operations "
-          f"({costs[side] / costs[16]:6.1f} times), {1000 * (time.perf_counter() - start):6.1f} ms")
+    print(
+        f"side {side:3}: {x.numel():6,} numbers, {costs[side] / 1e9:6.3f} billion operations "
+        f"({costs[side] / costs[16]:6.1f} times), {1000 * (time.perf_counter() - start):6.1f} ms"
+    )
 assert costs[128] > 64 * costs[16]
 
 # %% [markdown] id="cost-read"
@@ -94,6 +96,7 @@ assert costs[128] > 64 * costs[16]
 # back.
 #
 # **Predict first.** You keep 8 numbers of 48. What will the cat look like: the same, blurred, or in coarse squares?
+
 
 # %% id="toy"
 def blocks(x, f=4):
@@ -113,6 +116,7 @@ def directions(rows):
     """The mean of rows, and the directions along which they vary, the strongest first: (48,), (48, 48)."""
     return rows.mean(0), torch.linalg.svd(rows - rows.mean(0), full_matrices=False)[2]
 
+
 # %% [markdown] id="toy-between"
 # "Encoding" is then one product with a matrix, "decoding" another:
 
@@ -125,9 +129,11 @@ for k in (1, 3, 8):
     code = (rows - mean) @ basis[:k].T  # (4096, k): the encoder
     rebuilt[k] = joined(code @ basis[:k] + mean, cat)  # the decoder
 titles = ["48 numbers a block"] + [f"{k}: {psnr(x, cat).item():.1f} dB" for k, x in rebuilt.items()]
-show(plot_pictures(torch.cat([cat, *rebuilt.values()]), titles, columns=4),
-     "A cat's portrait, and rebuilt from 1, 3 and 8 numbers for each block of 4 by 4 pixels: coarse and in a single "
-     "hue, coarse in nearly all colours, and hardly to be told from the portrait.")
+show(
+    plot_pictures(torch.cat([cat, *rebuilt.values()]), titles, columns=4),
+    "A cat's portrait, and rebuilt from 1, 3 and 8 numbers for each block of 4 by 4 pixels: coarse and in a single "
+    "hue, coarse in nearly all colours, and hardly to be told from the portrait.",
+)
 assert psnr(rebuilt[8], cat) > 30
 
 # %% [markdown] id="toy-read"
@@ -167,8 +173,13 @@ from course_utils.pipelines.picture_book import PICTURE_BOOK
 
 vae = AutoencoderKL.from_pretrained(PICTURE_BOOK / "vae").float().to(device).eval().requires_grad_(False)
 encoder = vae.encoder
-stations = {"conv_in": encoder.conv_in, **{f"down_blocks[{i}]": block for i, block in enumerate(encoder.down_blocks)},
-            "mid_block": encoder.mid_block, "conv_out": encoder.conv_out}
+stations = {
+    "conv_in": encoder.conv_in,
+    **{f"down_blocks[{i}]": block for i, block in enumerate(encoder.down_blocks)},
+    "mid_block": encoder.mid_block,
+    "conv_out": encoder.conv_out,
+}
+
 
 def announcing(name):
     """A hook that prints the shape of what leaves a station."""
@@ -180,8 +191,10 @@ moments = vae.quant_conv(vae.encoder(unseen[:1].to(device)))  # (1, 16, 16, 16)
 for handle in hooks:
     handle.remove()
 print(f"quant_conv      {tuple(moments.shape[1:])}: 8 channels of the mean, 8 of logvar")
-print(f"{sum(p.numel() for p in vae.parameters()):,} weights, {sum(p.numel() for p in encoder.parameters()):,} of them "
-      "in the encoder")
+print(
+    f"{sum(p.numel() for p in vae.parameters()):,} weights, {sum(p.numel() for p in encoder.parameters()):,} of them "
+    "in the encoder"
+)
 
 # %% [markdown] id="encode-text"
 # The last station splits. With $\mu$ and $\log\sigma^2$, the halves of `quant_conv`'s channels,
@@ -197,6 +210,7 @@ print(f"{sum(p.numel() for p in vae.parameters()):,} weights, {sum(p.numel() for
 # ●●○○○ · 15 minutes. From pictures to scaled latents. Use the parts, `vae.encoder` and `vae.quant_conv`, so that
 # you have seen each of them. (Gradients may flow.)
 
+
 # %% id="ex-encode"
 def encode(vae, pictures, generator=None):
     """Scaled latents (batch, c, h, w): the mean of q(z|x), or a sample of it if there is a generator."""
@@ -211,6 +225,7 @@ def encode(vae, pictures, generator=None):
     return mean * vae.config.scaling_factor
     ### END SOLUTION
 
+
 # %% id="check-encode"
 encode = check("09.encode", encode)
 # Stuck? hint("09.encode") gives a hint, and one more each time; solution(...) is the last resort.
@@ -220,6 +235,7 @@ encode = check("09.encode", encode)
 #
 # ●○○○○ · 5 minutes. The way back, from scaled latents to pictures.
 
+
 # %% id="ex-decode"
 def decode(vae, latents):
     """Pictures (batch, 3, f h, f w) of scaled latents (batch, c, h, w)."""
@@ -227,6 +243,7 @@ def decode(vae, latents):
     #: undo the scaling, then post_quant_conv and the decoder
     return vae.decoder(vae.post_quant_conv(latents / vae.config.scaling_factor))
     ### END SOLUTION
+
 
 # %% id="check-decode"
 decode = check("09.decode", decode)
@@ -252,12 +269,19 @@ print(f"{tuple(x.shape)} -> {tuple(z.shape)}: {x[0].numel() / z[0].numel():.0f} 
 
 # %% id="rebuilt" tags=["static"]
 rebuilt_mean, rebuilt_sample = decode(vae, z).cpu(), decode(vae, sampled).cpu()
-show(plot_pictures(torch.cat([x[:4].cpu(), rebuilt_mean[:4], linear[:4]]),
-                   ["page"] * 4 + ["AutoencoderKL"] * 4 + ["8 directions"] * 4, columns=4),
-     "Four pages, below them rebuilt by the autoencoder, hardly changed, and at the bottom by the eight linear "
-     "directions, with frayed edges in blocks.")
-print(f"mean {psnr(rebuilt_mean, x.cpu()).mean():.2f} dB, sample {psnr(rebuilt_sample, x.cpu()).mean():.2f} dB, "
-      f"8 directions {psnr(linear[:8], x.cpu()).mean():.2f} dB")
+show(
+    plot_pictures(
+        torch.cat([x[:4].cpu(), rebuilt_mean[:4], linear[:4]]),
+        ["page"] * 4 + ["AutoencoderKL"] * 4 + ["8 directions"] * 4,
+        columns=4,
+    ),
+    "Four pages, below them rebuilt by the autoencoder, hardly changed, and at the bottom by the eight linear "
+    "directions, with frayed edges in blocks.",
+)
+print(
+    f"mean {psnr(rebuilt_mean, x.cpu()).mean():.2f} dB, sample {psnr(rebuilt_sample, x.cpu()).mean():.2f} dB, "
+    f"8 directions {psnr(linear[:8], x.cpu()).mean():.2f} dB"
+)
 print(f"spread of a latent's sample: {(q.std * s).median():.3f}, of the latents themselves {z.std():.2f}")
 assert psnr(rebuilt_mean, x.cpu()).mean() > psnr(linear[:8], x.cpu()).mean() + 2
 
@@ -274,9 +298,11 @@ assert psnr(rebuilt_mean, x.cpu()).mean() > psnr(linear[:8], x.cpu()).mean() + 2
 # %% id="any-size"
 for name, picture in (("a cat, 256 x 256", cat), ("a wide strip", cat[..., 64:128, :])):
     z_cat = encode(vae, picture.to(device))
-    print(f"{name}: {tuple(picture.shape[1:])} -> {tuple(z_cat.shape[1:])} -> "
-          f"{psnr(decode(vae, z_cat).cpu(), picture).item():.1f} dB (8 directions of this cat: "
-          f"{psnr(rebuilt[8], cat).item():.1f})")
+    print(
+        f"{name}: {tuple(picture.shape[1:])} -> {tuple(z_cat.shape[1:])} -> "
+        f"{psnr(decode(vae, z_cat).cpu(), picture).item():.1f} dB (8 directions of this cat: "
+        f"{psnr(rebuilt[8], cat).item():.1f})"
+    )
 sd_pixels, sd_latents = 3 * 512 * 512, 4 * 64 * 64
 print(f"Stable Diffusion v1.5: {sd_pixels:,} -> {sd_latents:,} numbers, {sd_pixels / sd_latents:.0f} times fewer")
 
@@ -302,6 +328,7 @@ print(f"Stable Diffusion v1.5: {sd_pixels:,} -> {sd_latents:,} numbers, {sd_pixe
 #
 # ●●○○○ · 10 minutes. Mean over the batch in all three parts.
 
+
 # %% id="ex-loss"
 def autoencoder_loss(x, x_hat, mean, logvar, kl_weight=1e-6):
     """mean |x - x_hat| + 4 mean (x - x_hat)^2 + kl_weight KL, a number; mean, logvar: (batch, c, h, w)."""
@@ -315,6 +342,7 @@ def autoencoder_loss(x, x_hat, mean, logvar, kl_weight=1e-6):
     return fit + kl_weight * kl
     ### END SOLUTION
 
+
 # %% id="check-loss"
 autoencoder_loss = check("09.autoencoder_loss", autoencoder_loss)
 
@@ -324,13 +352,21 @@ autoencoder_loss = check("09.autoencoder_loss", autoencoder_loss)
 # **Predict first**, for each: how good are its reconstructions? How wide is $q(z \mid x)$? And what comes out if you
 # decode pure noise from $N(0, I)$?
 
+
 # %% id="kl-build"
 def small_autoencoder(widths=(16, 24, 32)):
     """An AutoencoderKL with the shapes of the shipped one, but far fewer weights."""
     torch.manual_seed(0)  # the same start for all
-    made = AutoencoderKL(latent_channels=8, sample_size=64, layers_per_block=1, block_out_channels=widths,
-                         norm_num_groups=8, mid_block_add_attention=False, down_block_types=["DownEncoderBlock2D"] * 3,
-                         up_block_types=["UpDecoderBlock2D"] * 3)
+    made = AutoencoderKL(
+        latent_channels=8,
+        sample_size=64,
+        layers_per_block=1,
+        block_out_channels=widths,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        down_block_types=["DownEncoderBlock2D"] * 3,
+        up_block_types=["UpDecoderBlock2D"] * 3,
+    )
     made.quant_conv.bias.data[8:] = -4  # logvar: at first q(z|x) is narrow, so that the decoder can hear something
     return made.to(device)
 
@@ -339,6 +375,7 @@ def loss_on(model, pictures, kl_weight, generator):
     """The loss of reconstructing the pictures from samples of q(z|x)."""
     q = model.encode(pictures).latent_dist
     return autoencoder_loss(pictures, model.decode(q.sample(generator)).sample, q.mean, q.logvar, kl_weight)
+
 
 # %% id="kl-train"
 from tqdm.auto import tqdm
@@ -355,7 +392,7 @@ for number, kl_weight in enumerate((1e-6, 1e-4, 1e-2)):
         optimizer.param_groups[0]["lr"] = learning_rate_at(step, steps, peak=3e-3, warmup=30)
         index = torch.randint(len(seen), (4,), generator=generator)
         i, j = 4 * torch.randint(9, (2,), generator=generator)  # where a crop of 8 x 8 latents begins
-        loss = loss_on(model, seen[index, :, i:i + 32, j:j + 32].to(device), kl_weight, generator)
+        loss = loss_on(model, seen[index, :, i : i + 32, j : j + 32].to(device), kl_weight, generator)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -382,9 +419,11 @@ for kl_weight, model in small.items():
     print("{:9g} {:6.1f} dB {:14.3f} {:14,.0f}".format(kl_weight, *kl_facts[kl_weight]))
 print(f"{steps} updates each; the shipped autoencoder: {PARTS['vae'].steps:,}")
 names = ["page"] * 8 + sum(([f"w = {w:g}"] * 8 + ["from noise"] * 8 for w in small), [])
-show(plot_pictures(torch.cat(strip), names, columns=8),
-     "Pages, and for each KL weight the rebuilt pages and pictures decoded from noise: for a millionth and a "
-     "ten-thousandth coarse pages in few colours, and patterns from noise; for a hundredth fog in both rows.")
+show(
+    plot_pictures(torch.cat(strip), names, columns=8),
+    "Pages, and for each KL weight the rebuilt pages and pictures decoded from noise: for a millionth and a "
+    "ten-thousandth coarse pages in few colours, and patterns from noise; for a hundredth fog in both rows.",
+)
 if budget(smoke=False, laptop=True, gpu=True):
     (sharp, narrow, much), (_, _, less), (fog, wide, least) = kl_facts.values()
     assert much > 3 * less > 9 * least and wide > 3 * narrow and sharp > fog + 2
@@ -413,8 +452,11 @@ moved = plain * spread[:, None, None] + centre[:, None, None]
 mixed = torch.einsum("oc,bchw->bohw", factor, plain) + centre[:, None, None]
 fakes = decode(vae, torch.cat([plain, moved, mixed, z_all[:8]]).to(device)).cpu()
 titles = ["N(0, I)"] * 8 + ["mean, spread"] * 8 + ["and channels"] * 8 + ["real latents"] * 8
-show(plot_pictures(fakes, titles, columns=8), "Pictures decoded from three kinds of noise, each of them mush of other "
-     "colours, and below from latents of real pages.")
+show(
+    plot_pictures(fakes, titles, columns=8),
+    "Pictures decoded from three kinds of noise, each of them mush of other "
+    "colours, and below from latents of real pages.",
+)
 standard = (z_all - centre[:, None, None]) / spread[:, None, None]
 neighbours = (standard[..., 1:] * standard[..., :-1]).mean()
 print("channel means  ", [round(value, 2) for value in centre.tolist()])
@@ -442,6 +484,7 @@ assert neighbours > 0.3
 #
 # ●○○○○ · 5 minutes. Of latents that are not yet scaled.
 
+
 # %% id="ex-factor"
 def scaling_factor(latents):
     """1 / (standard deviation of all numbers of the latents (n, c, h, w)): what makes their spread 1."""
@@ -449,6 +492,7 @@ def scaling_factor(latents):
     #: the spread of all numbers together, upside down
     return 1 / latents.std().item()
     ### END SOLUTION
+
 
 # %% id="check-factor"
 scaling_factor = check("09.scaling_factor", scaling_factor)
@@ -458,8 +502,10 @@ scaling_factor = check("09.scaling_factor", scaling_factor)
 
 # %% id="factor-run"
 raw = z_all / vae.config.scaling_factor  # as the encoder gives them
-print(f"of {len(raw)} pages here: {scaling_factor(raw):.4f}; in the config, from 512 others: "
-      f"{vae.config.scaling_factor:.4f}; package {package.scaling_factor(raw):.4f}")
+print(
+    f"of {len(raw)} pages here: {scaling_factor(raw):.4f}; in the config, from 512 others: "
+    f"{vae.config.scaling_factor:.4f}; package {package.scaling_factor(raw):.4f}"
+)
 assert abs(scaling_factor(raw) / vae.config.scaling_factor - 1) < budget(smoke=0.15, laptop=0.05, gpu=0.05)
 print("a new AutoencoderKL says", small[1e-6].config.scaling_factor, "before anybody has measured:")
 print({w: round(scaling_factor(model.encode(unseen.to(device)).latent_dist.mean), 3) for w, model in small.items()})
@@ -481,6 +527,7 @@ print({w: round(scaling_factor(model.encode(unseen.to(device)).latent_dist.mean)
 #
 # ●●●○○ · 15 minutes. For each $t$ the first $t'$ whose SNR is not above. Where even the last is, the last.
 
+
 # %% id="ex-equal"
 def time_of_equal_snr(t, std, alpha_bar):
     """First times t' with SNR_t' <= std^2 SNR_t, or T-1; t: (batch,) -> (batch,), whole numbers; alpha_bar: (T,)."""
@@ -492,6 +539,7 @@ def time_of_equal_snr(t, std, alpha_bar):
     #: how many times have a larger one?
     return (snr[None] > wanted[:, None]).sum(1).clamp(max=len(alpha_bar) - 1)
     ### END SOLUTION
+
 
 # %% id="check-equal"
 time_of_equal_snr = check("09.time_of_equal_snr", time_of_equal_snr)
@@ -505,8 +553,11 @@ from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, sca
 alpha_bar = alpha_bar_from_beta(scaled_linear_beta())  # (1000,), Stable Diffusion's schedule
 t = torch.tensor([0, 100, 300, 500, 700, 900, 999])
 print("t                                    ", t.tolist())
-for name, std in (("ours, forgotten: spread", 1 / vae.config.scaling_factor), ("Stable Diffusion's:", 1 / 0.18215),
-                  ("scaled twice:", 0.18215)):
+for name, std in (
+    ("ours, forgotten: spread", 1 / vae.config.scaling_factor),
+    ("Stable Diffusion's:", 1 / 0.18215),
+    ("scaled twice:", 0.18215),
+):
     found = time_of_equal_snr(t, std, alpha_bar)
     assert torch.equal(found, package.time_of_equal_snr(t, std, alpha_bar))
     print(f"{name:25} {std:5.2f}: t' = {found.tolist()}")
@@ -553,8 +604,10 @@ for name, x0 in (("scaled", z_all), ("spread 5.49", z_all / 0.18215)):
     x_T = add_noise(x0, eps, torch.full((len(x0),), 999), alpha_bar)
     alike = torch.corrcoef(torch.stack([x_T.flatten(), x0.flatten()]))[0, 1]
     away = kl_to_normal(x0, alpha_bar[-1]).mean() * x0[0].numel()  # bits a number, times numbers
-    print(f"{name:12}: variance of x_T {x_T.var():.3f}, correlation with x_0 {alike:.3f}, "
-          f"KL of q(x_T | x_0) to N(0, I) {away:5.1f} bits a page")
+    print(
+        f"{name:12}: variance of x_T {x_T.var():.3f}, correlation with x_0 {alike:.3f}, "
+        f"KL of q(x_T | x_0) to N(0, I) {away:5.1f} bits a page"
+    )
 assert abs(alpha_bar[-1].sqrt() - 0.068) < 0.001 and alike > 0.3
 
 # %% [markdown] id="start-read"
@@ -587,8 +640,11 @@ for c, ax in enumerate(axes[1:]):
     ax.imshow(z[0, c].numpy(), cmap="coolwarm", vmin=-3, vmax=3)
     ax.set_title(f"$z_{c}$", fontsize=9)
     ax.axis("off")
-show(figure, "A page, and its eight channels as small maps in blue and red: in each the page can be recognised, in "
-             "some as areas, in others as outlines.")
+show(
+    figure,
+    "A page, and its eight channels as small maps in blue and red: in each the page can be recognised, in "
+    "some as areas, in others as outlines.",
+)
 
 # %% [markdown] id="colours-text"
 # Each is the page once more, in some filter. How much of a latent is simply colour? Fit it: from the 8 numbers at a
@@ -620,6 +676,7 @@ def fit_colours(latents, pictures):
     return found[:-1].T, found[-1]
     ### END SOLUTION
 
+
 # %% id="check-colours"
 fit_colours = check("09.fit_colours", fit_colours)
 
@@ -633,9 +690,11 @@ z_new = torch.cat([encode(vae, part.to(device)) for part in unseen.split(32)]).c
 guessed, wanted = package.as_colours(z_new, weights, bias), adaptive_avg_pool2d(unseen, 16)
 explained = 1 - (guessed - wanted).var() / wanted.var()
 print(f"of the variance of unseen pages' colours {explained:.1%} is a linear function of the latent at that place")
-show(plot_pictures(torch.cat([guessed[:8], wanted[:8]]), ["from latents"] * 8 + ["averaged"] * 8, columns=8),
-     "Eight unseen pages of 16 by 16 pixels: above as read from latents by a matrix, below averaged from the pages. "
-     "They can hardly be told apart.")
+show(
+    plot_pictures(torch.cat([guessed[:8], wanted[:8]]), ["from latents"] * 8 + ["averaged"] * 8, columns=8),
+    "Eight unseen pages of 16 by 16 pixels: above as read from latents by a matrix, below averaged from the pages. "
+    "They can hardly be told apart.",
+)
 assert explained > 0.8
 
 # %% [markdown] id="colours-read"
@@ -656,13 +715,20 @@ edits = torch.cat([a, b, pasted, a.flip(3), one_place])
 edited = to_pictures(edits)
 change = (edited[4] - edited[0]).square().sum(0)  # (64, 64): where pixels moved
 titles = ["a", "b", "a, middle of b", "a, mirrored", "a, one place moved"]
-show(plot_pictures(edited, titles, columns=5), "Two pages, one with the middle of the other pasted in as latents, one "
-     "with its latent mirrored, and one with a coloured spot where a single place was changed.")
-print(f"mirrored latent against mirrored page: {psnr(edited[3:4], unseen[3:4].flip(3)).item():.1f} dB, rebuilt "
-      f"{psnr(edited[0:1], unseen[3:4]).item():.1f} dB")
+show(
+    plot_pictures(edited, titles, columns=5),
+    "Two pages, one with the middle of the other pasted in as latents, one "
+    "with its latent mirrored, and one with a coloured spot where a single place was changed.",
+)
+print(
+    f"mirrored latent against mirrored page: {psnr(edited[3:4], unseen[3:4].flip(3)).item():.1f} dB, rebuilt "
+    f"{psnr(edited[0:1], unseen[3:4]).item():.1f} dB"
+)
 near = {2 * r: change[34 - r : 34 + r, 34 - r : 34 + r].sum() / change.sum() for r in (2, 6, 10)}
-print("one place moved; of the squared change of pixels lie around it, within "
-      + ", ".join(f"{side} x {side}: {share:.0%}" for side, share in near.items()))
+print(
+    "one place moved; of the squared change of pixels lie around it, within "
+    + ", ".join(f"{side} x {side}: {share:.0%}" for side, share in near.items())
+)
 assert near[20] > 0.8
 
 # %% [markdown] id="paste-read"
@@ -699,10 +765,15 @@ for c in range(8):
 shares = torch.linspace(0, 1, 7)[:, None, None, None]
 in_latents = to_pictures((1 - shares) * a + shares * b)
 in_pixels = (1 - shares) * edited[0:1] + shares * edited[1:2]
-show(plot_pictures(torch.cat([in_latents, in_pixels]), columns=7), "Two rows that look alike: on the way from one page "
-     "to another both show the two pages on top of each other. Above mixed in latents, below in pixels.")
-print(f"half-way, latents against pixels: {psnr(in_latents[3:4], in_pixels[3:4]).item():.1f} dB; the two pages against "
-      f"each other: {psnr(edited[0:1], edited[1:2]).item():.1f} dB")
+show(
+    plot_pictures(torch.cat([in_latents, in_pixels]), columns=7),
+    "Two rows that look alike: on the way from one page "
+    "to another both show the two pages on top of each other. Above mixed in latents, below in pixels.",
+)
+print(
+    f"half-way, latents against pixels: {psnr(in_latents[3:4], in_pixels[3:4]).item():.1f} dB; the two pages against "
+    f"each other: {psnr(edited[0:1], edited[1:2]).item():.1f} dB"
+)
 assert psnr(in_latents[3:4], in_pixels[3:4]) > psnr(edited[0:1], edited[1:2]) + 5
 
 # %% [markdown] id="between-read"
@@ -734,6 +805,7 @@ def blurred(pictures, w=0.25):
     kernel = (across[:, None] * across).expand(3, 1, 3, 3)
     return F.conv2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
 
+
 # %% [markdown] id="styles-text"
 # The judge reads the pages themselves, their copies by the shipped autoencoder, and the blurred ones:
 
@@ -741,13 +813,17 @@ def blurred(pictures, w=0.25):
 quality = {}
 print("style           pages   autoencoder       blurred")
 for style in picture_book.STYLES:
-    scenes = [scene for scene in picture_set(budget(smoke=40, laptop=400, gpu=800), seed=9).scenes
-              if scene.style == style][: budget(smoke=4, laptop=48, gpu=96)]
+    scenes = [
+        scene for scene in picture_set(budget(smoke=40, laptop=400, gpu=800), seed=9).scenes if scene.style == style
+    ][: budget(smoke=4, laptop=48, gpu=96)]
     given, captions = picture_book.pictures(scenes), [picture_book.caption(scene) for scene in scenes]
     back = torch.cat([to_pictures(encode(vae, part.to(device))) for part in given.split(16)]).clamp(-1, 1)
     quality[style] = [adherence(judge, pictures, captions) for pictures in (given, back, blurred(given))]
-    print("{:15} {:5.0%} {:5.0%} {:4.1f} dB {:5.0%} {:4.1f} dB".format(
-        style, *quality[style][:2], psnr(back, given).mean(), quality[style][2], psnr(blurred(given), given).mean()))
+    print(
+        "{:15} {:5.0%} {:5.0%} {:4.1f} dB {:5.0%} {:4.1f} dB".format(
+            style, *quality[style][:2], psnr(back, given).mean(), quality[style][2], psnr(blurred(given), given).mean()
+        )
+    )
 if budget(smoke=False, laptop=True, gpu=True):
     assert min(quality, key=lambda style: quality[style][2]) == "pixel art"
     assert min(copies for _, copies, _ in quality.values()) > 0.9
@@ -758,8 +834,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 # same scale for all:
 
 # %% id="error-map" tags=["static"]
-scenes = [picture_book.Scene((picture_book.Thing("corgi"),), "grass", seed=4, style=style)
-          for style in picture_book.STYLES]
+scenes = [
+    picture_book.Scene((picture_book.Thing("corgi"),), "grass", seed=4, style=style) for style in picture_book.STYLES
+]
 given = picture_book.pictures(scenes)
 back = to_pictures(encode(vae, given.to(device))).clamp(-1, 1)
 error = (back - given).abs().mean(1)  # (4, 64, 64)
@@ -770,8 +847,11 @@ for column, style in enumerate(picture_book.STYLES):
     axes[2, column].imshow(error[column].numpy(), cmap="magma", vmin=0, vmax=0.5)
     axes[2, column].axis("off")
     axes[0, column].set_title(f"{style}\n{psnr(back, given)[column]:.1f} dB", fontsize=9)
-show(figure, "A corgi in four styles: blurred, rebuilt by the autoencoder, and the autoencoder's errors, thin lines "
-             "along outlines.")
+show(
+    figure,
+    "A corgi in four styles: blurred, rebuilt by the autoencoder, and the autoencoder's errors, thin lines "
+    "along outlines.",
+)
 
 # %% [markdown] id="error-read"
 # Errors sit on edges, and pixel art is nothing but edges, each exactly on a pixel. Squared and absolute errors invite
@@ -818,6 +898,7 @@ show(figure, "A corgi in four styles: blurred, rebuilt by the autoencoder, and t
 #
 # ●●●○○ · 10 minutes.
 
+
 # %% id="ex-flops"
 def level_flops(size, channels, attention=True):
     """Operations of one level for one picture: two 3 x 3 convolutions and, if asked for, attention; a whole number."""
@@ -831,6 +912,7 @@ def level_flops(size, channels, attention=True):
         total += 4 * 2 * channels**2 * places + 2 * 2 * channels * places**2
     return total
     ### END SOLUTION
+
 
 # %% id="check-flops"
 level_flops = check("09.level_flops", level_flops)
@@ -846,8 +928,10 @@ for name, size in (("512 x 512 pixels", 512), ("64 x 64 latents", 64)):
     bare = level_flops(size, 320, attention=False)
     print(f"{name:17} convolutions {bare / 1e9:10,.0f}   attention {(level_flops(size, 320) - bare) / 1e9:10,.0f}")
 ratio = level_flops(512, 320) / level_flops(64, 320)
-print(f"in pixels this level would cost {ratio:,.0f} times as much, at each step; without attention "
-      f"{level_flops(512, 320, False) / level_flops(64, 320, False):.0f} times")
+print(
+    f"in pixels this level would cost {ratio:,.0f} times as much, at each step; without attention "
+    f"{level_flops(512, 320, False) / level_flops(64, 320, False):.0f} times"
+)
 
 # %% [markdown] id="duel-text"
 # Now the race. The pages: one corgi, on the grass, in the picture book's style; place, size and weather vary. Two
@@ -866,8 +950,10 @@ corgi = picture_book.Thing("corgi")
 kennel = picture_book.pictures([picture_book.Scene((corgi,), "grass", seed=number) for number in range(count)])
 start = time.perf_counter()
 kennel_z = encode_pictures(vae, kennel) * vae.config.scaling_factor  # once, before training
-print(f"{count} pages {tuple(kennel.shape[1:])}, their latents {tuple(kennel_z.shape[1:])}; encoding took "
-      f"{1000 * (time.perf_counter() - start) / count:.0f} ms a page, once")
+print(
+    f"{count} pages {tuple(kennel.shape[1:])}, their latents {tuple(kennel_z.shape[1:])}; encoding took "
+    f"{1000 * (time.perf_counter() - start) / count:.0f} ms a page, once"
+)
 torch.testing.assert_close(kennel_z[:4], encode(vae, kennel[:4].to(device)).cpu(), rtol=1e-3, atol=1e-3)
 
 # %% id="duel-nets"
@@ -903,8 +989,10 @@ for name, model in racers.items():
     weights_in = sum(p.numel() for p in model.parameters())
     print(f"{name:8} {weights_in:9,} weights, {look[name] / 1e9:.3f} billion operations a look")
 twin = operations(PredictNoise(3, WIDTHS).eval(), kennel[:1])  # the latents' own network, on pixels
-print(f"pixels / latents: {look['pixels'] / look['latents']:.1f}; with the latents' own network on pixels it would be "
-      f"{twin / look['latents']:.1f}")
+print(
+    f"pixels / latents: {look['pixels'] / look['latents']:.1f}; with the latents' own network on pixels it would be "
+    f"{twin / look['latents']:.1f}"
+)
 assert look["pixels"] > 2 * look["latents"] and twin > 10 * look["latents"]
 
 # %% [markdown] id="clock-text"
@@ -931,6 +1019,7 @@ def race_loss(model, x0, generator):
     eps = torch.randn(x0.shape, generator=generator).to(device)
     return noise_prediction_loss(model(add_noise(x0, eps, t, alpha_bar.to(device)), t), eps).mean()
 
+
 # %% id="clock-loop"
 def fit_for(seconds, model, average, data, batch=16, peak=2e-3):
     """Train until the time is up; yield (steps, seconds spent, loss) after each update."""
@@ -949,8 +1038,10 @@ def fit_for(seconds, model, average, data, batch=16, peak=2e-3):
         step, spent = step + 1, clock() - start
         yield step, spent, loss.item()
 
+
 # %% [markdown] id="duel-train-text"
 # An exam, always the same, checks that each has learnt something:
+
 
 # %% id="duel-train"
 @torch.no_grad()
@@ -1004,6 +1095,7 @@ def rulers(pictures):
     alone = [len(v.findings) == 1 and v.findings[0].kind == "corgi" for v in verdicts]
     return frechet_distance(judge.features(pictures), real_features), sum(alone) / len(alone)
 
+
 # %% [markdown] id="duel-numbers-text"
 # Real pages that no network has seen are measured too, as many as are drawn:
 
@@ -1025,9 +1117,11 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert scores["latents"][0] < 0.5 * scores["pixels"][0]
 
 # %% id="duel-show" tags=["static"]
-show(plot_pictures(torch.cat([drawings["pixels"][:10], drawings["latents"][:10]]), columns=min(number, 10)),
-     "Pages drawn from noise, seed 1, nothing chosen. Above from pixels: coloured noise or vague shapes. "
-     "Below from latents, after the same seconds of training: corgis on the grass, rough but plain to see.")
+show(
+    plot_pictures(torch.cat([drawings["pixels"][:10], drawings["latents"][:10]]), columns=min(number, 10)),
+    "Pages drawn from noise, seed 1, nothing chosen. Above from pixels: coloured noise or vague shapes. "
+    "Below from latents, after the same seconds of training: corgis on the grass, rough but plain to see.",
+)
 
 # %% [markdown] id="duel-read"
 # The same seconds, the same pages. In latents the network gets several times as many steps, and each step has an easier
@@ -1058,8 +1152,9 @@ folder, mine = Path(tempfile.mkdtemp()), small[1e-6]
 mine.register_to_config(scaling_factor=scaling_factor(mine.encode(seen[:64].to(device)).latent_dist.mean))
 mine.save_pretrained(folder / "vae")
 averages["latents"].save_pretrained(folder / "unet")
-DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False,
-              timestep_spacing="trailing").save_pretrained(folder / "scheduler")
+DDIMScheduler(
+    beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, timestep_spacing="trailing"
+).save_pretrained(folder / "scheduler")
 for path in sorted(folder.rglob("*.*")):
     print(f"{path.relative_to(folder).as_posix():45} {path.stat().st_size:>10,} bytes")
 
@@ -1075,8 +1170,10 @@ with torch.no_grad():
     at, averages["latents"] = torch.full((8,), 500, device=device), averages["latents"].eval()
     torch.testing.assert_close(unet(z_new[:8].to(device), at), averages["latents"](z_new[:8].to(device), at))
 assert all(torch.equal(a, b) for a, b in zip(unet.state_dict().values(), averages["latents"].state_dict().values()))
-print(f"all equal; the config remembers s = {again.config.scaling_factor:.4f}; its latents have the spread "
-      f"{encode(again, unseen.to(device)).std():.3f}")
+print(
+    f"all equal; the config remembers s = {again.config.scaling_factor:.4f}; its latents have the spread "
+    f"{encode(again, unseen.to(device)).std():.3f}"
+)
 assert abs(encode(again, unseen.to(device)).std() - 1) < 0.15
 
 # %% [markdown] id="load-read"
@@ -1092,9 +1189,11 @@ with torch.no_grad():
     times = trailing_times(1000, budget(smoke=4, laptop=20, gpu=20))
     x0 = finish(dpm_solver(averages["latents"], noise, alpha_bar, times))
     both = torch.cat([decode(vae, x0), decode(mine, x0)]).cpu()
-show(plot_pictures(both, ["its decoder"] * 6 + ["another decoder"] * 6, columns=6),
-     "Six drawn latents by the decoder they were made for, corgis, and by another one of the same shapes: patches of "
-     "wrong colours.")
+show(
+    plot_pictures(both, ["its decoder"] * 6 + ["another decoder"] * 6, columns=6),
+    "Six drawn latents by the decoder they were made for, corgis, and by another one of the same shapes: patches of "
+    "wrong colours.",
+)
 
 # %% [markdown] id="mismatch-read"
 # No error, no warning, and no corgi. Shapes agree, languages do not: two autoencoders that differ in nothing but their
@@ -1107,19 +1206,27 @@ show(plot_pictures(both, ["its decoder"] * 6 + ["another decoder"] * 6, columns=
 # does not: its $x_T$ has as many numbers as the picture, and noise fills all of them. How many of the 48 directions of
 # a block hold 95% of the variance?
 
+
 # %% id="elsewhere-low"
 def needed(x0, t):
     """How many of the 48 directions of blocks hold 95% of the variance of x_t."""
-    x_t = x0 if t < 0 else add_noise(x0, torch.randn(x0.shape, generator=torch.Generator().manual_seed(8)),
-                                     torch.full((len(x0),), t), alpha_bar)
+    x_t = (
+        x0
+        if t < 0
+        else add_noise(
+            x0, torch.randn(x0.shape, generator=torch.Generator().manual_seed(8)), torch.full((len(x0),), t), alpha_bar
+        )
+    )
     strength = torch.linalg.svdvals(blocks(x_t) - blocks(x_t).mean(0)).square()
     return int((strength.cumsum(0) / strength.sum() < 0.95).sum()) + 1
 
 
 for t in (-1, 100, 400, 999):
     print(f"pixels, {'clean' if t < 0 else f't = {t}':8}: {needed(seen[:64], t):2} of 48 directions")
-print(f"numbers in x_T: pixels {kennel[0].numel():,}, as many as in the page; latents {kennel_z[0].numel():,}; "
-      f"Stable Diffusion {sd_latents:,}, its pictures {sd_pixels:,}")
+print(
+    f"numbers in x_T: pixels {kennel[0].numel():,}, as many as in the page; latents {kennel_z[0].numel():,}; "
+    f"Stable Diffusion {sd_latents:,}, its pictures {sd_pixels:,}"
+)
 assert needed(seen[:64], -1) < 24 < needed(seen[:64], 999) and data["pixels"].shape == kennel.shape
 
 # %% [markdown] id="elsewhere-flow"
@@ -1130,8 +1237,10 @@ assert needed(seen[:64], -1) < 24 < needed(seen[:64], 999) and data["pixels"].sh
 # %% id="elsewhere-flow-run" tags=["static"]
 print(f"reverse diffusion ends with {tuple(x0.shape[1:])}; a picture is {tuple(kennel.shape[1:])}")
 thumbs = package.as_colours(x0.cpu(), weights, bias).repeat_interleave(4, 2).repeat_interleave(4, 3)
-show(plot_pictures(torch.cat([thumbs, both[:6]]), ["without decoder"] * 6 + ["decoded"] * 6, columns=6),
-     "Six drawn latents, above their colours as 16 by 16 squares, below decoded to 64 by 64 pixels.")
+show(
+    plot_pictures(torch.cat([thumbs, both[:6]]), ["without decoder"] * 6 + ["decoded"] * 6, columns=6),
+    "Six drawn latents, above their colours as 16 by 16 squares, below decoded to 64 by 64 pixels.",
+)
 assert x0.shape[1:] != kennel.shape[1:]
 
 # %% [markdown] id="elsewhere-more"
@@ -1147,8 +1256,10 @@ assert x0.shape[1:] != kennel.shape[1:]
 
 # %% id="elsewhere-scale"
 print(f"t = 999 with a spread of {1 / 0.18215:.2f} is as noisy as t' = {last_time} with a spread of 1")
-print(f"N(0, I) against latents: correlation of neighbours {neighbours:.2f}, not 0; half-way in latents is half-way in "
-      f"pixels at {psnr(in_latents[3:4], in_pixels[3:4]).item():.1f} dB")
+print(
+    f"N(0, I) against latents: correlation of neighbours {neighbours:.2f}, not 0; half-way in latents is half-way in "
+    f"pixels at {psnr(in_latents[3:4], in_pixels[3:4]).item():.1f} dB"
+)
 
 # %% [markdown] id="next"
 # ## The failure that comes next
@@ -1211,6 +1322,8 @@ with torch.no_grad():
 guesses = torch.cat([step.x0_hat for step in way]).cpu()
 previews = package.as_colours(guesses, weights, bias).repeat_interleave(4, 2).repeat_interleave(4, 3)
 titles = [f"t = {step.t}" if step.t >= 0 else "clean" for step in way] * 2
-show(plot_pictures(torch.cat([previews, to_pictures(guesses)]), titles, columns=len(guesses)),
-     "The guess of the clean latent along the way, above as squares of colour, below decoded: first a blur of sky and "
-     "grass, at the end a page.")
+show(
+    plot_pictures(torch.cat([previews, to_pictures(guesses)]), titles, columns=len(guesses)),
+    "The guess of the clean latent along the way, above as squares of colour, below decoded: first a blur of sky and "
+    "grass, at the end a page.",
+)

@@ -76,9 +76,11 @@ def both_guesses(x_t, t):
 
 def mixed(w):
     """A model that goes w times the way from the guess without the wish to the one with it."""
+
     def model(x_t, t, cond=None):
         eps_null, eps_cond = both_guesses(x_t, t)
         return eps_null + w * (eps_cond - eps_null)
+
     return model
 
 
@@ -89,8 +91,11 @@ figure, axes = plt.subplots(1, 4, figsize=(9.6, 2.9))
 for ax, (w, cloud) in zip(axes, ends.items()):
     plot_points(cloud, title=f"w = {w}", reach=3.2, ax=ax).set(xlabel="", ylabel="")
     ax.plot(*centres.T, "+", color="black", markersize=10, markeredgewidth=2)
-show(figure, "Points drawn with four scales, crosses at the middles of the clouds: w = 0 gives all three clouds, w = 1 "
-             "the upper one; with w = 4 and 10 a small dense cloud lies beyond the upper cross.")
+show(
+    figure,
+    "Points drawn with four scales, crosses at the middles of the clouds: w = 0 gives all three clouds, w = 1 "
+    "the upper one; with w = 4 and 10 a small dense cloud lies beyond the upper cross.",
+)
 for w, cloud in ends.items():
     print(f"w = {w:2}: mean height {cloud[:, 1].mean():5.2f}, spread {cloud.std(0).mean():.2f}")
 print(f"the cloud asked for: mean height 1.00, spread {spread}")
@@ -138,6 +143,7 @@ def decode(latents):
     """Pictures (n, 3, 64, 64) in [-1, 1] from scaled latents (n, 8, 16, 16)."""
     return pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample.clamp(-1, 1)
 
+
 # %% [markdown] id="draw-text"
 # And one function that draws, quickly, with the second-order solver of chapter 07. `samplers.guided` is given now;
 # sections 3 and 4 build it. With `scale=1` it is nothing but the plain network, told the prompt.
@@ -156,8 +162,13 @@ def draw(prompts, seeds, scale=4.0, model=painter, negative=""):
     drawn, null = [], encode([negative])
     for start in range(0, len(prompts), 16):
         some = slice(start, start + 16)
-        path = samplers.dpm_solver(samplers.guided(model, null, scale), noise(seeds[some]), table,
-                                   samplers.trailing_times(T, STEPS), cond=encode(prompts[some]))
+        path = samplers.dpm_solver(
+            samplers.guided(model, null, scale),
+            noise(seeds[some]),
+            table,
+            samplers.trailing_times(T, STEPS),
+            cond=encode(prompts[some]),
+        )
         drawn.append(samplers.finish(path))
     return torch.cat(drawn)
 
@@ -166,9 +177,11 @@ def look(latents):
     """Pictures on the CPU, for plots and for the judge."""
     return torch.cat([decode(part) for part in latents.split(16)]).cpu()
 
+
 # %% [markdown] id="failure-text"
 # The **judge** reads what is in a picture (chapter 00); `follows` says whether that is all that the caption claims, and
 # nothing else. Captions come from the picture book, so that the judge knows what is claimed.
+
 
 # %% id="failure" tags=["static"]
 def caption(kind, colour, place):
@@ -181,18 +194,25 @@ def page(place, *things, relation=None):
     return book.Scene(tuple(book.Thing(*thing) for thing in things), place, relation=relation)
 
 
-ASKED = [page("room", ("car", "green"), ("boat", "blue"), relation="above"),
-         page("city", ("teapot", None), ("mushroom", "green"), relation="above"),
-         page("beach", ("rabbit", "yellow"), ("house", "blue"), relation="above"),
-         page("forest", ("cat", "red"), ("tree", "blue"), relation="above"), page("grass", ("ball", "red")),
-         page("city", ("rabbit", None), ("teapot", "yellow"), relation="above"), page("grass", ("corgi", None)),
-         page("forest", ("ball", "green"), ("teapot", "white"), relation="above")]
+ASKED = [
+    page("room", ("car", "green"), ("boat", "blue"), relation="above"),
+    page("city", ("teapot", None), ("mushroom", "green"), relation="above"),
+    page("beach", ("rabbit", "yellow"), ("house", "blue"), relation="above"),
+    page("forest", ("cat", "red"), ("tree", "blue"), relation="above"),
+    page("grass", ("ball", "red")),
+    page("city", ("rabbit", None), ("teapot", "yellow"), relation="above"),
+    page("grass", ("corgi", None)),
+    page("forest", ("ball", "green"), ("teapot", "white"), relation="above"),
+]
 wishes = [book.caption(scene) for scene in ASKED]
 plain = look(draw([wish.text for wish in wishes], range(8), scale=1.0))
 right = [follows(verdict, wish) for verdict, wish in zip(read(judge, plain), wishes)]
 names = [f"{wish.text}: {'yes' if ok else 'NO'}" for wish, ok in zip(wishes, right)]
-show(plot_pictures(plain, names, columns=4), "Eight pictures drawn with scale 1, each with what was asked for and "
-     "whether the judge finds it. Where it says NO, something is missing, another thing, or a shape of nothing.")
+show(
+    plot_pictures(plain, names, columns=4),
+    "Eight pictures drawn with scale 1, each with what was asked for and "
+    "whether the judge finds it. Where it says NO, something is missing, another thing, or a shape of nothing.",
+)
 print(f"as asked: {sum(right)} of 8")
 
 # %% [markdown] id="failure-read"
@@ -274,6 +294,7 @@ def word_maps(q, k, heads):
     return maps.unflatten(2, (side, side))
     ### END SOLUTION
 
+
 # %% id="check-maps"
 word_maps = check("10.word_maps", word_maps)
 # Stuck? hint("10.word_maps") gives a hint, and one more each time; solution(...) is the last resort.
@@ -290,7 +311,7 @@ caught = []
 def catch(module, arguments, named):
     """Note the word maps of one step; with guidance the second half of the batch is told the prompt."""
     q, k = module.to_q(arguments[0]), module.to_k(named["encoder_hidden_states"])
-    caught.append(word_maps(q, k, module.heads)[len(q) // 2:])
+    caught.append(word_maps(q, k, module.heads)[len(q) // 2 :])
 
 
 pair = "a red ball left of a white cat in the snow"
@@ -311,11 +332,16 @@ for row, number in zip(axes, (0, 1)):
         ax.imshow(maps[number, tokens.index(word)], cmap="magma")
         ax.set_title(f'"{word}"', fontsize=10)
         ax.set_axis_off()
-show(figure, "Two drawings of a red ball left of a white cat in the snow, each with the maps of five words: bright "
-             "where the word is looked at.")
+show(
+    figure,
+    "Two drawings of a red ball left of a white cat in the snow, each with the maps of five words: bright "
+    "where the word is looked at.",
+)
 columns = torch.arange(maps.shape[-1]) / maps.shape[-1]
-middle = {w: (maps[:, tokens.index(w)].sum(1) * columns).sum(1) / maps[:, tokens.index(w)].sum((1, 2))
-          for w in ("red", "ball", "white", "cat")}
+middle = {
+    w: (maps[:, tokens.index(w)].sum(1) * columns).sum(1) / maps[:, tokens.index(w)].sum((1, 2))
+    for w in ("red", "ball", "white", "cat")
+}
 print("mean column of each word's map, 0 left, 1 right: " + ", ".join(f"{w} {m.mean():.2f}" for w, m in middle.items()))
 
 # %% [markdown] id="maps-read"
@@ -356,8 +382,10 @@ def loss_at(t, cond, tell=None):
 
 
 LEVELS = budget(smoke=(100, 900), laptop=(50, 200, 400, 600, 800, 950), gpu=(50, 200, 400, 600, 800, 950))
-losses = {name: [loss_at(t, cond) for t in LEVELS]
-          for name, cond in (("its own", told), ("none", null.expand_as(told)), ("another's", told.roll(1, 0)))}
+losses = {
+    name: [loss_at(t, cond) for t in LEVELS]
+    for name, cond in (("its own", told), ("none", null.expand_as(told)), ("another's", told.roll(1, 0)))
+}
 print("t          " + "".join(f"{t:9}" for t in LEVELS))
 for name, row in losses.items():
     print(f"{name:11}" + "".join(f"{value:9.4f}" for value in row))
@@ -368,13 +396,20 @@ for name, row in losses.items():
 # %% id="loss-plot" tags=["static"]
 figure, ax = plt.subplots(figsize=(6, 3.1))
 for name, line in (("none", "o-"), ("another's", "s--")):
-    ax.plot(LEVELS, [100 * (a / b - 1) for a, b in zip(losses[name], losses["its own"])], line,
-            label=f"told {name if name != 'none' else 'no prompt'}")
+    ax.plot(
+        LEVELS,
+        [100 * (a / b - 1) for a, b in zip(losses[name], losses["its own"])],
+        line,
+        label=f"told {name if name != 'none' else 'no prompt'}",
+    )
 ax.axhline(0, color="#777777", linewidth=1)
 ax.set(xlabel="t", ylabel="loss rises by (%)")
 ax.legend()
-show(figure, "How much the loss rises, in percent. Told no prompt: near nothing at small t, to about twice at large t. Told "
-             "another picture's prompt: far more, at all t.")
+show(
+    figure,
+    "How much the loss rises, in percent. Told no prompt: near nothing at small t, to about twice at large t. Told "
+    "another picture's prompt: far more, at all t.",
+)
 if budget(smoke=False, laptop=True, gpu=True):
     rises = [a / b - 1 for a, b in zip(losses["none"], losses["its own"])]
     assert max(rises[-3:]) > rises[0]
@@ -421,8 +456,11 @@ assert off["eps"][-1] > 5 * off["v"][-1]
 before = torch.tensor(losses["its own"])
 after = before * objectives.v_weight(alpha_bar[list(LEVELS)])
 for name, row in (("noise", before), ("v", after)):
-    print(f"{name:6}" + "".join(f"{value:9.4f}" for value in row.tolist())
-          + f"   of it at t > 700: {row[torch.tensor(LEVELS) > 700].sum() / row.sum():.0%}")
+    print(
+        f"{name:6}"
+        + "".join(f"{value:9.4f}" for value in row.tolist())
+        + f"   of it at t > 700: {row[torch.tensor(LEVELS) > 700].sum() / row.sum():.0%}"
+    )
 assert after[-1] / after.sum() > before[-1] / before.sum()
 
 # %% [markdown] id="weigh-read"
@@ -454,6 +492,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # ●●○○○ · 10 minutes. The numbers are passed in, so that it can be tested.
 
+
 # %% id="ex-drop"
 def drop_prompts(cond, null, uniforms, share=0.1):
     """cond (batch, words, width) with prompt i replaced by null (1, words, width) where uniforms[i] < share."""
@@ -464,6 +503,7 @@ def drop_prompts(cond, null, uniforms, share=0.1):
     return torch.where(goes, null, cond)
     ### END SOLUTION
 
+
 # %% id="check-drop"
 drop_prompts = check("10.drop_prompts", drop_prompts)
 
@@ -472,6 +512,7 @@ drop_prompts = check("10.drop_prompts", drop_prompts)
 #
 # ●●●○○ · 10 minutes. All chance comes in: the times `t`, the noise `eps`, the numbers `uniforms`. The result is one
 # number, with gradients.
+
 
 # %% id="ex-loss"
 def text_loss(model, x0, cond, null, t, eps, uniforms, alpha_bar, share=0.1):
@@ -484,6 +525,7 @@ def text_loss(model, x0, cond, null, t, eps, uniforms, alpha_bar, share=0.1):
     #: the mean squared error of the noise
     return (model(x_t, t, told) - eps).square().mean()
     ### END SOLUTION
+
 
 # %% id="check-loss"
 text_loss = check("10.text_loss", text_loss)
@@ -541,6 +583,7 @@ def point_loss(model, samples, by_element=False):
         cond, share = torch.where(holes, vectors[3:], cond), 0.0
     return text_loss(model, x0, cond, vectors[3:], t, eps, numbers, alpha_bar, share)
 
+
 # %% id="element-train"
 from functools import partial
 
@@ -550,8 +593,14 @@ for way in ("whole prompts", "elements"):
     net = PointNet()
     kept = MovingAverage(net, 0.99)
     live = LivePlot(f"The loss on points, with {way} dropped: it falls fast, then hardly.", seconds=5)
-    for record in train(net, partial(point_loss, by_element=way == "elements"), learning_rate=3e-3, average=kept,
-                        steps=budget(smoke=30, laptop=700, gpu=3000), batch=budget(smoke=32, laptop=128, gpu=256)):
+    for record in train(
+        net,
+        partial(point_loss, by_element=way == "elements"),
+        learning_rate=3e-3,
+        average=kept,
+        steps=budget(smoke=30, laptop=700, gpu=3000),
+        batch=budget(smoke=32, laptop=128, gpu=256),
+    ):
         live.update(record.step, record.loss)
     live.finish()
     point_nets[way] = kept.model
@@ -583,8 +632,11 @@ for ax, (way, w) in shown:
     cloud = samplers.finish(samplers.ddim(model, x_T, alpha_bar, fifty, cond=vectors[:1].expand(2000, -1, -1)))
     plot_points(cloud, title=f"{way}\nw = {w}", reach=5.5, ax=ax).set(xlabel="", ylabel="")
     ax.plot(*centres.T, "+", color="black", markersize=9, markeredgewidth=2)
-show(figure, "Points from two trained networks. Whole prompts dropped: w = 0 covers all three clouds, w = 4 gives a "
-             "cloud above the upper one. Elements dropped: w = 0 covers only a part, w = 4 lies far outside.")
+show(
+    figure,
+    "Points from two trained networks. Whole prompts dropped: w = 0 covers all three clouds, w = 4 gives a "
+    "cloud above the upper one. Elements dropped: w = 0 covers only a part, w = 4 lies far outside.",
+)
 
 # %% [markdown] id="element-read"
 # A prompt with holes still says what it is, so the second network was never asked without one. At the null prompt it
@@ -623,6 +675,7 @@ def classifier_score(eps_cond, eps_null, t, alpha_bar):
     return -(eps_cond - eps_null) / noise_factor
     ### END SOLUTION
 
+
 # %% id="check-score"
 classifier_score = check("10.classifier_score", classifier_score)
 
@@ -640,14 +693,18 @@ for ax, level in zip(axes, (100, 400, 700)):
     arrows = classifier_score(eps_cond, eps_null, at, alpha_bar)
     a = alpha_bar[level]
     logs = -torch.cdist(grid, a.sqrt() * centres).square() / (2 * (a * spread**2 + 1 - a))
-    ax.imshow(logs.softmax(1)[:, 0].reshape(13, 13), origin="lower", extent=(-2.6, 2.6) * 2, cmap="Blues",
-              vmin=0, vmax=1)
+    ax.imshow(
+        logs.softmax(1)[:, 0].reshape(13, 13), origin="lower", extent=(-2.6, 2.6) * 2, cmap="Blues", vmin=0, vmax=1
+    )
     ax.quiver(*grid.T, *arrows.T, color="#D55E00", width=0.006)
     ax.set(title=f"t = {level}", xlabel="$x_t$, first")
     ax.grid(False)
 axes[0].set_ylabel("$x_t$, second")
-show(figure, "The probability of the upper cloud as shades of blue, and arrows that point up from everywhere else; "
-             "they are short where the point already is clearly in that cloud.")
+show(
+    figure,
+    "The probability of the upper cloud as shades of blue, and arrows that point up from everywhere else; "
+    "they are short where the point already is clearly in that cloud.",
+)
 
 # %% [markdown] id="guide-text"
 # Now the lever. Draw not from $p(x_t \mid c)$, but add $w - 1$ more portions of the classifier's gradient to its score:
@@ -665,6 +722,7 @@ show(figure, "The probability of the upper cloud as shades of blue, and arrows t
 #
 # ●●○○○ · 5 minutes.
 
+
 # %% id="ex-guide"
 def guide(eps_null, eps_cond, scale):
     """eps_null + scale * (eps_cond - eps_null); all (batch, ...)."""
@@ -672,6 +730,7 @@ def guide(eps_null, eps_cond, scale):
     #: what the prompt changes, taken `scale` times, from eps_null on
     return eps_null + scale * (eps_cond - eps_null)
     ### END SOLUTION
+
 
 # %% id="check-guide"
 guide = check("10.guide", guide)
@@ -739,6 +798,7 @@ def text_to_image(prompts, encode, model, decode, x_T, alpha_bar, times, scale=4
     return decode(x_t)
     ### END SOLUTION
 
+
 # %% id="check-loop"
 text_to_image = check("10.text_to_image", text_to_image)
 
@@ -749,8 +809,12 @@ text_to_image = check("10.text_to_image", text_to_image)
 # %% id="loop-equal" tags=["static"]
 from course_utils.pipelines.picture_book import make_scheduler
 
-four = ["a corgi puppy sitting on the grass", "a blue boat on the beach", "a red mushroom in the forest",
-        "a white rabbit at night"]
+four = [
+    "a corgi puppy sitting on the grass",
+    "a blue boat on the beach",
+    "a red mushroom in the forest",
+    "a white rabbit at night",
+]
 pipe.scheduler = make_scheduler("ddim", pipe.scheduler.config)
 steps = budget(smoke=2, laptop=20, gpu=50)
 times = samplers.trailing_times(T, steps)
@@ -758,8 +822,10 @@ ours = text_to_image(four, encode, painter, decode, noise(range(4)), table, time
 package = samplers.text_to_image(four, encode, painter, decode, noise(range(4)), table, times)
 library = pipe(four, num_inference_steps=steps, guidance_scale=4.0, latents=noise(range(4)), output_type="pt").images
 gaps = [(ours - package).abs().max().item() * 127.5, (ours - (2 * library - 1)).abs().max().item() * 127.5]
-show(plot_pictures(torch.cat([ours, 2 * library - 1]).cpu(), [*four, *[""] * 4], columns=4),
-     "Above: four pictures by the hand-written loop. Below: the same four by diffusers' pipeline.")
+show(
+    plot_pictures(torch.cat([ours, 2 * library - 1]).cpu(), [*four, *[""] * 4], columns=4),
+    "Above: four pictures by the hand-written loop. Below: the same four by diffusers' pipeline.",
+)
 print(f"largest difference in grey levels of 255: to the package {gaps[0]:.3f}, to diffusers {gaps[1]:.3f}")
 assert max(gaps) < 1
 
@@ -776,8 +842,11 @@ chosen = [round(share * (len(path) - 1)) for share in (0, 0.15, 0.35, 0.6, 1)]
 with torch.no_grad():
     guesses = torch.stack([decode(path[i].x0_hat) for i in chosen], 1).flatten(0, 1).cpu()
 titles = [f"asked at t = {times[i]}" for i in chosen] + [""] * 10
-show(plot_pictures(guesses, titles, columns=5), "Three rows, one for each prompt, all from the same noise: the first "
-     "guesses are blurs of different colours already, then things appear, then details.")
+show(
+    plot_pictures(guesses, titles, columns=5),
+    "Three rows, one for each prompt, all from the same noise: the first "
+    "guesses are blurs of different colours already, then things appear, then details.",
+)
 for i in chosen:
     flat = path[i].x_t.flatten(1)
     alike = torch.corrcoef(flat)[0, 1:].mean()
@@ -791,8 +860,9 @@ for i in chosen:
 # the second the rest. After which step can the place not be changed any more? And the colour?
 
 # %% id="switch-filmstrip" tags=["static"]
-minds = two_prompts_explorer(encode, painter, decode, (8, 16, 16), table, [three[0], three[1], three[2], four[0]],
-                             number=STEPS, device=device)
+minds = two_prompts_explorer(
+    encode, painter, decode, (8, 16, 16), table, [three[0], three[1], three[2], four[0]], number=STEPS, device=device
+)
 filmstrip(minds, [{"then": three[1], "switch": round(share * STEPS)} for share in (0, 0.25, 0.5, 0.75, 1)])
 
 # %% [markdown] id="switch-how"
@@ -811,8 +881,11 @@ explore(minds)
 # %% id="own-data"
 import itertools
 
-KINDS, COLOURS, PLACES = ("corgi", "car", "ball", "house"), ("red", "yellow", "blue", "purple"), (
-    "grass", "snow", "desert", "night")
+KINDS, COLOURS, PLACES = (
+    ("corgi", "car", "ball", "house"),
+    ("red", "yellow", "blue", "purple"),
+    ("grass", "snow", "desert", "night"),
+)
 combinations = list(itertools.product(KINDS, COLOURS, PLACES))
 held_out = [wish for wish in combinations if book.is_held_out(*wish)]
 trained = [wish for wish in combinations if wish not in held_out]
@@ -825,8 +898,18 @@ def scene(kind, colour, place, seed):
 
 scenes = [scene(*wish, seed) for seed in range(budget(smoke=1, laptop=14, gpu=200)) for wish in trained]
 clean = encode_pictures(pipe.vae, book.pictures(scenes)).to(device) * pipe.vae.config.scaling_factor
-said = torch.stack([torch.cat([encode([book.caption(s, k).text for s in part]) for part in
-                               (scenes[i : i + 256] for i in range(0, len(scenes), 256))]) for k in (None, 0, 1)], 1)
+said = torch.stack(
+    [
+        torch.cat(
+            [
+                encode([book.caption(s, k).text for s in part])
+                for part in (scenes[i : i + 256] for i in range(0, len(scenes), 256))
+            ]
+        )
+        for k in (None, 0, 1)
+    ],
+    1,
+)
 print(f"{len(trained)} combinations to learn from, {len(held_out)} held out; {len(scenes)} pages")
 print("latents", tuple(clean.shape), f"standard deviation {clean.std():.2f}; three captions each", tuple(said.shape))
 
@@ -868,9 +951,21 @@ for kind in ("eps", "v"):
     average = MovingAverage(own, 0.995)
     with torch.no_grad():
         before = loss(own, exam).item()
-    live = LivePlot(f"The loss of your model that says {kind}: a steep fall, then a slow one.", seconds=5, log_scale=True)
-    for record in tqdm(train(own, loss, steps=updates, batch=batch, learning_rate=2e-3, average=average,
-                             warmup=budget(smoke=5, laptop=50, gpu=100)), total=updates):
+    live = LivePlot(
+        f"The loss of your model that says {kind}: a steep fall, then a slow one.", seconds=5, log_scale=True
+    )
+    for record in tqdm(
+        train(
+            own,
+            loss,
+            steps=updates,
+            batch=batch,
+            learning_rate=2e-3,
+            average=average,
+            warmup=budget(smoke=5, laptop=50, gpu=100),
+        ),
+        total=updates,
+    ):
         live.update(record.step, record.loss)
     live.finish()
     with torch.no_grad():
@@ -885,20 +980,37 @@ for kind in ("eps", "v"):
 
 # %% id="own-draw" tags=["static"]
 own_painters = {kind: torch.no_grad()(objectives.as_eps(net, kind, table)) for kind, net in trained_nets.items()}
-sheet = [(kind, colour, PLACES[(i + j + 1) % 4])
-         for i, kind in enumerate(KINDS) for j, colour in enumerate(COLOURS)][::2]
-names = [f"{colour} {kind}, {place}{' (held out)' if (kind, colour, place) in held_out else ''}"
-         for kind, colour, place in sheet]
-drawn = [text_to_image([caption(*wish).text for wish in sheet], encode, own_painter, decode, noise(range(8)), table,
-                       samplers.trailing_times(T, budget(smoke=2, laptop=20, gpu=50)), scale=3.0)
-         for own_painter in own_painters.values()]
-show(plot_pictures(torch.cat(drawn).cpu(), [*names, *[""] * 8], columns=8), "Above: eight pictures by the model that says "
-     "eps: corgis, cars, balls and houses, in several colours and places. Below: the same by the one that says v.")
+sheet = [(kind, colour, PLACES[(i + j + 1) % 4]) for i, kind in enumerate(KINDS) for j, colour in enumerate(COLOURS)][
+    ::2
+]
+names = [
+    f"{colour} {kind}, {place}{' (held out)' if (kind, colour, place) in held_out else ''}"
+    for kind, colour, place in sheet
+]
+drawn = [
+    text_to_image(
+        [caption(*wish).text for wish in sheet],
+        encode,
+        own_painter,
+        decode,
+        noise(range(8)),
+        table,
+        samplers.trailing_times(T, budget(smoke=2, laptop=20, gpu=50)),
+        scale=3.0,
+    )
+    for own_painter in own_painters.values()
+]
+show(
+    plot_pictures(torch.cat(drawn).cpu(), [*names, *[""] * 8], columns=8),
+    "Above: eight pictures by the model that says "
+    "eps: corgis, cars, balls and houses, in several colours and places. Below: the same by the one that says v.",
+)
 
 # %% [markdown] id="own-judge-text"
 # And what does the judge say? It was trained on clean pages and overlooks rough things, so it is asked twice:
 # *strictly* as before, and *mildly*, for the strongest thing it sees, however unsure it is. All 64 combinations, two
 # scales. Guessing would get one thing, one colour and one place of four right, and all three in 2 of 100 pictures.
+
 
 # %% id="own-judge"
 def shares(pictures, wanted):
@@ -906,8 +1018,11 @@ def shares(pictures, wanted):
     hits = []
     for mild, strict, wish in zip(read(judge, pictures, threshold=0.1), read(judge, pictures), wanted):
         best = max(mild.findings, key=lambda f: f.score, default=None)
-        right = [best is not None and best.kind == wish[0], best is not None and best.colour == wish[1],
-                 mild.place == wish[2]]
+        right = [
+            best is not None and best.kind == wish[0],
+            best is not None and best.colour == wish[1],
+            mild.place == wish[2],
+        ]
         hits.append([*right, all(right), follows(strict, caption(*wish))])
     return torch.tensor(hits).float().mean(0).tolist()
 
@@ -917,10 +1032,15 @@ found = {}
 for says, own_painter in own_painters.items():
     for scale in (1.0, 3.0):
         pictures = look(draw([caption(*wish).text for wish in asked], range(len(asked)), scale, own_painter))
-        found[says, scale], new = shares(pictures, asked), shares(pictures[-len(held_out):], held_out)
-        print(f"says {says:3}, scale {scale:.0f}: " + ", ".join(f"{what} {share:.2f}" for what, share in zip(
-            ("thing", "colour", "place", "all three", "strictly"), found[says, scale]))
-            + f" ({len(asked)} prompts); of the {len(held_out)} held out, all three {new[3]:.2f}")
+        found[says, scale], new = shares(pictures, asked), shares(pictures[-len(held_out) :], held_out)
+        print(
+            f"says {says:3}, scale {scale:.0f}: "
+            + ", ".join(
+                f"{what} {share:.2f}"
+                for what, share in zip(("thing", "colour", "place", "all three", "strictly"), found[says, scale])
+            )
+            + f" ({len(asked)} prompts); of the {len(held_out)} held out, all three {new[3]:.2f}"
+        )
 if budget(smoke=False, laptop=True, gpu=True):  # the thresholds of section 5
     assert found["v", 3.0][3] > max(0.5, found["v", 1.0][3]) and found["v", 1.0][3] > found["eps", 1.0][3] + 0.1
 
@@ -996,13 +1116,17 @@ print(f"fair draws: {fair:.1f} places")
 
 # %% id="measure-plot" tags=["static"]
 figure, axes = plt.subplots(1, 3, figsize=(9.6, 3))
-for ax, curve, name, line in zip(axes, (adheres, variety, contrast), ("adherence", "variety: places", "contrast"),
-                                 (1, fair, mark)):
+for ax, curve, name, line in zip(
+    axes, (adheres, variety, contrast), ("adherence", "variety: places", "contrast"), (1, fair, mark)
+):
     ax.plot(SCALES, [curve[scale] for scale in SCALES], "o-")
     ax.axhline(line, color="#777777", linestyle=":")
     ax.set(xlabel="guidance scale w", title=name, ylim=(0, 1.12 * max(line, *curve.values())), xticks=SCALES)
-show(figure, "Three curves over the guidance scale: adherence rises at first, and falls when there is too much; the "
-             "number of places falls a little, and the contrast rises past that of real pages.")
+show(
+    figure,
+    "Three curves over the guidance scale: adherence rises at first, and falls when there is too much; the "
+    "number of places falls a little, and the contrast rises past that of real pages.",
+)
 if budget(smoke=False, laptop=True, gpu=True):  # the thresholds of section 6
     assert max(adheres[scale] for scale in SCALES[1:]) > adheres[1.0] > adheres[12.0]
     assert contrast[12.0] > contrast[4.0] > contrast[1.0]
@@ -1011,9 +1135,12 @@ if budget(smoke=False, laptop=True, gpu=True):  # the thresholds of section 6
 rows_are = ", ".join(f"{scale:g}" for scale in SCALES)
 ax = plot_pictures(torch.cat([sheets[scale][::SEEDS] for scale in SCALES]), columns=8)
 ax.figure.set_size_inches(9.6, 1.25 * len(SCALES))
-show(ax, f"One row for each scale, {rows_are}, all from the same noise: a car above a boat, a teapot above a "
-     "mushroom, a rabbit above a house, a cat above a tree, a ball, a rabbit above a teapot, a corgi, a ball above a "
-     "teapot. Soft at the top, harsh at the bottom.")
+show(
+    ax,
+    f"One row for each scale, {rows_are}, all from the same noise: a car above a boat, a teapot above a "
+    "mushroom, a rabbit above a house, a cat above a tree, a ball, a rabbit above a teapot, a corgi, a ball above a "
+    "teapot. Soft at the top, harsh at the bottom.",
+)
 
 # %% [markdown] id="measure-read"
 # The caricature of the toy, in pictures. Guidance buys adherence, most of it early. It pays with contrast: the latents
@@ -1035,6 +1162,7 @@ show(ax, f"One row for each scale, {rows_are}, all from the same noise: a car ab
 #
 # ●●○○○ · 10 minutes. For any two guesses, of $x_0$ or of something else.
 
+
 # %% id="ex-rescale"
 def rescale(guided, plain, share=0.7):
     """`guided` with the standard deviation that `plain` has, sample by sample, mixed with itself; (batch, ...)."""
@@ -1044,6 +1172,7 @@ def rescale(guided, plain, share=0.7):
     #: the rescaled guess and the unchanged one, mixed
     return share * expand_like(ratio, guided) * guided + (1 - share) * guided
     ### END SOLUTION
+
 
 # %% id="check-rescale"
 rescale = check("10.rescale", rescale)
@@ -1058,6 +1187,7 @@ from course_utils.diffusion.objectives import eps_from_x0, x0_from_eps
 
 def rescaled(kind, scale=12.0, share=0.7):
     """The finished U-Net with guidance and rescaling of its "eps" or of the "x0" that this implies."""
+
     def model(x_t, t, cond):
         eps_cond = painter(x_t, t, cond)
         eps = guide(painter(x_t, t, null.expand_as(cond)), eps_cond, scale)
@@ -1065,16 +1195,22 @@ def rescaled(kind, scale=12.0, share=0.7):
             return rescale(eps, eps_cond, share)
         x0, x0_cond = (x0_from_eps(x_t, guess, t, table) for guess in (eps, eps_cond))
         return eps_from_x0(x_t, rescale(x0, x0_cond, share), t, table)
+
     return model
 
 
 few = [wish.text for wish in wishes]
-versions = {"w = 12": draw(few, range(8), 12.0), "eps rescaled": draw(few, range(8), 1.0, rescaled("eps")),
-            "x0 rescaled": draw(few, range(8), 1.0, rescaled("x0"))}
+versions = {
+    "w = 12": draw(few, range(8), 12.0),
+    "eps rescaled": draw(few, range(8), 1.0, rescaled("eps")),
+    "x0 rescaled": draw(few, range(8), 1.0, rescaled("x0")),
+}
 harsh = {name: latent.std().item() for name, latent in versions.items()}
-show(plot_pictures(torch.cat([look(latent) for latent in versions.values()]), columns=8),
-     "Three rows of the same pictures at scale 12: burnt; with the noise rescaled, hardly better; with the guess of "
-     "the clean latents rescaled, softer.")
+show(
+    plot_pictures(torch.cat([look(latent) for latent in versions.values()]), columns=8),
+    "Three rows of the same pictures at scale 12: burnt; with the noise rescaled, hardly better; with the guess of "
+    "the clean latents rescaled, softer.",
+)
 harsh["real pages"] = mark
 print("contrast: " + ", ".join(f"{name} {value:.2f}" for name, value in harsh.items()))
 if budget(smoke=False, laptop=True, gpu=True):
@@ -1100,6 +1236,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # ●●○○○ · 10 minutes. `eps_each` holds the guesses, (prompts, batch, ...); `weights` is a list of as many numbers.
 
+
 # %% id="ex-compose"
 def compose(eps_null, eps_each, weights):
     """eps_null (batch, ...) plus, for each prompt, its weight times (its guess - eps_null)."""
@@ -1111,6 +1248,7 @@ def compose(eps_null, eps_each, weights):
         eps = eps + weight * (eps_i - eps_null)
     return eps
     ### END SOLUTION
+
 
 # %% id="check-compose"
 compose = check("10.compose", compose)
@@ -1142,6 +1280,7 @@ def composed(prompts, weights):
     def model(x_t, t, cond):
         each = torch.stack([painter(x_t, t, one.expand_as(cond)) for one in conds])
         return compose(painter(x_t, t, null.expand_as(cond)), each, weights)
+
     return model
 
 
@@ -1152,8 +1291,11 @@ away = f"{OPEN[0]} {PLACE_WORDS[usual][0]}"
 pictures["negative"] = look(draw([OPEN[0]] * number, range(number), negative=away))
 with_ball = composed([f"{OPEN[0]} on the grass", "a red ball"], [3.0, 3.0])
 pictures["with ball"] = look(draw([""] * number, range(number), 1.0, with_ball))
-show(plot_pictures(torch.cat(list(pictures.values())), columns=number), f"Three rows from the same noises: {OPEN[0]}; "
-     f"the same with the negative prompt “{away}”; and with “a red ball” added by a weight of its own.")
+show(
+    plot_pictures(torch.cat(list(pictures.values())), columns=number),
+    f"Three rows from the same noises: {OPEN[0]}; "
+    f"the same with the negative prompt “{away}”; and with “a red ball” added by a weight of its own.",
+)
 
 # %% id="negative-count"
 there = {}
@@ -1184,8 +1326,10 @@ import random
 
 dice = random.Random(10)
 every = [wish for wish in itertools.product(book.SUBJECTS, book.COLOURS, book.PLACES)]
-groups = {"seen in training": [wish for wish in every if not book.is_held_out(*wish)],
-          "held out": [wish for wish in every if book.is_held_out(*wish)]}
+groups = {
+    "seen in training": [wish for wish in every if not book.is_held_out(*wish)],
+    "held out": [wish for wish in every if book.is_held_out(*wish)],
+}
 number = budget(smoke=3, laptop=24, gpu=200)
 for name, group in groups.items():
     some = [caption(*wish) for wish in dice.sample(group, number)]
@@ -1207,8 +1351,11 @@ for name, group in groups.items():
 
 # %% id="binding" tags=["static"]
 number = budget(smoke=2, laptop=12, gpu=64)
-pairs = [(("ball", "red"), ("cat", "white"), "left of"), (("ball", "white"), ("cat", "red"), "left of"),
-         (("ball", "red"), ("cat", "white"), None)]
+pairs = [
+    (("ball", "red"), ("cat", "white"), "left of"),
+    (("ball", "white"), ("cat", "red"), "left of"),
+    (("ball", "red"), ("cat", "white"), None),
+]
 kept = []
 for one, other, relation in pairs:
     asked_for = book.caption(book.Scene((book.Thing(*one), book.Thing(*other)), "grass", relation="left of"))
@@ -1218,15 +1365,20 @@ for one, other, relation in pairs:
     verdicts = read(judge, pictures)
     as_said = [{(f.kind, f.colour) for f in v.findings} for v in verdicts]
     swapped = {(one[0], other[1]), (other[0], one[1])}
-    counts = {"as asked": sum(follows(v, asked_for) for v in verdicts),
-              "both things with their colours": sum({one, other} <= said_ for said_ in as_said),
-              "a colour on the wrong thing": sum(bool(swapped & said_) for said_ in as_said),
-              "a thing is missing": sum(not {one[0], other[0]} <= {k for k, _ in said_} for said_ in as_said)}
+    counts = {
+        "as asked": sum(follows(v, asked_for) for v in verdicts),
+        "both things with their colours": sum({one, other} <= said_ for said_ in as_said),
+        "a colour on the wrong thing": sum(bool(swapped & said_) for said_ in as_said),
+        "a thing is missing": sum(not {one[0], other[0]} <= {k for k, _ in said_} for said_ in as_said),
+    }
     kept.append(pictures[:8])
     print(f"{asked_for.text} ({number} pictures): " + ", ".join(f"{what} {n}" for what, n in counts.items()))
-show(plot_pictures(torch.cat(kept), columns=len(kept[0])), "Above: drawings of a red ball left of a white cat. Middle: of "
-     "a white ball left of a red cat. Below: of a red ball and a white cat. Where one is wrong, look whether a thing is "
-     "missing or wears the other's colour.")
+show(
+    plot_pictures(torch.cat(kept), columns=len(kept[0])),
+    "Above: drawings of a red ball left of a white cat. Middle: of "
+    "a white ball left of a red cat. Below: of a red ball and a white cat. Where one is wrong, look whether a thing is "
+    "missing or wears the other's colour.",
+)
 
 # %% [markdown] id="binding-read"
 # What it takes: the hidden state of "ball" must carry *its* red, and not the cat's white; the pixels that ask for "ball"
@@ -1264,27 +1416,50 @@ class ForDiffusers(torch.nn.Module):
     def __init__(self, unet):
         super().__init__()
         self.unet = unet
-        self.config = FrozenDict(in_channels=8, out_channels=8, sample_size=16, cross_attention_dim=128,
-                                 time_cond_proj_dim=None)
+        self.config = FrozenDict(
+            in_channels=8, out_channels=8, sample_size=16, cross_attention_dim=128, time_cond_proj_dim=None
+        )
         self.device, self.dtype = unet.first.weight.device, unet.first.weight.dtype
 
     def forward(self, sample, timestep, encoder_hidden_states, **others):
         return (self.unet(sample, timestep.expand(len(sample)), encoder_hidden_states),)
 
+
 # %% id="own-pipeline" tags=["static"]
-yours = assemble(vae=pipe.vae, text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer,
-                 unet=ForDiffusers(trained_nets["v"]), scheduler=pipe.scheduler)
+yours = assemble(
+    vae=pipe.vae,
+    text_encoder=pipe.text_encoder,
+    tokenizer=pipe.tokenizer,
+    unet=ForDiffusers(trained_nets["v"]),
+    scheduler=pipe.scheduler,
+)
 yours.set_progress_bar_config(disable=True)
-wanted = [caption(*wish).text for wish in (("corgi", "yellow", "grass"), ("car", "red", "desert"),
-                                           ("ball", "purple", "night"), ("house", "yellow", "snow"))]
+wanted = [
+    caption(*wish).text
+    for wish in (
+        ("corgi", "yellow", "grass"),
+        ("car", "red", "desert"),
+        ("ball", "purple", "night"),
+        ("house", "yellow", "snow"),
+    )
+]
 by_loop = text_to_image(wanted, encode, own_painters["v"], decode, noise(range(20, 24)), table, times, scale=3.0)
-by_pipe = 2 * yours(wanted, num_inference_steps=steps, guidance_scale=3.0, latents=noise(range(20, 24)),
-                    output_type="pt").images - 1
-show(plot_pictures(torch.cat([by_loop, by_pipe]).cpu(), [*wanted, *[""] * 4], columns=4),
-     "Above: four pictures by your loop with your U-Net. Below: the same by StableDiffusionPipeline with your U-Net.")
+by_pipe = (
+    2
+    * yours(
+        wanted, num_inference_steps=steps, guidance_scale=3.0, latents=noise(range(20, 24)), output_type="pt"
+    ).images
+    - 1
+)
+show(
+    plot_pictures(torch.cat([by_loop, by_pipe]).cpu(), [*wanted, *[""] * 4], columns=4),
+    "Above: four pictures by your loop with your U-Net. Below: the same by StableDiffusionPipeline with your U-Net.",
+)
 gap = (by_loop - by_pipe).abs().max().item() * 127.5
-print(f"{type(yours).__name__} with a {type(yours.unet.unet).__name__} of {type(yours.unet.unet).__module__}: largest "
-      f"difference {gap:.3f} grey levels")
+print(
+    f"{type(yours).__name__} with a {type(yours.unet.unet).__name__} of {type(yours.unet.unet).__module__}: largest "
+    f"difference {gap:.3f} grey levels"
+)
 assert gap < 1
 
 # %% [markdown] id="save-text"
@@ -1301,8 +1476,9 @@ from pathlib import Path
 
 from diffusers import StableDiffusionPipeline
 
-whole = assemble(vae=pipe.vae, text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer, unet=pipe.unet,
-                 scheduler=pipe.scheduler)
+whole = assemble(
+    vae=pipe.vae, text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer, unet=pipe.unet, scheduler=pipe.scheduler
+)
 with tempfile.TemporaryDirectory() as folder:
     save_pipeline(whole, f"{folder}/mine")
     print("saved:", ", ".join(sorted(path.name for path in Path(f"{folder}/mine").iterdir())))
@@ -1315,15 +1491,22 @@ again.set_progress_bar_config(disable=True)
 # %% id="save-compare" tags=["static"]
 with torch.no_grad():
     by_loop = text_to_image(
-        four, lambda prompts: text.encode(again.tokenizer, again.text_encoder, prompts),
+        four,
+        lambda prompts: text.encode(again.tokenizer, again.text_encoder, prompts),
         lambda x_t, t, cond: objectives.eps_from_v(x_t, again.unet(x_t, t, cond).sample, t, table),
         lambda x: again.vae.decode(x / again.vae.config.scaling_factor).sample.clamp(-1, 1),
-        noise(range(4)), table, times)
-by_pipe = 2 * again(four, num_inference_steps=steps, guidance_scale=4.0, latents=noise(range(4)),
-                    output_type="pt").images - 1
+        noise(range(4)),
+        table,
+        times,
+    )
+by_pipe = (
+    2 * again(four, num_inference_steps=steps, guidance_scale=4.0, latents=noise(range(4)), output_type="pt").images - 1
+)
 gap = (by_loop - by_pipe).abs().max().item() * 127.5
-show(plot_pictures(torch.cat([by_loop, by_pipe]).cpu(), [*four, *[""] * 4], columns=4),
-     "Above: four pictures by your loop with the reloaded parts. Below: the same by the reloaded pipeline.")
+show(
+    plot_pictures(torch.cat([by_loop, by_pipe]).cpu(), [*four, *[""] * 4], columns=4),
+    "Above: four pictures by your loop with the reloaded parts. Below: the same by the reloaded pipeline.",
+)
 print(f"largest difference {gap:.3f} grey levels")
 assert gap < 1
 
@@ -1348,8 +1531,10 @@ for count in range(4):
     optimizer.step()
     optimizer.zero_grad()
 each = (perf_counter() - started) / 3
-print(f"{sum(p.numel() for p in big.parameters()) / 1e6:.1f} million parameters, {each:.2f} seconds an update of "
-      f"{part.batch}: {part.steps} updates take about {each * part.steps / 3600:.1f} hours here")
+print(
+    f"{sum(p.numel() for p in big.parameters()) / 1e6:.1f} million parameters, {each:.2f} seconds an update of "
+    f"{part.batch}: {part.steps} updates take about {each * part.steps / 3600:.1f} hours here"
+)
 
 # %% [markdown] id="full-how"
 # The next cell trains it, if you set `TRAIN_FULL = True`: on a GPU in this notebook, on a CPU better over night. It can
@@ -1391,12 +1576,18 @@ given = torch.cat(starts)  # asked twice: without and with the prompts
 assert torch.equal(given[:100], noise(range(100))) and torch.equal(given[100:], noise(range(100)))
 embedding = encode(hundred).mean(1)
 fresh_noise = torch.randn(100, 128, generator=torch.Generator().manual_seed(1)).to(embedding)
-link, chance = (torch.corrcoef(torch.cat([embedding.T, other.T]))[:128, 128:].abs().mean()
-                for other in (given[100:].flatten(1)[:, :128], fresh_noise))
-print(f"mean {given.mean():.3f}, standard deviation {given.std():.3f}; mean |correlation| with the numbers of "
-      f"the prompts {link:.3f}, of fresh noise {chance:.3f}")
-print(f"(training, by the way, never sees pure noise: at t = {T - 1} the picture still has the factor "
-      f"{alpha_bar[-1].sqrt():.3f})")
+link, chance = (
+    torch.corrcoef(torch.cat([embedding.T, other.T]))[:128, 128:].abs().mean()
+    for other in (given[100:].flatten(1)[:, :128], fresh_noise)
+)
+print(
+    f"mean {given.mean():.3f}, standard deviation {given.std():.3f}; mean |correlation| with the numbers of "
+    f"the prompts {link:.3f}, of fresh noise {chance:.3f}"
+)
+print(
+    f"(training, by the way, never sees pure noise: at t = {T - 1} the picture still has the factor "
+    f"{alpha_bar[-1].sqrt():.3f})"
+)
 assert abs(link - chance) < 0.02
 
 # %% [markdown] id="elsewhere-t"
@@ -1411,8 +1602,10 @@ print("loss at t = 300 if told " + ", ".join(f"{tell}: {value:.3f}" for tell, va
 always_500 = objectives.as_eps(lambda x_t, t, cond: pipe.unet(x_t, 500, cond).sample, "v", table)
 with torch.no_grad():
     blind = text_to_image(four, encode, always_500, lambda x: x, noise(range(4)), table, times)
-print(f"latents drawn by a network that is always told t = 500: standard deviation {blind.std():.1f}, real ones "
-      f"{mark:.2f}")
+print(
+    f"latents drawn by a network that is always told t = 500: standard deviation {blind.std():.1f}, real ones "
+    f"{mark:.2f}"
+)
 if budget(smoke=False, laptop=True, gpu=True):
     assert by_time[700] > 1.2 * by_time[300]
 
@@ -1431,17 +1624,27 @@ start_1d = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(1))
 figure, axes = plt.subplots(1, 3, figsize=(9.4, 2.8), sharey=True)
 for ax, w in zip(axes, (1.0, 2.0, 5.0)):
     product = (w * log_c + (1 - w) * log_all).softmax(0) / (axis[1] - axis[0])
-    drawn = samplers.finish(samplers.ddim(lambda x, t, cond=None, w=w: guidance.guide(
-        mixture_eps(x, t, alpha_bar, bells, wide), mixture_eps(x, t, alpha_bar, bells[:1], wide), w),
-        start_1d, alpha_bar, samplers.trailing_times(T, 100)))
+    drawn = samplers.finish(
+        samplers.ddim(
+            lambda x, t, cond=None, w=w: guidance.guide(
+                mixture_eps(x, t, alpha_bar, bells, wide), mixture_eps(x, t, alpha_bar, bells[:1], wide), w
+            ),
+            start_1d,
+            alpha_bar,
+            samplers.trailing_times(T, 100),
+        )
+    )
     ax.hist(drawn[:, 0], bins=80, range=(-2, 5), density=True, color="#56B4E9", label="drawn")
     ax.plot(axis, product, color="black", label=r"$p(x)\,p(c|x)^w$")
     ax.set(title=f"w = {w:g}", xlabel="x")
     mean = (axis * product).sum() * (axis[1] - axis[0])
     print(f"w = {w:g}: mean of the product {mean:.2f}, of what is drawn {drawn.mean():.2f}")
 axes[0].legend(fontsize=9)
-show(figure, "Histograms of guided draws and the curve of the product density: nearly the same for w = 1, the draws "
-             "further right and narrower for w = 2, and far off for w = 5.")
+show(
+    figure,
+    "Histograms of guided draws and the curve of the product density: nearly the same for w = 1, the draws "
+    "further right and narrower for w = 2, and far off for w = 5.",
+)
 assert drawn.mean() > mean + 0.4
 
 # %% [markdown] id="elsewhere-more"
@@ -1449,8 +1652,10 @@ assert drawn.mean() > mean + 0.4
 
 # %% id="elsewhere-more-run"
 for scale in SCALES:
-    print(f"w = {scale:4}: adherence {adheres[scale]:.2f}, {variety[scale]:.1f} places, "
-          f"{contrast[scale] / mark:.2f} of the contrast of real pages")
+    print(
+        f"w = {scale:4}: adherence {adheres[scale]:.2f}, {variety[scale]:.1f} places, "
+        f"{contrast[scale] / mark:.2f} of the contrast of real pages"
+    )
 
 # %% [markdown] id="next"
 # ## The failure that comes next
@@ -1464,8 +1669,10 @@ strange = ["an astronaut riding a horse", "a teapot made of glass", "a cute corg
 for prompt in strange:
     unknown = [word for word, _ in inspect_prompt(pipe.tokenizer, prompt).unknown]
     print(f"{prompt!r}: words it never saw: {', '.join(unknown) or 'none'}")
-show(plot_pictures(look(draw(strange, range(3))), strange, columns=3),
-     "Three drawings for things that the model never saw: familiar things of the picture book stand in for them.")
+show(
+    plot_pictures(look(draw(strange, range(3))), strange, columns=3),
+    "Three drawings for things that the model never saw: familiar things of the picture book stand in for them.",
+)
 
 # %% [markdown] id="next-read"
 # The machine is right, its world is small. The same five parts, a hundred times larger and fed with a large part of the

@@ -49,8 +49,10 @@ else:
     pipe = load_stable_diffusion(MODEL_ID if MODEL == "stable diffusion v1.5" else MODEL, device)
 pipe.set_progress_bar_config(disable=True)
 SIDE, CHANNELS = pipe.unet.config.sample_size, pipe.unet.config.in_channels
-print(f"{MODEL if MODEL in ('picture book', 'stable diffusion v1.5') else 'a model of your own'}: latents "
-      f"{CHANNELS} x {SIDE} x {SIDE}, pictures 3 x {SIDE * pipe.vae_scale_factor} x {SIDE * pipe.vae_scale_factor}")
+print(
+    f"{MODEL if MODEL in ('picture book', 'stable diffusion v1.5') else 'a model of your own'}: latents "
+    f"{CHANNELS} x {SIDE} x {SIDE}, pictures 3 x {SIDE * pipe.vae_scale_factor} x {SIDE * pipe.vae_scale_factor}"
+)
 
 # %% [markdown] id="symbols"
 # | symbol | in code | what it is | shape here |
@@ -86,9 +88,11 @@ def article(prompt, **options):
 
 plain = article(PROMPT)
 asked_4k = article(f"{PROMPT}, photorealistic, 4k resolution")
-show(plot_pictures(to_tensor([plain, asked_4k]), [f"{p.width} x {p.height}" for p in (plain, asked_4k)]),
-     "Two pictures from the same noise: for the prompt, and for the prompt with photorealistic and 4k resolution; both "
-     "have the same number of pixels.")
+show(
+    plot_pictures(to_tensor([plain, asked_4k]), [f"{p.width} x {p.height}" for p in (plain, asked_4k)]),
+    "Two pictures from the same noise: for the prompt, and for the prompt with photorealistic and 4k resolution; both "
+    "have the same number of pixels.",
+)
 changed = (to_tensor(plain) - to_tensor(asked_4k)).abs().mean().item() * 127.5
 print(f"sizes: {plain.size} and {asked_4k.size}; the pixels differ by {changed:.1f} of 255 grey levels on average")
 assert plain.size == asked_4k.size == (SIDE * pipe.vae_scale_factor,) * 2
@@ -152,6 +156,7 @@ for width, height in ((512, 512), (1024, 1024), (3840, 2160)):
 # A configuration is a page of numbers: how many channels, how many blocks. It is all that one needs to count. Left the
 # model of this course, right Stable Diffusion v1.5; the names are the same, and so are the classes.
 
+
 # %% id="parts"
 def count(model):
     """The number of parameters of a model."""
@@ -174,6 +179,7 @@ assert counts["unet"] == 859_520_964 and counts["text_encoder"] == 123_060_480 a
 #
 # You will read that Stable Diffusion is "a transformer, like DALL·E". Where do the U-Net's parameters sit?
 
+
 # %% id="shares"
 def share(model, inside):
     """The share of a model's parameters whose name satisfies `inside`."""
@@ -184,8 +190,10 @@ for name, unet in (("picture book", ours.unet), ("v1.5", bare["unet"])):
     kernels = {f"{path}.weight" for path, m in unet.named_modules() if isinstance(m, torch.nn.Conv2d)}
     kernels = {path for path in kernels if ".attentions." not in path}
     attention, convolution = share(unet, lambda n: ".attentions." in n), share(unet, kernels.__contains__)
-    print(f"{name:13} convolutions {convolution:.0%}, attention blocks {attention:.0%}, "
-          f"the rest {1 - attention - convolution:.0%}")
+    print(
+        f"{name:13} convolutions {convolution:.0%}, attention blocks {attention:.0%}, "
+        f"the rest {1 - attention - convolution:.0%}"
+    )
     assert convolution > attention
 
 # %% [markdown] id="shares-read"
@@ -197,6 +205,7 @@ for name, unet in (("picture book", ours.unet), ("v1.5", bare["unet"])):
 #
 # ●○○○○ · 5 minutes. Numbers with a fraction take `dtype.itemsize` bytes; whole numbers keep their own format.
 
+
 # %% id="ex-bytes"
 def weight_bytes(model, dtype):
     """Bytes of all parameters and buffers of a model, if those with a fraction are kept in `dtype`."""
@@ -206,6 +215,7 @@ def weight_bytes(model, dtype):
     #: a tensor with a fraction: numel() numbers of dtype.itemsize bytes; another: of element_size() bytes
     return sum(t.numel() * (dtype.itemsize if t.is_floating_point() else t.element_size()) for t in tensors)
     ### END SOLUTION
+
 
 # %% id="check-bytes"
 weight_bytes = check("11.weight_bytes", weight_bytes)
@@ -220,8 +230,11 @@ from course_utils.machine import memory
 for dtype in (torch.float32, torch.float16):
     sizes = {name: weight_bytes(model, dtype) for name, model in bare.items()}
     assert sizes == {name: memory.weight_bytes(model, dtype) for name, model in bare.items()}
-    print(f"{str(dtype):14} " + ", ".join(f"{name} {gib(size)}" for name, size in sizes.items())
-          + f"; together {gib(sum(sizes.values()))}")
+    print(
+        f"{str(dtype):14} "
+        + ", ".join(f"{name} {gib(size)}" for name, size in sizes.items())
+        + f"; together {gib(sum(sizes.values()))}"
+    )
 
 # %% [markdown] id="encode-text"
 # ## 2 · Two prompts, one batch
@@ -237,17 +250,24 @@ for dtype in (torch.float32, torch.float16):
 #
 # ●●○○○ · 10 minutes. The tokenizer takes a list of texts, and four keywords.
 
+
 # %% id="ex-encode"
 @torch.no_grad()
 def encode_both(tokenizer, text_encoder, prompt, negative_prompt=""):
     """Text features of both prompts, the negative one FIRST: (2, tokens, features)."""
     ### BEGIN SOLUTION
     #: the tokens of both, cut or filled up to tokenizer.model_max_length: (2, tokens)
-    ids = tokenizer([negative_prompt, prompt], padding="max_length", max_length=tokenizer.model_max_length,
-                    truncation=True, return_tensors="pt").input_ids
+    ids = tokenizer(
+        [negative_prompt, prompt],
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).input_ids
     #: a vector for each token, on the encoder's device
     return text_encoder(ids.to(text_encoder.device)).last_hidden_state
     ### END SOLUTION
+
 
 # %% id="check-encode"
 encode_both = check("11.encode_both", encode_both)
@@ -284,8 +304,10 @@ for name, spacing in [*((name, "trailing") for name in SCHEDULERS), ("euler", "l
     scheduler = scheduler.from_config(scheduler.config, timestep_spacing=spacing)
     before = float(scheduler.init_noise_sigma)
     scheduler.set_timesteps(20)
-    print(f"{name:6} {spacing:8} sigma_T {before:6.3f}, after set_timesteps {float(scheduler.init_noise_sigma):6.3f}; "
-          f"the first t is {scheduler.timesteps[0]:.0f}; {len(scheduler.timesteps)} questions to the U-Net")
+    print(
+        f"{name:6} {spacing:8} sigma_T {before:6.3f}, after set_timesteps {float(scheduler.init_noise_sigma):6.3f}; "
+        f"the first t is {scheduler.timesteps[0]:.0f}; {len(scheduler.timesteps)} questions to the U-Net"
+    )
 
 # %% [markdown] id="ex-start-text"
 # The last line is the spacing that v1.5 comes with, *leading*: it starts below the noisiest time, so its first noise is
@@ -295,6 +317,7 @@ for name, spacing in [*((name, "trailing") for name in SCHEDULERS), ("euler", "l
 #
 # ●●○○○ · 5 minutes. `set_timesteps` belongs here: only then does the scheduler know where its steps lie, and so how
 # strong its first noise is. (`dtype` matters: in float16 the same seed gives other noise.)
+
 
 # %% id="ex-start"
 def first_latents(scheduler, steps, shape, generator, dtype=torch.float32):
@@ -307,6 +330,7 @@ def first_latents(scheduler, steps, shape, generator, dtype=torch.float32):
     #: as strong as the scheduler wants it
     return z * scheduler.init_noise_sigma
     ### END SOLUTION
+
 
 # %% id="check-start"
 first_latents = check("11.first_latents", first_latents)
@@ -327,6 +351,7 @@ first_latents = check("11.first_latents", first_latents)
 # ●●●○○ · 15 minutes. With more than one latent, the features are needed once for each: all negative ones, then all
 # positive ones. `.chunk(2)` takes the answer apart again.
 
+
 # %% id="ex-guided"
 @torch.no_grad()
 def guided_output(unet, scheduler, x_t, t, both, guidance):
@@ -341,6 +366,7 @@ def guided_output(unet, scheduler, x_t, t, both, guidance):
     #: from the negative answer, w times the way to the other
     return negative + guidance * (positive - negative)
     ### END SOLUTION
+
 
 # %% id="check-guided"
 guided_output = check("11.guided_output", guided_output)
@@ -364,6 +390,7 @@ guided_output = check("11.guided_output", guided_output)
 # ●●●○○ · 10 minutes. We shall use it to watch the loop. Scaled as the U-Net sees it, $x$ has variance 1 for *every*
 # scheduler, so one table serves all.
 
+
 # %% id="ex-guess"
 def clean_guess(scheduler, output, t, x_t):
     """x0_hat, the clean latents that the output implies; shape of x_t. ValueError for an unknown prediction_type."""
@@ -383,6 +410,7 @@ def clean_guess(scheduler, output, t, x_t):
     raise ValueError(f"expected prediction_type epsilon, v_prediction or sample, got {kind!r}")
     ### END SOLUTION
 
+
 # %% id="check-guess"
 clean_guess = check("11.clean_guess", clean_guess)
 
@@ -393,6 +421,7 @@ clean_guess = check("11.clean_guess", clean_guess)
 #
 # ●●●○○ · 10 minutes. For each of the scheduler's timesteps: ask, step. `scheduler.step(output, t, x_t)` returns an
 # object with `.prev_sample`. Three lines, and it is all of image generation.
+
 
 # %% id="ex-denoise"
 @torch.no_grad()
@@ -407,6 +436,7 @@ def denoise(unet, scheduler, x_T, both, guidance):
     return x_t
     ### END SOLUTION
 
+
 # %% id="check-denoise"
 denoise = check("11.denoise", denoise)
 
@@ -415,6 +445,7 @@ denoise = check("11.denoise", denoise)
 #
 # ●●○○○ · 10 minutes. Latents were multiplied by the *scaling factor* for training (chapter 09); the decoder wants them
 # without. It answers in $[-1, 1]$, roughly: some values lie outside, and a `uint8` above 255 starts again at 0.
+
 
 # %% id="ex-pixels"
 @torch.no_grad()
@@ -429,12 +460,14 @@ def to_pixels(vae, latents):
     return pixels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
     ### END SOLUTION
 
+
 # %% id="check-pixels"
 to_pixels = check("11.to_pixels", to_pixels)
 
 # %% [markdown] id="by-hand-text"
 # **All of it together**, as a function. Then the question: is it the picture of the pipeline, for the same seed, with
 # any scheduler? (DDPM adds fresh noise at each step, from a generator that the pipeline passes on; leave it out.)
+
 
 # %% id="by-hand"
 def by_hand(prompt, negative_prompt="", seed=3, steps=20, sampler="unipc", guidance=7.5):
@@ -449,10 +482,16 @@ def by_hand(prompt, negative_prompt="", seed=3, steps=20, sampler="unipc", guida
 def by_pipeline(prompt, negative_prompt="", seed=3, steps=20, sampler="unipc", guidance=7.5):
     """The same from diffusers' StableDiffusionPipeline."""
     before, pipe.scheduler = pipe.scheduler, make_scheduler(sampler, pipe.scheduler.config)
-    picture = pipe(prompt, negative_prompt=negative_prompt, num_inference_steps=steps, guidance_scale=guidance,
-                   generator=torch.Generator().manual_seed(seed)).images[0]
+    picture = pipe(
+        prompt,
+        negative_prompt=negative_prompt,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        generator=torch.Generator().manual_seed(seed),
+    ).images[0]
     pipe.scheduler = before
     return to_tensor(picture)
+
 
 # %% id="equal" tags=["static"]
 def from_pixels(pixels):
@@ -470,9 +509,11 @@ for name in samplers:
     print(f"{name:6} largest difference to the pipeline: {gap:.0f} of 255 grey levels")
     assert gap < 1.5 or pipe.unet.dtype != torch.float32
 titles = [f"{name}, by hand" for name in samplers] + ["pipeline"] * len(samplers)
-show(plot_pictures(torch.cat(ours_ + theirs), titles, columns=len(samplers)),
-     "Six pictures of a corgi drawn by the loop of this chapter with six schedulers; below them the same six pictures "
-     "drawn by diffusers' pipeline.")
+show(
+    plot_pictures(torch.cat(ours_ + theirs), titles, columns=len(samplers)),
+    "Six pictures of a corgi drawn by the loop of this chapter with six schedulers; below them the same six pictures "
+    "drawn by diffusers' pipeline.",
+)
 
 # %% [markdown] id="equal-read"
 # The same, pixel for pixel. (PNDM, the scheduler that v1.5 was published with, overshoots in so few steps with this
@@ -504,9 +545,11 @@ stages = list(denoising.watch(pipe.unet, scheduler, x_T.to(device), both, 7.5))
 chosen = [stages[round(i * (film_steps - 1) / 5)] for i in range(6)]
 frames = [from_pixels(to_pixels(pipe.vae, x)) for x in [s.x_t for s in chosen] + [s.x0_hat for s in chosen]]
 titles = [f"after t = {s.t:.0f}" for s in chosen] + ["its guess"] * 6
-show(plot_pictures(torch.cat(frames), titles, columns=6),
-     "Above, six stages from noise to a corgi on the grass. Below, what the model aims at in each: first a blur of the "
-     "right colours, then the same corgi.")
+show(
+    plot_pictures(torch.cat(frames), titles, columns=6),
+    "Above, six stages from noise to a corgi on the grass. Below, what the model aims at in each: first a blur of the "
+    "right colours, then the same corgi.",
+)
 
 # %% [markdown] id="wrong-text"
 # ### Four failures, to know them by sight
@@ -546,13 +589,16 @@ def euler(both=both, weaken=False, wrap=lambda scheduler: scheduler, kind=own_ki
     x = x / scheduler.init_noise_sigma if weaken else x
     return from_pixels(to_pixels(pipe.vae, denoise(pipe.unet, wrap(scheduler), x, both, 7.5)))
 
+
 # %% id="wrong" tags=["static"]
 shown = [euler(), euler(both=both.flip(0)), euler(weaken=True), euler(wrap=Unscaled), euler(kind=other_kind)]
 wrongs = ["halves swapped", "noise too weak", "input not scaled", "answer misread"]
-show(plot_pictures(torch.cat(shown), ["right", *wrongs], columns=5),
-     "Five pictures: a corgi; a violet blot, drawn away from the prompt since the halves are swapped; nearly the same "
-     "corgi, from noise that is too weak; other, redder dogs, from an input that is not scaled; and mud, since the answer "
-     "was misread.")
+show(
+    plot_pictures(torch.cat(shown), ["right", *wrongs], columns=5),
+    "Five pictures: a corgi; a violet blot, drawn away from the prompt since the halves are swapped; nearly the same "
+    "corgi, from noise that is too weak; other, redder dogs, from an input that is not scaled; and mud, since the answer "
+    "was misread.",
+)
 for name, picture in zip(wrongs, shown[1:]):
     off = (picture - shown[0]).abs().mean().item() * 127.5
     print(f"{name:17} {off:.0f} grey levels from the right picture on average")
@@ -596,8 +642,11 @@ ax.minorticks_off()
 ax.legend()
 row = [drawn["unipc", k][:1] for k in COUNTS] + [limit[:1]]
 plot_pictures(torch.cat(row), [f"{k} steps" for k in COUNTS] + ["200 steps"], columns=3, ax=beside)
-show(figure, "Left, the distance to the picture of 200 steps falls with the number of steps; with 20 and 50 unipc "
-             "is nearer than ddim. Right, a corgi in 2, 5, 10, 20, 50 and 200 steps: the last ones are hard to tell apart.")
+show(
+    figure,
+    "Left, the distance to the picture of 200 steps falls with the number of steps; with 20 and 50 unipc "
+    "is nearer than ddim. Right, a corgi in 2, 5, 10, 20, 50 and 200 steps: the last ones are hard to tell apart.",
+)
 if budget(smoke=False, laptop=True, gpu=True):
     assert distance["unipc", 50] < distance["unipc", 20] < distance["unipc", 10]
 
@@ -613,8 +662,11 @@ from course_utils.recipes import load_judge
 if MODEL == "picture book":
     judge, caption = load_judge(), book.Caption(PROMPT, (book.Thing("corgi", pose="sitting"),), place="grass")
     follow = {k: adherence(judge, drawn["unipc", k].cpu(), [caption] * few) for k in COUNTS}
-    print("share that shows what was asked for: " + ", ".join(f"{k} steps {value:.2f}" for k, value in follow.items())
-          + f", 200 steps {adherence(judge, limit.cpu(), [caption] * few):.2f}")
+    print(
+        "share that shows what was asked for: "
+        + ", ".join(f"{k} steps {value:.2f}" for k, value in follow.items())
+        + f", 200 steps {adherence(judge, limit.cpu(), [caption] * few):.2f}"
+    )
 
 # %% [markdown] id="memory-text"
 # ## 7 · Making it fit
@@ -651,14 +703,17 @@ def in_format(dtype, calls):
             answer = unet(x, 500, both.to(dtype)).sample
     return answer.float(), took
 
+
 # %% id="formats-run"
 calls = budget(smoke=1, laptop=3, gpu=10)
 exact, _ = in_format(torch.float32, 1)
 for dtype in (torch.float32, torch.bfloat16, torch.float16):
     answer, took = in_format(dtype, calls)
     error = ((answer - exact).norm() / exact.norm()).item()
-    print(f"{str(dtype):14} weights {weight_bytes(pipe.unet, dtype) / 2**20:7.1f} MiB, "
-          f"{took.seconds / calls:.3f} s a call, relative error {error:.5f}")
+    print(
+        f"{str(dtype):14} weights {weight_bytes(pipe.unet, dtype) / 2**20:7.1f} MiB, "
+        f"{took.seconds / calls:.3f} s a call, relative error {error:.5f}"
+    )
     assert error < {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.01}[dtype]
 
 # %% [markdown] id="formats-read"
@@ -694,8 +749,9 @@ ways = {}
 for key in (many, SIDE, "whole"), (many, SIDE, "sliced"), (1, wide, "whole"), (1, wide, "tiled"):
     ways[key] = decode_cost(*key)
     decoded, took, counted = ways[key]
-    print(f"{key[0]:2} of {key[1] * pipe.vae_scale_factor} pixels, {key[2]:6}: {took}; "
-          f"counted {counted / 2**20:.0f} MiB")
+    print(
+        f"{key[0]:2} of {key[1] * pipe.vae_scale_factor} pixels, {key[2]:6}: {took}; counted {counted / 2**20:.0f} MiB"
+    )
 
 # %% [markdown] id="decoder-read"
 # The count is lower than the peak, because convolutions take scratch memory that is no tensor. That is why plans keep
@@ -734,6 +790,7 @@ assert matrix > 5 * fused
 # - `"model"`: only the part that works is there.
 # - `"sequential"`: only the layer that works is there (with the part's activations).
 
+
 # %% id="ex-need"
 def memory_need(weights, work, layers, offload):
     """Bytes needed on the device; weights, work (activations) and layers: bytes for each part, by name."""
@@ -748,6 +805,7 @@ def memory_need(weights, work, layers, offload):
     return max(layers[name] + work[name] for name in weights)
     ### END SOLUTION
 
+
 # %% id="check-need"
 memory_need = check("11.memory_need", memory_need)
 
@@ -761,12 +819,22 @@ from course_utils.machine.memory_plan import Machine, look_at_machine, plan_memo
 from course_utils.pipelines.stable_diffusion import v1_5_parts
 
 parts = v1_5_parts()  # parameters, activations and largest layer of each part, counted as above
-weights, work, layers = ({name: getattr(part, field) * size for name, part in parts.items()}
-                         for field, size in (("parameters", 2), ("work", 0.5), ("layer", 2)))  # float16
-print("float16: " + ", ".join(f"{way} {gib(memory_need(weights, work, layers, way))}"
-                              for way in ("none", "model", "sequential")))
-for free, device_name, half in ((23, "cuda", "float16"), (7.2, "cuda", "float16"), (3.3, "cuda", "float16"),
-                                (1.5, "cuda", "float16"), (5, "mps", "float32"), (2, "cpu", "float32")):
+weights, work, layers = (
+    {name: getattr(part, field) * size for name, part in parts.items()}
+    for field, size in (("parameters", 2), ("work", 0.5), ("layer", 2))
+)  # float16
+print(
+    "float16: "
+    + ", ".join(f"{way} {gib(memory_need(weights, work, layers, way))}" for way in ("none", "model", "sequential"))
+)
+for free, device_name, half in (
+    (23, "cuda", "float16"),
+    (7.2, "cuda", "float16"),
+    (3.3, "cuda", "float16"),
+    (1.5, "cuda", "float16"),
+    (5, "mps", "float32"),
+    (2, "cpu", "float32"),
+):
     plan = plan_memory(parts, Machine(device_name, round(free * GIBIBYTE), half, 12 * GIBIBYTE))
     chosen = plan.tried[-1][0] if plan.fits else "does not fit"
     print(f"{device_name:4} {free:4} GiB free: {chosen}, {gib(plan.need)}")
@@ -889,15 +957,19 @@ pages = one_thing_pages(budget(smoke=120, laptop=400, gpu=400), seed=5)
 features = judge_features(book.pictures(pages, size=32))
 half = len(pages) // 2  # the first half makes the concept vectors, the second half is checked
 embeddings = torch.nn.functional.normalize(features - features[:half].mean(0), dim=1)
-for name, shows in (("night", [page.place == "night" for page in pages]),
-                    ("car", [page.things[0].kind == "car" for page in pages])):
+for name, shows in (
+    ("night", [page.place == "night" for page in pages]),
+    ("car", [page.things[0].kind == "car" for page in pages]),
+):
     shows = torch.tensor(shows)
     concept = torch.nn.functional.normalize(embeddings[:half][shows[:half]].mean(0), dim=0)
     cosines = embeddings[half:] @ concept
     for threshold in (0.1, 0.3, 0.5):
         black = (cosines > threshold).float()
-        print(f"{name:5} above {threshold}: {black[shows[half:]].mean():4.0%} of those are blacked out, "
-              f"{black[~shows[half:]].mean():4.0%} of all else")
+        print(
+            f"{name:5} above {threshold}: {black[shows[half:]].mean():4.0%} of those are blacked out, "
+            f"{black[~shows[half:]].mean():4.0%} of all else"
+        )
 
 # %% [markdown] id="safety-read"
 # Night is easy: it fills the page. Cars are hopeless: these features are about places and styles, and a single
@@ -954,9 +1026,11 @@ scores = {name: (found(picture, 42), found(picture, 7)) for name, picture in ver
 for name, (right, wrong) in scores.items():
     print(f"{name:13} right key {right:5.1f}, wrong key {wrong:5.1f}")
 titles = [f"{name}: {right:.1f}" for name, (right, _) in scores.items()]
-show(plot_pictures(to_tensor(list(versions.values())), titles, columns=4),
-     "The corgi four times: not marked, marked, marked and saved as JPEG, marked and made smaller. The mark is a faint "
-     "grain; the key's correlation is in the titles.")
+show(
+    plot_pictures(to_tensor(list(versions.values())), titles, columns=4),
+    "The corgi four times: not marked, marked, marked and saved as JPEG, marked and made smaller. The mark is a faint "
+    "grain; the key's correlation is in the titles.",
+)
 assert scores["marked"][0] > scores["not marked"][0] + 3
 
 # %% [markdown] id="watermark-read"
@@ -996,8 +1070,10 @@ saved = {k: distance["unipc", k] for k in COUNTS}
 print("unipc, grey levels from 200 steps: " + ", ".join(f"{k}: {value:.1f}" for k, value in saved.items()))
 if budget(smoke=False, laptop=True, gpu=True):
     assert saved[20] < 0.5 * saved[5] and saved[20] - saved[50] < saved[5] - saved[20]
-    print(f"steps 5 to 20 gain {saved[5] - saved[20]:.1f}, the 30 steps after that {saved[20] - saved[50]:.1f}; "
-          f"ddim is at {distance['ddim', 50]:.1f} with 50")
+    print(
+        f"steps 5 to 20 gain {saved[5] - saved[20]:.1f}, the 30 steps after that {saved[20] - saved[50]:.1f}; "
+        f"ddim is at {distance['ddim', 50]:.1f} with 50"
+    )
     if MODEL == "picture book":
         assert abs(follow[50] - follow[20]) <= 0.34
 
@@ -1008,8 +1084,10 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% id="elsewhere-start"
 shape = (1, CHANNELS, SIDE, SIDE)
-starts = [first_latents(make_scheduler("ddim", pipe.scheduler.config), 20, shape, torch.Generator().manual_seed(3))
-          for _ in (PROMPT, "a blue car at night")]
+starts = [
+    first_latents(make_scheduler("ddim", pipe.scheduler.config), 20, shape, torch.Generator().manual_seed(3))
+    for _ in (PROMPT, "a blue car at night")
+]
 assert torch.equal(*starts)
 print("x_T for two prompts: equal; the text has not been read yet")
 
@@ -1021,11 +1099,17 @@ print("x_T for two prompts: equal; the text has not been read yet")
 # %% id="next-run" tags=["static"]
 n_next = budget(smoke=3, laptop=20, gpu=20)
 places = ["on the grass", "in the snow", "on the beach", "at night"]
-row = torch.cat([from_pixels(by_hand(f"a cute corgi puppy sitting {place}", steps=n_next, seed=11, guidance=4.0))
-                 for place in places])
-show(plot_pictures(row, places, columns=4),
-     "Four pictures from the same noise for a corgi in four places: the place changes, and so do the dog's legs, ears "
-     "and tail.")
+row = torch.cat(
+    [
+        from_pixels(by_hand(f"a cute corgi puppy sitting {place}", steps=n_next, seed=11, guidance=4.0))
+        for place in places
+    ]
+)
+show(
+    plot_pictures(row, places, columns=4),
+    "Four pictures from the same noise for a corgi in four places: the place changes, and so do the dog's legs, ears "
+    "and tail.",
+)
 change = [(row[i] - row[0]).abs().mean().item() * 127.5 for i in (1, 2, 3)]
 print("average change of a pixel, in grey levels: " + ", ".join(f"{p} {c:.0f}" for p, c in zip(places[1:], change)))
 
