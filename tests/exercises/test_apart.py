@@ -1,7 +1,6 @@
 """What learners' code may do to the process that examines it: it is ended, said so, and the session goes on."""
 
 import builtins
-import json
 import logging
 import os
 import subprocess
@@ -73,9 +72,9 @@ def recurses(x):
 def recurses_in_compiled_code(x):
     sys.setrecursionlimit(10**9)
     nested = []
-    for _ in range(10**6):
+    for _ in range(200_000):
         nested = [nested]
-    return nested == json.loads(repr(nested)) or json.dumps(nested)
+    return repr(nested)
 
 
 def crashes(x):
@@ -231,7 +230,6 @@ def test_nothing_of_the_session_is_touched(capfd):
     assert examine(HALVE, meddles).state == "pass"
     assert (counter, builtins.print is None, "COURSE_STRICT" in os.environ) == ([], False, False)
     assert before.equal(torch.get_rng_state())
-    assert len(os.listdir("/proc/self/fd")) == len(os.listdir("/proc/self/fd"))
 
 
 @forked
