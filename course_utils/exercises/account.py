@@ -41,7 +41,7 @@ def load() -> dict[str, dict]:
         with _locked(path):
             entries, damaged = _read(path)
         if damaged:
-            _say_once(f"Your progress in {path} is damaged. What can be read of it is shown.")
+            say_once(f"Your progress in {path} is damaged. What can be read of it is shown.")
         return entries
     return {}
 
@@ -58,7 +58,7 @@ def record(id: str, state: str) -> dict[str, dict]:
             entries = before | {id: {"state": state, "passed": passed}}
             if damaged:
                 aside = _put_aside(path)
-                _say_once(f"Your progress in {path} is damaged. What can be read of it is kept, {len(before)} "
+                say_once(f"Your progress in {path} is damaged. What can be read of it is kept, {len(before)} "
                           f"exercises; the old file is now {aside.name}.")  # fmt: skip
             if entries != before or damaged:
                 _write(path, entries)
@@ -141,11 +141,12 @@ def _trouble_said(verb: str):
     where = os.environ.get("COURSE_PROGRESS") or "Jupyter's data folder"
     with contextlib.suppress(RuntimeError):
         where = str(progress_path())
-    _say_once(f"Your progress in {where} cannot be {verb} ({reason}). What is there stays as it is, and the lesson "
+    say_once(f"Your progress in {where} cannot be {verb} ({reason}). What is there stays as it is, and the lesson "
               f"goes on; {ELSEWHERE}.")  # fmt: skip
 
 
-def _say_once(sentence: str) -> None:
+def say_once(sentence: str) -> None:
+    """Say a trouble on stderr, and not again in this session."""
     if sentence not in _said:
         _said.add(sentence)
         print(sentence, file=sys.stderr)

@@ -31,11 +31,11 @@ TOKENIZERS = "TOKENIZERS_PARALLELISM"
 TOO_MUCH = f"It printed more than {limits.CHARACTERS:,} characters, and was stopped. Print less, or not in a loop."
 
 
-def examine(exercise: Exercise, candidate: Callable, seed: int = 0) -> Outcome:
+def examine(exercise: Exercise, candidate: Callable, seed: int = 0, run: Callable = run) -> Outcome:
     """Do what `run` does, in a process of its own where that can be: whatever happens there, this one goes on."""
     promised(exercise, seed)  # here, so that what the oracle imports is imported once and not in each process
-    outcome = _examine_apart(exercise, candidate, seed) if can_fork() else None
-    return _examined(exercise, candidate, seed) if outcome is None else outcome
+    outcome = _examine_apart(exercise, candidate, seed, run) if can_fork() else None
+    return _examined(exercise, candidate, seed, run) if outcome is None else outcome
 
 
 def can_fork() -> bool:
@@ -50,7 +50,7 @@ def shortened(text: str) -> str:
     return f"{text[: SHOWN // 2]}\n[... {len(text) - SHOWN:,} characters left out ...]\n{text[-SHOWN // 2 :]}"
 
 
-def _examined(exercise, candidate, seed) -> Outcome:
+def _examined(exercise, candidate, seed, run) -> Outcome:
     try:
         outcome = run(exercise, candidate, seed)
     except KeyboardInterrupt:
@@ -62,7 +62,7 @@ def _examined(exercise, candidate, seed) -> Outcome:
     return Outcome(*(shortened(part) for part in astuple(outcome)))
 
 
-def _examine_apart(exercise, candidate, seed) -> Outcome | None:
+def _examine_apart(exercise, candidate, seed, run) -> Outcome | None:
     """Return the outcome, or None if the system gives no process, or torch does not work in it."""
     answer, answer_end = os.pipe()
     output, output_end = os.pipe()
@@ -74,7 +74,7 @@ def _examine_apart(exercise, candidate, seed) -> Outcome | None:
             os.close(end)
         return None
     if child == 0:
-        _be_the_child(exercise, candidate, seed, answer_end, output_end)
+        _be_the_child(exercise, candidate, seed, run, answer_end, output_end)
     os.close(answer_end)
     os.close(output_end)
     seconds = limits.SECONDS * (2 if exercise.gradients else 1)
@@ -108,7 +108,7 @@ def _quiet_fork() -> Iterator[None]:
 # In the child
 
 
-def _be_the_child(exercise, candidate, seed, answer_end: int, output_end: int) -> None:
+def _be_the_child(exercise, candidate, seed, run, answer_end: int, output_end: int) -> None:
     """Examine, write the outcome, and never return."""
     status = 1
     try:
@@ -117,7 +117,7 @@ def _be_the_child(exercise, candidate, seed, answer_end: int, output_end: int) -
         stream = _redirect(output_end)
         if _torch_works():
             try:
-                outcome = _examined(exercise, candidate, seed)
+                outcome = _examined(exercise, candidate, seed, run)
             except KeyboardInterrupt as error:  # the learner's code raised it
                 outcome = Outcome("error", found=learners_lines(error))
             stream.flush()
