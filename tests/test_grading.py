@@ -165,3 +165,9 @@ def test_ctrl_c_is_tidy(here):
 
 def test_the_tests_of_notebooks_look_for_the_same_checks():
     assert grading.EXERCISE.pattern == conftest.EXERCISE.pattern
+
+
+@pytest.mark.parametrize("line", ["[nonsense", "3", '{"id": "05.snr"}', '{"id": [], "state": "pass"}', "[" * 100_000])
+def test_a_line_that_is_no_state_is_named(here, line):
+    (here / "report.jsonl").write_text('{"id": "05.snr", "state": "pass"}\n' + line)
+    assert "got '" in conftest.unexpected_states('check("05.snr", snr)', here / "report.jsonl", "pass")

@@ -1,6 +1,8 @@
 """`check`, `hint`, `solution` and `progress` as a learner meets them."""
 
+import io
 import json
+import sys
 
 import pytest
 import torch
@@ -83,6 +85,42 @@ def test_unknown_ids_name_those_that_look_alike():
             ask("05.ad_noise")
     with pytest.raises(ValueError, match="got None"):
         check(None, right)
+
+
+def test_an_id_and_a_function_the_other_way_round_are_named():
+    with pytest.raises(ValueError) as caught:
+        check(right, "99.halve")
+    assert str(caught.value).endswith('write check("99.halve", right)')
+    for id in ("nothing like it", None, "x" * 1000, right):
+        with pytest.raises(ValueError) as caught:
+            check(id, right)
+        assert len(str(caught.value)) < 200 and 'one such as "05.snr"' in str(caught.value)
+
+
+def test_the_courses_version_is_bound_before_strict_mode_raises(monkeypatch):
+    monkeypatch.setenv("COURSE_STRICT", "1")
+    space = {"check": check, "halve": wrong}
+    with pytest.raises(ExerciseError):
+        exec('halve = check("99.halve", halve)', space)
+    assert space["halve"] is halve
+
+
+def test_a_report_that_cannot_be_written_is_said_once(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("COURSE_REPORT", str(tmp_path / "missing" / "report.jsonl"))
+    for _ in range(2):
+        assert check("99.halve", right) is right
+    said = capsys.readouterr().err
+    assert said.count("which COURSE_REPORT names, cannot be written (No such file or directory)") == 1
+
+
+def test_a_stream_without_ticks_and_crosses_loses_nothing_else(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252"))
+    assert check("99.halve", right) is right
+    assert check("99.halve", wrong) is halve
+    progress()
+    sys.stdout.flush()
+    assert b"? 99.halve: right." in written.getvalue() and b"99.halve: not right yet" in written.getvalue()
 
 
 def test_hints_come_one_by_one(capsys):
