@@ -14,6 +14,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from course_utils.exercises import limits
 from course_utils.exercises.registry import all_exercises, find
 from course_utils.exercises.running import run
 
@@ -24,7 +25,11 @@ COLUMNS = ("made", "equivalent", "refused", "with a sentence", "with numbers", "
 
 def examined(exercise, made, seeds) -> str:
     """How a version is received: what it is told with the first seed, or that it passed with one of them."""
-    outcomes = [run(exercise, made, seed) for seed in seeds]
+    outcomes = []
+    for seed in seeds:
+        outcomes.append(run(exercise, made, seed))
+        if outcomes[-1].state == "pass" or "still running" in outcomes[-1].found:
+            break
     if any(outcome.state == "pass" for outcome in outcomes):
         return "passed"
     if outcomes[0].state != "fail":
@@ -36,7 +41,7 @@ def row(exercise, seeds, attempts) -> tuple[collections.Counter, list[str]]:
     """The numbers of an exercise, and what its check let through."""
     generated = sys.modules["generated"]
     counts, survivors = collections.Counter(), []
-    for change, made in generated.versions(exercise.reference):
+    for change, made in generated.versions(exercise):
         counts["made"] += 1
         received = examined(exercise, made, seeds)
         if received == "passed" and generated.is_equivalent(exercise, made):
@@ -58,6 +63,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, choices=(1, 2, 3))
     options = parser.parse_args()
     sys.path.insert(0, str(FOLDER))
+    limits.SECONDS = 3  # a right answer takes a part of one
     for file in sorted([*FOLDER.glob("attempts_*.py"), *FOLDER.glob("legal_*.py"), FOLDER / "generated.py"]):
         import_module(file.stem)
     mutants = sys.modules["attempts"].MUTANTS

@@ -6,47 +6,60 @@ user can cause is a ValueError (or typer's usage error): `OneSentence` makes it 
 
 import contextlib
 import gc
-import hashlib
 import json
 import os
-import re
-import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import typer
-from typer.core import TyperGroup
+from course_utils.doctor import REINSTALL
+
+if __name__ == "__main__" and sys.argv[1:2] == ["train"] and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `train` takes care of it: no traceback out of an import
+
+try:
+    import typer
+    from typer.core import TyperGroup
+except ImportError as damage:
+    sys.exit(f"Error: The installed packages do not work ({damage}): {REINSTALL}.")
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 ROOT = Path(__file__).parent.parent
-PACKAGES = [
-    "torch", "diffusers", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "pillow",
-    "scikit-image", "scikit-learn", "matplotlib", "jupyterlab", "ipywidgets", "typer",
-]  # fmt: skip
-LEAST_DISK = 2  # GiB: room for training checkpoints and executed notebooks
 
-UsageError = typer.BadParameter.__base__  # typer gives no public name to the class of all usage errors
+UsageError: Any = typer.BadParameter.__base__  # typer gives no public name to the class of all usage errors
 
 
 class OneSentence(TyperGroup):
     """The one place where errors become messages: a sentence on stderr and exit code 2, no traceback."""
 
     def main(self, *args, **options):
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")  # a console that lacks a letter stops nothing
         try:
             code = super().main(*args, **{**options, "standalone_mode": False})
         except UsageError as error:
-            self.fail(error.format_message())
+            self.fail(error.format_message() + what_came(error))
         except ValueError as error:
             self.fail(str(error))
         except OSError as error:  # a full disk, for example
             self.fail(f"{error.filename or 'The system'}: {error.strerror or error}.")
+        except ImportError as error:
+            if (error.name or "").startswith("course_utils"):
+                raise  # a fault of the course's own
+            self.fail(f"The installed packages do not work ({error}): {REINSTALL}.")
         sys.exit(code if isinstance(code, int) else 0)
 
     def fail(self, message: str):
         typer.echo(f"Error: {message}", err=True)
         sys.exit(2)
+
+
+def what_came(error) -> str:
+    """What stood in the place of a number, which typer's message leaves out; "" if the error is of another kind."""
+    faults: list[dict] = getattr(error.__cause__, "errors", list)()  # pydantic's, which typer converts with
+    return "".join(f", but got {fault['input']!r}" for fault in faults[:1]) + "." * bool(faults)
 
 
 app = typer.Typer(cls=OneSentence, add_completion=False, help="Image generation: draw, train, build, check.")
@@ -74,12 +87,14 @@ def generate(
 ):
     """Draw PROMPT and write a PNG that remembers its settings (count > 1: NAME-1.png, NAME-2.png, ...)."""
     # Everything that can be wrong is looked at before the slow imports, as far as that is possible.
-    from course_utils.pipelines import png_info
+    from course_utils.pipelines import model_folder, picture_book, png_info
 
     settings = png_info.Settings(" ".join(prompt), negative, steps, scheduler, guidance, seed, size, size)
     if not settings.prompt:
         raise ValueError("The prompt is empty: say what to draw, such as 'a cute corgi puppy on the grass'.")
     png_info.check_settings(settings, count)
+    configurations = model_folder.read_configurations(model or picture_book.PICTURE_BOOK)
+    picture_book.check_size(configurations["unet"], configurations["vae"], size, size)
     output = output or Path(png_info.default_name(settings.prompt))
     paths = png_info.output_paths(output, count, force)
     for path in paths:
@@ -88,9 +103,15 @@ def generate(
     pipe = load_quickly(model)
     for note in notes_on(pipe, settings):
         typer.echo(f"Note: {note}", err=True)
-    for path, (picture, made) in zip(paths, draw_with_bar(pipe, settings, count), strict=True):
-        png_info.write_png(path, picture, made)
-        typer.echo(f"Wrote {path}: {png_info.format_parameters(made).splitlines()[-1]}")
+    written = 0
+    try:
+        for path, (picture, made) in zip(paths, draw_with_bar(pipe, settings, count), strict=True):
+            png_info.write_png(path, picture, made)
+            written += 1
+            say_written(f"Wrote {path}: {png_info.format_parameters(made).splitlines()[-1]}")
+    except KeyboardInterrupt:
+        typer.echo(f"Stopped; {written} of {count} pictures are drawn and written.", err=True)
+        raise typer.Exit(130) from None
 
 
 def load_quickly(model: Path | None):
@@ -109,182 +130,17 @@ def load_quickly(model: Path | None):
 
 
 def notes_on(pipe, settings) -> list[str]:
-    """What the user should know before a picture is drawn all the same; ValueError for an impossible size."""
-    from course_utils.pipelines.picture_book import check_size, made_for
+    """What the user should know before a picture is drawn all the same."""
+    from course_utils.pipelines.picture_book import made_for
     from course_utils.text.prompts import inspect_prompt
 
-    check_size(pipe, settings.width, settings.height)
     notes = inspect_prompt(pipe.tokenizer, settings.prompt).advice()
-    if settings.width not in (None, made_for(pipe)):
-        notes.append(f"The model is made for {made_for(pipe)} pixels; {settings.width} may look odd.")
+    side = made_for(pipe.unet.config, pipe.vae.config)
+    if settings.width not in (None, side):
+        notes.append(f"The model is made for {side} pixels; {settings.width} may look odd.")
     if settings.negative_prompt and settings.guidance == 1:
         notes.append("Without guidance (1) the negative prompt has no effect.")
     return notes
-
-
-def draw_with_bar(pipe, settings, count: int) -> list:
-    from tqdm import tqdm
-
-    from course_utils.pipelines.picture_book import draw
-
-    with tqdm(desc="drawing", unit="step") as bar:
-
-        def on_step(done, total):
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return draw(pipe, settings, count, on_step)
-
-
-@app.command()
-def doctor():
-    """Look at versions, hardware, disk and the shipped models; say what to do about each fault."""
-    from course_utils.machine.devices import describe_machine
-
-    typer.echo(describe_machine())
-    versions, faults = check_packages()
-    typer.echo("Packages: " + ", ".join(versions))
-    free = shutil.disk_usage(Path.cwd()).free / 1024**3
-    typer.echo(f"Disk: {free:.1f} GiB free in {Path.cwd()}")
-    if free < LEAST_DISK:
-        faults.append(f"Less than {LEAST_DISK} GiB of disk are free: delete what is not needed.")
-    found, extra = check_checkpoints(CHECKPOINTS)
-    faults += found
-    for name in extra:
-        typer.echo(f"Note: {name} is not in the manifest; it does no harm.")
-    for fault in faults:
-        typer.echo(f"Fault: {fault}", err=True)
-    if faults:
-        raise typer.Exit(1)
-    typer.echo("All is well.")
-
-
-def check_packages() -> tuple[list[str], list[str]]:
-    """Return ("name version" of what is installed, faults): missing, or not as pinned in constraints.txt."""
-    from importlib import metadata
-
-    pinned_file = ROOT / "constraints.txt"
-    lines = pinned_file.read_text(encoding="utf-8").splitlines() if pinned_file.is_file() else []
-    pinned = dict(line.split("==") for line in lines if re.fullmatch(r"[\w.-]+==[\w.]+", line))
-    versions, faults = [], []
-    for name in PACKAGES:
-        try:
-            version = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            faults.append(f"{name} is not installed: run `python3 course.py lab`, which installs it.")
-            continue
-        versions.append(f"{name} {version}")
-        wanted = pinned.get(name, version)
-        if version.partition("+")[0] != wanted.partition("+")[0]:  # "+cpu" says how torch was built
-            faults.append(f"{name} is {version}, tested is {wanted}: run `python3 course.py lab`.")
-    return versions, faults
-
-
-def check_checkpoints(folder: Path) -> tuple[list[str], list[str]]:
-    """Compare files with `folder/manifest.json`; return (faults: what is missing or changed, extra files)."""
-    remedy = "fetch it with `git restore course_utils/checkpoints`, or run `python3 course.py train all`"
-    try:
-        files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
-        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
-    except FileNotFoundError:
-        return [f"{folder / 'manifest.json'} is missing: {remedy}."], []
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return [f"{folder / 'manifest.json'} cannot be read: {remedy}."], []
-    faults = []
-    for name, (size, sha256) in expected.items():
-        path = folder / name
-        if not path.is_file():
-            faults.append(f"{name} is missing: {remedy}.")
-        elif path.stat().st_size != size or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-            faults.append(f"{name} has changed since it was shipped: {remedy}.")
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return faults, sorted(there - set(expected) - {"manifest.json"})
-
-
-@app.command()
-def train(
-    part: Annotated[str, typer.Argument(help="vae, decoder, clip, unet, judge, reader, digits_unet, or all.")],
-    steps: Annotated[int | None, typer.Option(help="Updates; none: as many as the recipe says.")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
-    folder: Annotated[Path, typer.Option(help="Where checkpoints and results are kept.")] = Path("runs"),
-    restart: Annotated[bool, typer.Option("--restart", help="Begin anew, not from the checkpoint.")] = False,
-    from_shipped: Annotated[
-        bool, typer.Option("--from-shipped", help="Copy the shipped parts to FOLDER; go on from them (unet, decoder).")
-    ] = False,
-    ship: Annotated[
-        bool, typer.Option("--ship", help="At the end, replace the shipped model by the one in FOLDER.")
-    ] = False,
-):
-    """Train PART, going on from its last checkpoint; Ctrl-C stops after this step and loses nothing."""
-    from course_utils.pipelines.png_info import MOST_SEED, whole_number
-
-    whole_number("The seed", seed, 0, MOST_SEED)
-    if steps is not None:
-        whole_number("The number of steps", steps, 1, 10**9)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: name a folder to keep the training in.")
-    from course_utils import recipes
-    from course_utils.training import leave
-
-    if part != "all" and part not in recipes.PARTS:
-        raise ValueError(f"There is no part {part!r}: choose one of {', '.join(recipes.PARTS)}, all.")
-    if part == "all" and steps is None:
-        say(how_long(CHECKPOINTS / "manifest.json"))
-    with stop_on_interrupt() as asked_to_stop:
-        for name in recipes.PARTS if part == "all" else [part]:
-            if not train_one(recipes.train_part(name, folder, steps, seed, restart, from_shipped), name, asked_to_stop):
-                say(f"Stopped; all is kept in {folder}. To go on, give the command again, without --restart.")
-                raise typer.Exit(130)
-            say(f"{name}: trained, in {folder}")
-    if ship and is_main_process():
-        recipes.ship(folder)
-        say(f"The shipped model is now the one in {folder}.")
-    leave()
-
-
-def how_long(manifest: Path) -> str:
-    """A sentence on what all trainings take, at the pace of those that made the shipped parts."""
-    from course_utils.recipes import PARTS
-
-    training = json.loads(manifest.read_text())["training"]
-    takes = [
-        f"{name} {facts['seconds'] / facts['steps'] * PARTS[name].steps / 60:.0f}" for name, facts in training.items()
-    ]
-    return (
-        f"At the pace of the shipped parts this takes {' + '.join(takes)} minutes, in "
-        f"{training['unet']['processes']} processes on a processor without GPU; after the first steps the bar "
-        "shows how long it takes here."
-    )
-
-
-def train_one(records, name: str, asked_to_stop) -> bool:
-    """Run a training to its end with a progress bar; False if it was stopped (what it has is then saved)."""
-    from tqdm import tqdm
-
-    bar = None
-    with contextlib.closing(records):  # closing a training saves its checkpoint
-        for record in records:
-            if bar is None:  # only the first record says where a resumed run goes on
-                bar = tqdm(desc=name, total=record.steps, initial=record.step - 1, unit="step",
-                           disable=not is_main_process())  # fmt: skip
-            bar.set_postfix(loss=f"{record.loss:.4f}", refresh=False)
-            bar.update(record.step - bar.n if not bar.disable else 0)
-            if asked_to_stop() and record.step < record.steps:
-                bar.close()
-                return False
-    if bar is not None:
-        bar.close()
-    return True
-
-
-def is_main_process() -> bool:
-    """True but for the second and further processes of `accelerate launch` or `torchrun`."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def say(message: str) -> None:
-    if is_main_process():
-        typer.echo(message)
 
 
 @contextlib.contextmanager
@@ -301,6 +157,189 @@ def stop_on_interrupt():
         yield lambda: bool(pressed)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def draw_with_bar(pipe, settings, count: int):
+    """Yield pictures as they are drawn, under a progress bar; Ctrl-C ends it between two steps, never in a write."""
+    from tqdm import tqdm
+
+    from course_utils.pipelines.picture_book import draw_in_turn
+
+    with stop_on_interrupt() as asked_to_stop, tqdm(desc="drawing", unit="step") as bar:
+
+        def on_step(done, total):
+            bar.total = total
+            bar.update(done - bar.n)
+            if asked_to_stop() and done < total:
+                raise KeyboardInterrupt
+
+        yield from draw_in_turn(pipe, settings, count, on_step)
+
+
+def say_written(message: str) -> None:
+    """Print above the progress bar; a reader that has gone (`| head -1`) or a full disk stops no drawing."""
+    from tqdm import tqdm
+
+    try:
+        tqdm.write(message)
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (open until the program ends)
+
+
+@app.command()
+def doctor():
+    """Look at versions, hardware, disk and the shipped models; say what to do about each fault."""
+    from course_utils.doctor import examine
+
+    faults = examine(typer.echo)
+    for fault in faults:
+        typer.echo(f"Fault: {fault}", err=True)
+    if faults:
+        raise typer.Exit(1)
+    typer.echo("All is well.")
+
+
+@app.command()
+def train(
+    part: Annotated[str, typer.Argument(help="vae, decoder, clip, unet, judge, reader, digits_unet, or all.")],
+    steps: Annotated[int | None, typer.Option(help="Updates; none: as many as the recipe says.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
+    folder: Annotated[Path, typer.Option(help="Where checkpoints and results are kept.")] = Path("runs"),
+    restart: Annotated[bool, typer.Option("--restart", help="Begin from nothing, not from the checkpoint.")] = False,
+    from_shipped: Annotated[
+        bool, typer.Option("--from-shipped", help="Copy the shipped parts to FOLDER; go on from them (unet, decoder).")
+    ] = False,
+    ship: Annotated[
+        bool, typer.Option("--ship", help="At the end, replace the shipped model by the one in FOLDER.")
+    ] = False,
+):
+    """Train PART, going on from its last checkpoint; Ctrl-C stops after this step and loses nothing."""
+    with stop_on_signals(folder) as stop:
+        look_ahead(part, steps, seed, folder, ship)
+        from course_utils import recipes
+        from course_utils.training import leave
+
+        if part == "all" and steps is None:
+            say(how_long(CHECKPOINTS / "manifest.json"))
+        names = list(recipes.PARTS) if part == "all" else [part]
+        for name in names:
+            finished = train_one(recipes.train_part(name, folder, steps, seed, restart, from_shipped), name, stop)
+            if finished:
+                say(f"{name}: trained, in {folder}")
+            if stop.number and (ship or not finished or name != names[-1]):
+                say(stop.message)
+                raise typer.Exit(128 + stop.number)
+        if ship and is_main_process():
+            recipes.ship(folder)
+            say(f"The shipped model is now the one in {folder}.")
+        leave()
+
+
+def look_ahead(part: str, steps: int | None, seed: int, folder: Path, ship: bool) -> None:
+    """Raise ValueError for all that can be known to fail before the first update, the quickest first."""
+    from course_utils.files import require_room
+    from course_utils.pipelines.png_info import MOST_SEED, whole_number
+
+    whole_number("The seed", seed, 0, MOST_SEED)
+    if steps is not None:
+        whole_number("The number of steps", steps, 1, 10**9)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name a folder to keep the training in.")
+    from course_utils import recipes
+
+    if part != "all" and part not in recipes.PARTS:
+        raise ValueError(f"There is no part {part!r}: choose one of {', '.join(recipes.PARTS)}, all.")
+    require_room(folder, "keep the training in another folder (--folder)")
+    if ship:
+        recipes.require_shippable(folder, part)
+
+
+def how_long(manifest: Path) -> str:
+    """A sentence on what all trainings take, at the pace of those that made the shipped parts."""
+    from course_utils.recipes import PARTS
+
+    try:
+        training = json.loads(manifest.read_text(encoding="utf-8"))["training"]
+        takes = [f"{name} {training[name]['seconds'] / training[name]['steps'] * PARTS[name].steps / 60:.0f}"
+                 for name in PARTS]  # fmt: skip
+        processes = training["unet"]["processes"]
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError):  # it helps, and is not needed
+        return "After the first steps the bar shows how long each part takes here."
+    return (
+        f"At the pace of the shipped parts this takes {' + '.join(takes)} minutes, in {processes} processes on a "
+        "processor without GPU; after the first steps the bar shows how long it takes here."
+    )
+
+
+def train_one(records, name: str, stop) -> bool:
+    """Run a training to its end with a progress bar; False if it was stopped (what it has is then saved)."""
+    from tqdm import tqdm
+
+    stop.updating = False
+    bar = None
+    try:
+        with contextlib.closing(records):  # closing a training saves its checkpoint
+            for record in records:
+                stop.updating = True
+                if bar is None:  # only the first record says where a resumed run goes on
+                    bar = tqdm(desc=name, total=record.steps, initial=record.step - 1, unit="step",
+                               disable=not is_main_process())  # fmt: skip
+                bar.set_postfix(loss=f"{record.loss:.4f}", refresh=False)
+                bar.update(record.step - bar.n if not bar.disable else 0)
+                if stop.number and record.step < record.steps:
+                    return False
+    finally:  # also before an error is said
+        if bar is not None:
+            bar.close()
+    return True
+
+
+def is_main_process() -> bool:
+    """True but for the second and further processes of `accelerate launch` or `torchrun`."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(message: str) -> None:
+    if is_main_process():
+        typer.echo(message)
+
+
+class Stop:
+    """What Ctrl-C, SIGTERM and SIGHUP mean to a training; `number` is that of the signal that came first, or 0.
+
+    While updates are made, the training ends after this one and saves; further signals change nothing. Before the
+    first one, while libraries are imported or pictures are drawn, all that counts is on the disk already, and the
+    program ends at once.
+    """
+
+    def __init__(self, folder: Path):
+        self.number, self.updating = 0, False
+        self.message = f"Stopped; all is kept in {folder}. To go on, give the command again, without --restart."
+
+    def on_signal(self, number, frame):
+        self.number = self.number or number
+        if not self.updating:  # not by an exception, which an import may swallow or wrap
+            if is_main_process():
+                with contextlib.suppress(OSError):  # the terminal may be gone
+                    os.write(1, f"\n{self.message}\n".encode(errors="backslashreplace"))
+            os._exit(128 + number)
+
+
+@contextlib.contextmanager
+def stop_on_signals(folder: Path):
+    """Give a `Stop` that listens. What is ignored stays ignored: a training under `nohup` outlives its terminal."""
+    stop = Stop(folder)
+    wanted = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in wanted}
+    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    try:
+        for number in before:
+            signal.signal(number, stop.on_signal)
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @app.command()
@@ -346,6 +385,9 @@ def check(
 def build(
     numbers: Annotated[list[str] | None, typer.Argument(help="Chapters, such as 05 06; none: all.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Only say which notebooks are out of date.")] = False,
+    no_execute: Annotated[
+        bool, typer.Option("--no-execute", help="Do not run the code: keep the outputs of cells that are unchanged.")
+    ] = False,
     nbgrader: Annotated[
         Path | None, typer.Option(help="Write assignments for nbgrader into this folder instead.")
     ] = None,
@@ -353,9 +395,9 @@ def build(
     """Write the notebooks in chapters/ and solutions/ from solutions/source/."""
     from course_utils import authoring
 
+    if check + no_execute + (nbgrader is not None) > 1:
+        raise ValueError("--check, --no-execute and --nbgrader exclude each other: give one of them.")
     if nbgrader is not None:
-        if check:
-            raise ValueError("--check looks at chapters/ and solutions/ only: leave it or --nbgrader away.")
         from course_utils.authoring import classroom
 
         sources = authoring.source_paths(ROOT, numbers or None)
@@ -363,7 +405,7 @@ def build(
             typer.echo(f"Wrote {path}")
         return
     if not check:
-        for path in authoring.build(ROOT, numbers or None):
+        for path in authoring.build(ROOT, numbers or None, execute=not no_execute):
             typer.echo(f"Wrote {path}")
         return
     differences = authoring.check(ROOT, numbers or None)

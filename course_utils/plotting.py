@@ -9,13 +9,20 @@ import io
 import math
 import textwrap
 import time
+from collections.abc import Sequence
 from importlib import resources
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from course_utils.data.images import to_pil
+
+if TYPE_CHECKING:  # named in hints only: importing them takes seconds
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def use_style() -> None:
@@ -48,7 +55,9 @@ def picture_grid(pictures: torch.Tensor, columns: int | None = None, padding: in
     return sheet
 
 
-def plot_pictures(pictures: torch.Tensor, titles=None, columns: int | None = None, ax=None):
+def plot_pictures(
+    pictures: torch.Tensor, titles: Sequence[str] | None = None, columns: int | None = None, ax: "Axes | None" = None
+) -> "Axes":
     """Show a batch of pictures row by row on one axes, each under its title; return the axes.
 
     pictures: (batch, 1 or 3, height, width) in [-1, 1]; values outside are clipped.
@@ -90,7 +99,13 @@ def plot_pictures(pictures: torch.Tensor, titles=None, columns: int | None = Non
     return ax
 
 
-def plot_points(points: torch.Tensor, values=None, title: str = "", reach: float = 3.0, ax=None):
+def plot_points(
+    points: torch.Tensor,
+    values: torch.Tensor | None = None,
+    title: str = "",
+    reach: float = 3.0,
+    ax: "Axes | None" = None,
+) -> "Axes":
     """Show points of the plane, each as a dot, on axes from -reach to reach; return the axes.
 
     points: (number, 2). values: (number,), shown as colours from dark to light, to follow a point from one figure
@@ -109,22 +124,28 @@ def plot_points(points: torch.Tensor, values=None, title: str = "", reach: float
     return ax
 
 
-def smooth(values, window: int) -> numpy.ndarray:
+def smooth(values: ArrayLike, window: int) -> numpy.ndarray:
     """Return the mean of the `window` values around each value, of fewer at the two ends; (n,) float64.
 
     Around, not before: a mean over the past alone would lie above every falling loss.
     Raises ValueError for a window below 1 and for no values.
     """
-    values = numpy.asarray(values, dtype=numpy.float64)
-    if values.ndim != 1 or len(values) == 0 or window < 1:
-        raise ValueError(f"Expected a list of numbers and a window >= 1, got {values.shape} and {window}.")
-    weights = numpy.ones(min(window, 2 * len(values) - 1))
+    numbers = numpy.asarray(values, dtype=numpy.float64)
+    if numbers.ndim != 1 or len(numbers) == 0 or window < 1:
+        raise ValueError(f"Expected a list of numbers and a window >= 1, got {numbers.shape} and {window}.")
+    weights = numpy.ones(min(window, 2 * len(numbers) - 1))
     first = len(weights) // 2  # where the full convolution's window is centred on the first value
-    sums = numpy.convolve(values, weights)[first : first + len(values)]
-    return sums / numpy.convolve(numpy.ones_like(values), weights)[first : first + len(values)]
+    sums = numpy.convolve(numbers, weights)[first : first + len(numbers)]
+    return sums / numpy.convolve(numpy.ones_like(numbers), weights)[first : first + len(numbers)]
 
 
-def plot_loss(steps, losses, ax=None, window: int | None = None, log_scale: bool = False):
+def plot_loss(
+    steps: Sequence[int],
+    losses: Sequence[float],
+    ax: "Axes | None" = None,
+    window: int | None = None,
+    log_scale: bool = False,
+) -> "Axes":
     """Plot a loss at each step, pale and thin, and its running mean, dark and thick; return the axes.
 
     `window`: how many losses the mean takes together, see `smooth`; a twentieth of all if not given.
@@ -144,7 +165,7 @@ def plot_loss(steps, losses, ax=None, window: int | None = None, log_scale: bool
     return ax
 
 
-def show(figure, description: str) -> None:
+def show(figure: "Figure | Axes | Image.Image", description: str) -> None:
     """Put a figure into the notebook with a sentence that says in words what is to be seen in it.
 
     `figure`: a matplotlib figure, axes, or `PIL.Image`. The sentence is kept as the picture's alternative
@@ -171,7 +192,8 @@ class LivePlot:
         self.description = _require_description(description)
         self.seconds = seconds
         self.log_scale = log_scale
-        self.steps, self.losses = [], []
+        self.steps: list[int] = []
+        self.losses: list[float] = []
         self._handle = None
         self._next_time = -math.inf
 
@@ -228,13 +250,14 @@ def _in_notebook() -> bool:
     return shell is not None and getattr(shell, "kernel", None) is not None
 
 
-def as_png(figure) -> bytes:
+def as_png(figure: "Figure | Axes | Image.Image") -> bytes:
     """Return a figure, axes or `PIL.Image` as the bytes of a PNG file."""
     file = io.BytesIO()
     if isinstance(figure, Image.Image):
         figure.save(file, format="png")
     else:
-        getattr(figure, "figure", figure).savefig(file, format="png")
+        whole: Any = getattr(figure, "figure", figure)  # of axes, the figure they are in
+        whole.savefig(file, format="png")
         opaque = Image.open(io.BytesIO(file.getvalue())).convert("RGB")  # a tenth smaller than with transparency
         file = io.BytesIO()
         opaque.save(file, format="png")

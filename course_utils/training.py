@@ -7,20 +7,19 @@ or that is spread over several processes, is the same run.
 
 import contextlib
 import copy
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-CHECKPOINT = "checkpoint.safetensors"
+from course_utils.checkpoint import Checkpoint, Run, alone
+
 _MASK = 2**64 - 1
 
 
@@ -134,21 +133,16 @@ def train(
     processes can share the gradient.
 
     batch: the *global* batch, over all processes and over `accumulate` pieces; both must divide it.
-    folder: where the checkpoint is kept (every `save_every` updates, at the end, and when the generator is closed);
-        a run found there is gone on with, unless `restart`, towards the end that `steps` now sets. None: nothing
-        is kept.
+    folder: where the checkpoint is kept (every `save_every` updates, at the end, and when the generator is closed),
+        and the one before it; a run found there is gone on with, unless `restart`, towards the end that `steps` now
+        sets. One training at a time. None: nothing is kept.
     clip: the largest norm of the gradient. precision: the autocast dtype. average: an EMA to keep up to date.
 
-    Raises ValueError if `batch` cannot be divided, if the folder holds a run with other settings, or if the loss is
-    not finite.
+    Raises ValueError if `batch` cannot be divided, if the folder holds a damaged checkpoint or a run with other
+    settings, if another training uses it or it has no room, or if the loss or a weight is not finite; OSError, with
+    what is kept, if the checkpoint cannot be written.
     """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    # It would insist on the precision of an earlier run in this process, and there is no public way to make it forget.
-    AcceleratorState._reset_state()
-    precisions = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
-    accelerator = Accelerator(mixed_precision=precisions[precision], cpu=next(model.parameters()).device.type == "cpu")
+    accelerator = _accelerator(model, precision)
     pieces = accelerator.num_processes * accumulate
     if steps < 1 or batch < 1 or batch % pieces:
         raise ValueError(
@@ -165,44 +159,51 @@ def train(
         clip=clip,
         ema=average.decay if average else None,
     )
-    plain = model
+    plain, home = model, Path(folder) if folder else None
     parameters = [p for p in plain.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99), fused=True
     )
     model, optimizer = accelerator.prepare(model, optimizer)
     plain.train()
-    state = _State(Path(folder) / CHECKPOINT if folder else None, plain, optimizer, average, settings)
-    step, before = (0, 0.0) if restart else state.load()
-    start = time.perf_counter()
+    state = Checkpoint(home, plain, optimizer, average, settings)
+    writes = home is not None and accelerator.is_main_process
+    with alone(home) if home and writes else contextlib.nullcontext():
+        if writes:
+            state.require_room()
+        run = (None if restart else state.load()) or Run(0, 0.0, float("nan"), datetime.now(UTC).isoformat(), settings)
+        start = time.perf_counter() - run.seconds
+        try:
+            while run.step < steps:
+                rate = learning_rate_at(run.step, steps, learning_rate, warmup)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                value = _update(accelerator, model, optimizer, loss, run.step, batch, accumulate, seed, clip)
+                if not np.isfinite(value):
+                    raise ValueError(
+                        f"expected a finite loss, got {value} at step {run.step + 1}; lower the learning rate "
+                        f"({learning_rate}) or look for a division by zero in the loss"
+                    )
+                if average is not None:
+                    average.update(plain, run.step)
+                run = Run(run.step + 1, time.perf_counter() - start, value, run.began, settings)
+                if writes and (run.step % save_every == 0 or run.step == steps):
+                    state.save(run)
+                yield Record(run.step, steps, value, rate, time.perf_counter() - start)
+        except GeneratorExit:
+            if writes and state.kept != run.step:
+                state.save(run)
+            raise
 
-    def save():
-        if accelerator.is_main_process:
-            state.save(step, before + time.perf_counter() - start)
 
-    saved = step
-    try:
-        while step < steps:
-            rate = learning_rate_at(step, steps, learning_rate, warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            value = _update(accelerator, model, optimizer, loss, step, batch, accumulate, seed, clip)
-            if not np.isfinite(value):
-                raise ValueError(
-                    f"expected a finite loss, got {value} at step {step + 1}; lower the learning rate "
-                    f"({learning_rate}) or look for a division by zero in the loss"
-                )
-            if average is not None:
-                average.update(plain, step)
-            step += 1
-            if step % save_every == 0 or step == steps:
-                save()
-                saved = step
-            yield Record(step, steps, value, rate, before + time.perf_counter() - start)
-    except GeneratorExit:
-        if saved != step:
-            save()
-        raise
+def _accelerator(model: torch.nn.Module, precision: torch.dtype):
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    # It would insist on the precision of an earlier run in this process, and there is no public way to make it forget.
+    AcceleratorState._reset_state()
+    precisions = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
+    return Accelerator(mixed_precision=precisions[precision], cpu=next(model.parameters()).device.type == "cpu")
 
 
 def _update(accelerator, model, optimizer, loss, step, batch, accumulate, seed, clip) -> float:
@@ -222,72 +223,6 @@ def _update(accelerator, model, optimizer, loss, step, batch, accumulate, seed, 
     optimizer.step()
     optimizer.zero_grad()
     return accelerator.reduce(total, "mean").item()
-
-
-class _State:
-    """Model, average and optimizer in one safetensors file that is replaced as a whole, never half-written."""
-
-    def __init__(self, path: Path | None, model, optimizer, average, settings: dict):
-        self.path, self.model, self.optimizer, self.average, self.settings = path, model, optimizer, average, settings
-
-    def _tensors(self) -> dict[str, torch.Tensor]:
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        if self.average:
-            tensors |= {f"average.{name}": value for name, value in self.average.model.state_dict().items()}
-        for index, slots in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in slots.items()}
-        return tensors
-
-    def save(self, step: int, seconds: float) -> None:
-        if self.path is None:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".part")
-        run = {"step": step, "seconds": seconds, "settings": self.settings}
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self._tensors().items()}
-        save_file(tensors, temporary, metadata={"run": json.dumps(run)})
-        os.replace(temporary, self.path)
-
-    def load(self) -> tuple[int, float]:
-        """Go back to the saved run; returns (steps made, seconds spent), (0, 0.0) if there is none."""
-        if self.path is None or not self.path.exists():
-            return 0, 0.0
-        with safe_open(self.path, "pt") as file:
-            run = json.loads(file.metadata()["run"])
-            self._require_same(run["settings"])
-            if run["step"] > self.settings["steps"]:
-                raise ValueError(
-                    f"expected a run of at least {run['step']} steps, as many as the one saved in "
-                    f"{self.path.parent} has made, got {self.settings['steps']}; ask for more, or start "
-                    "anew with restart=True (--restart on the command line)"
-                )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        self.model.load_state_dict(_part(tensors, "model."))
-        if self.average:
-            self.average.model.load_state_dict(_part(tensors, "average."))
-        slots = {}
-        for name, value in _part(tensors, "optimizer.").items():
-            index, slot = name.split(".", 1)
-            slots.setdefault(int(index), {})[slot] = value
-        self.optimizer.load_state_dict({"state": slots, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        return run["step"], run["seconds"]
-
-    def _require_same(self, saved: dict) -> None:
-        other = [
-            f"{name} {saved.get(name)} (now {value})"
-            for name, value in self.settings.items()
-            if saved.get(name) != value and name != "steps"
-        ]
-        if other:
-            raise ValueError(
-                f"expected the settings of the run saved in {self.path.parent}, got other ones: it was "
-                f"made with {', '.join(other)}; use these again, or start anew with restart=True "
-                f"(--restart on the command line)"
-            )
-
-
-def _part(tensors: dict, prefix: str) -> dict:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def gather(tensor: torch.Tensor) -> torch.Tensor:

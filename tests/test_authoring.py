@@ -1,12 +1,17 @@
 """The notebooks that are built from a source: their cells, their outputs, and what `check` notices."""
 
+import base64
+import io
 import shutil
 import textwrap
 
 import nbformat
+import numpy
 import pytest
+from PIL import Image
 
 from course_utils import authoring
+from course_utils.authoring.shrink import shrink
 from course_utils.authoring.source import read_source
 
 SOURCE = '''\
@@ -61,6 +66,8 @@ double(4)
 # %% id="failure" tags=["raises-exception"]
 raise ValueError(f"no such file in {sys.prefix}/lib")
 '''
+
+STALE = "solutions/07_scratch.ipynb: stale: this code was not run in the laptop profile"
 
 STUB = '''\
 def double(number):
@@ -180,9 +187,55 @@ def test_build_without_running_keeps_outputs_but_is_stale(course):
     authoring.build(course, execute=False)
     cells = read(course, "solutions")[1]
     assert cells["set-up"].outputs and not cells["picture"].outputs
-    assert authoring.check(course) == [
-        "solutions/07_scratch.ipynb: stale: it was not run from this source in the laptop profile"
-    ]
+    assert authoring.check(course) == [STALE]
+    make_course(course)
+    authoring.build(course, execute=False)
+    assert authoring.check(course) == [STALE], "the code is the old one again, but its outputs are gone"
+
+
+def test_changed_prose_needs_no_other_run(course):
+    before = read(course, "solutions")[1]
+    prose = SOURCE.replace("A scratch", "Another scratch").replace("# Text", "# More text")
+    make_course(course, prose.replace("format_name: percent", "format_name: 'percent'"))
+    assert not any("stale" in line for line in authoring.check(course)), "only the two notebooks' prose is old"
+    authoring.build(course, execute=False)
+    assert authoring.check(course) == []
+    for folder in ("solutions", "chapters"):
+        cells = read(course, folder)[1]
+        assert cells["title"].source == "# Another scratch chapter" and cells["prose"].source.startswith("More")
+    after = read(course, "solutions")[1]
+    assert all(after[id].get("outputs") == cell.get("outputs") for id, cell in before.items())
+
+
+@pytest.mark.parametrize("old, new", [('id="double"', 'id="twice"'), ("2 * number", "number + number")])
+def test_changed_code_is_stale_even_in_notebooks_that_were_written_without_a_run(course, old, new):
+    make_course(course, SOURCE.replace(old, new))
+    authoring.build(course, execute=False)
+    assert authoring.check(course) == [STALE]
+
+
+def test_pictures_are_made_small_by_every_build(course):
+    noise = numpy.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=numpy.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG")
+    path = course / "solutions" / "07_scratch.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    (picture,) = (output for output in notebook.cells[4].outputs if "image/png" in output.get("data", {}))
+    picture.data["image/png"] = base64.b64encode(file.getvalue()).decode()
+    nbformat.write(notebook, path)
+    figures = course / "chapters" / "figures"
+    figures.mkdir()
+    (figures / "title.png").write_bytes(file.getvalue())
+    written = authoring.build(course, execute=False)
+    assert figures / "title.png" in written
+    shown = {(figures / "title.png").read_bytes()}
+    for folder in ("solutions", "chapters"):
+        images = [output.data["image/png"] for output in read(course, folder)[1]["picture"].outputs if "data" in output
+                  and "image/png" in output.data]  # fmt: skip
+        shown.add(base64.b64decode(images[0]))
+    assert shown == {shrink(file.getvalue())} and len(shrink(file.getvalue())) < 0.9 * len(file.getvalue())
+    assert figures / "title.png" not in authoring.build(course, execute=False)
+    assert not list(course.rglob("*.tmp")) and authoring.check(course) == []
 
 
 def test_check_is_content_with_a_fresh_build(built):
@@ -198,7 +251,7 @@ def test_check_is_content_with_a_fresh_build(built):
         ("#: twice", "#: two times", ["chapters", "solutions"]),
         ('id="prose"', 'id="text"', ["chapters", "solutions"]),
         ('tags=["static"]', "", ["chapters", "solutions"]),
-        ("format_name: percent", "format_name: 'percent'", ["solutions"]),  # no cell differs, the hash does
+        ("format_name: percent", "format_name: 'percent'", []),  # no cell differs
         ('\n# %% [markdown] id="prose"\n# Text, `#: not a comment here`.\n', "", ["chapters", "solutions"]),
     ],
 )
@@ -234,7 +287,7 @@ def test_check_names_a_run_in_another_profile_missing_and_orphaned_notebooks(cou
     nbformat.write(notebook, path)
     (course / "chapters" / "07_scratch.ipynb").rename(course / "chapters" / "08_old.ipynb")
     assert authoring.check(course) == [
-        "solutions/07_scratch.ipynb: stale: it was not run from this source in the laptop profile",
+        STALE,
         "chapters/07_scratch.ipynb: it is missing",
         "chapters/08_old.ipynb: there is no source for it",
     ]
@@ -260,9 +313,10 @@ BLOCK = '# %% id="a"\ndef f():\n    ### BEGIN SOLUTION\n    #: one\n    return 1
         (BLOCK.replace("    ### BEGIN SOLUTION\n    #: one\n", ""), "line 4: this closes no block"),
         (BLOCK.replace("    ### END SOLUTION\n", '# %% id="b"\n1\n'), "line 6: the block begun in line 3"),
         (BLOCK.replace("    #: one\n", "    ### BEGIN SOLUTION\n"), "line 4: the block begun in line 3"),
-        (BLOCK.replace("    #: one\n", ""), "line 5: the block has no '#: ' line"),
         (BLOCK.replace("### BEGIN", "## Begin"), "line 3: expected '### BEGIN SOLUTION'"),
         (BLOCK + "#: lost\n", "line 7: a '#:' line outside"),
+        ("", "expected cells, each with a '# %%' line, got none"),
+        (SOURCE[: SOURCE.index("# %%")], "expected cells, each with a '# %%' line, got none"),
         (textwrap.dedent(BLOCK.replace("def f():\n", "").replace("    ", "")), "line 2: a block outside"),
     ],
 )
@@ -274,6 +328,16 @@ def test_malformed_sources_are_refused_by_name_and_line(tmp_path, source, words)
     assert words in str(caught.value)
 
 
+def test_a_source_that_is_empty_or_not_text_leaves_both_notebooks_alone(course):
+    before = [(course / folder / "07_scratch.ipynb").read_bytes() for folder in ("solutions", "chapters")]
+    for content in (b"", '# %% id="a"\n"ü"\n'.encode("latin-1")):
+        (course / "solutions" / "source" / "07_scratch.py").write_bytes(content)
+        for execute in (True, False):
+            with pytest.raises(ValueError, match="^07_scratch.py: expected (cells|UTF-8), .*; (restore|save) [^.]*$"):
+                authoring.build(course, execute=execute)
+    assert before == [(course / folder / "07_scratch.ipynb").read_bytes() for folder in ("solutions", "chapters")]
+
+
 def test_a_cell_that_raises_stops_the_build(tmp_path):
     make_course(tmp_path, '# %% id="fails"\nraise RuntimeError("no luck")\n')
     with pytest.raises(ValueError, match="07_scratch.py: a cell raised in the laptop profile(.|\n)*no luck"):
@@ -283,9 +347,9 @@ def test_a_cell_that_raises_stops_the_build(tmp_path):
 
 def test_a_large_notebook_is_refused_with_its_largest_cells(tmp_path):
     cell = nbformat.v4.new_code_cell("draw()", id="huge")
-    cell.outputs = [nbformat.v4.new_output("stream", text="x" * 3_000_000)]
+    cell.outputs = [nbformat.v4.new_output("stream", text="x" * 2_000_000)]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Small", id="small"), cell])
-    with pytest.raises(ValueError, match=r"at most 3 MB, got 3.0 MB; .* cells: 'huge' 3.0 MB, 'small'"):
+    with pytest.raises(ValueError, match=r"at most 2 MB, got 2.0 MB; .* cells: 'huge' 2.0 MB, 'small'"):
         authoring.write(notebook, tmp_path / "07_scratch.ipynb")
     assert not list(tmp_path.iterdir())
 

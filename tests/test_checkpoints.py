@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.adherence import draw_prompts
-from course_utils.cli import check_checkpoints
 from course_utils.data import digits
 from course_utils.data import picture_book as book
+from course_utils.doctor import check_checkpoints
 from course_utils.metrics.pictures import adherence
 from course_utils.models.judge import read
 from course_utils.pipelines.picture_book import CHECKPOINTS, load_picture_book

@@ -105,7 +105,7 @@ def test_what_nbgrader_could_not_use_is_refused(tmp_path, monkeypatch):
     refused(run("build", "--nbgrader", tmp_path / "class"), "05_class.py: cell 'snr' holds a solution and its check")
     path.write_text('# %% id="a"\n1 + 1\n', encoding="utf-8")
     refused(run("build", "--nbgrader", tmp_path / "class"), "chapters with exercises to grade")
-    refused(run("build", "--nbgrader", tmp_path / "class", "--check"), "--check")
+    refused(run("build", "--nbgrader", tmp_path / "class", "--check"), "--check, --no-execute and --nbgrader")
 
 
 def nbgrader(folder, *arguments):

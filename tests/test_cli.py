@@ -1,6 +1,5 @@
 """The command line: what it draws, says and refuses; always one sentence, exit code 2 and no traceback."""
 
-import hashlib
 import json
 import os
 import re
@@ -152,72 +151,15 @@ def test_help_and_wrong_verbs():
     refused(run("paint"), "No such command 'paint'")
 
 
-# --- doctor ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def checkpoints(here, monkeypatch):
-    """Two shipped files and their manifest, in place of the real ones; packages as they should be."""
-    folder = here / "checkpoints"
-    (folder / "book").mkdir(parents=True)
-    files = {"judge.bin": b"judge", "book/unet.bin": b"unet"}
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    entries = {n: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for n, c in files.items()}
-    (folder / "manifest.json").write_text(json.dumps({"files": entries, "command": "..."}))
-    monkeypatch.setattr(cli, "CHECKPOINTS", folder)
-    monkeypatch.setattr(cli, "ROOT", here)
-    monkeypatch.setattr(cli, "LEAST_DISK", 0)
-    return folder
-
-
-def test_doctor_finds_nothing_wrong(checkpoints):
-    (checkpoints / "mine.bin").write_bytes(b"")
-    result = run("doctor")
-    assert result.exit_code == 0, result.output
-    assert "torch 2" in result.stdout and "Device:" in result.stdout and "GiB free" in result.stdout
-    assert "Note: mine.bin is not in the manifest" in result.stdout and result.stdout.count("Note:") == 1
-    assert "All is well." in result.stdout
-
-
-@pytest.mark.parametrize(
-    "harm, words",
-    [
-        (lambda folder: (folder / "judge.bin").unlink(), "judge.bin is missing"),
-        (lambda folder: (folder / "judge.bin").write_bytes(b"jUdge"), "judge.bin has changed"),
-        (lambda folder: (folder / "book/unet.bin").write_bytes(b"longer"), "book/unet.bin has changed"),
-        (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
-        (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json cannot be read"),
-    ],
-)
-def test_doctor_names_harm_and_remedy(checkpoints, harm, words):
-    harm(checkpoints)
-    result = run("doctor")
-    assert result.exit_code == 1
-    assert words in result.stderr and ": fetch it with `git restore" in result.stderr
-    assert result.stderr.count("Fault:") == 1
-    assert "All is well" not in result.stdout
-
-
-def test_doctor_names_packages_that_are_missing_or_of_another_version(checkpoints, monkeypatch):
-    monkeypatch.setattr(cli, "PACKAGES", ["torch", "typer", "no-such-package"])
-    (checkpoints.parent / "constraints.txt").write_text("# exact\ntorch==9.9.9\ntyper==1 ; python == 'x'\n")
-    result = run("doctor")
-    assert result.exit_code == 1
-    assert "tested is 9.9.9: run `python3 course.py lab`" in result.stderr
-    assert "no-such-package is not installed" in result.stderr
-    assert "typer is" not in result.stderr
-
-
 # --- train -------------------------------------------------------------------------------------------------
 
 
 class Training:
     """Stands for the recipes: yields records, remembers how it was called and whether it could save."""
 
-    def __init__(self, monkeypatch, begin=0, interrupt_at=None):
+    def __init__(self, monkeypatch, begin=0, interrupt_at=None, signals=(signal.SIGINT,)):
         self.calls, self.events = [], []
-        self.begin, self.interrupt_at = begin, interrupt_at
+        self.begin, self.interrupt_at, self.signals = begin, interrupt_at, signals
         monkeypatch.setattr(recipes, "train_part", self.train_part)
 
     def train_part(self, name, folder, steps=None, seed=0, restart=False, from_shipped=False):
@@ -225,8 +167,8 @@ class Training:
         steps = steps or 3
         try:
             for step in range(self.begin + 1, steps + 1):
-                if step == self.interrupt_at:
-                    os.kill(os.getpid(), signal.SIGINT)
+                for number in self.signals if step == self.interrupt_at else ():
+                    os.kill(os.getpid(), number)
                 yield SimpleNamespace(step=step, steps=steps, loss=1 / step, seconds=float(step))
             self.events.append("exported")
         except GeneratorExit:
@@ -274,10 +216,107 @@ def test_ctrl_c_stops_after_the_step_saves_and_says_how_to_go_on(here, monkeypat
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize("name, code", [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_other_signals_are_like_ctrl_c(here, monkeypatch, name, code):
+    if not hasattr(signal, name) or os.name == "nt":
+        pytest.skip("Windows has no such signals")
+    before = signal.getsignal(getattr(signal, name))
+    training = Training(monkeypatch, interrupt_at=2, signals=[getattr(signal, name)])
+    result = run("train", "vae", "--steps", 5)
+    assert (result.exit_code, training.events) == (code, ["saved at 2"])
+    assert signal.getsignal(getattr(signal, name)) is before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+def test_under_nohup_a_training_outlives_its_terminal(here, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        training = Training(monkeypatch, interrupt_at=2, signals=[signal.SIGHUP])
+        assert run("train", "vae").exit_code == 0
+        assert training.events == ["exported"]
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_ctrl_c_five_times_is_as_once(here, monkeypatch):
+    training = Training(monkeypatch, interrupt_at=2, signals=[signal.SIGINT] * 5)
+    result = run("train", "vae", "--steps", 5)
+    assert (result.exit_code, training.events) == (130, ["saved at 2"])
+    assert result.stdout.count("\n") == 1 and "go on" in result.stdout
+
+
 def test_ctrl_c_in_the_last_step_lets_the_training_finish(here, monkeypatch):
     training = Training(monkeypatch, interrupt_at=3)
     assert run("train", "vae").exit_code == 0
     assert training.events == ["exported"]
+    training = Training(monkeypatch, interrupt_at=3)
+    result = run("train", "all", "--steps", 3)
+    assert (result.exit_code, training.events, len(training.calls)) == (130, ["exported"], 1)
+    assert "vae: trained" in result.stdout and "go on" in result.stdout
+    monkeypatch.setattr(recipes, "require_shippable", lambda *_: None)
+    monkeypatch.setattr(recipes, "ship", lambda folder: pytest.fail("shipped after Ctrl-C"))
+    Training(monkeypatch, interrupt_at=3)
+    assert run("train", "vae", "--ship").exit_code == 130
+
+
+# Light stand-ins, so that it is known what the program does when the signal comes.
+STAND_IN = """
+import os, signal, sys, types
+recipes, training = (types.ModuleType(f"course_utils.{name}") for name in ("recipes", "training"))
+sys.modules |= {module.__name__: module for module in (recipes, training)}
+
+def train_part(*_):
+    for _ in range(int(sys.argv[2])):
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    print("still here")
+    yield
+
+def __getattr__(name):  # while a library is imported
+    if sys.argv[3] == "importing" and name == "PARTS":
+        try:
+            next(train_part())
+        except BaseException:
+            raise ImportError("an import that swallows what interrupts it")
+    return {"vae": None} if name == "PARTS" else train_part
+
+recipes.__getattr__, training.leave = __getattr__, print
+from course_utils.cli import app
+app(["train", "vae", "--folder", "here"])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("when", ["importing", "drawing"])
+@pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_before_the_first_update_a_signal_ends_at_once_and_tidily(here, name, code, when):
+    command = [sys.executable, "-c", STAND_IN, name, "2", when]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    said = "Stopped; all is kept in here. To go on, give the command again, without --restart."
+    assert (result.returncode, result.stdout.strip(), result.stderr) == (code, said, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+def test_no_traceback_out_of_the_first_imports(here):
+    (here / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    command = [sys.executable, "-m", "course_utils.cli", "train", "vae"]
+    path = os.pathsep.join([str(here), str(cli.ROOT)])
+    result = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONPATH": path}, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (-signal.SIGINT, b"", b"")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_what_cannot_be_written_is_said_before_the_first_update(here, monkeypatch):
+    training = Training(monkeypatch)
+    refused(run("train", "vae", "--folder", "/proc/x"), "/proc/x", "--folder")
+    for name in recipes.PARTS:
+        recipes.write_record(here / "runs" / name, {"command": "", "steps": 1, "seconds": 1})
+    monkeypatch.setattr(recipes.require_shippable, "__defaults__", (cli.Path("/proc/checkpoints"),))
+    refused(run("train", "vae", "--ship"), "/proc", "without --ship")
+    (here / "runs" / "judge" / "record.json").unlink()
+    monkeypatch.setattr(recipes.require_shippable, "__defaults__", (here / "checkpoints",))
+    refused(run("train", "vae", "--ship"), "these are not: judge", "train all --folder runs")
+    assert training.calls == []
 
 
 def test_further_processes_keep_quiet(here, monkeypatch):
@@ -324,15 +363,23 @@ def test_what_a_recipe_refuses_is_one_sentence_too(here, monkeypatch):
 def test_build_and_its_check(monkeypatch):
     refused(run("build", "99"), "99")
     calls = []
-    monkeypatch.setattr(authoring, "build", lambda *given: calls.append(given) or ["chapters/05.ipynb"])
+
+    def build(root, numbers, execute):
+        calls.append((root, numbers, execute))
+        return ["chapters/05.ipynb"]
+
+    monkeypatch.setattr(authoring, "build", build)
     result = run("build", "05", "06")
     assert (result.exit_code, result.stdout) == (0, "Wrote chapters/05.ipynb\n")
     monkeypatch.setattr(authoring, "check", lambda *given: calls.append(given) or [])
     assert run("build", "--check").exit_code == 0
-    assert calls == [(cli.ROOT, ["05", "06"]), (cli.ROOT, None)]
+    assert calls == [(cli.ROOT, ["05", "06"], True), (cli.ROOT, None)]
     monkeypatch.setattr(authoring, "check", lambda *arguments: ["chapters/05.ipynb: cell 3 differs"])
     result = run("build", "--check", "05")
     assert (result.exit_code, result.stderr) == (1, "chapters/05.ipynb: cell 3 differs\n")
+    assert run("build", "--no-execute").exit_code == 0
+    assert calls[-1] == (cli.ROOT, None, False)
+    refused(run("build", "--check", "--no-execute"), "exclude each other")
 
 
 def test_all_trainings_say_beforehand_how_long_they_take(tmp_path):
@@ -341,3 +388,6 @@ def test_all_trainings_say_beforehand_how_long_they_take(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"training": training}))
     said = cli.how_long(tmp_path / "manifest.json")
     assert "vae 200 + decoder 200 + clip 200" in said and "in 2 processes" in said
+    for text in ("[]", "{", '{"training": {"vae": {"seconds": 1, "steps": 0}}}'):
+        (tmp_path / "manifest.json").write_text(text)
+        assert cli.how_long(tmp_path / "manifest.json").startswith("After the first steps")

@@ -12,9 +12,11 @@ PACKAGE = Path(__file__).resolve().parent.parent / "course_utils"
 
 # Lowest floor first. A module may import those before it, never those after it. A folder is one floor.
 FLOORS = [
+    "files",  # how anything is kept: used by trainings, recipes and pipelines
     "machine",
     "shapes",
     "text",
+    "checkpoint",  # what `training` keeps, and what the recipes read of it; by itself, so that each file stays short
     "training",
     "data",
     "models",
@@ -26,6 +28,7 @@ FLOORS = [
     "widgets",
     "exercises",
     "authoring",
+    "doctor",  # says what is wrong with an installation, so that it must work where nothing above can be imported
     "cli",
 ]
 APART = {("diffusion", "models"), ("training", "models")}  # they are handed a model

@@ -37,10 +37,15 @@ def test_notebooks_read_well():
             notebook = nbformat.v4.reads(path.read_text(encoding="utf-8"))  # nbformat.read would mend ids
             problems = form_problems(notebook) + prose_problems(notebook, path.parent)
             problems += output_problems(notebook, folder)
-            if path.stat().st_size > authoring.SIZE_LIMIT:
-                problems.append("it is larger than 3 MB")
             found += [f"{folder}/{path.name}: {problem}" for problem in problems]
     assert found == []
+
+
+@pytest.mark.parametrize("folder", ["chapters", "solutions"])
+def test_notebooks_are_small(folder):
+    sizes = {path.name: path.stat().st_size for path in (ROOT / folder).glob("*.ipynb")}
+    assert {name: size for name, size in sizes.items() if size > authoring.SIZE_LIMIT} == {}
+    assert sum(sizes.values()) / len(sizes) <= authoring.MEAN_SIZE_LIMIT, sizes
 
 
 def form_problems(notebook):

@@ -22,7 +22,8 @@ def launcher():
 
 def direct_requirements():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return {requirement.name: requirement for requirement in map(Requirement, project["dependencies"])}
+    extras = [requirement for extra in project["optional-dependencies"].values() for requirement in extra]
+    return {requirement.name: requirement for requirement in map(Requirement, project["dependencies"] + extras)}
 
 
 def pins():

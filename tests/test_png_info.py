@@ -1,6 +1,9 @@
 """Settings in a PNG: round trips, the form of Stable Diffusion Web UI, and files that are refused."""
 
 import dataclasses
+import struct
+import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -88,6 +91,64 @@ def test_other_files_are_refused(tmp_path):
     for name, words in (("a.jpg", "does not say"), ("b.png", "not a picture"), ("c.png", "cannot be read")):
         with pytest.raises(ValueError, match=words):
             read_png(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "crafted",
+    ["a" * 99_000, 'a:"' * 33_000, 'a:"\\",' * 16_000, " " * 99_000 + "x", ", " * 49_000, 'a: "' + '\\"' * 49_000],
+)
+def test_crafted_text_is_refused_at_once(crafted):
+    start = time.process_time()
+    for text in (crafted, "a corgi\n" + crafted):
+        with pytest.raises(ValueError, match="no last line|has no 'Size'"):
+            parse_parameters(text)
+    assert time.process_time() - start < 1
+    with pytest.raises(ValueError, match="150,000 characters long, and at most 100,000 are read"):
+        parse_parameters("a" * 150_000)
+
+
+def test_a_wrong_value_is_shown_in_part():
+    text = f"Steps: 20, Sampler: DDIM, CFG scale: 4, Seed: {'9' * 5000}, Size: 8x8"
+    with pytest.raises(ValueError, match="'Seed' must be a whole number, but is '9{60}…'"):
+        parse_parameters(text)
+
+
+def png_chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def write_crafted(path, side, *chunks):
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    pixels = png_chunk(b"IDAT", zlib.compress(bytes(side * (side + 1) if side < 100 else 100)))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + pixels + png_chunk(b"IEND", b""))
+
+
+def test_bombs_are_refused_in_a_sentence(tmp_path):
+    for side in (10_000, 50_000):  # PIL warns of the first, and raises at the second
+        write_crafted(tmp_path / "wide.png", side)
+        with pytest.raises(ValueError, match=r"wide\.png has too many pixels to be read safely"):
+            read_png(tmp_path / "wide.png")
+    text = png_chunk(b"zTXt", b"parameters\0\0" + zlib.compress(b"a" * 50_000_000))
+    write_crafted(tmp_path / "long.png", 8, text)
+    with pytest.raises(ValueError, match=r"long\.png cannot be read \("):
+        read_png(tmp_path / "long.png")
+
+
+def test_a_broken_file_is_refused_in_a_sentence(tmp_path):
+    write_png(tmp_path / "corgi.png", Image.effect_noise((64, 64), 50), CORGI)
+    whole = (tmp_path / "corgi.png").read_bytes()
+    for length in range(0, len(whole), 97):
+        (tmp_path / "half.png").write_bytes(whole[:length])
+        try:
+            assert read_png(tmp_path / "half.png") == CORGI  # its settings stand before the pixels
+        except ValueError as error:
+            assert "half.png" in str(error) and "\n" not in str(error)
+
+
+def test_a_model_whose_name_is_no_text_is_written(tmp_path):
+    settings = dataclasses.replace(CORGI, model="bad\udcff")
+    write_png(tmp_path / "corgi.png", Image.new("RGB", (64, 64)), settings)
+    assert read_png(tmp_path / "corgi.png").model == "bad\\udcff"
 
 
 def test_a_failed_write_keeps_the_old_picture(tmp_path, monkeypatch):

@@ -132,7 +132,7 @@ def test_a_finished_part_is_not_trained_again(trained):
 
 
 def test_shipping_copies_the_parts_and_lists_them(trained, tmp_path):
-    from course_utils.cli import check_checkpoints
+    from course_utils.doctor import check_checkpoints
 
     folder, _ = trained
     recipes.ship(folder, tmp_path)

@@ -3,7 +3,6 @@
 import ast
 import errno
 import http.server
-import importlib.util
 import os
 import re
 import shutil
@@ -15,64 +14,28 @@ import time
 from pathlib import Path
 
 import pytest
+from launching import ROOT, course_folder, is_one_sentence, load_course, make_fresh, replace_installation, site_packages
 
 from course_utils import cli
 
-ROOT = Path(__file__).resolve().parent.parent
 INTEL_MAC = ("Darwin", "x86_64", "14.5", sys.maxsize)
 LINUX = ("Linux", "x86_64", "", sys.maxsize)
 
 
 @pytest.fixture
 def course():
-    """A new course.py, whose functions a test may replace."""
-    specification = importlib.util.spec_from_file_location("course_launcher", ROOT / "course.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return load_course()
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A course folder, with a space in its name and no environment yet."""
     monkeypatch.delenv("COURSE_UNPINNED", raising=False)
-    path = tmp_path / "my course"
-    path.mkdir()
-    for name in ("pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, path)
-    return path
-
-
-def make_fresh(course, folder):
-    """Leave what a finished set-up leaves: an environment's Python, and the stamp."""
-    course.venv_python(folder).parent.mkdir(parents=True)
-    course.venv_python(folder).touch()
-    course.write_stamp(folder, course.wanted_stamp(folder, unpinned=False))
-
-
-def replace_installation(course, monkeypatch):
-    """Let set_up make its environment with nothing in it; returns the list of the steps it takes."""
-    steps = []
-
-    def make_venv(folder):
-        steps.append("make")
-        (folder / ".venv" / "course-stamp.json").unlink(missing_ok=True)
-        course.venv_python(folder).parent.mkdir(parents=True, exist_ok=True)
-        course.venv_python(folder).touch()
-
-    monkeypatch.setattr(course, "make_venv", make_venv)
-    monkeypatch.setattr(course, "install_packages", lambda folder, lock, unpinned: steps.append("install"))
-    monkeypatch.setattr(course, "describe_machine", lambda folder: "a machine")
-    return steps
+    return course_folder(tmp_path)
 
 
 def add_pin(folder):
     with open(folder / "constraints.txt", "a") as file:
         file.write("another==1.0\n")
-
-
-def is_one_sentence(text):
-    return text.endswith(".") and "\n" not in text and "Traceback" not in text
 
 
 # What is said when the course cannot be set up
@@ -118,9 +81,24 @@ def test_missing_module_and_full_disk_are_named(course):
     ("output", "word"),
     [
         ("WARNING: Retrying after connection broken by 'NameResolutionError'\nERROR: No match", "network"),
-        ("ERROR: Could not install packages: [Errno 28] No space left on device", "disk"),
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full"),
+        ("ERROR: [WinError 112] Es steht nicht genug Speicherplatz zur Verfügung", "disk is full"),
+        ("ERROR: Could not install packages due to an OSError: [Errno 122] Disk quota exceeded: 'a'", "quota"),
+        ("ERROR: [Errno 69] Disc quota exceeded", "quota"),
+        ("ERROR: [WinError 1295] Not enough quota", "quota"),
+        ("ERROR: Could not install packages due to an OSError: [Errno 30] Read-only file system: 'a'", "read-only"),
+        ("ERROR: [WinError 19] The media is write protected", "read-only"),
+        (
+            "ERROR: Could not install packages due to an OSError: [Errno 13] Permission denied: 'a'",
+            "close the programs",
+        ),
+        ("ERROR: [WinError 32] The process cannot access the file", "close the programs"),
+        ("... NewConnectionError: Failed to establish a new connection: [Errno 13] Permission denied", "network"),
+        ("zipfile.BadZipFile: File is not a zip file", "damaged"),
+        ("ERROR: HTTP error 403 while getting https://x", "refuses"),
         ("Collecting a\nERROR: Cannot install b\nnote: c", "ERROR: Cannot install b"),
-        ("", "install.log"),
+        ("ERROR: Exception:\nTraceback (most recent call last):\nValueError: no", "(ValueError: no)"),
+        ("", ".venv.log"),
     ],
 )
 def test_pip_failure_becomes_one_sentence(course, output, word):
@@ -132,12 +110,15 @@ def test_pip_failure_becomes_one_sentence(course, output, word):
     ("raised", "code", "word"),
     [
         (OSError(errno.ENOSPC, "No space"), 1, "disk is full"),
-        (PermissionError(errno.EACCES, "Permission denied", "x"), 1, "may write"),
+        (OSError(errno.EDQUOT, "Quota"), 1, "quota"),
+        (OSError(errno.EROFS, "Read-only"), 1, "read-only"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), 1, "may not be written"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "x"), 1, "check that it is there"),
         (KeyboardInterrupt(), 130, "Stopped"),
     ],
 )
 def test_failures_end_without_a_traceback(course, folder, monkeypatch, capsys, raised, code, word):
-    def fail(folder):
+    def fail(folder, anew):
         raise raised
 
     monkeypatch.setattr(course, "set_up", fail)
@@ -163,8 +144,34 @@ def test_missing_half_made_and_orphaned_environments_are_made_anew(course, folde
     assert "Python 3.10" in course.stale_reason(folder, {**wanted, "python": "3.10"})
     course.venv_python(folder).unlink()
     assert "gone" in course.stale_reason(folder, wanted)
-    (folder / ".venv" / "course-stamp.json").unlink()
+    course.write_stamp(folder, {**wanted, "packages": course.UNFINISHED})
     assert "not finished" in course.stale_reason(folder, wanted)
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    ["{}", "[]", "{", "", "5", '"a"', "null", "[" * 100_000, '{"python": 3, "folder": 1, "packages": []}', b"\xff"],
+)
+def test_a_stamp_that_is_none_is_no_traceback(course, folder, monkeypatch, stamp):
+    make_fresh(course, folder)
+    (folder / ".venv" / course.STAMP).write_bytes(stamp if isinstance(stamp, bytes) else stamp.encode())
+    steps = replace_installation(course, monkeypatch)
+    assert course.set_up(folder) is True
+    assert steps == ["make", "install"]
+
+
+@pytest.mark.parametrize("name", ["torch", "typer", "nbclient", "pytest_xdist", "course_utils"])
+@pytest.mark.parametrize("lost", ["{}-1.0.dist-info/RECORD", "{}/__init__.py"])
+def test_a_package_lost_under_a_valid_stamp_is_said_and_installed_again(
+    course, folder, monkeypatch, capsys, name, lost
+):
+    make_fresh(course, folder)
+    (site_packages(folder) / lost.format(name)).unlink()
+    replace_installation(course, monkeypatch)
+    monkeypatch.setattr(course, "hand_over", lambda command, folder: 0)
+    assert course.main(["doctor"], folder) == 0
+    assert f"because its package {name.replace('_', '-')} is missing." in capsys.readouterr().out
+    assert course.set_up(folder) is False
 
 
 @pytest.mark.parametrize("move", [shutil.move, shutil.copytree])
@@ -201,24 +208,155 @@ def test_interrupted_set_up_is_begun_again(course, folder, monkeypatch):
     assert course.set_up(folder) is False
 
 
-def test_changed_packages_are_mended_in_place(course, folder, monkeypatch):
+def test_changed_packages_are_mended_in_a_copy(course, folder, monkeypatch):
     make_fresh(course, folder)
+    (folder / ".venv" / "of the learner").touch()
     steps = replace_installation(course, monkeypatch)
-    pins = (folder / "constraints.txt").read_bytes()
     add_pin(folder)
     assert course.set_up(folder) is True
     assert steps == ["install"]
+    assert (folder / ".venv" / "of the learner").exists()
+    assert names_of(folder) == [".venv", ".venv.lock"]
+
+
+def test_repair_makes_the_environment_again(course, folder, monkeypatch):
+    make_fresh(course, folder)
+    steps = replace_installation(course, monkeypatch)
+    assert course.main(["repair"], folder) == 0
+    assert steps == ["make", "install"]
+
+
+# Nothing is lost: what was there stays until the new environment is whole
+
+
+def names_of(folder):
+    return sorted(path.name for path in folder.glob(".venv*"))
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+def move_away(course, folder):
+    shutil.move(folder, folder.parent / "renamed")
+    return folder.parent / "renamed"
+
+
+def other_python(course, folder):
+    course.write_stamp(folder, {**course.read_stamp(folder), "python": "3.10"})
+
+
+HARM = {
+    "moved": move_away,
+    "other python": other_python,
+    "broken stamp": lambda course, folder: (folder / ".venv" / course.STAMP).write_text("{}"),
+    "no interpreter": lambda course, folder: course.venv_python(folder).unlink(),
+    "changed packages": lambda course, folder: add_pin(folder),
+    "lost package": lambda course, folder: (site_packages(folder) / "torch" / "__init__.py").unlink(),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+@pytest.mark.parametrize("end", ["no network", "disk full", "Ctrl-C"])
+def test_a_set_up_that_fails_leaves_the_environment_as_it_was(course, folder, monkeypatch, capsys, harm, end):
+    make_fresh(course, folder)
+    here = folder
+    folder = HARM[harm](course, folder)
+    folder = folder if isinstance(folder, Path) else here
+    before = contents(folder / ".venv")
+    replace_installation(course, monkeypatch)
+    raised = {"no network": course.SetupError("no network."), "disk full": OSError(errno.ENOSPC, "x")}
 
     def fail(folder, lock, unpinned):
-        raise course.SetupError("no network.")
+        assert course.venv_python(folder).parent.exists()
+        raise raised.get(end, KeyboardInterrupt())
 
     monkeypatch.setattr(course, "install_packages", fail)
-    with_pin = (folder / "constraints.txt").read_bytes()
-    (folder / "constraints.txt").write_bytes(pins)
-    assert course.main(["doctor"], folder) == 1
-    (folder / "constraints.txt").write_bytes(with_pin)  # what was there before; but half of it is replaced
-    wanted = course.wanted_stamp(folder, unpinned=False)
-    assert course.stale_reason(folder, wanted) == course.CHANGED_PACKAGES
+    for _ in range(2):
+        assert course.main(["doctor"], folder) == (130 if end == "Ctrl-C" else 1)
+        assert contents(folder / ".venv") == before
+        assert names_of(folder) == [".venv", ".venv.lock"]
+    assert "as it was" in capsys.readouterr().out
+    if harm == "moved":
+        shutil.move(folder, here)
+        assert course.set_up(here) is False
+
+
+def test_after_a_kill_the_next_start_finds_the_environment_as_it_was(course, folder):
+    make_fresh(course, folder)
+    other_python(course, folder)
+    before = contents(folder / ".venv")
+    code = (
+        "import sys, time, pathlib; sys.path.insert(0, sys.argv[1]); import course\n"
+        "course.make_venv = lambda folder, lock: (print('made', flush=True), time.sleep(60))\n"
+        "course.set_up(pathlib.Path(sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", code, str(ROOT), str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as killed:
+        try:
+            assert b"Python 3.10" in killed.stdout.readline()
+            assert killed.stdout.readline().strip() == b"made"
+        finally:
+            killed.kill()
+    assert names_of(folder) == [".venv", ".venv-before-set-up", ".venv.lock"]
+    course.settle(folder)
+    assert contents(folder / ".venv") == before
+    assert names_of(folder) == [".venv", ".venv.lock"]
+
+
+@pytest.mark.parametrize(
+    "killed", ["after moving", "after mkdir", "half-made", "taking back", "before clearing up", "clearing up"]
+)
+def test_wherever_a_kill_hits_one_whole_environment_is_left(course, folder, killed):
+    make_fresh(course, folder)
+    before = contents(folder / ".venv")
+    venv, previous, discarded = course.places(folder)
+    if "clearing" in killed:
+        shutil.copytree(venv, previous)
+        (previous / course.STAMP).unlink()
+    else:
+        venv.rename(previous)
+    if killed in ("after mkdir", "half-made"):
+        venv.mkdir()
+    if killed == "half-made":
+        course.write_stamp(folder, {**course.wanted_stamp(folder, False), "packages": course.UNFINISHED})
+        (venv / "bin").mkdir()
+    if killed in ("taking back", "clearing up"):
+        (discarded / "bin").mkdir(parents=True)
+    assert course.set_up(folder) is False
+    assert contents(folder / ".venv") == before
+    assert names_of(folder) == [".venv", ".venv.lock"]
+
+
+@pytest.mark.parametrize("kind", ["environment", "file", "dangling link"])
+def test_a_venv_of_the_learners_is_never_touched(course, folder, monkeypatch, capsys, kind):
+    venv = folder / ".venv"
+    if kind == "environment":
+        (venv / "bin").mkdir(parents=True)
+        (venv / "pyvenv.cfg").write_text("home = mine")
+    elif kind == "file":
+        venv.write_text("mine")
+    else:
+        venv.symlink_to(folder / "nowhere" / "else")
+    before = contents(folder)
+    steps = replace_installation(course, monkeypatch)
+    assert course.main(["repair"], folder) == 1
+    assert "rename it" in capsys.readouterr().err or kind == "dangling link"
+    assert steps == []
+    (folder / ".venv.lock").unlink()
+    assert contents(folder) == before
+    venv.rename(folder / "mine")
+    assert course.set_up(folder) is True
+
+
+def test_an_environment_may_lie_on_another_disk(course, folder, monkeypatch, tmp_path):
+    (tmp_path / "large").mkdir()
+    (folder / ".venv").symlink_to(tmp_path / "large", target_is_directory=True)
+    replace_installation(course, monkeypatch)
+    for _ in range(2):
+        assert course.main(["repair"], folder) == 0
+        assert (folder / ".venv").is_symlink() and (tmp_path / "large" / course.STAMP).exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["large", "my course"]
 
 
 def test_lock_keeps_a_second_start_waiting_until_the_first_has_ended(course, folder):
@@ -254,7 +392,7 @@ def test_lock_keeps_a_second_start_waiting_until_the_first_has_ended(course, fol
 def test_installation(course, folder, monkeypatch, capsys, nvidia, index_answers, unpinned, commands):
     ran = []
 
-    def run_logged(command, folder, lock):
+    def run_shown(command, lock, **environment):
         shown = [word for word in command if word in ("-c", "-e", "--index-url") or word.startswith("torch")]
         ran.append(re.sub("==[0-9.]+", "==", " ".join(shown)))
         return 0, ""
@@ -262,7 +400,7 @@ def test_installation(course, folder, monkeypatch, capsys, nvidia, index_answers
     monkeypatch.setattr(course.platform, "system", lambda: "Linux")
     monkeypatch.setattr(course, "has_nvidia", lambda: nvidia)
     monkeypatch.setattr(course, "answers", lambda address: index_answers)
-    monkeypatch.setattr(course, "run_logged", run_logged)
+    monkeypatch.setattr(course, "run_shown", run_shown)
     course.install_packages(folder, None, unpinned)
     assert ran == commands
     assert ("NEWEST" in capsys.readouterr().out) == unpinned
@@ -280,14 +418,11 @@ def test_answers_is_quick_about_silent_and_absent_servers(course):
         assert course.answers(f"http://127.0.0.1:{server.server_port}/") is True
 
 
-def test_programs_output_and_exit_code_are_kept_and_the_lock_is_handed_on(course, folder):
-    (folder / ".venv").mkdir()
+def test_a_programs_output_and_exit_code_are_returned_and_the_lock_is_handed_on(course, folder):
     with course.setup_lock(folder) as lock:
         held = f"os.fstat({lock.fileno()});" if os.name == "posix" else ""
         code = f"import os, sys; {held} sys.stdout.buffer.write(b'caf\\xe9'); sys.exit(3)"
-        exit_code, output = course.run_logged([sys.executable, "-c", code], folder, lock)
-    assert (exit_code, output) == (3, "caf\ufffd")
-    assert (folder / ".venv" / "install.log").read_text(encoding="utf-8") == output
+        assert course.run_shown([sys.executable, "-c", code], lock) == (3, "caf\ufffd")
 
 
 # What the verbs do
@@ -305,7 +440,7 @@ def test_help_and_unknown_verbs_name_every_verb(course, folder, capsys):
 
 def test_verbs_are_those_of_the_command_line(course):
     commands = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
-    assert set(course.VERBS) - {"lab", "test", "benchmark"} == commands
+    assert set(course.VERBS) - {"lab", "test", "benchmark", "repair"} == commands
 
 
 def test_commands(course, folder, monkeypatch):
@@ -318,7 +453,8 @@ def test_commands(course, folder, monkeypatch):
         monkeypatch.setattr(course.os, "geteuid", lambda user=user: user, raising=False)
         command, where = course.command_of("lab", ["--no-browser"], folder)
         start = f"--LabApp.default_url=/lab/tree/{course.FIRST_NOTEBOOK}"
-        assert command == [python, "-m", "jupyterlab", start, *flags, "--no-browser"]
+        encrypted = "--KernelManager.transport_encryption=auto"
+        assert command == [python, "-m", "jupyterlab", start, encrypted, *flags, "--no-browser"]
         assert where == folder
 
 
@@ -341,3 +477,29 @@ def test_copies_never_overwrite_what_the_learner_has(course, folder):
     course.copy_chapters(folder)
     copies = {path.name: path.read_text() for path in folder.glob("work/**/*.*")}
     assert copies == {"00_a.ipynb": "mine", "01_b.ipynb": "new", "corgi.png": "new"}
+
+
+@pytest.mark.parametrize("name", ["work", "work/figures"])
+def test_a_file_where_the_notebooks_belong_is_named(course, folder, monkeypatch, capsys, name):
+    (folder / "chapters" / "figures").mkdir(parents=True)
+    (folder / "chapters" / "figures" / "corgi.png").touch()
+    (folder / "chapters" / "00_a.ipynb").touch()
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("mine")
+    replace_installation(course, monkeypatch)
+    monkeypatch.setattr(course, "hand_over", lambda command, folder: 0)
+    assert course.main(["lab"], folder) == 1
+    message = capsys.readouterr().err.strip()
+    assert is_one_sentence(message) and f"{folder / name} is a file" in message and "rename it" in message
+    (folder / name).rename(folder / "mine")
+    assert course.main(["lab"], folder) == 0
+
+
+@pytest.mark.parametrize("step", ["venv", "ensurepip"])
+def test_a_disk_that_fills_while_the_environment_is_made_is_named(course, folder, monkeypatch, step):
+    def run_shown(command, lock, **environment):
+        return (1, "Error: [Errno 28] No space left on device") if step in command else (0, "")
+
+    monkeypatch.setattr(course, "run_shown", run_shown)
+    with pytest.raises(course.SetupError, match="disk is full"):
+        course.make_venv(folder, None)

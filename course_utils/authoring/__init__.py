@@ -13,19 +13,21 @@ from pathlib import Path
 import nbformat
 
 from course_utils.authoring.execution import PROFILE, run
+from course_utils.authoring.shrink import shrink, shrink_outputs
 from course_utils.authoring.source import read_source, stubbed, without_markers
 
-SIZE_LIMIT = 3_000_000  # bytes a notebook: GitHub and the browser still show it at once
+SIZE_LIMIT = 2_000_000  # bytes a notebook: GitHub and the browser still show it at once
+MEAN_SIZE_LIMIT = 1_000_000  # bytes, on average: each rebuilt notebook stays in the history for good
 SOURCE_NAME = re.compile(r"(\d\d)_\w+\.py")
 
 
 def build(root, numbers=None, execute=True):
-    """Write both notebooks of each chapter and return the paths written.
+    """Write both notebooks of each chapter, make the pictures small, and return the paths written.
 
     root: the course's folder. numbers: chapters such as ["00", "05"], None for all of them.
     execute: run the solution (profile `laptop`, working folder `solutions/`). Without it outputs are kept
-    where a cell has not changed, and `check` calls the solution stale until it has been run.
-    Raises ValueError for a malformed source, a cell that raises, and a notebook of more than 3 MB.
+    where a cell has not changed: enough where only prose has; `check` calls the solution stale if code has.
+    Raises ValueError for a malformed source, a cell that raises, and a notebook of more than 2 MB.
     """
     root = Path(root).resolve()
     # All sources are read before the first one runs: a run takes minutes, a typing error is found at once.
@@ -35,22 +37,22 @@ def build(root, numbers=None, execute=True):
         solution_path, chapter_path = notebook_paths(root, path)
         solution = solution_from(notebook)
         if execute:
-            stamped = stamp(path)  # before the run, during which someone may edit on
             solution = run(solution, root, path.name)
-            solution.metadata["course"] = stamped
+            solution.metadata["course"] = stamp(solution)
         else:
             keep_outputs(solution, load(solution_path))
+        shrink_outputs(solution)
         chapter = chapter_from(notebook, solution)
         for notebook_path, content in ((solution_path, solution), (chapter_path, chapter)):
             write(content, notebook_path)
             written.append(notebook_path)
-    return written
+    return written + shrink_figures(root / "chapters" / "figures")
 
 
 def check(root, numbers=None):
     """Return a line "FILE: what differs" for each built notebook that is not what its source would give.
 
-    Compares the cells' ids, types, sources and metadata, the source's hash and the profile of the solution's
+    Compares the cells' ids, types, sources and metadata, the hash of the code and the profile of the solution's
     run, and the chapter's static pictures with those of the solution. Empty: all in sync.
     """
     root = Path(root).resolve()
@@ -61,8 +63,8 @@ def check(root, numbers=None):
         expected_files |= {solution_path, chapter_path}
         solution, built = solution_from(notebook), load(solution_path)
         problem = difference(solution, built)
-        if problem is None and built.metadata.get("course") != stamp(path):
-            problem = f"stale: it was not run from this source in the {PROFILE} profile"
+        if problem is None and built.metadata.get("course") != stamp(solution):
+            problem = f"stale: this code was not run in the {PROFILE} profile"
         if problem:
             drifted.append(f"solutions/{solution_path.name}: {problem}")
         chapter = chapter_from(notebook, built or solution)
@@ -130,21 +132,36 @@ def pictures(outputs):
 
 
 def keep_outputs(solution, built):
-    """Copy into `solution` the stamp of the notebook on disk, and the outputs of its unchanged cells."""
+    """Copy into `solution` the outputs of the unchanged cells of the notebook on disk, and its stamp if still true."""
     if built is None:
         return
     old = {cell.get("id"): cell for cell in built.cells if cell.cell_type == "code"}
     for cell in solution.cells:
         if cell.cell_type == "code" and cell.id in old and old[cell.id].source == cell.source:
             cell.outputs, cell.execution_count = old[cell.id].outputs, old[cell.id].execution_count
-    if "course" in built.metadata:
+    if built.metadata.get("course") == stamp(solution):
         solution.metadata["course"] = built.metadata["course"]
 
 
-def stamp(source_path):
-    """Return what an executed solution remembers: the hash of its source's text, and its profile."""
-    text = source_path.read_text(encoding="utf-8")  # as text: a checkout on Windows ends its lines otherwise
-    return {"source_sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(), "profile": PROFILE}
+def stamp(solution):
+    """Return what an executed solution remembers: the hash of the code that was run, and its profile.
+
+    Of the code cells' ids and sources only: prose may be edited without another run.
+    """
+    code = [[cell.id, cell.source] for cell in solution.cells if cell.cell_type == "code"]
+    return {"code_sha256": hashlib.sha256(json.dumps(code).encode("ascii")).hexdigest(), "profile": PROFILE}
+
+
+def shrink_figures(folder):
+    """Make the title pictures small, and return the paths of those that were not."""
+    shrunk = []
+    for path in sorted(folder.glob("*.png")):
+        data = path.read_bytes()
+        small = shrink(data)
+        if len(small) < len(data):
+            replace(path, small)
+            shrunk.append(path)
+    return shrunk
 
 
 def difference(expected, found, outputs=False):
@@ -171,7 +188,7 @@ def load(path):
 
 
 def write(notebook, path):
-    """Write a notebook, whole or not at all. Raises ValueError if it is larger than 3 MB."""
+    """Write a notebook, whole or not at all. Raises ValueError if it is larger than 2 MB."""
     content = (nbformat.writes(notebook, indent=1).rstrip("\n") + "\n").encode("utf-8")
     if len(content) > SIZE_LIMIT:
         sizes = sorted(((len(json.dumps(cell)), cell.id) for cell in notebook.cells), reverse=True)
@@ -181,6 +198,11 @@ def write(notebook, path):
             f"draw smaller or fewer pictures. Largest cells: {largest}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".ipynb.tmp")
+    replace(path, content)
+
+
+def replace(path, content):
+    """Write the bytes to the path, whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(content)
     temporary.replace(path)

@@ -38,13 +38,18 @@ BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 def read_source(path):
     """Parse a source into a notebook that still has its marker lines, each cell with its own id.
 
-    Raises ValueError naming file, line and remedy where an id is missing, invalid or used twice, and where
-    the marker lines do not pair up.
+    Raises ValueError naming file, line and remedy where there is no cell, where an id is missing, invalid or
+    used twice, and where the marker lines do not pair up.
     """
     import jupytext  # half a second
 
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name}: expected UTF-8, got other bytes; save it again as UTF-8") from error
     ids = cell_ids(path.name, text)
+    if not ids:
+        raise ValueError(f"{path.name}: expected cells, each with a '# %%' line, got none; restore the file")
     check_markers(path.name, text)
     parsed = jupytext.reads(text, fmt="py:percent")
     if len(parsed.cells) != len(ids):
@@ -64,7 +69,7 @@ def read_source(path):
 
 def cell_ids(name, text):
     """Return the id of each cell of a source's text, in order, or raise ValueError naming file and line."""
-    line_of = {}
+    line_of: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not CELL_LINE.match(line):
             continue
@@ -84,7 +89,7 @@ def cell_ids(name, text):
 
 def check_markers(name, text):
     """Raise ValueError, naming file and line, unless the solution blocks of a source are well formed."""
-    begun, comments = None, 0  # the line of the open BEGIN marker, and the `#:` lines since
+    begun = None  # the line of the open BEGIN marker
     for number, line in enumerate(text.splitlines(), start=1):
         where, words = f"{name}, line {number}", line.strip()
         if LIKE_A_MARKER.match(line) and words not in (BEGIN, END):
@@ -94,17 +99,13 @@ def check_markers(name, text):
         if words == BEGIN:
             if line == words:
                 raise ValueError(f"{where}: a block outside a function; its stub would stop the chapter")
-            begun, comments = number, 0
+            begun = number
         elif words == END:
             if not begun:
                 raise ValueError(f"{where}: this closes no block; add '{BEGIN}' above it or remove it")
-            if not comments:
-                raise ValueError(f"{where}: the block has no '#: ' line; write one for each line to write")
             begun = None
-        elif words.startswith("#:"):
-            if not begun:
-                raise ValueError(f"{where}: a '#:' line outside a solution block; write '# ' there")
-            comments += 1
+        elif words.startswith("#:") and not begun:
+            raise ValueError(f"{where}: a '#:' line outside a solution block; write '# ' there")
     if begun:
         raise ValueError(f"{name}, line {begun}: this block is never closed; add '{END}'")
 

@@ -5,14 +5,18 @@ The networks: float32 tensors in [-1, 1], `(batch, channels, height, width)`.
 Only `data` and `plotting` cross this border.
 """
 
+from collections.abc import Sequence
+
 import numpy
 import torch
 from PIL import Image
 
 from course_utils.shapes import require_pictures
 
+Picture = Image.Image | numpy.ndarray
 
-def to_tensor(pictures, size: int | None = None) -> torch.Tensor:
+
+def to_tensor(pictures: Picture | Sequence[Picture], size: int | None = None) -> torch.Tensor:
     """Turn one picture or a list of pictures into one batch: x = 2 k / 255 - 1 for k = 0..255.
 
     `pictures`: `PIL.Image`s of any mode, or uint8 arrays `(height, width)` or `(height, width, 3 or 4)`.
@@ -22,22 +26,22 @@ def to_tensor(pictures, size: int | None = None) -> torch.Tensor:
     Returns (batch, 3, height, width), float32 in [-1, 1].
     Raises ValueError for no pictures, for unequal sizes, and for what is not a picture.
     """
-    if isinstance(pictures, (Image.Image, numpy.ndarray)):
+    if isinstance(pictures, Picture):
         pictures = [pictures]
-    pictures = [as_rgb(picture) for picture in pictures]
-    if not pictures:
+    pages = [as_rgb(picture) for picture in pictures]
+    if not pages:
         raise ValueError("Expected at least one picture, got an empty list.")
     if size is not None:
-        pictures = [crop_and_resize(picture, size) for picture in pictures]
-    sizes = sorted({picture.size for picture in pictures})
+        pages = [crop_and_resize(page, size) for page in pages]
+    sizes = sorted({page.size for page in pages})
     if len(sizes) > 1:
         raise ValueError(
             f"Expected pictures of one size, got (width, height) = {sizes[0]} and {sizes[-1]} among others. "
             "Give size=64, for example, to make them all square and equally large."
         )
-    levels = numpy.stack([numpy.asarray(picture) for picture in pictures])  # (batch, height, width, 3)
-    levels = torch.from_numpy(levels).permute(0, 3, 1, 2)  # (batch, 3, height, width)
-    return levels.contiguous().float() / 127.5 - 1
+    levels = numpy.stack([numpy.asarray(page) for page in pages])  # (batch, height, width, 3)
+    x = torch.from_numpy(levels).permute(0, 3, 1, 2)  # (batch, 3, height, width)
+    return x.contiguous().float() / 127.5 - 1
 
 
 def to_pil(pictures: torch.Tensor) -> list[Image.Image]:
@@ -56,12 +60,12 @@ def to_pil(pictures: torch.Tensor) -> list[Image.Image]:
             f"Expected finite numbers, got NaN or infinity in {bad} of {len(pictures)} pictures. "
             "Training or sampling has diverged: try a lower learning rate, and look at the loss."
         )
-    levels = ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    levels = levels.permute(0, 2, 3, 1).numpy()  # (batch, height, width, channels)
+    rounded = ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    levels = rounded.permute(0, 2, 3, 1).numpy()  # (batch, height, width, channels)
     return [Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture) for picture in levels]
 
 
-def as_rgb(picture) -> Image.Image:
+def as_rgb(picture: Picture) -> Image.Image:
     """Return a picture of any mode (or a uint8 array) in mode "RGB", on white where it is transparent.
 
     Greyscale of 16 bits is scaled to 8, which PIL's own `convert` would clip.

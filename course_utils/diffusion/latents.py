@@ -5,12 +5,17 @@ vae: an object with the parts of diffusers' `AutoencoderKL`: `encoder`, `quant_c
 Rombach et al. 2021 (arXiv:2112.10752).
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from course_utils.diffusion.schedules import snr
 from course_utils.models.variational import gaussian_kl
 from course_utils.shapes import require_pictures, require_same_shape, require_times
+
+if TYPE_CHECKING:  # named in hints only: importing them takes seconds
+    from diffusers import AutoencoderKL
 
 LOGVAR = -30.0, 20.0  # diffusers keeps the logarithm of the variance in this range
 
@@ -30,7 +35,7 @@ def autoencoder_loss(
     return error.abs().mean() + 4 * error.square().mean() + kl_weight * gaussian_kl(mean, logvar).mean()
 
 
-def encode(vae, pictures: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+def encode(vae: "AutoencoderKL", pictures: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     """Return scaled latents of pictures: the mean of q(z|x), or a sample of it if there is a generator.
 
         mean, logvar = quant_conv(encoder(x)),   z = (mean + exp(logvar / 2) eps) scaling_factor
@@ -46,7 +51,7 @@ def encode(vae, pictures: torch.Tensor, generator: torch.Generator | None = None
     return mean * vae.config.scaling_factor
 
 
-def decode(vae, latents: torch.Tensor) -> torch.Tensor:
+def decode(vae: "AutoencoderKL", latents: torch.Tensor) -> torch.Tensor:
     """Return the pictures of scaled latents: decoder(post_quant_conv(latents / scaling_factor)).
 
     latents: (batch, c, h, w), as `encode` gives them. Returns (batch, 3, f h, f w), about in [-1, 1].
@@ -92,7 +97,7 @@ def fit_colours(latents: torch.Tensor, pictures: torch.Tensor) -> tuple[torch.Te
     """
     if len(latents) != len(pictures):
         raise ValueError(f"expected one picture for each of the {len(latents)} latents, got {len(pictures)}")
-    colours = adaptive_avg_pool2d(pictures, latents.shape[2:])  # (n, 3, h, w)
+    colours = adaptive_avg_pool2d(pictures, (latents.shape[2], latents.shape[3]))  # (n, 3, h, w)
     z = latents.movedim(1, -1).flatten(0, 2)  # (n h w, c)
     z = torch.cat([z, torch.ones_like(z[:, :1])], dim=1)  # the bias is the weight of a 1
     found = torch.linalg.lstsq(z, colours.movedim(1, -1).flatten(0, 2)).solution.T  # (3, c + 1)

@@ -151,7 +151,9 @@ def ddim(
     x_t = x_T
     for t, earlier in _steps_of(times, alpha_bar):
         x0_hat, eps = steps.guess(x_t, steps.ask(model, x_t, t, cond), t, alpha_bar, clip)
-        noise = draw_noise(x_t.shape, generator).to(x_t) if eta > 0 and earlier >= 0 else None
+        noise = None
+        if generator is not None and eta > 0 and earlier >= 0:
+            noise = draw_noise(x_t.shape, generator).to(x_t)
         x_t = steps.ddim_step(x_t, eps, t, earlier, alpha_bar, eta, noise)
         yield Step(earlier, x_t, x0_hat)
 
@@ -201,7 +203,7 @@ def heun(
     """
     x_t = x_T
     for t, earlier in _steps_of(times, alpha_bar):
-        calls = []
+        calls: list[torch.Tensor] = []
 
         def noted(*inputs, calls=calls):
             calls.append(model(*inputs))
@@ -246,8 +248,9 @@ def text_to_image(
         then a step of DDIM with eta = 0;   at the end   picture = decode(x_0)
 
     encode: list of n texts -> (n, words, width). decode: scaled latents (n, ...) -> pictures. x_T: (n, ...).
-    `negative`: what to lead away from, the same for all; "" for nothing. With diffusers' parts and its `DDIMScheduler`
-    it is `StableDiffusionPipeline`. Raises ValueError unless there is one x_T for each prompt.
+    `negative`: what to lead away from, the same for all; "" for nothing. With diffusers' parts and the course's "ddim"
+    (`pipelines.picture_book.make_scheduler`) it is `StableDiffusionPipeline`; with diffusers' `DDIMScheduler` only
+    where the number of steps divides T. Raises ValueError unless there is one x_T for each prompt.
     """
     if len(prompts) != len(x_T):
         raise ValueError(f"Expected one x_T for each of {len(prompts)} prompts, but got {len(x_T)}.")

@@ -141,7 +141,7 @@ def dpm_solver_step(
     if earlier == -1:
         return x0_hat
     h, D = _half_logit(a_earlier) - _half_logit(a), x0_hat
-    if x0_hat_before is not None:
+    if x0_hat_before is not None and before is not None:
         h_before = _half_logit(a) - _half_logit(_levels(before, t, alpha_bar)[0])
         D = x0_hat + h / (2 * h_before) * (x0_hat - x0_hat_before)
     return math.sqrt((1 - a_earlier) / (1 - a)) * x_t - math.sqrt(a_earlier) * math.expm1(-h) * D

@@ -61,8 +61,9 @@ class Learner:
         _require_callable(function, reference, inputs)
         copies = [_copied(value, self.gradients) for value in inputs]
         named = dict(zip(names, copies, strict=True))
-        if isinstance(getattr(function, "__self__", None), nn.Module):
-            named["self"] = function.__self__
+        owner = getattr(function, "__self__", None)
+        if isinstance(owner, nn.Module):
+            named["self"] = owner
         networks = {name: parts_of(value) for name, value in named.items() if isinstance(value, nn.Module)}
         generators = {name: value for name, value in named.items() if isinstance(value, torch.Generator)}
         states = {name: (value.get_state(), value.initial_seed()) for name, value in generators.items()}

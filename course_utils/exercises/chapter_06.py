@@ -1,20 +1,28 @@
 """The exercises of chapter 06: the network learns to see the noise."""
 
-import copy
-
 import torch
 from torch import nn
 
 from course_utils import training
 from course_utils.diffusion import objectives
-from course_utils.exercises.oracles import Wrong, close, require, require_tensor
+from course_utils.exercises.mistakes_06 import (
+    Recorder,
+    noise_at,
+    require_loss,
+    require_noise,
+    require_one_call,
+    require_range,
+    require_times,
+    stepped,
+)
+from course_utils.exercises.oracles import Wrong, close, require
 from course_utils.exercises.registry import exercise
 
 TITLE = "Predicting the noise"
 
 
 @exercise(
-    "06.noise_prediction_loss", objectives.noise_prediction_loss, difficulty=2, minutes=10,
+    "06.noise_prediction_loss", objectives.noise_prediction_loss, difficulty=2, minutes=10, gradients=True,
     hints=[
         "Subtract, square, and average. The question is over which axes.",
         "Keep one number for each sample: average over every axis but the first.",
@@ -32,6 +40,11 @@ def noise_prediction_loss(learner, case):
         (expected.mean(), "This is one number for the whole batch. Keep one for each sample: later they are sorted "
                           "by t, and weighted."),
         (error.sum(), "This is the sum over everything. Wanted is one mean for each sample."),
+        (error.flatten(1).mean(0), "The mean went over the batch. Average over the pixels of each sample: .mean(1)."),
+        (error.flatten(1).sum(1).sqrt(), "This is the length of the error, the root of a sum. Wanted is the mean of "
+                                         "the squares."),
+        (expected / 2, "This is half of it; there is no factor 1/2."),
+        (expected[:, None], "The averaged axis is still there: leave keepdim away."),
         (error, "The squares are not averaged yet: the mean over pixels is missing."),
         (error.mean(1), "This is the mean over the channels only. Average over height and width too."),
         (error.mean((0, 2, 3)), "The batch was averaged away, and the channels stayed. Average over all but axis 0."),
@@ -42,12 +55,26 @@ def noise_prediction_loss(learner, case):
                                                       "each other. Square first."),
     ]  # fmt: skip
     close(learner(eps_hat, eps), expected, mistakes)
+    for shape in ((1, 3, 5, 2), (6, 2), (2, 1, 3, 4, 2)):  # a batch of one, points of the plane, films
+        eps_hat, other = case.normal(*shape), case.normal(*shape)
+        close(_compared(learner, eps_hat, other), (eps_hat - other).square().reshape(shape[0], -1).mean(1))
     # A data set of one point x0: then the noise in x_t is known exactly, and predicting it leaves nothing.
     x0, share = case.normal(3, 8, 8), case.uniform(0.1, 0.9)
     x_t = share.sqrt() * x0 + (1 - share).sqrt() * eps
     worst = learner((x_t - share.sqrt() * x0) / (1 - share).sqrt(), eps).abs().max().item()
     require(worst < 1e-8, f"for the exact prediction got a loss of {worst:.3g}, expected 0.",
             "If eps_hat and eps agree, nothing may be left.")  # fmt: skip
+
+
+def _compared(learner, eps_hat, eps):
+    try:
+        return learner(eps_hat, eps)
+    except Exception as raised:
+        text = str(raised.__cause__)
+        if "Dimension out of range" in text:
+            raise Wrong(f"averaging failed: {text}", "Not all data are pictures; points of the plane are (batch, 2). "
+                        "Average over every axis but the first, whatever their number.") from None  # fmt: skip
+        raise
 
 
 @exercise(
@@ -60,52 +87,27 @@ def noise_prediction_loss(learner, case):
 def sample_times(learner, case):
     """Draw a time for each sample, each time equally likely."""
     T, count = int(case.whole(8, 12)), 20_000
-    generator = case.generator()
+    generator, before = case.generator(), case.generator().get_state()
     t = learner(count, T, generator)
-    require_tensor(t, torch.zeros(count))
-    require(t.shape == (count,), f"the result has the shape {tuple(t.shape)}, expected ({count},).",
-            "One time for each sample: `count` numbers.")  # fmt: skip
-    require(t.dtype == torch.int64, f"the times have the dtype {t.dtype}, expected torch.int64.",
-            "Times index the table alpha_bar, so they are whole numbers: torch.randint, or .long().")  # fmt: skip
-    _require_range(t, T)
+    require_times(t, count)
+    drawn = not generator.get_state().equal(before)
+    require_range(t, T)
     share = torch.bincount(t, minlength=T) / count * T
     rarest, most = share.min().item(), share.max().item()
     advice = "Draw all with the same chance."
-    if share[0] < 0.7 and share[-1] < 0.7:
+    if share[0] < 0.7 and share[-1] < 0.7 and share[1:-1].min() > 0.87:
         advice = "Both ends come half as often: rounding gives them half a stretch. Cut off with .long() instead."
     require(rarest > 0.87 and most < 1.13, f"the rarest time came {rarest:.2f} and the most frequent {most:.2f} times "
             f"as often as expected, in {count} draws.", advice)  # fmt: skip
-    again = learner(count, T, case.generator())
-    require(t.equal(again), "two generators in the same state gave different times, expected the same ones.",
-            "All randomness comes from the generator that is passed.")  # fmt: skip
-    require(not t.equal(learner(count, T, generator)), "a second call with the same generator gave the same times.",
+    again = learner(count, T, generator)
+    require(not drawn or not t.equal(again), "a second call with the same generator gave the same times.",
             "The generator goes on by itself from call to call: do not seed it again in here.")  # fmt: skip
-
-
-def _require_range(t, T):
-    low, high = t.min().item(), t.max().item()
-    found = f"the times go from {low} to {high}, expected 0 to {T - 1}."
-    if low == high:
-        raise Wrong(found, "All samples have the same time. Each draws its own: torch.randint(0, T, (count,), ...).")
-    if (low, high) == (1, T):
-        raise Wrong(found, "These are the paper's times, 1 ... T. In code they start at 0: subtract 1.")
-    require(high < T, found, f"alpha_bar has T = {T} entries, and the last one has the index T - 1.")
-    require(high == T - 1, found, "The largest time never comes: torch.randint leaves its upper bound out, so that "
-            "bound is T.")  # fmt: skip
-    require(low == 0, found, "Time 0, the least noise, never comes. In code times start at 0.")
-
-
-class _Recorder(nn.Module):
-    """A model with one parameter that remembers what it was given."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(0.5))
-        self.calls = []
-
-    def forward(self, x_t, t, cond=None):
-        self.calls.append((x_t.detach(), t))
-        return self.scale * x_t
+    for count, T in ((1, 1), (5, 1000), (1, 40)):
+        t = learner(count, T, case.generator())
+        require_times(t, count)
+        low, high = t.min().item(), t.max().item()
+        require(0 <= low <= high < T, f"the times go from {low} to {high}, expected 0 to {T - 1}.",
+                "The range is that of the T which was passed.")  # fmt: skip
 
 
 @exercise(
@@ -121,73 +123,31 @@ class _Recorder(nn.Module):
 def training_step(learner, case):
     """Put the training step together: from clean pictures to a loss."""
     x0, table = 5 * case.normal(64, 3, 4, 4), (1 - torch.linspace(0.02, 0.2, 50)).cumprod(0)
-    model = _Recorder()
-    loss = learner(model, x0, table, case.generator())
-    x_t, t = _require_one_call(model, x0, len(table))
-    eps = _require_noise(x0, x_t, t, table)
-    prediction = 0.5 * x_t
-    per_sample = (prediction - eps).square().flatten(1).mean(1)
-    mistakes = [
-        ((prediction - x0).square().mean(), "The model's answer is compared with x0. It shall predict the noise, eps."),
-        ((prediction - x_t).square().mean(), "The model's answer is compared with x_t. It shall predict eps."),
-        (per_sample, "This is one loss for each sample. The optimizer needs one number: .mean()."),
-        (per_sample.sum(), "This is the sum over the batch. The mean does not depend on the batch's size."),
-        ((prediction - eps).square().sum(), "This is a sum; the mean does not depend on the sizes."),
-    ]
-    if isinstance(loss, torch.Tensor) and loss.ndim == 0:
-        independent = prediction.square().mean() + 1  # what noise that has nothing to do with x_t would give
-        unrelated = abs(loss - independent) < 0.1 * independent and loss > 1.2 * per_sample.mean()
-        require(not unrelated, f"got a loss of {loss:.4g}, expected {per_sample.mean():.4g}.",
-                "The model's answer is compared with noise that is not in x_t. Draw eps once.")  # fmt: skip
-    close(loss, per_sample.mean(), mistakes)
-    require(isinstance(loss, torch.Tensor) and loss.requires_grad, "the loss has no gradient, expected one that leads "
-            "back to the model.", "No .item(), .detach() or torch.no_grad() between model and loss.")  # fmt: skip
-    again = learner(_Recorder(), x0, table, case.generator())
-    close(again, loss, what="with a second generator in the same state, the loss")
-
-
-def _require_one_call(model, x0, T):
-    """Return the (x_t, t) that the model was called with, or raise Wrong."""
-    require(len(model.calls) == 1, f"the model was called {len(model.calls)} times, expected once.",
-            "One call for the whole batch: model(x_t, t).")  # fmt: skip
-    x_t, t = model.calls[0]
-    require(x_t.shape == x0.shape, f"the model got an input of shape {tuple(x_t.shape)}, expected {tuple(x0.shape)}.")
-    require(not x_t.equal(x0), "the model was given x0 itself, expected x_t.",
-            "There is no noise to find in a clean picture: call add_noise first.")  # fmt: skip
-    shape = tuple(t.shape) if isinstance(t, torch.Tensor) else type(t).__name__
-    require(shape == (len(x0),), f"the model got times of shape {shape}, expected ({len(x0)},).",
-            "Each sample has a time of its own: one for each of the batch.")  # fmt: skip
-    require(not t.is_floating_point() and t.min() >= 0 and t.max() < T,
-            f"the model got times from {t.min()} to {t.max()}, expected whole numbers from 0 to {T - 1}.",
-            "The model is given the t with which x_t was made.")  # fmt: skip
+    generator, model = case.generator(), Recorder()
+    loss = stepped(learner, model, x0, table, generator)
+    x_t, t = require_one_call(model, x0, len(table))
     require(len(t.unique()) > 5, f"the batch of {len(x0)} has {len(t.unique())} different times, expected many.",
             "Each sample draws a time of its own: sample_times(len(x0), ...).")  # fmt: skip
-    return x_t, t
-
-
-def _require_noise(x0, x_t, t, table):
-    """Return the noise that is in x_t at time t, or raise Wrong if it is not standard normal."""
-
-    def noise_at(t):
-        share = table[t.clamp(0, len(table) - 1)].reshape(-1, 1, 1, 1)
-        return (x_t - share.sqrt() * x0) / (1 - share).sqrt()
-
-    def left_of_x0(t):
-        return torch.corrcoef(torch.stack([noise_at(t).flatten(), x0.flatten()]))[0, 1].abs().item()
-
-    if left_of_x0(t) > 0.1:
-        other = min(left_of_x0(t - 1), left_of_x0(t + 1))
-        raise Wrong("x_t minus sqrt(alpha_bar_t) x0 still holds some x0, expected noise only.",
-                    "x_t was made with another time than the model was told: use one t for both." if other < 0.08 else
-                    "Is x_t = add_noise(x0, eps, t, alpha_bar), with the t that the model is given?")  # fmt: skip
-    eps = noise_at(t)
-    require((eps[0] - eps[1]).abs().max() > 1e-3, "all samples have the same noise, expected each its own.",
-            "Draw noise of the shape of x0, with the batch axis.")  # fmt: skip
-    mean, std = eps.mean().item(), eps.std().item()
-    require(abs(mean) < 0.12 and abs(std - 1) < 0.12, f"the noise in x_t has mean {mean:.2f} and standard deviation "
-            f"{std:.2f}, expected 0 and 1.", "torch.randn draws standard normal numbers; torch.rand draws uniform "
-            "ones between 0 and 1.")  # fmt: skip
-    return eps
+    eps = require_noise(x0, x_t, t, table)
+    require_loss(model, loss, x0, x_t, eps)
+    again = Recorder()
+    learner(again, x0, table, generator)
+    require(not again.calls[0][0].equal(x_t), "a second step with the same generator gave the same noise and times.",
+            "The generator goes on by itself from step to step: do not seed it again in here.")  # fmt: skip
+    x0, table = case.normal(64, 2), torch.tensor([0.9, 0.6, 0.3, 0.1])  # points, and few times, so that each comes up
+    model = Recorder()
+    loss = stepped(learner, model, x0, table, case.generator())
+    x_t, t = require_one_call(model, x0, len(table))
+    require(t.min() == 0 and t.max() == 3, f"with 4 times, those from {t.min()} to {t.max()} came up, expected 0 to 3.",
+            "Each time is drawn, the first and the last as well: 0 ... len(alpha_bar) - 1.")  # fmt: skip
+    require_loss(model, loss, x0, x_t, noise_at(t, x0, x_t, table))
+    table = torch.linspace(0.999, 0.01, 3000)
+    model, x0 = Recorder(), case.normal(100, 1)
+    stepped(learner, model, x0, table, case.generator())
+    latest = model.calls[0][1].max().item()
+    require(latest > 2500, f"with 3000 times, the latest of 100 was {latest}, expected about 2970.",
+            "The times stop before the table ends: there are len(alpha_bar) of them.")  # fmt: skip
+    learner(Recorder(), case.normal(1, 3, 2, 2), table, case.generator())  # a batch of one
 
 
 @exercise(
@@ -200,7 +160,7 @@ def _require_noise(x0, x_t, t, table):
 )  # fmt: skip
 def ema_update(learner, case):
     """Let an average follow the model's parameters slowly."""
-    model, average = _linear(case), _linear(case).requires_grad_(False)
+    model, average = _network(case), _network(case).requires_grad_(False)
     decay = round(case.uniform(0.8, 0.95).item(), 3)
     before, new = _flat(average), _flat(model)
     learner(average, model, decay)
@@ -216,18 +176,35 @@ def ema_update(learner, case):
         (before + (1 - decay) * new, "The old value keeps its full weight, so the average grows without end; its "
                                      "weight is decay."),
         ((before + new) / 2, "Both got the weight 1/2, whatever `decay` says."),
+        *((d * before + (1 - d) * new, "The decay is a number of its own here. Use `decay`, as it is passed.")
+          for d in (0.9, 0.99, 0.995, 0.999, 0.9999) if d != decay),
     ]  # fmt: skip
     what = "the average's parameters, one after the other"
-    close(_flat(average), decay * before + (1 - decay) * new, mistakes, what=what)
+    expected = decay * before + (1 - decay) * new
+    some = _flat(average).isclose(expected)
+    require(
+        some.all() or not some.any(),
+        f"{some.sum()} of {len(some)} numbers in the average are right.",
+        "Some parameters were left out. Weights and biases of all layers follow: average.parameters().",
+    )
+    close(_flat(average), expected, mistakes, what=what)
     require(not any(p.requires_grad for p in average.parameters()),
             "the average now remembers how it was computed, expected plain numbers.",
             "Gradients were recorded, and memory would grow with each step: update under torch.no_grad().")  # fmt: skip
+    for decay in (0.0, 0.999, 1.0):
+        model, average = _network(case), _network(case).requires_grad_(False)
+        before, new = _flat(average), _flat(model)
+        learner(average, model, decay)
+        close(_flat(average), decay * before + (1 - decay) * new, what=what)
+    with torch.no_grad():
+        model[0].weight.add_(1)
+    close(_flat(average), before, what="after the model alone has changed, the average")
 
 
-def _linear(case):
-    layer = nn.Linear(3, 4)
-    layer.load_state_dict({"weight": case.normal(4, 3), "bias": case.normal(4)})
-    return copy.deepcopy(layer)
+def _network(case):
+    layers = nn.Sequential(nn.Linear(3, 4), nn.SiLU(), nn.Linear(4, 2, bias=False))
+    layers.load_state_dict({name: case.normal(*value.shape) for name, value in layers.state_dict().items()})
+    return layers
 
 
 def _flat(model):
@@ -244,26 +221,42 @@ def _flat(model):
 )  # fmt: skip
 def x0_from_eps(learner, case):
     """Guess the clean picture in one step: the ink blot."""
-    table = (1 - case.uniform(0.01, 0.1, 40)).cumprod(0)
-    t = torch.cat([torch.tensor([0, 39]), case.whole(1, 38, 3)])
-    share = table[t].reshape(-1, 1, 1, 1)
+    for T, shape in ((40, (5, 3, 8, 8)), (40, (5, 2)), (7, (2, 1, 2, 3)), (7, (3, 4))):
+        table = (1 - case.uniform(0.01, 0.1, T)).cumprod(0)
+        t = torch.cat([torch.tensor([0, T - 1]), case.whole(1, T - 2, shape[0] - 2)])
+        _check_guess(learner, case.normal(*shape), case.normal(*shape), t, table, named=T == 40)
+    for time, shape in ((0, (1, 3, 4, 4)), (6, (1, 2))):  # a batch of one
+        _check_guess(learner, case.normal(*shape), case.normal(*shape), torch.tensor([time]), table, named=False)
+
+
+def _check_guess(learner, x0, eps, t, table, named):
+    share = table[t].reshape(-1, *[1] * (x0.ndim - 1))
     signal, noise = share.sqrt(), (1 - share).sqrt()
-    x0, eps = case.normal(5, 3, 8, 8), case.normal(5, 3, 8, 8)
     x_t = signal * x0 + noise * eps
-    first = table[t[0]]
+    first, for_pictures, early = table[t[0]], table[t].reshape(-1, 1, 1, 1), table[t - 1].reshape(share.shape)
     mistakes = [
         (x_t - noise * eps, "The noise is gone, but what is left is sqrt(alpha_bar_t) x0: divide by that root."),
         ((x_t - noise * eps) / share, "This divides by ᾱ where √ᾱ belongs."),
         ((x_t - (1 - share) * eps) / signal, "This takes 1 - ᾱ of eps away where √(1 - ᾱ) is in x_t."),
+        ((x_t - (1 - share) * eps) / share, "Both roots are missing: the factors in x_t are √ᾱ and √(1 - ᾱ)."),
         ((x_t - eps) / signal, "In x_t the noise has the factor sqrt(1 - alpha_bar_t); take away as much."),
         ((x_t + noise * eps) / signal, "The noise is added once more; it must be taken away."),
         (x_t / signal - noise * eps, "Only x_t is divided: brackets around the difference are missing."),
         (x_t - noise * eps / signal, "Only the noise is divided: brackets around the difference are missing."),
         ((x_t - signal * eps) / noise, "The two factors are swapped: this would be right for eps from x0."),
         ((x_t - noise * eps) * signal, "This multiplies by √ᾱ where it must divide."),
+        ((x_t - noise * eps) / noise, "This divides by the factor of the noise; the picture's is sqrt(alpha_bar_t)."),
+        ((x_t - (1 - signal) * eps) / signal, "In x_t the noise has the factor √(1 - ᾱ), not 1 - √ᾱ."),
+        (x0.clamp(-1, 1), "The guess was clipped. That is a step of its own: return it as it comes out."),
+        (signal * x_t - noise * eps, "This would be right for a model that predicts v, not eps: divide by √ᾱ."),
         ((x_t - (1 - first).sqrt() * eps) / first.sqrt(), "All samples got the time of the first. Each has its own."),
-    ]
-    close(learner(x_t, eps, t, table), x0, mistakes, tolerance=1e-3)
+        ((x_t - (1 - early).sqrt() * eps) / early.sqrt(), "This looks up t - 1. In code t starts at 0, and so does the "
+                                                          "table; index -1 would be its end."),
+        ((x_t - (1 - for_pictures).sqrt() * eps) / for_pictures.sqrt(),
+         "The factors were given four axes whatever x_t has. Here x_t is points, (batch, 2): expand_like(values, x_t) "
+         "gives as many axes as x_t has."),
+    ]  # fmt: skip
+    close(learner(x_t, eps, t, table), x0, mistakes if named else (), tolerance=1e-3)
 
 
 @exercise(
@@ -286,8 +279,12 @@ def loss_by_time(learner, case):
     expected = torch.tensor([sum(each) / len(each) if each else torch.nan for each in chosen])
     total = torch.tensor([sum(each) for each in chosen])
     count = torch.tensor([float(len(each)) for each in chosen])
-    late = torch.stack([losses[((t - 1).clamp(min=0) * bins // T) == b].mean() for b in range(bins)])
+
+    def means(index):
+        return torch.stack([losses[index == b].mean() for b in range(bins)])
+
     no_samples = "A bin without samples has no mean. As 0 it would look like a perfect model: leave it NaN, 0 / 0."
+    to_the_last = "The stretches end at the last time that occurs. They divide all T times: t * bins // T."
     mistakes = [
         (total, "These are sums: a bin with more samples looks worse. Divide by the number of samples in it."),
         (total / n, "This divides by the number of all samples; divide by the number in the bin."),
@@ -299,8 +296,26 @@ def loss_by_time(learner, case):
                                                                "they came. Sort them by their t."),
         (losses[t.argsort()].reshape(bins, -1).mean(1), "Each bin got equally many samples. Wanted are equal "
                                                         "stretches of time, whatever falls into them."),
-        (torch.stack([losses[t // bins == b].mean() for b in range(bins)]),
-         "t // bins gives bins of `bins` times each, far more than wanted: t * bins // T."),
-        (late, "The bins begin one time too late: time 0 is the first of bin 0, in code t starts at 0."),
+        (means(t // bins), "t // bins gives bins of `bins` times each, far more than wanted: t * bins // T."),
+        (means((t - 1).clamp(min=0) * bins // T), "The bins begin one time too late: time 0 is the first of bin 0, in "
+                                                  "code t starts at 0."),
+        (means((t * bins / T).round()), "t * bins / T is rounded to the nearest. Cut off what follows the point: //."),
+        (means(((t - t.min()) * bins / (t.max() - t.min())).long().clamp(max=bins - 1)), to_the_last),
+        (torch.stack([t[t * bins // T == b].float().mean() for b in range(bins)]), "These are mean times. Wanted are "
+                                                                                   "the mean losses."),
+        (torch.cat([expected[1:], torch.tensor([torch.nan])]), "The first bin is missing: bins are counted from 0 to "
+                                                               "bins - 1."),
+        (expected[~expected.isnan()], "The bin without samples was left out. It keeps its place, with NaN."),
     ]  # fmt: skip
     close(learner(losses, t, T, bins), expected, mistakes)
+    for T, bins, t in ((10, 4, torch.arange(10)), (7, 7, torch.tensor([6, 0, 0, 3])), (1000, 1, case.whole(0, 999, 9)),
+                       (12, 5, torch.tensor([0, 4, 1])), (1, 1, torch.tensor([0]))):  # fmt: skip
+        losses = case.uniform(0.1, 2, len(t))
+        where = t.double() * bins / T
+        expected = torch.stack([losses[(where >= b) & (where < b + 1)].mean() for b in range(bins)])
+        short = torch.stack([losses[t // (T // bins) == b].mean() for b in range(bins)])
+        cut = "T // bins loses the remainder, so that the latest times fall behind the last bin: t * bins // T."
+        ended = "The last bins are missing. There are always `bins` of them, also where no sample falls into the last."
+        to_nine = torch.stack([losses[(t * 4 / 9).long().clamp(max=3) == b].mean() for b in range(bins)])
+        mistakes = {10: [(short, cut), (to_nine, to_the_last)], 12: [(expected[:2], ended)]}.get(T, ())
+        close(learner(losses, t, T, bins), expected, mistakes)

@@ -1,6 +1,7 @@
 """The exercises of chapter 07: one step back, in eight ways."""
 
 import math
+from functools import partial
 
 import torch
 
@@ -9,6 +10,7 @@ from course_utils.exercises.mistakes_07 import (
     Noted,
     check_variance,
     ddim_answers,
+    ddpm_at,
     last_mistakes,
     line,
     mean_mistakes,
@@ -16,19 +18,24 @@ from course_utils.exercises.mistakes_07 import (
     require_one_evaluation,
     require_two,
     same,
+    schedule_mistakes,
     spring,
 )
-from course_utils.exercises.oracles import close, require
+from course_utils.exercises.oracles import Wrong, close, require
 from course_utils.exercises.registry import exercise
 
 TITLE = "Reverse diffusion and samplers"
 
 
 def _case(case, T=40):
-    """A schedule of its own, and pairs (t, earlier, alpha_bar at both) with skipped steps, one step, and the last."""
+    """A schedule of its own, and times (t, earlier, alpha_bar at both).
+
+    Steps that skip some times, single steps, steps from the noisiest time, to time 0 and to the clean picture, -1.
+    """
     table = (1 - case.uniform(0.02, 0.12, T)).cumprod(0)
     t = int(case.whole(20, T - 1))
-    pairs = [(t, int(case.whole(5, t - 6))), (t, t - 1), (int(case.whole(0, 8)), -1)]
+    pairs = [(t, int(case.whole(5, t - 6))), (t, t - 1), (T - 1, int(case.whole(5, 15))), (int(case.whole(5, 9)), 0)]
+    pairs += [(int(case.whole(1, 8)), -1), (0, -1)]
     return table, [(t, e, table[t].item(), table[e].item() if e >= 0 else 1.0) for t, e in pairs]
 
 
@@ -74,7 +81,7 @@ def guess(learner, case):
     signal, noise = math.sqrt(a), math.sqrt(1 - a)
     x_t, eps = 1.5 * case.normal(4, 3, 6, 6), case.normal(4, 3, 6, 6)
     plain = (x_t - noise * eps) / signal
-    for clip in (None, round(case.uniform(0.5, 1.0).item(), 2)):
+    for clip in (None, round(case.uniform(0.5, 1.0).item(), 2), 2.0):
         got = learner(x_t, eps, t, table, clip)
         require_two(got, "x0_hat and eps", "End with `return x0_hat, eps`, also if nothing was clipped.")
         limit = math.inf if clip is None else clip
@@ -83,7 +90,7 @@ def guess(learner, case):
         mistakes = [
             (plain, "The guess was not clipped: .clamp(-clip, clip). (Was the result of .clamp used?)"),
             (plain.clamp(-1, 1), "This clips at 1, whatever `clip` says."),
-            (plain.clamp(0, limit), "This clips from 0: pictures here lie in [-clip, clip]."),
+            (plain.clamp(0, limit), "This clips from 0 upwards. Pictures here lie in [-clip, clip]."),
             ((x_t - (1 - a) * eps) / a, "The roots are missing: sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t)."),
             (((x_t - (1 - a) * eps) / signal).clamp(-limit, limit),
              "This takes 1 - ᾱ of eps away where √(1 - ᾱ) is in x_t."),
@@ -94,11 +101,12 @@ def guess(learner, case):
         close(got[0], x0_hat, [m for m in mistakes if not same(m[0], x0_hat)], tolerance=1e-3, what="x0_hat")
         mended = (x_t - signal * x0_hat) / noise
         mistakes = [
-            (eps, "x0_hat was clipped, but eps is the old one. Together they no longer make x_t: take eps anew from "
-                  "x_t and the clipped x0_hat."),
-            ((x_t - signal * plain) / noise, "eps was taken from the guess before it was clipped."),
-            (eps.clamp(-limit, limit), "This clips eps too. Noise has no bounds; take it anew from x_t and x0_hat."),
-            ((x_t - a * x0_hat) / (1 - a), "The roots are missing in eps."),
+            (eps, "x0_hat was clipped, but eps is the old one. Together they no longer make x_t: compute eps from x_t "
+                  "and the clipped x0_hat."),
+            (eps.clamp(-limit, limit), "This clips eps as well. Noise has no bounds: compute it from x_t and the "
+                                       "clipped x0_hat."),
+            ((x_t - a * x0_hat) / (1 - a), "The roots are missing in eps: x_t = sqrt(alpha_bar_t) x0_hat + "
+                                           "sqrt(1 - alpha_bar_t) eps, solved for eps."),
         ]  # fmt: skip
         close(got[1], mended, [m for m in mistakes if not same(m[0], mended)], tolerance=1e-3, what="eps")
 
@@ -126,17 +134,23 @@ def ddpm_step(learner, case):
             unclipped = (x_t - beta / math.sqrt(1 - a) * eps) / math.sqrt(alpha)
             variance = (1 - a_earlier) / (1 - a) * beta
             right = mean + math.sqrt(variance) * z
-            at_end = "At the last step nothing is added: nobody takes that noise away again."
+            at_end = "At the last step no noise is added: no later step would remove it."
+            at_zero = ("No noise was added at earlier = 0, which is still a noisy time: only the step to the clean "
+                       "picture, earlier = -1, adds none.")  # fmt: skip
             mistakes = [
-                (mean + math.sqrt(beta) * z, at_end if earlier == -1 else "This adds noise of the variance β. The "
-                 "posterior's variance β̃ is smaller: whoever knows x0 is surer."),
-                (mean + variance * z, "The variance multiplies the noise; it is the root that does."),
-                (mean, "No noise was added: this is the mean of the step."),
+                (mean + math.sqrt(beta) * z, at_end if earlier == -1 else "This adds noise of variance β. The "
+                 "posterior's variance β̃ is smaller, since it also knows x0."),
+                (mean + variance * z, "The noise is multiplied by the variance; it is multiplied by its square root."),
+                (mean, at_zero if earlier == 0 else "No noise was added: this is the mean of the step."),
+                (x_t / math.sqrt(a) - beta / math.sqrt((1 - a) * a) * mended + math.sqrt(variance) * z,
+                 "This is ᾱ where α belongs: one step back divides by sqrt(alpha_t), and alpha_t is "
+                 "alpha_bar_t / alpha_bar_{t-1}."),
                 (mean + z, "The noise has its full strength; it is multiplied by the root of the variance."),
                 (mean - math.sqrt(variance) * z, "The noise has a minus sign."),
                 (unclipped + math.sqrt(variance) * z, "`clip` was not passed on to guess."),
                 (mean + math.sqrt(variance) * eps, "This adds the predicted eps once more. Fresh noise is passed in as "
                                                    "`noise`."),
+                *schedule_mistakes(partial(ddpm_at, x_t, x0_hat, z), table, t, earlier, right),
             ]  # fmt: skip
             mistakes = [m for m in mistakes if not same(m[0], right)]
             close(learner(x_t, eps, t, earlier, table, z, clip), right, mistakes, tolerance=2e-3)
@@ -159,6 +173,11 @@ def ddim_step(learner, case):
             x_t, eps, z = case.normal(3, 2, 4, 4), case.normal(3, 2, 4, 4), case.normal(3, 2, 4, 4)
             right, mistakes = ddim_answers(x_t, eps, z, table, t, earlier, a, a_earlier, eta, clip)
             got = learner(x_t, eps, t, earlier, table, eta, None if eta == 0 else z, clip)
+            if isinstance(got, torch.Tensor) and got.is_complex():
+                raise Wrong(
+                    "the result is complex, expected real numbers.",
+                    "A root of a negative number came out complex: print what stands under it.",
+                )
             close(got, right, [m for m in mistakes if not same(m[0], right)], tolerance=2e-3)
 
 
@@ -179,6 +198,7 @@ def eps_from_v(learner, case):
         cosine, sine = share.sqrt(), (1 - share).sqrt()
         x_t, v = cosine * x0 + sine * eps, cosine * eps - sine * x0
         first = table[t[0]]
+        late = table[(t + 1).clamp(max=39)].reshape(share.shape)
         mistakes = [
             (cosine * x_t - sine * v, "This is x0. The noise is the other component: sine times x_t plus cosine times "
                                       "v."),
@@ -186,9 +206,10 @@ def eps_from_v(learner, case):
                                       "plus."),
             (cosine * x_t + sine * v, "Sine and cosine are swapped: sqrt(1 - alpha_bar_t) belongs to x_t."),
             ((1 - share) * x_t + share * v, "The roots are missing: the factors are √(1 - ᾱ) and √ᾱ."),
-            ((v + sine * x0) / cosine, "This is the definition of v solved for eps."),
             ((1 - first).sqrt() * x_t + first.sqrt() * v, "All samples got the time of the first. Each has its own."),
             ((x_t - sine * v) / cosine, "This treats v as if it were the noise: x0 from eps."),
+            ((1 - late).sqrt() * x_t + late.sqrt() * v, "This looks up t + 1. In code t starts at 0, and so does the "
+                                                        "table alpha_bar."),
             (v, "This is v itself."),
         ]  # fmt: skip
         mistakes = [m for m in mistakes if not same(m[0], eps)]
@@ -208,6 +229,11 @@ def dpm_solver_step(learner, case):
     """Aim where the guess is heading."""
     table = (1 - case.uniform(0.02, 0.12, 40)).cumprod(0)
     before, t, earlier = int(case.whole(36, 39)), int(case.whole(16, 22)), int(case.whole(6, 12))
+    for times in ((before, t, earlier), (22, 12, 0)):
+        _check_multistep(learner, case, table, *times)
+
+
+def _check_multistep(learner, case, table, before, t, earlier):
     x_t, now, then = case.normal(3, 2, 4, 4), case.normal(3, 2, 4, 4), case.normal(3, 2, 4, 4)
     a, e = table[t].item(), table[earlier].item()
 
@@ -280,7 +306,11 @@ def heun_step(learner, case):
             ),
         ]
         mistakes = [m for m in mistakes if not same(m[0], right)]
-        close(learner(model, x, t, earlier, table), right, mistakes, tolerance=2e-3)
+        got = learner(model, x, t, earlier, table)
+        require(earlier > 0 or len(model.calls) == 2, "the model was asked once at earlier = 0, expected twice.",
+                "earlier = 0 is still a noisy time, at which the model can be asked. Only at earlier = -1, the clean "
+                "picture, it cannot.")  # fmt: skip
+        close(got, right, mistakes, tolerance=2e-3)
         require(len(model.calls) == 2, f"the model was asked {len(model.calls)} times, expected twice.",
                 "Each evaluation costs: keep the answers in variables.")  # fmt: skip
 
@@ -310,13 +340,16 @@ def inversion_step(learner, case):
              "x_t was taken for the clean picture. First find x0_hat in it, then mix anew."),
             (x, "This mixes x0_hat and eps for the time where x_t is, so nothing moves. x0_hat uses alpha_bar at t, "
                 "the mixture alpha_bar at `later`."),
-            (line(x, -eps, a, a_later), "The sign of eps is wrong."),
+            (line(x, -eps, a, a_later), "eps comes with the wrong sign."),
             (a_later * (x - math.sqrt(1 - a) * eps) / math.sqrt(a) + (1 - a_later) * eps,
-             "The roots in the mixture are missing."),
+             "The roots are missing where x0_hat and eps are mixed."),
         ]  # fmt: skip
         if t == -1:
             mistakes.append((line(x, eps, table[-1].item(), a_later),
                              "For the clean picture, t = -1, alpha_bar is 1. alpha_bar[-1] is the table's last entry; "
                              "alpha_bar_at(alpha_bar, t) knows better."))  # fmt: skip
+        if t == 0:
+            noisy = "t = 0 is still a noisy time, with alpha_bar[0]. Only t = -1 is the clean picture."
+            mistakes.append((math.sqrt(a_later) * x + math.sqrt(1 - a_later) * other, noisy))
         mistakes = [m for m in mistakes if not same(m[0], right)]
         close(learner(model, x, t, later, table), right, mistakes, tolerance=2e-3)

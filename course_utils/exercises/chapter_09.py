@@ -6,12 +6,14 @@ import torch
 
 from course_utils.diffusion import latents
 from course_utils.exercises.mistakes_09 import (
-    SmallAutoencoder,
+    BY_HEART,
+    STABLE_DIFFUSION,
     colour_mistakes,
     counted,
     loss_mistakes,
     mean_mistakes,
     sample_mistakes,
+    small_autoencoder,
 )
 from course_utils.exercises.oracles import close, require
 from course_utils.exercises.registry import exercise
@@ -30,11 +32,12 @@ TITLE = "Latent diffusion"
 )  # fmt: skip
 def encode(learner, case):
     """Take pictures to the latents that a U-Net is trained on."""
-    vae = SmallAutoencoder(case)
+    vae = small_autoencoder(case)
     x, scale = case.uniform(-1, 1, 2, 3, 8, 6), vae.config.scaling_factor
-    out, mean, logvar = vae.moments(x)
-    got = learner(vae, x)
-    require(got is None or not isinstance(got, torch.Tensor) or torch.equal(got, learner(vae, x)),
+    out, q = vae.encoder(x), vae.encode(x).latent_dist
+    mean, logvar = q.mean, q.logvar
+    got, again = learner(vae, x), learner(vae, x)
+    require(not isinstance(got, torch.Tensor) or torch.equal(got, again),
             "two calls without a generator gave two results, expected the same twice.",
             "Without a generator nothing is random: return the mean of q(z|x).")  # fmt: skip
     close(got, mean * scale, mean_mistakes(out, mean, logvar, scale), tolerance=1e-3)
@@ -54,22 +57,30 @@ def encode(learner, case):
 )  # fmt: skip
 def decode(learner, case):
     """Take latents back to pictures."""
-    vae = SmallAutoencoder(case)
-    z, scale = case.normal(2, 3, 4, 3), vae.config.scaling_factor
-    mistakes = [
-        (vae.pictures(z * scale), "This multiplies by the scaling factor. It was multiplied in on the way there; "
+    for batch, height, width in ((2, 4, 3), (1, 3, 4)):
+        vae = small_autoencoder(case)
+        z, scale = case.normal(batch, 3, height, width), vae.config.scaling_factor
+        close(learner(vae, z), vae.decode(z / scale).sample, _decode_mistakes(vae, z, scale), tolerance=1e-3)
+
+
+def _decode_mistakes(vae, z, scale):
+    def pictures(z):
+        return vae.decode(z).sample
+
+    return [
+        (pictures(z / STABLE_DIFFUSION), BY_HEART),
+        (pictures(z * scale), "This multiplies by the scaling factor. It was multiplied in on the way there; "
                                   "divide by it here."),
-        (vae.pictures(z), "The scaling factor is missing: the decoder knows latents as the encoder gives them."),
-        (vae.pictures(z / scale, post=False), "post_quant_conv is missing: it comes before the decoder."),
-        (vae.pictures(z) / scale, "This divides the *picture* by the scaling factor. The latents carry it."),
-        (vae.pictures(z / scale).clamp(-1, 1), "This clamps the pictures. Leave that to whoever shows them: a loss "
-                                               "needs to see how far they are off."),
+        (pictures(z), "The scaling factor is missing: the decoder knows latents as the encoder gives them."),
+        (vae.decoder(z / scale), "post_quant_conv is missing: it comes before the decoder."),
+        (pictures(z) / scale, "This divides the *picture* by the scaling factor. The latents carry it."),
+        (pictures(z / scale).clamp(-1, 1), "This clamps the pictures. Clamp them where they are shown: a loss needs to "
+                                           "see how far outside [-1, 1] they are."),
     ]  # fmt: skip
-    close(learner(vae, z), vae.pictures(z / scale), mistakes, tolerance=1e-3)
 
 
 @exercise(
-    "09.autoencoder_loss", latents.autoencoder_loss, difficulty=2, minutes=10,
+    "09.autoencoder_loss", latents.autoencoder_loss, difficulty=2, minutes=10, gradients=True,
     hints=[
         "Three parts: a mean of absolute values, four times a mean of squares, and the weighted KL.",
         "The KL is chapter 02's, for each latent number: (mean ** 2 + exp(logvar) - 1 - logvar) / 2.",
@@ -86,6 +97,8 @@ def autoencoder_loss(learner, case):
     flat = (x - x_hat).flatten()
     right = flat.norm(1) / len(flat) + 4 * flat.norm(2) ** 2 / len(flat) + weight * kl
     close(learner(x, x_hat, mean, logvar, weight), right, loss_mistakes(x, x_hat, mean, logvar, weight))
+    near = learner(x, x + 0.1, mean[:, :1], logvar[:, :1], 0.0)
+    close(near, 0.1 + 4 * 0.01, what="for kl_weight = 0 and an error of 0.1 everywhere, the loss")
     perfect = learner(x, x, torch.zeros_like(mean), torch.zeros_like(logvar), weight)
     close(perfect, 0.0, what="for a perfect copy and latents N(0, I), the loss")
 
@@ -100,7 +113,7 @@ def autoencoder_loss(learner, case):
 def scaling_factor(learner, case):
     """Find the number that gives latents the spread 1."""
     spreads = case.uniform(0.5, 9, 1, 4, 1, 1)
-    z = case.normal(32, 4, 8, 8) * spreads + 3 * case.normal(1, 4, 1, 1)
+    z = case.normal(32, 4, 8, 8) * spreads * case.uniform(0.2, 2, 32, 1, 1, 1) + case.uniform(2, 6, 1, 4, 1, 1)
     flat = z.double().flatten()
     spread = ((flat**2).mean() - flat.mean() ** 2).sqrt()
     by_channel = z.std((0, 2, 3))
@@ -112,14 +125,12 @@ def scaling_factor(learner, case):
                                 "means, the spread of all numbers together is larger."),
         (1 / flat.square().mean().sqrt(), "The mean was not taken off: this is the root mean square, no standard "
                                           "deviation."),
+        (torch.tensor(STABLE_DIFFUSION), "0.18215 is the factor of Stable Diffusion's latents. Measure these."),
         (1 / flat.abs().max(), "This brings the largest number to 1; wanted is the standard deviation."),
         (1 / z.flatten(1).std(1).mean(), "This is the mean over pictures of each one's own spread. Take that of all "
                                          "numbers together."),
     ]  # fmt: skip
-    got = learner(z)
-    if isinstance(got, torch.Tensor) and got.numel() == 1:
-        got = got.item()
-    close(got, 1 / spread.float(), mistakes, tolerance=1e-3)
+    close(learner(z), 1 / spread.float(), mistakes, tolerance=1e-3)
 
 
 @exercise(
@@ -139,26 +150,34 @@ def time_of_equal_snr(learner, case):
     alpha_bar = (snrs / (1 + snrs)).float()
     t = torch.tensor([0, 25, *case.whole(10, 50, 3).tolist(), T - 1])
     for shift in (int(case.whole(6, 12)), -int(case.whole(6, 12))):
-        # std such that the same noise lies `shift` - 0.7 times earlier
-        std = math.exp(pace * (shift - 0.7) / 2)
+        # std such that the same noise lies `shift` - 0.7, and `shift` - 0.3, times earlier
+        aheads = (shift - 0.7, shift - 0.3)
         right = (t - shift + 1).clamp(0, T - 1)
+        got = [learner(t, math.exp(pace * ahead / 2), alpha_bar) for ahead in aheads]
+        if all(isinstance(times, torch.Tensor) and times.shape == t.shape for times in got):
+            mistakes = [m for m in _snr_mistakes(t, T, shift, aheads) if not torch.equal(m[0], torch.cat([right] * 2))]
+            close(torch.cat(got), torch.cat([right] * 2), mistakes, what="the times for two values of std")
+        close(got[0], right, what="the times")
+    close(learner(t[1:2], 1.0, alpha_bar), t[1:2], [(t[1:2] + 1, "At std = 1 the SNR at t itself is not above the "
+          "wanted one, so t is the answer: compare with >, not with >=.")], what="for std = 1, the time")  # fmt: skip
 
-        def first(ahead):
-            return torch.ceil(t - ahead).long()
 
-        mistakes = [
-            (first((shift - 0.7) / 2).clamp(0, T - 1), "The spread comes in once; the SNR compares variances, so it "
-                                                       "is std ** 2."),
-            (first(0.7 - shift).clamp(0, T - 1), "This goes the wrong way: a larger spread means *more* signal under "
-                                                 "the same noise, so the time of equal SNR is earlier."),
-            (first(shift - 0.7).clamp(0, T), "Some of these times are beyond the schedule's end: T - 1 is the last."),
-            ((t - shift).clamp(0, T - 1), "This is one too early: at that time the SNR is still above the wanted one."),
-            ((t - shift).clamp(0, T - 2), "This is one too early: at that time the SNR is still above the wanted one."),
-            (t, "These are the times that came in: std is not used."),
-        ]  # fmt: skip
-        got = learner(t, std, alpha_bar)
-        mistakes = [m for m in mistakes if not torch.equal(m[0], right)]
-        close(got, right, mistakes, what="the times")
+def _snr_mistakes(t, T, shift, aheads):
+    def first(change, last=T - 1):
+        return torch.cat([torch.ceil(t - change(ahead)).long().clamp(0, last) for ahead in aheads])
+
+    early = "This is one too early: at that time the SNR is still above the wanted one."
+    return [
+        (first(lambda ahead: ahead / 2), "The spread comes in once; the SNR compares variances, so it is std ** 2."),
+        (first(lambda ahead: -ahead), "This goes the wrong way: a larger spread means *more* signal under the same "
+                                      "noise, so the time of equal SNR is earlier."),
+        (first(lambda ahead: ahead, T), "Some of these times are beyond the schedule's end: T - 1 is the last."),
+        (torch.cat([(t - shift).clamp(0, T - 1)] * 2), early),
+        (torch.cat([(t - shift).clamp(0, T - 2)] * 2), early),
+        (torch.cat([(t - ahead).round().long().clamp(0, T - 1) for ahead in aheads]), "These are the times of the "
+         "*nearest* SNR. Wanted is the first time whose SNR is not above."),
+        (torch.cat([t, t]), "These are the times that came in: std is not used."),
+    ]  # fmt: skip
 
 
 @exercise(
@@ -172,7 +191,12 @@ def time_of_equal_snr(learner, case):
 )  # fmt: skip
 def fit_colours(learner, case):
     """Find the colours that latents stand for, by least squares."""
-    z, factor = case.normal(5, 4, 6, 5) + case.normal(4, 1, 1), 4
+    for factor, number in ((4, 5), (2, 3)):
+        _check_colours(learner, case, factor, number)
+
+
+def _check_colours(learner, case, factor, number):
+    z = case.normal(number, 4, 6, 5) + case.normal(4, 1, 1)
     planted = torch.einsum("oc,bchw->bohw", case.normal(3, 4), z) + 0.5
     pictures = planted.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     pictures = pictures + 0.5 * case.normal(*pictures.shape)
@@ -181,7 +205,7 @@ def fit_colours(learner, case):
             "weights (3, 4) and bias (3,).", "End with `return weights, bias`.")  # fmt: skip
     # What least squares gives, from covariances
     rows = z.movedim(1, -1).reshape(-1, 4).double()
-    small = pictures.reshape(5, 3, 6, factor, 5, factor).mean((3, 5)).movedim(1, -1).reshape(-1, 3).double()
+    small = pictures.reshape(number, 3, 6, factor, 5, factor).mean((3, 5)).movedim(1, -1).reshape(-1, 3).double()
     away = rows - rows.mean(0)
     weights = torch.linalg.solve(away.T @ away, away.T @ (small - small.mean(0))).T
     bias = small.mean(0) - weights @ rows.mean(0)
@@ -189,8 +213,8 @@ def fit_colours(learner, case):
         require(False, "the weights have the shape (4, 3), expected (3, 4): a row for each colour.",
                 "Least squares gives (c, 3): transpose it, .T.")  # fmt: skip
     close(got[0], weights.float(), colour_mistakes(z, pictures, factor), tolerance=5e-3, what="the weights")
-    mistakes = [(small.mean(0).float(), "This is the mean colour. The bias is what is left of it when the latents are "
-                                        "0, not when they are at their mean.")]  # fmt: skip
+    mistakes = [(small.mean(0).float(), "This is the mean colour. The bias is the colour where the latents are 0, not "
+                                        "where they are at their mean.")]  # fmt: skip
     close(got[1], bias.float(), mistakes, tolerance=5e-3, what="the bias")
 
 
@@ -229,7 +253,5 @@ def level_flops(learner, case):
              "`size` is the side of the map: it has size ** 2 places."),
         ]  # fmt: skip
         got = learner(size, channels, attention)
-        if isinstance(got, int | float) and not isinstance(got, bool):
-            got = float(got)
-        right, mistakes = float(right), [m for m in mistakes if m[0] != right]
-        close(got, right, mistakes, what=f"with attention={attention}, the count")
+        mistakes = [(int(value), advice) for value, advice in mistakes if value != right]
+        close(got, right, mistakes, tolerance=1e-9, what=f"with attention={attention}, the count")

@@ -36,19 +36,19 @@ TITLE = "Text to image"
 )  # fmt: skip
 def word_maps(learner, case):
     """Show for each word where in the picture it is looked at."""
-    for side, words, heads in ((4, 5, 4), (3, 7, 2), (4, 16, 4)):
-        q, k = case.normal(2, side * side, 16), case.normal(2, words, 16)
+    for batch, side, words, heads in ((2, 4, 5, 4), (2, 3, 7, 2), (2, 4, 16, 4), (1, 5, 3, 1)):
+        q, k = case.normal(batch, side * side, 16), case.normal(batch, words, 16)
         # torch's own attention, with values that say which word they belong to
-        q_heads, k_heads = (x.reshape(2, -1, heads, 16 // heads).transpose(1, 2) for x in (q, k))
-        values = torch.eye(words).expand(2, heads, words, words)
+        q_heads, k_heads = (x.reshape(batch, -1, heads, 16 // heads).transpose(1, 2) for x in (q, k))
+        values = torch.eye(words).expand(batch, heads, words, words)
         weights = torch.nn.functional.scaled_dot_product_attention(q_heads, k_heads, values)
-        right = weights.mean(1).mT.reshape(2, words, side, side)
+        right = weights.mean(1).mT.reshape(batch, words, side, side)
         close(learner(q, k, heads), right, other_than(right, map_mistakes(q, k, weights, side)), tolerance=1e-3,
               what="the maps")  # fmt: skip
 
 
 @exercise(
-    "10.drop_prompts", guidance.drop_prompts, difficulty=2, minutes=10,
+    "10.drop_prompts", guidance.drop_prompts, difficulty=2, minutes=10, gradients=True,
     hints=[
         "uniforms < share says for each prompt whether it is dropped: (batch,), True or False.",
         "It needs two more axes to meet cond: [:, None, None].",
@@ -61,16 +61,21 @@ def drop_prompts(learner, case):
         cond, null = case.normal(batch, words, width), case.normal(1, words, width)
         share = case.uniform(0.3, 0.6).item()
         uniforms = case.uniform(0, 1, batch)
-        uniforms[:2] = torch.tensor([share / 2, (1 + share) / 2])  # one goes, one stays
+        # two go, two stay: one of these has just the share
+        uniforms[:4] = torch.tensor([0.05, (0.1 + share) / 2, (1 + share) / 2, share])
+        share = uniforms[3].item()
         right = torch.stack([null[0] if u < share else c for u, c in zip(uniforms.tolist(), cond, strict=True)])
         got = learner(cond, null, uniforms, share)
         require_whole_prompts(got, cond, null, right)
         close(got, right, other_than(right, drop_mistakes(cond, null, uniforms, share)), what="the prompts")
+    uniforms = torch.cat([torch.zeros(1), uniforms[1:]])
     close(learner(cond, null, uniforms, 0.0), cond, what="with share = 0 the result")
+    close(learner(cond[:1], null, uniforms[1:2], 1.0), null, what="with share = 1 and a batch of one, the result")
 
 
 @exercise(
     "10.text_loss", guidance.text_loss, difficulty=3, minutes=10, uses=("05.add_noise", "10.drop_prompts"),
+    gradients=True,
     hints=[
         "Four lines: x_t by add_noise; the prompts, some of them dropped; the model's guess; the mean squared error.",
         "The model is called as model(x_t, t, cond): the noisy latents, when, and what.",
@@ -93,9 +98,11 @@ def text_loss(learner, case):
         answer = eye.answer(signal * x0 + noise * eps, t, told)
         right = torch.nn.functional.mse_loss(answer, eps)
         mistakes = loss_mistakes(eye, x0, eps, t, cond, null, told, table, answer)
-        close(got, right, other_than(right, mistakes), tolerance=1e-3, what="the loss")
-        require(got.requires_grad, "the loss has no gradient, expected one that reaches the model.",
-                "Leave out .detach(), .item() and torch.no_grad().")  # fmt: skip
+        close(got, right, other_than(right, mistakes), tolerance=1e-4, what="the loss")
+        for whole, all_told in ((0.0, cond), (1.0, null.expand_as(cond))):
+            right = torch.nn.functional.mse_loss(eye.answer(signal * x0 + noise * eps, t, all_told), eps)
+            got = learner(eye, x0, cond, null, t, eps, uniforms, table, whole)
+            close(got, right, tolerance=1e-4, what=f"with share = {whole:g} the loss")
 
 
 @exercise(
@@ -124,6 +131,8 @@ def classifier_score(learner, case):
     close(learner(eps_cond, eps_null, t, table), right.float(), mistakes, tolerance=3e-3, what="the direction")
     flat = learner(eps_cond.repeat(1, 6).reshape(6, 3, 2, 2), eps_null.repeat(1, 6).reshape(6, 3, 2, 2), t, table)
     close(flat, right.float().repeat(1, 6).reshape(6, 3, 2, 2), tolerance=3e-3, what="for pictures the direction")
+    close(learner(eps_cond[:1], eps_null[:1], t[:1], table), right[:1].float(), tolerance=3e-3,
+          what="for a batch of one, the direction")  # fmt: skip
 
 
 @exercise(
@@ -136,11 +145,18 @@ def classifier_score(learner, case):
 def guide(learner, case):
     """Exaggerate what the prompt changes."""
     null, cond = case.normal(3, 4, 5, 5), case.normal(3, 4, 5, 5)
-    for scale in (1.0, 0.0, round(case.uniform(2, 9).item(), 2)):
-        # a straight line through the two guesses, as torch draws it
-        right = torch.lerp(null, cond, scale)
-        close(learner(null, cond, scale), right, other_than(right, guide_mistakes(null, cond, scale)), tolerance=1e-3,
-              what=f"at scale {scale:g} the guess")  # fmt: skip
+    scales = (round(case.uniform(2, 9).item(), 2), 1.0, 0.0)
+    # a straight line through the two guesses, as torch draws it
+    right = [torch.lerp(null, cond, scale) for scale in scales]
+    got = [learner(null, cond, scale) for scale in scales]
+    if all(isinstance(one, torch.Tensor) and one.shape == null.shape for one in got):
+        # a mistake is named if it explains what came back at every scale
+        values = zip(*(guide_mistakes(null, cond, scale) for scale in scales), strict=True)
+        mistakes = [(torch.cat([value for value, _ in same]), same[0][1]) for same in values]
+        close(torch.cat(got), torch.cat(right), mistakes, tolerance=1e-3, what=f"at the scales {scales} the guess")
+    close(got[0], right[0], tolerance=1e-3, what=f"at scale {scales[0]:g} the guess")
+    close(learner(null[:1, 0, 0], cond[:1, 0, 0], 3.0), torch.lerp(null, cond, 3.0)[:1, 0, 0], tolerance=1e-3,
+          what="for a batch of one point, the guess")  # fmt: skip
 
 
 @exercise(
@@ -153,7 +169,7 @@ def guide(learner, case):
 )  # fmt: skip
 def compose(learner, case):
     """Follow several prompts at once, and lead away from some."""
-    for count in (1, 2, 3):
+    for count in (3, 2, 1):
         null, each = case.normal(3, 2, 4, 4), case.normal(count, 3, 2, 4, 4)
         weights = [round(w, 2) for w in case.uniform(1.5, 5, count).tolist()]
         weights[1:2] = [-w for w in weights[1:2]]
@@ -175,14 +191,17 @@ def rescale(learner, case):
     """Give the guided guess the spread that it had without guidance."""
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
-    for share in (1.0, round(case.uniform(0.2, 0.45).item(), 2)):
-        each = torch.tensor([2.0, 3.0, 5.0])[:, None, None, None]
-        eps, cond = each * case.normal(3, 4, 6, 6), case.normal(3, 4, 6, 6)
-        cond = cond * torch.tensor([1.0, 0.6, 1.5])[:, None, None, None]
+    for share, batch in ((1.0, 3), (round(case.uniform(0.2, 0.45).item(), 2), 3), (0.7, 1), (0.0, 2)):
+        each = torch.tensor([0.3, 3.0, 5.0])[:batch, None, None, None]
+        eps, cond = each * case.normal(batch, 4, 6, 6) + 1, case.normal(batch, 4, 6, 6)
+        cond = cond * torch.tensor([1.0, 0.6, 1.5])[:batch, None, None, None]
         right = rescale_noise_cfg(eps, cond, share)
         mistakes = rescale_mistakes(eps, cond, share)
         close(learner(eps, cond, share), right, other_than(right, mistakes), tolerance=2e-3,
               what=f"with share = {share} the guess")  # fmt: skip
+    points, plain = 3 * case.normal(4, 9), case.normal(4, 9)
+    close(learner(points, plain, 1.0), rescale_noise_cfg(points[:, None], plain[:, None], 1.0)[:, 0], tolerance=2e-3,
+          what="for samples of one axis, the guess")  # fmt: skip
 
 
 @exercise(
@@ -199,10 +218,10 @@ def text_to_image(learner, case):
     table = (1 - case.uniform(0.02, 0.12, 40)).cumprod(0)
     t = int(case.whole(30, 38))
     times = [t, int(case.whole(15, 25)), int(case.whole(3, 9))]
-    for negative in ("", "blue"):
+    for negative, count in (("", 2), ("blue", 2), ("blue", 1)):
         scale = round(case.uniform(2, 4).item(), 2)
-        world, x_T = Watched(case), case.normal(2, 3, 4, 4)
-        prompts = ["a red ball", "a white cat"]
+        world, x_T = Watched(case), case.normal(count, 3, 4, 2)
+        prompts, times = ["a red ball", "a white cat"][:count], times[: count + 1]
         got = learner(prompts, world.encode, world.model, world.decode, x_T, table, times, scale, negative)
         right = world.decode(diffusers_loop(world, prompts, negative, x_T, table, times, scale))
         twice = learner(prompts, world.encode, world.model, world.decode, x_T, table, times, scale, negative)

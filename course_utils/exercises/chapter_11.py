@@ -1,10 +1,12 @@
 """The exercises of chapter 11: Stable Diffusion's loop on a library's components, and the memory that it needs."""
 
+import copy
+
 import torch
 from torch import nn
 
 from course_utils.exercises.mistakes_07 import same
-from course_utils.exercises.mistakes_11 import ORDER, Decoder, Scheduler, TextEncoder, Tokenizer, UNet
+from course_utils.exercises.mistakes_11 import ORDER, bright_autoencoder, ddim, euler, small_text_parts, small_unet
 from course_utils.exercises.oracles import close, require
 from course_utils.exercises.registry import exercise
 from course_utils.machine import memory, memory_plan
@@ -34,23 +36,25 @@ def _prompt(case, count: int) -> str:
 )  # fmt: skip
 def encode_both(learner, case):
     """Turn two prompts into the features that the U-Net reads, the negative one first."""
-    tokenizer, encoder = Tokenizer(12), TextEncoder(case.generator())
-    for count in (4, 30):
+    tokenizer, encoder = small_text_parts(case)
+    length, end = tokenizer.model_max_length, tokenizer.eos_token_id
+    for count in (4, length + 8):
         prompt, negative = _prompt(case, count), _prompt(case, 2)
         # Each prompt by itself, cut and filled by hand
         rows = []
         for text in (negative, prompt):
-            ids = tokenizer.ids(text)
-            ids = ids if len(ids) <= 12 else [*ids[:11], 2]
-            rows.append(torch.tensor(ids + [2] * (12 - len(ids))))
-        hidden = [encoder(row[None]).last_hidden_state.detach()[0] for row in rows]
+            ids = tokenizer(text).input_ids
+            ids = ids if len(ids) <= length else [*ids[: length - 1], end]
+            rows.append(torch.tensor(ids + [tokenizer.pad_token_id] * (length - len(ids))))
+        answers = [encoder(row[None]) for row in rows]
+        hidden = [answer.last_hidden_state[0] for answer in answers]
         right = torch.stack(hidden)
-        longest = max(len(tokenizer.ids(text)) for text in (negative, prompt))
-        null = encoder(torch.tensor([[1, *[2] * 11]])).last_hidden_state.detach()[0]
+        longest = max(len(tokenizer(text).input_ids) for text in (negative, prompt))
+        null = encoder(tokenizer("", padding="max_length", return_tensors="pt").input_ids).last_hidden_state[0]
         mistakes = [
             (right.flip(0), ORDER),
-            (right[:, -1], "This is one vector a prompt, the pooled output. The U-Net's cross-attention reads one for "
-                           "each token: .last_hidden_state."),
+            (torch.cat([answer.pooler_output for answer in answers]), "This is one vector a prompt, the pooled output. "
+             "The U-Net's cross-attention reads one for each token: .last_hidden_state."),
             (torch.stack([null, hidden[1]]), "The first half is the empty prompt, whatever `negative_prompt` says."),
             (right[1:], "Only the prompt is here. Guidance needs both: two texts, one batch."),
             (right[:, None], "There is an axis too many: join the two with torch.cat, or give the tokenizer a list."),
@@ -60,6 +64,8 @@ def encode_both(learner, case):
                                                       "batch axis."),
         ]  # fmt: skip
         close(learner(tokenizer, encoder, prompt, negative), right, distinct(mistakes, right), tolerance=1e-3)
+    alone = learner(tokenizer, encoder, prompt)
+    close(alone, torch.stack([null, hidden[1]]), tolerance=1e-3, what="without a negative prompt the result")
 
 
 @exercise(
@@ -72,31 +78,33 @@ def encode_both(learner, case):
 )  # fmt: skip
 def first_latents(learner, case):
     """Draw the noise to start from, as strong as the scheduler wants it."""
-    for peak in (9.0, 1.0 + case.uniform(1, 10).item()):
-        scheduler, steps, shape = Scheduler(peak=peak), int(case.whole(2, 9)), (2, 4, 6, 6)
+    for spacing, shape in (("linspace", (2, 4, 6, 5)), ("leading", (1, 3, 4, 4))):
+        scheduler, steps = euler(spacing=spacing, steps=None), int(case.whole(2, 9))
         got = learner(scheduler, steps, shape, case.generator(), torch.float32)
-        noise = torch.randn(shape, generator=case.generator())
-        fresh = Scheduler(peak=peak)
-        early = noise * fresh.init_noise_sigma
-        fresh.set_timesteps(steps)
-        right = noise * fresh.init_noise_sigma
         require(
-            scheduler.set_to == steps,
-            f"the scheduler was set to {scheduler.set_to} steps, expected {steps}.",
+            scheduler.num_inference_steps == steps,
+            f"the scheduler was set to {scheduler.num_inference_steps or 'no'} steps, expected {steps}.",
             "scheduler.set_timesteps(steps) belongs here, before the noise, whose strength depends on it.",
         )
+        noise, early = torch.randn(shape, generator=case.generator()), euler(spacing=spacing, steps=None)
+        fresh = euler(spacing=spacing, steps=steps)
+        sigma = float(fresh.init_noise_sigma)
+        right = noise * sigma
         mistakes = [
-            (noise, "This is plain noise. Multiply by scheduler.init_noise_sigma: 1 for many schedulers, 14.6 for "
-                    "Euler and Heun."),
-            (early, "init_noise_sigma was read before set_timesteps. It changes when the steps are set."),
-            (noise / fresh.init_noise_sigma, "This divides by init_noise_sigma; the noise must become stronger."),
-            (noise * fresh.init_noise_sigma**2, "This multiplies by the variance. init_noise_sigma is a standard "
-                                                "deviation already."),
-            (noise * fresh.init_noise_sigma**0.5, "init_noise_sigma is a standard deviation: no root."),
-            (noise * fresh.factor(fresh.timesteps[0]), "This is scale_model_input, which makes noise weaker before "
-                                                       "the U-Net sees it. The start wants init_noise_sigma."),
+            (noise, "This is plain noise. Multiply by scheduler.init_noise_sigma: 1 for many schedulers, about 14.6 "
+                    "for Euler and Heun."),
+            (noise * float(early.init_noise_sigma), "init_noise_sigma was read before set_timesteps. It changes when "
+                                                    "the steps are set."),
+            (noise / sigma, "This divides by init_noise_sigma; the noise must become stronger."),
+            (noise * sigma**2, "This multiplies by the variance. init_noise_sigma is a standard deviation already."),
+            (noise * sigma**0.5, "init_noise_sigma is a standard deviation: no root."),
+            (fresh.scale_model_input(noise, fresh.timesteps[0]), "This is scale_model_input, which makes noise weaker "
+             "before the U-Net sees it. The start wants init_noise_sigma."),
         ]  # fmt: skip
         close(got, right, distinct(mistakes, right))
+    half = learner(ddim(), 3, (1, 4, 4, 4), case.generator(), torch.float64)
+    wide = torch.randn(1, 4, 4, 4, generator=case.generator(), dtype=torch.float64)
+    close(half, wide, what="for torch.float64 and a scheduler that wants plain noise, the result")
 
 
 @exercise(
@@ -110,26 +118,20 @@ def first_latents(learner, case):
 )  # fmt: skip
 def guided_output(learner, case):
     """Ask the U-Net about both prompts at once, and exaggerate the difference."""
-    for batch in (1, 3):
-        scheduler, unet = Scheduler(), UNet()
-        scheduler.set_timesteps(5)
-        x, both, w = case.normal(batch, 4, 5, 5), 0.3 * case.normal(2, 6, 8), 2 + case.uniform(1, 6).item()
-        both[0] += 0.5
-        t = scheduler.timesteps[int(case.whole(0, 3))]
-        seen = x * scheduler.factor(t)
+    for batch, make in ((1, euler), (3, euler), (2, ddim)):
+        unet, asked = small_unet(case)
+        scheduler, x, both = make(), 2 * case.normal(batch, 4, 4, 4).double(), 2 * case.normal(2, 6, 8).double()
+        w, t = 2 + case.uniform(1, 6).item(), scheduler.timesteps[int(case.whole(0, 3))]
+        seen = make().scale_model_input(x, t)
 
         def ask(x, which, unet=unet, both=both, t=t):
-            return unet.answer(x, t, both[which].expand(len(x), -1, -1))
+            return unet(x, t, both[which].expand(len(x), -1, -1)).sample
 
-        def mixed(x, w=w, ask=ask):
-            return ask(x, 0) + w * (ask(x, 1) - ask(x, 0))
-
-        got = learner(unet, scheduler, x, t, both, w)
-        right, p, n = mixed(seen), ask(seen, 1), ask(seen, 0)
+        right, p, n = _mixed(ask, seen, w), ask(seen, 1), ask(seen, 0)
         mistakes = [
-            (mixed(x), "The U-Net saw x_t itself. It was trained on inputs of variance 1: "
-                       "scheduler.scale_model_input(x, t)."),
-            (mixed(seen * scheduler.factor(t)), "The input was scaled twice."),
+            (_mixed(ask, x, w), "The U-Net saw x_t itself. It was trained on inputs of variance 1: "
+                                "scheduler.scale_model_input(x, t)."),
+            (_mixed(ask, make().scale_model_input(seen, t), w), "The input was scaled twice."),
             (p + w * (n - p), ORDER + " The first half of the output belongs to the negative one, and "
                                 "w to the second."),
             (p + w * (p - n), "This starts from the prompt's answer: it is guidance w + 1. Start from the other."),
@@ -139,23 +141,25 @@ def guided_output(learner, case):
             (n, "This is the answer to the negative prompt alone."),
         ]  # fmt: skip
         if batch > 1:
-            wrong = _alternating(unet, seen, both, t, w)
-            mistakes.append(
-                (
-                    wrong,
-                    "Latents and prompts got mixed up: with cat([x, x]) the features must come as all "
-                    "negative ones, then all positive ones: repeat_interleave, not repeat.",
-                )
-            )
+            mixed_up = ("Latents and prompts got mixed up: with cat([x, x]) the features must come as all negative "
+                        "ones, then all positive ones: repeat_interleave, not repeat.")  # fmt: skip
+            mistakes.append((_alternating(unet, seen, both, t, w), mixed_up))
+        asked.clear()
+        got = learner(unet, scheduler, x, t, both, w)
         close(got, right, distinct(mistakes, right), tolerance=2e-3)
-        require(len(unet.seen) <= 2, f"the U-Net was asked {len(unet.seen)} times, expected once.",
+        require(len(asked) <= 2, f"the U-Net was asked {len(asked)} times, expected once.",
                 "Keep its answer in a variable: this is where all the time goes.")  # fmt: skip
+
+
+def _mixed(ask, x, w):
+    negative, positive = ask(x, 0), ask(x, 1)
+    return negative + w * (positive - negative)
 
 
 def _alternating(unet, seen, both, t, w):
     """What comes out if the features alternate while the latents are in two blocks."""
     twice = torch.cat([seen, seen])
-    first, second = unet.answer(twice, t, both.repeat(len(seen), 1, 1)).chunk(2)
+    first, second = unet(twice, t, both.repeat(len(seen), 1, 1)).sample.chunk(2)
     return first + w * (second - first)
 
 
@@ -169,32 +173,30 @@ def _alternating(unet, seen, both, t, w):
 )  # fmt: skip
 def clean_guess(learner, case):
     """Find the clean picture that the output implies, whatever kind of output it is."""
-    for kind in ("epsilon", "v_prediction", "sample"):
-        for scales in (False, True):
-            scheduler, t = Scheduler(kind, scales=scales), case.whole(100, 900)
+    kinds = ("epsilon", "v_prediction", "sample")
+    got, right, mistakes = [], [], []
+    for kind in kinds:
+        for make in (ddim, euler):
+            scheduler = make(kind)
+            t = scheduler.timesteps[int(case.whole(1, 3))]  # Euler's are numbers with a fraction
             x0, eps = case.normal(2, 4, 5, 5), case.normal(2, 4, 5, 5)
-            a = scheduler.alphas_cumprod[t]
+            a = scheduler.alphas_cumprod[int(t)]
             signal, noise = a.sqrt(), (1 - a).sqrt()
             x = signal * x0 + noise * eps  # what the U-Net sees
-            x_t = x / scheduler.factor(t)
+            x_t = x / make(kind).scale_model_input(torch.ones(()), t)
             output = {"epsilon": eps, "v_prediction": signal * eps - noise * x0, "sample": x0}[kind]
-            got = learner(scheduler, output, t, x_t)
-            said = f"The configuration says prediction_type {kind!r}, but the output was read as"
-            mistakes = [
-                ((x - noise * output) / signal, f"{said} epsilon."),
-                (signal * x - noise * output, f"{said} v."),
-                (output, f"{said} the clean picture."),
-                ((x_t - noise * output) / signal, "x_t is not what the U-Net saw: scheduler.scale_model_input(x_t, t) "
-                                                  "first."),
-                (signal * x_t - noise * output, "x_t is not what the U-Net saw: scale_model_input comes first, for v "
-                                                "too."),
-                ((x - (1 - a) * output) / a, "The roots are missing: alphas_cumprod holds squares of the factors."),
-                (noise * x + signal * output, "This is the noise in x_t. Wanted is the clean picture."),
-                (signal * x + noise * output, "A sign is wrong: x0 = sqrt(a) x - sqrt(1 - a) v."),
-            ]  # fmt: skip
-            close(got, x0, distinct(mistakes, x0), tolerance=5e-3)
+            right.append(x0)
+            got.append(learner(scheduler, output, t, x_t))
+            mistakes.append(list(_guesses(kind, x, x_t, output, a).items()))
+    if all(isinstance(one, torch.Tensor) and one.shape == x0.shape for one in got):
+        # a mistake is named if it explains what came back for every scheduler and every kind of output
+        together = [(torch.cat([value for _, value in same]), same[0][0]) for same in zip(*mistakes, strict=True)]
+        close(torch.cat(got), torch.cat(right), together, tolerance=5e-3, what="the clean latents")
+    close(got[0], right[0], tolerance=5e-3, what="the clean latents")
     try:
-        learner.candidate(Scheduler("flow_prediction"), output, t, x_t)
+        learner.candidate(ddim("flow_prediction"), output, t, x_t)
+    except NotImplementedError:
+        raise
     except Exception:  # any error will do: it stopped
         return
     require(
@@ -202,6 +204,28 @@ def clean_guess(learner, case):
         "prediction_type 'flow_prediction' gave an answer, expected an error.",
         "Stop at a word that you do not know: raise ValueError. A bare `else` would draw mud.",
     )
+
+
+def _guesses(kind, x, x_t, output, a):
+    """The clean latents by each wrong reading of the output, for one kind of output: {sentence: value}."""
+    signal, noise = a.sqrt(), (1 - a).sqrt()
+    read = {"epsilon": lambda x: (x - noise * output) / signal, "v_prediction": lambda x: signal * x - noise * output,
+            "sample": lambda x: output}  # fmt: skip
+    whatever = "Whatever prediction_type says, the output was read as"
+    roots = {"epsilon": (x - (1 - a) * output) / a, "v_prediction": a * x - (1 - a) * output, "sample": output}[kind]
+    plus = {**read, "v_prediction": lambda x: signal * x + noise * output}[kind](x)
+    other = {"epsilon": output, "v_prediction": noise * x + signal * output, "sample": (x - signal * output) / noise}
+    two = {**read, "v_prediction": read["sample"]}[kind](x)
+    return {
+        f"{whatever} epsilon.": read["epsilon"](x),
+        f"{whatever} v.": read["v_prediction"](x),
+        f"{whatever} the clean picture.": output,
+        "x_t is not what the U-Net saw: scheduler.scale_model_input(x_t, t) first.": read[kind](x_t),
+        "The roots are missing: alphas_cumprod holds squares of the factors.": roots,
+        "A sign is wrong: for v, x0 = sqrt(a) x - sqrt(1 - a) v.": plus,
+        "This is the noise in x_t. Wanted is the clean picture.": other[kind],
+        "v_prediction was read as the clean picture: there are three kinds of output.": two,
+    }
 
 
 @exercise(
@@ -214,37 +238,36 @@ def clean_guess(learner, case):
 )  # fmt: skip
 def denoise(learner, case):
     """Run the whole loop on a scheduler's own timesteps."""
-    scheduler, unet, steps = Scheduler(), UNet(), int(case.whole(3, 6))
-    scheduler.set_timesteps(steps)
-    x_T, both, w = case.normal(2, 4, 5, 5), 0.3 * case.normal(2, 6, 8), 1.5 + case.uniform(0, 1).item()
-    both[0] += 0.5
+    for make, batch in ((euler, 2), (ddim, 1)):
+        _check_loop(learner, case, make, batch)
+
+
+def _check_loop(learner, case, make, batch):
+    (unet, _), steps, x_T = small_unet(case), int(case.whole(3, 6)), 5 * case.normal(batch, 4, 4, 4).double()
+    both, w = 2 * case.normal(2, 6, 8).double(), 1.5 + case.uniform(0, 1).item()
+    scheduler = make(steps=steps)
     times = scheduler.timesteps.tolist()
 
     def way(times, w=w, scaled=False, both=both):
-        x = x_T
+        x, walker = x_T, make(steps=steps)
         for t in times:
-            n, p = (unet.answer(x * scheduler.factor(t), t, both[i].expand(2, -1, -1)) for i in (0, 1))
-            start = x * scheduler.factor(t) if scaled else x
-            x = 0.9 * start - (0.1 + t / 4000) * (n + w * (p - n))
+            seen = copy.deepcopy(walker).scale_model_input(x, t)
+            n, p = (unet(seen, t, both[i].expand(batch, -1, -1)).sample for i in (0, 1))
+            walker.scale_model_input(x, t)
+            x = walker.step(n + w * (p - n), t, seen if scaled else x).prev_sample
         return x
 
-    got = learner(unet, scheduler, x_T, both, w)
     right = way(times)
     mistakes = [
         (way(times, scaled=True), "The step was taken from the scaled input. Only the U-Net sees that; the step goes "
                                   "on from x_t."),
         (way(times, w=1.0), "Guidance has no effect: this is the way with w = 1."),
         (way(times, both=both.flip(0)), ORDER),
-        (way(list(range(steps))), "t must come from scheduler.timesteps; this counts 0, 1, 2, ..."),
-        (way(list(reversed(range(steps)))), "t must come from scheduler.timesteps; this counts down from the number of "
-                                            "steps."),
-        (way(times[::-1]), "This goes from the clean end to the noisy one. scheduler.timesteps falls already."),
         (way(times[:-1]), "The last step is missing."),
         (way(times[:1]), "This returns after the first step: is `return` inside the loop?"),
-        (way(times[1:]), "The first step is missing."),
         (x_T, "This is x_T: is the result of the step kept, x_t = ...?"),
     ]  # fmt: skip
-    close(got, right, distinct(mistakes, right), tolerance=2e-3)
+    close(learner(unet, scheduler, x_T, both, w), right, distinct(mistakes, right), tolerance=2e-3)
 
 
 @exercise(
@@ -257,39 +280,48 @@ def denoise(learner, case):
 )  # fmt: skip
 def to_pixels(learner, case):
     """Decode latents to whole pixels."""
-    factor = case.uniform(0.15, 0.6).item()
-    vae, latents = Decoder(factor), factor * case.uniform(-1.5, 1.5, 2, 4, 3, 5)
-    got = learner(vae, latents)
+    vae = bright_autoencoder(case)
+    factor = vae.config.scaling_factor
+    for batch, height, width in ((2, 3, 5), (1, 4, 2)):
+        latents = factor * case.normal(batch, 3, height, width)
+        decoded, fewer = vae.decode(latents / factor).sample, vae.decode(latents).sample
+        right = _whole(decoded).permute(0, 2, 3, 1)
+        got = learner(vae, latents)
+        require(isinstance(got, torch.Tensor) and got.dtype == torch.uint8,
+                f"the result is {getattr(got, 'dtype', type(got).__name__)}, expected a tensor of torch.uint8.",
+                "Pixels are whole numbers from 0 to 255: round, then .to(torch.uint8).")  # fmt: skip
+        first = _whole(decoded)
+        mistakes = [
+            (_whole(vae.decode(latents * factor).sample), "The latents were multiplied by scaling_factor. Encoding "
+                                                          "multiplies; decoding divides."),
+            (_whole(fewer), "scaling_factor is missing: the decoder wants latents / scaling_factor."),
+            (_whole(vae.decode(latents / 0.18215).sample), "0.18215 is Stable Diffusion's factor. Each autoencoder has "
+                                                           "its own, in vae.config.scaling_factor."),
+            (_whole(decoded, after=torch.floor), "This cuts off what is behind the point, which makes pictures darker. "
+                                                 "Round first."),
+            (_whole(decoded, scale=1, shift=0), "This maps [0, 1] to pixels, but the decoder gives [-1, 1]: "
+                                                "x / 2 + 0.5."),
+            (_whole(decoded, top=256), "White would be 256, which a uint8 does not have: it starts again at 0. "
+                                       "Multiply by 255."),
+            (_whole(decoded, clamp=False), "Values above 255 start again at 0, and those below 0 at 255. Hold them in "
+                                           "[0, 1] before they become whole: .clamp(0, 1)."),
+            (first.flip(1), "Red and blue are swapped. The channels are in the right order already."),
+        ]  # fmt: skip
+        mistakes = [(value.permute(0, 2, 3, 1), advice) for value, advice in mistakes]
+        mistakes += [
+            (first, "The channels come first. Pictures outside of torch are (height, width, 3): permute."),
+            (right.transpose(1, 2), "Height and width are swapped: permute(0, 2, 3, 1)."),
+            (first.reshape(right.shape), "reshape only counts numbers anew and scatters the channels: permute."),
+            (right[0], "The batch axis is gone. It stays, even for a single picture: later cells take pixels[0]."),
+        ]
+        mistakes = [m for m in mistakes if m[0].shape != right.shape or not torch.equal(m[0], right)]
+        close(got, right, mistakes, tolerance=1e-6)
 
-    def whole(decoded, clamp=True, shift=0.5, scale=0.5):
-        values = (decoded * scale + shift) * 255
-        values = values.clamp(0, 255) if clamp else values % 256  # a uint8 that is too large starts again at 0
-        return values.permute(0, 2, 3, 1)
 
-    decoded = vae.picture(latents / factor)
-    right = whole(decoded).round().to(torch.uint8)
-    channels_first = right.permute(0, 3, 1, 2)
-    require(isinstance(got, torch.Tensor) and got.dtype == torch.uint8,
-            f"the result is {getattr(got, 'dtype', type(got).__name__)}, expected a tensor of torch.uint8.",
-            "Pixels are whole numbers from 0 to 255: round, then .to(torch.uint8).")  # fmt: skip
-    mistakes = [
-        (whole(vae.picture(latents * factor)).round(), "The latents were multiplied by scaling_factor. Encoding "
-                                                       "multiplies; decoding divides."),
-        (whole(vae.picture(latents)).round(), "scaling_factor is missing: the decoder wants latents / scaling_factor."),
-        (whole(decoded).floor(), "This cuts off what is behind the point, which makes pictures darker. Round first."),
-        (whole(decoded, shift=0, scale=1).round(), "This maps [0, 1] to pixels, but the decoder gives [-1, 1]: "
-                                                   "x / 2 + 0.5."),
-        (channels_first, "The channels come first. Pictures outside of torch are (height, width, 3): permute."),
-        (whole(decoded).round().transpose(1, 2), "Height and width are swapped: permute(0, 2, 3, 1)."),
-        (channels_first.reshape(right.shape), "reshape only counts numbers anew and scatters the channels: permute."),
-    ]  # fmt: skip
-    mistakes = [(value.to(torch.uint8), advice) for value, advice in mistakes]
-    mistakes = [m for m in mistakes if m[0].shape != right.shape or not torch.equal(m[0], right)]
-    require(got.shape != right.shape or (got.int() - right.int()).abs().max() < 100
-            or any(torch.equal(got, value) for value, _ in mistakes if value.shape == got.shape),
-            "some pixels are off by more than 100: a value above 255 starts again at 0, one below 0 at 255.",
-            "Hold the values in [0, 1] before they become whole: .clamp(0, 1).")  # fmt: skip
-    close(got, right, mistakes, tolerance=1e-6)
+def _whole(pictures, scale=0.5, shift=0.5, top=255, clamp=True, after=torch.round):
+    """Pictures as whole pixels, as a uint8 holds them: what is too large starts again at 0."""
+    values = pictures * scale + shift
+    return (after((values.clamp(0, 1) if clamp else values) * top).long() % 256).to(torch.uint8)
 
 
 @exercise(
@@ -304,18 +336,23 @@ def weight_bytes(learner, case):
     """Count the bytes that a model's weights take in a number format."""
     wide, deep = int(case.whole(3, 9)), int(case.whole(2, 6))
     model = nn.Sequential(nn.Linear(wide, deep), nn.BatchNorm1d(deep), nn.Conv1d(deep, 2, 3, bias=False))
-    trained, means = wide * deep + deep + 2 * deep + 6 * deep, 2 * deep  # by hand; and one counter of 8 bytes
+    model.register_buffer("position_ids", torch.arange(wide), persistent=False)  # as in CLIP: not saved
+    trained, means = wide * deep + deep + 2 * deep + 6 * deep, 2 * deep  # by hand; and whole numbers of 8 bytes
+    whole = 1 + wide
     for dtype, width in ((torch.float32, 4), (torch.float16, 2), (torch.bfloat16, 2), (torch.float64, 8)):
         got = learner(model, dtype)
-        right = (trained + means) * width + 8
+        right = (trained + means) * width + 8 * whole
         mistakes = [
             (trained * width, "The buffers are missing: running means, counters and position ids take memory too."),
-            ((trained + means + 1) * width, "The counter of BatchNorm is a whole number of 8 bytes; it does not become "
-                                            "shorter."),
-            ((trained + means) * 4 + 8, "This counts in the format that the weights have now. Count in `dtype`."),
-            (trained + means + 1, "This is the number of numbers. Each takes dtype.itemsize bytes."),
+            ((trained + means + whole) * width, "Counters and position ids are whole numbers of 8 bytes; they do not "
+                                                "become shorter."),
+            ((trained + means) * 4 + 8 * whole, "This counts in the format that the weights have now. Count in "
+                                                "`dtype`."),
+            (trained + means + whole, "This is the number of numbers. Each takes dtype.itemsize bytes."),
             (right * 8, "These are bits; a byte has eight."),
             ((trained + means) * width, "The whole numbers were left out; they take memory too."),
+            ((trained + means) * width + 8, "A buffer that is not saved with the model is missing: state_dict() does "
+                                            "not have it, model.buffers() has."),
         ]  # fmt: skip
         mistakes = [(value, advice) for value, advice in mistakes if value != right]
         close(got, torch.tensor(right), [(torch.tensor(v), a) for v, a in mistakes], tolerance=1e-9)

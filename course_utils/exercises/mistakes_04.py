@@ -1,5 +1,8 @@
 """What common mistakes give in the exercises of chapter 04, each with the sentence that names it."""
 
+import math
+import re
+
 import torch
 from torch.nn import functional as F
 
@@ -41,19 +44,96 @@ CONV_MISTAKES = [
         lambda n, k, s, p, d: (n - d * (k - 1) - 1) // s + 1,
         "The padding is ignored: 2 * padding pixels are added to the side.",
     ),
+    (
+        lambda n, k, s, p, d: (n + 2 * p - d * (k - 1)) // s + 1,
+        "The spread kernel covers one pixel more: dilation * (kernel - 1) + 1.",
+    ),
+    (
+        lambda n, k, s, p, d: round((n + 2 * p - d * (k - 1) - 1) / s) + 1,
+        "This rounds to the nearest. Where less than a whole stride is left there is no further place: round down.",
+    ),
+    (
+        lambda n, k, s, p, d: (n - 1) * s - 2 * p + d * (k - 1) + 1,
+        "This is the size that a *transposed* convolution makes. An ordinary one divides by the stride.",
+    ),
+    (
+        lambda n, k, s, p, d: -(-n // s),
+        "This is the size where padding is chosen to fit (padding='same'). Count with the padding that is given.",
+    ),
 ]
 
 
-def phases(size, kernel, stride):
-    places = (size - 1) * stride + kernel
-    return torch.tensor([len(range(place % stride, kernel, stride)) for place in range(places)])
+def overlap_mistakes(expected, size=5, kernel=5, stride=3):
+    """What goes wrong in counting, for settings at which no two mistakes give the same."""
+    late, offset = torch.cat([torch.zeros(1, dtype=torch.int64), expected[:-1]]), torch.arange(len(expected)) % stride
+    forward = torch.tensor([sum(0 <= place - i < kernel for i in range(size)) for place in range(size + kernel - 1)])
+    inside = torch.tensor([len(range(place, kernel, stride)) for place in offset.tolist()])
+    short = F.pad(counted(size, kernel - 1, stride), (0, 1))
+    once = "Everything is counted once. Copies that overlap add up: `+= 1`, not `= 1`."
+    return [
+        (expected[: size * stride], "This is size * stride long. Without padding the output ends where the last kernel "
+                                    "ends: (size - 1) * stride + kernel."),
+        (F.pad(forward, (0, len(expected) - len(forward))), "The copies lie side by side. Neighbouring pixels write "
+                                                            "`stride` places apart."),
+        (forward, "The stride is ignored: neighbouring pixels write `stride` places apart."),
+        (expected.clamp(max=1), once),
+        (late, "This begins one place late: the first pixel writes at place 0."),
+        (inside, "This counts the weights at each phase of the stride, which is right inside the picture. At the two "
+                 "ends there are fewer neighbours."),
+        (counted(size, stride, kernel), "Kernel and stride are swapped: a pixel's copy is `kernel` long, and the next "
+                                        "begins `stride` later."),
+        (short, "Each copy is one too short: a slice a:b leaves b out."),
+        (expected[:-1], "The output is one place too short: the last copy begins at (size - 1) * stride and is "
+                        "`kernel` long."),
+    ]  # fmt: skip
 
 
-def counted(size, kernel, stride, like=None):
-    count = torch.zeros((size - 1) * stride + kernel if like is None else len(like), dtype=torch.int64)
+def attention_mistakes(q, k, v):
+    """What wrong attentions make of q (2, 3, 5, 7), k (2, 3, 6, 7) and v (2, 3, 6, 4)."""
+    scores = torch.einsum("...qd,...kd->...qk", q, k)
+    scaled = scores / math.sqrt(7)
+    return [
+        (scores.softmax(-1) @ v, "The scale is missing: divide the scores by the root of d, or long vectors make the "
+                                 "softmax nearly a hard choice."),
+        ((scores / 7).softmax(-1) @ v, "The scores are divided by d. Their standard deviation is the root of d, so "
+                                       "divide by sqrt(d)."),
+        ((scores * math.sqrt(7)).softmax(-1) @ v, "The scores are multiplied by sqrt(d); they are divided by it."),
+        ((scores / math.sqrt(6)).softmax(-1) @ v, "The scale is the root of d, the width of a key, not of the number "
+                                                  "of keys."),
+        ((scores / math.sqrt(5)).softmax(-1) @ v, "The scale is the root of d, the width of a query, not of the "
+                                                  "number of queries."),
+        ((scores / math.sqrt(4)).softmax(-1) @ v, "The scale takes d from the values. It belongs to queries and keys: "
+                                                  "q.shape[-1]."),
+        (scores.softmax(-1) @ v / math.sqrt(7), "The scale came too late: the scores are divided before the softmax."),
+        (scaled.softmax(-2) @ v, "The softmax goes over the queries. Each query shares its attention out among the "
+                                 "keys: softmax(-1)."),
+        (scaled @ v, "The softmax is missing: weights must be positive and add up to 1."),
+        (scaled.softmax(-1), "These are the weights. They still have to average the values: weights @ v."),
+        (scaled.softmax(-1) @ k, "The keys are averaged here. They decide on the weights; what is averaged are the "
+                                 "values."),
+        (scaled.masked_fill(torch.ones(5, 6).triu(1).bool(), -math.inf).softmax(-1) @ v,
+         "A causal mask lets each query see the first keys only. Here every query sees all keys."),
+        (scaled.exp() @ v, "This is exp without the division by its sum, so weights do not add up to 1."),
+        (scaled.softmax(0) @ v, "The softmax goes over the batch; the keys are the last axis."),
+        (scaled.softmax(1) @ v, "The softmax goes over the heads; the keys are the last axis, -1."),
+        (scaled.flatten(-2).softmax(-1).reshape(scaled.shape) @ v, "One softmax goes over the whole map. The weights "
+                                                                   "of *each* query add up to 1: softmax(-1)."),
+    ]  # fmt: skip
+
+
+def counted(size, kernel, stride):
+    count = torch.zeros((size - 1) * stride + kernel, dtype=torch.int64)
     for i in range(size):
         count[i * stride : i * stride + kernel] += 1
     return count
+
+
+def attention_of_fixed_width(q, k, v):
+    return [
+        ((q @ k.mT / math.sqrt(d)).softmax(-1) @ v, "d is not always the same number: it is the width of these keys, "
+                                                    "q.shape[-1].")
+        for d in (4, 7, 8, 16, 32, 64) if d != q.shape[-1]
+    ]  # fmt: skip
 
 
 def norm_mistakes(x, eps):
@@ -78,6 +158,9 @@ def norm_mistakes(x, eps):
         (normal(biased + eps), "This divides by the variance. The standard deviation is its root."),
         (F.group_norm(x, 6, eps=eps), "Each channel is normalised alone (that is instance norm). Take the mean over "
                                       "all channels of a group."),
+        (F.group_norm(x, 2, eps=eps), "`groups` is the number of groups, not the number of channels in each."),
+        (_over_groups(rows, eps).reshape(x.shape), "The statistics go over the groups. Each group has its own: the "
+                                                   "last axis of its row, dim=2."),
         (F.group_norm(x, 1, eps=eps), "All channels are normalised together (that is layer norm). Each group for "
                                       "itself."),
         ((x - batch_mean) / (batch_var + eps).sqrt(), "The statistics go over the batch (that is batch norm). Each "
@@ -98,6 +181,11 @@ def _over_channels(x, eps):
     rows = x.reshape(3, 3, 2, 2, 3)
     variance, mean = torch.var_mean(rows, 2, keepdim=True, correction=0)
     return ((rows - mean) / (variance + eps).sqrt()).reshape(x.shape)
+
+
+def _over_groups(rows, eps):
+    variance, mean = torch.var_mean(rows, 1, keepdim=True, correction=0)
+    return (rows - mean) / (variance + eps).sqrt()
 
 
 def _over_batch(x, eps):
@@ -130,35 +218,77 @@ def residual_mistakes(parts, x, embedding):
         (way + conv2(silu(norm2(h * told))), "The time is multiplied; add it."),
         (way * change, "The two ways are multiplied; add them."),
     ]  # fmt: skip
+    relu = F.relu(norm1(x))
+    found += [
+        (way + conv2(F.relu(norm2(conv1(relu) + time(F.relu(embedding))[:, :, None, None]))),
+         "This is relu where silu belongs."),
+        (way + conv2(silu(norm2(h + told[:1]))), "All samples got the time of the first. Each has its own."),
+    ]  # fmt: skip
     if x.shape[1] == h.shape[1]:
-        norms = conv2(silu(norm1(h + told)))
-        found.append((way + norms, "norm1 is used twice; the second is norm2."))
+        order = "The order of each half is norm, silu, conv: conv1 comes last, not first."
+        found += [
+            (way + conv2(silu(norm2(silu(norm1(conv1(x))) + told))), order),
+            (way + conv2(silu(norm2(silu(norm2(conv1(x))) + told))), order),
+            (way + conv2(silu(norm1(h + told))), "norm1 is used twice; the second is norm2."),
+            (way + conv1(silu(norm2(h + told))), "conv1 is used twice; the second is conv2."),
+            (way + conv2(silu(norm2(conv1(silu(norm1(x + told)))))), "The time is added to x, before conv1. It is "
+                                                                     "added to what conv1 gives."),
+        ]  # fmt: skip
     return found
 
 
 class Part:
-    """A stand-in for a block of the U: (..., h, w) -> something that shows who was called, in which order."""
+    """A stand-in for a block of the U, which notes the shape it was given: (..., h, w) -> its very own answer."""
 
-    def __init__(self, factor, kind):
-        self.factor, self.kind = factor, kind
+    def __init__(self, factor, kind, channels):
+        self.factor, self.kind, self.channels = factor, kind, channels
+        self.given = ()  # the shape of what it got, without the batch
 
     def __call__(self, x):
+        self.given = tuple(x.shape[1:])
         if self.kind == "shrink":
             return self.factor * x[:, :, ::2, ::2]
         if self.kind == "grow":
             return self.factor * x.repeat_interleave(2, 2).repeat_interleave(2, 3)
-        if self.kind == "up":  # weighs the halves differently, and halves the channels as a network does
-            x = 0.7 * x[:, : x.shape[1] // 2] + 0.2 * x[:, x.shape[1] // 2 :]
+        if self.kind == "up" and x.shape[1] == 2 * self.channels:  # weighs the halves differently
+            x = 0.7 * x[:, : self.channels] + 0.2 * x[:, self.channels :]
         return self.factor * x + self.factor**2
 
 
-class Sums:
-    def __init__(self):
-        self.channels = []
+def u_parts(case, levels, channels):
+    """Parts for a U: lists down and shrink, one middle, lists grow and up."""
 
-    def __call__(self, x):
-        self.channels.append(x.shape[1])
-        return x[:, :3]
+    def parts(kind, count):
+        return [Part(factor, kind, channels) for factor in case.uniform(0.5, 1.5, count).tolist()]
+
+    return [parts("down", levels), parts("shrink", levels), *parts("middle", 1), parts("grow", levels),
+            parts("up", levels)]  # fmt: skip
+
+
+U_MISTAKES = [
+    ("save", "before", "What is kept is the picture before `down`. Keep what `down` made: x = block(x), then append."),
+    ("join", "swapped", "The order is swapped: what comes from below stands first, what was kept second."),
+    ("bottom", "none", "`middle` was not called."),
+    ("bottom", "each", "`middle` was called at each level. It comes once, at the bottom."),
+    ("skip", "zero", "The kept pictures are not used: zeros were joined in their place."),
+    ("skip", "self", "The picture was joined with itself; join it with what was kept at the same level."),
+    ("side", "way", "What `down` made was kept, but did not go on: x = block(x), keep x, and then shrink that x."),
+    ("early", "join", "Joined before `grow`, with what `shrink` made. Keep what `down` made, and join after `grow`."),
+    ("order", "reversed", "`grow` and `up` were run backwards. They are given from coarse to fine already."),
+]
+
+
+def joining_failed(error, x, parts):
+    """Why torch.cat found sizes that do not fit, of the learner's way through the U."""
+    down, grow = parts[0], parts[3]
+    if not grow[0].given:
+        return "The picture from below was not enlarged: `grow` comes before it is joined."
+    first, second = map(int, re.findall(r"size (\d+)", error)[:2])
+    if first > second and first > down[-1].given[1]:
+        return "The same kept picture was joined twice. Take it out of the list: kept.pop()."
+    if max(first, second) > down[-1].given[1]:
+        return "The finest picture was taken first. Going up starts at the coarsest, kept last: .pop(), not .pop(0)."
+    return "What is kept was made smaller already: keep what `down` made, before `shrink`."
 
 
 def walk(x, down, shrink, middle, grow, up, save="", join="", skip="", order="", **other):
@@ -167,11 +297,16 @@ def walk(x, down, shrink, middle, grow, up, save="", join="", skip="", order="",
     for block, smaller in zip(down, shrink, strict=True):
         before, x = x, block(x)
         kept.append(before if save else x)
-        x = smaller(x)
+        x = smaller(before if other.get("side") else x)
+        if other.get("early"):
+            kept[-1] = x
     if other.get("bottom") != "none":
         x = middle(x)
     pairs = list(zip(grow, up, strict=True))
     for number, (larger, block) in enumerate(reversed(pairs) if order else pairs):
+        if other.get("early"):
+            x = larger(block(torch.cat([x, kept.pop()], 1)))
+            continue
         x, old = larger(x), kept.pop()
         old = torch.zeros_like(old) if skip == "zero" else x if skip == "self" else old
         x = block(torch.cat([old, x] if join else [x, old], 1))

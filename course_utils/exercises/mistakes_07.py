@@ -19,17 +19,31 @@ def schedule_mistakes(formula, table, t, earlier, right):
     def at(level):
         return table[level].item()
 
-    found = []
     if earlier == -1:
-        found += [(formula(at(t), at(-1)), LAST), (formula(at(t), at(0)), LAST)]
+        found = [(formula(at(t), at(-1)), LAST), (formula(at(t), at(0)), LAST)]
     else:
-        found += [(formula(at(t), at(t - 1)), "This goes to t - 1, but the step goes to `earlier`, which may be "
-                   "further away: look alpha_bar up there.")]  # fmt: skip
+        found = [(formula(at(t), at(t - 1)), "This goes to t - 1, but the step goes to `earlier`, which may be "
+                  "further away: look alpha_bar up there."),
+                 (formula(at(t), at(earlier + 1)), "This goes to `earlier` + 1. In code t starts at 0, and so does the "
+                  "table alpha_bar.")]  # fmt: skip
+    if earlier == 0:
+        found += [(formula(at(t), 1.0), "earlier = 0 is still a noisy time, with alpha_bar[0]. Only earlier = -1 is "
+                   "the clean picture, where alpha_bar is 1.")]  # fmt: skip
+    elif earlier > 0:
+        found += [(formula(at(t), at(earlier - 1)), "This goes to `earlier` - 1: look alpha_bar up at `earlier` "
+                   "itself.")]  # fmt: skip
     return [(value, advice) for value, advice in found if not same(value, right)]
 
 
 def same(a, b):
     return a.shape == b.shape and torch.allclose(a.nan_to_num(1e9), b, rtol=1e-3, atol=1e-5)
+
+
+def ddpm_at(x_t, x0_hat, z, a, e):
+    """The DDPM step from the level a to the level e of alpha_bar."""
+    alpha = a / e
+    mean = (math.sqrt(e) * (1 - alpha) * x0_hat + root(alpha) * (1 - e) * x_t) / (1 - a)
+    return mean + root((1 - e) / (1 - a) * (1 - alpha)) * z
 
 
 def root(x):
@@ -56,7 +70,7 @@ def mean_mistakes(x0, x_t, table, t, earlier, a, a_earlier, right):
         (math.sqrt(a_earlier) * (1 - alpha) * x0 + math.sqrt(alpha) * (1 - a_earlier) * x_t,
          "Both weights are still to be divided by 1 - alpha_bar_t."),
         (mean(a, a_earlier, beta=1 - a), "This is 1 - ᾱ where β belongs: beta is what this step adds, 1 - alpha_t."),
-        (math.sqrt(a_earlier) * x0, "This is the mean of q(x_{t-1} | x0); x_t has something to say too."),
+        (math.sqrt(a_earlier) * x0, "This is the mean of q(x_{t-1} | x0), which does not know x_t."),
     ]  # fmt: skip
     return [(value, advice) for value, advice in mistakes if not same(value, right)]
 
@@ -81,6 +95,8 @@ def ddim_answers(x_t, eps, z, table, t, earlier, a, a_earlier, eta, clip):
         (step(sigma=math.sqrt(eta * variance)),
          "η stands under the root, so it multiplies the variance. It multiplies the standard deviation."),
         (step(sigma=eta * variance), "sigma is a standard deviation: the root of the product is missing."),
+        (step(sigma=eta * root((1 - a_earlier) / (1 - a))), "Under the root of sigma the second factor is missing, "
+         "1 - alpha_bar_t / alpha_bar_{t-1}."),
         (step(sigma=eta * root(beta)), "This is η √β. DDIM's sigma is η √β̃: under the root stands the factor "
                                        "(1 - alpha_bar_{t-1}) / (1 - alpha_bar_t) too."),
         (step(direction=root(1 - a_earlier)), "The factor of eps forgets sigma: fresh and old noise together have the "
@@ -135,6 +151,8 @@ def multistep_mistakes(step, x_t, now, then, h, h_before, a, e):
         ((1 - e) / (1 - a) * x_t - e * math.expm1(-h) * (now + ratio / 2 * moved), "The roots are missing."),
     ]  # fmt: skip
     right = step(now + ratio / 2 * moved)
+    mistakes.append((now, "earlier = 0 is still a noisy time, with alpha_bar[0]. Only at earlier = -1, the clean "
+                          "picture, the result is x0_hat."))  # fmt: skip
     return [m for m in mistakes if not same(m[0], right)]
 
 
@@ -173,11 +191,11 @@ def check_variance(got, variance, a, a_earlier):
     mistakes = [
         (
             beta,
-            "This is beta_t, the variance of the *forward* step. Whoever knows x0 is surer: times "
+            "This is beta_t, the variance of the *forward* step. Knowing x0 makes it smaller: times "
             "(1 - alpha_bar_{t-1}) / (1 - alpha_bar_t).",
         ),
         (math.sqrt(variance), "This is the standard deviation. Return the variance; the step takes the root."),
-        (1 - a_earlier, "This is the variance of q(x_{t-1} | x0), for someone who has not seen x_t."),
+        (1 - a_earlier, "This is the variance of q(x_{t-1} | x0), which does not know x_t."),
         ((1 - a_earlier) / (1 - a), "The factor beta_t is missing."),
         (
             (1 - a) / max(1 - a_earlier, 1e-12) * beta,
@@ -191,7 +209,7 @@ def check_variance(got, variance, a, a_earlier):
     if abs(got - variance) <= 1e-5 + 1e-3 * variance:
         return
     found = f"the variance: got {got:.6g}, expected {variance:.6g}."
-    advice = next((advice for value, advice in mistakes if abs(got - value) <= 1e-3 * abs(value)), LAST)
+    advice = next((advice for value, advice in mistakes if abs(got - value) <= 1e-3 * abs(value)), "")
     raise Wrong(found, advice)
 
 

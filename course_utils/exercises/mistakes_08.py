@@ -22,7 +22,8 @@ def expect(got, expected, mistakes, kind: str, given: str):
     if isinstance(got, list) and tuple(got) == expected:
         raise Wrong(
             found,
-            "Right, but as a list. Words are keys of a dict later, and keys are tuples: end with `return tuple(...)`.",
+            "These are the right symbols, but as a list. Words are keys of a dict later, and keys must be tuples: "
+            "end with `return tuple(...)`.",
         )
     require(isinstance(got, tuple), f"the result is of type {type(got).__name__}: {found}", f"Wanted is {kind}.")
-    raise Wrong(found, "Do it with pencil and paper for the word that stands in the message.")
+    raise Wrong(found, "Go through this example with pencil and paper.")

@@ -3,57 +3,28 @@
 Each `..._mistakes` returns pairs (value that a mistake gives, sentence that names it) for `close`.
 """
 
-from types import SimpleNamespace
-
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+STABLE_DIFFUSION = 0.18215
+BY_HEART = ("0.18215 is the factor of Stable Diffusion's autoencoder. Each autoencoder has its own, in "
+            "vae.config.scaling_factor.")  # fmt: skip
 
-class SmallAutoencoder(nn.Module):
-    """The parts of diffusers' `AutoencoderKL`, each one layer: 3 x 2h x 2w pixels <-> 3 x h x w latents."""
 
-    def __init__(self, case):
-        super().__init__()
-        self.encoder, self.decoder = nn.Conv2d(3, 6, 2, 2), nn.ConvTranspose2d(3, 3, 2, 2)
-        self.quant_conv, self.post_quant_conv = nn.Conv2d(6, 6, 1), nn.Conv2d(3, 3, 1)
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.copy_(0.6 * case.normal(*parameter.shape))
-            self.quant_conv.bias[3:] -= 1
-        self.config = SimpleNamespace(scaling_factor=round(case.uniform(0.15, 0.5).item(), 3), latent_channels=3)
+def small_autoencoder(case):
+    """Return diffusers' `AutoencoderKL` with few weights, from the case: 3 x 2h x 2w pixels <-> 3 x h x w latents."""
+    from diffusers import AutoencoderKL  # seconds, where it was not imported yet
 
-    def encode(self, x):
-        mean, logvar = self.quant_conv(self.encoder(x)).chunk(2, 1)
-        std = (logvar / 2).exp()
-
-        def sample(generator=None):
-            return mean + std * torch.randn(mean.shape, generator=generator)
-
-        return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean, logvar=logvar, std=std, var=std**2, sample=sample,
-                                                           mode=lambda: mean))  # fmt: skip
-
-    def decode(self, z):
-        return SimpleNamespace(sample=self.decoder(self.post_quant_conv(z)))
-
-    @torch.no_grad()
-    def moments(self, x):
-        """What leaves the encoder, and mean and log-variance, by sums over patches: each (batch, ., h, w)."""
-        batch, _, height, width = x.shape
-        patches = x.reshape(batch, 3, height // 2, 2, width // 2, 2)
-        out = torch.einsum("ocuv,bchuwv->bohw", self.encoder.weight, patches) + self.encoder.bias[:, None, None]
-        both = torch.einsum("oc,bchw->bohw", self.quant_conv.weight[..., 0, 0], out)
-        both = both + self.quant_conv.bias[:, None, None]
-        return out, both[:, :3], both[:, 3:]
-
-    @torch.no_grad()
-    def pictures(self, z, post=True):
-        """The decoder's answer to latents that are not scaled (any more), place by place."""
-        if post:
-            z = torch.einsum("oc,bchw->bohw", self.post_quant_conv.weight[..., 0, 0], z)
-            z = z + self.post_quant_conv.bias[:, None, None]
-        patches = torch.einsum("couv,bchw->bohuwv", self.decoder.weight, z)
-        return patches.flatten(4, 5).flatten(2, 3) + self.decoder.bias[:, None, None]
+    levels = ["DownEncoderBlock2D"] * 2, ["UpDecoderBlock2D"] * 2
+    factor = round(case.uniform(0.3, 0.6).item(), 3)
+    sizes = {"block_out_channels": (4, 4), "layers_per_block": 1, "latent_channels": 3, "norm_num_groups": 2}
+    vae = AutoencoderKL(3, 3, *levels, **sizes, scaling_factor=factor)
+    with torch.no_grad():
+        for parameter in vae.parameters():
+            parameter.copy_(0.4 * case.normal(*parameter.shape))
+        vae.quant_conv.bias[3:] -= 1
+    return vae.requires_grad_(False).eval()
 
 
 def loss_mistakes(x, x_hat, mean, logvar, weight):
@@ -84,6 +55,7 @@ def loss_mistakes(x, x_hat, mean, logvar, weight):
 def mean_mistakes(out, mean, logvar, scale):
     """Scaled latents without a generator, and what goes wrong on the way to them."""
     return [
+        (mean * STABLE_DIFFUSION, BY_HEART),
         (mean, "The scaling factor is missing: the U-Net wants latents of spread 1."),
         (mean / scale, "This divides by the scaling factor. Encoding multiplies; decoding divides."),
         (out.chunk(2, 1)[0] * scale, "quant_conv is missing: it comes between the encoder and the two halves."),
@@ -103,8 +75,6 @@ def sample_mistakes(mean, logvar, eps, scale):
         ((mean + std**2 * eps) * scale, "This takes the variance for the spread: exp(logvar / 2), with the half."),
         (mean * scale + std * eps, "The scaling factor multiplies the mean only. It belongs to the whole sample."),
         ((mean + eps) * scale, "The noise has its full strength: multiply it by exp(logvar / 2)."),
-        (mean + std * eps, "The scaling factor is missing: the U-Net wants latents of spread 1."),
-        ((mean + std * eps) / scale, "This divides by the scaling factor. Encoding multiplies; decoding divides."),
     ]  # fmt: skip
 
 

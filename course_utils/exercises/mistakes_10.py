@@ -6,6 +6,7 @@ Each `..._mistakes` returns pairs (value that a mistake gives, sentence that nam
 import math
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from course_utils.exercises.oracles import Wrong
@@ -66,10 +67,15 @@ def drop_mistakes(cond, null, uniforms, share):
         (torch.where(goes, torch.zeros_like(cond), cond), "A dropped prompt became zeros. Nothing that the text "
                                                           "encoder says looks like that; put the null prompt there."),
         (torch.where(goes, cond, null), "The wrong ones went: a prompt is dropped where its number is *below* share."),
+        (torch.where((uniforms > share)[:, None, None], null, cond), "The wrong ones went: a prompt is dropped where "
+         "its number is *below* share."),
         (torch.where(goes, torch.zeros_like(cond), cond / (1 - share)),
          "This is nn.Dropout's way: zeros, and the rest made larger. Here nothing is scaled, and null stands in."),
         (torch.where(goes, null, cond / (1 - share)), "The prompts that stay were divided by 1 - share. They stay as "
                                                       "they are."),
+        (torch.where((uniforms <= share)[:, None, None], null, cond), "The condition is uniforms[i] < share: a prompt "
+         "with uniforms[i] == share stays, so that share = 0 drops none."),
+        (torch.where((uniforms < 0.1)[:, None, None], null, cond), "`share` was not used."),
         (null.expand_as(cond), "All prompts were dropped. Did the first number decide for all? Each has its own."),
         (cond, "No prompt was dropped."),
         (cond[~goes[:, 0, 0]], "The dropped prompts are gone from the batch. Their pictures still need one: the null "
@@ -107,18 +113,19 @@ def require_whole_prompts(got, cond, null, right):
                     "whole prompt.")  # fmt: skip
 
 
-class Eye:
-    """A small model with gradients that notes how often it is asked; its answer depends on x_t, t and cond."""
+class Eye(nn.Module):
+    """A small network that notes how often it is asked; its answer depends on x_t, t and cond."""
 
     def __init__(self, case):
-        self.weight = case.uniform(0.5, 1.5).requires_grad_()
+        super().__init__()
+        self.weight = nn.Parameter(case.uniform(1.2, 1.8))
         self.calls = 0
 
     def answer(self, x_t, t, cond):
         told = cond.mean((1, 2)) * 3 if cond.ndim == 3 else cond
         return self.weight * x_t + (told - t.to(x_t) / 10).view(-1, 1, 1, 1)
 
-    def __call__(self, x_t, t=None, cond=None):
+    def forward(self, x_t, t=None, cond=None):
         if t is None or cond is None:
             raise ValueError("the model wants three things: the noisy latents, when, and what: model(x_t, t, cond).")
         if not isinstance(t, torch.Tensor) or t.shape != x_t.shape[:1]:
@@ -141,7 +148,7 @@ def loss_mistakes(eye, x0, eps, t, cond, null, told, table, answer):
         (loss(t=t[:1].expand_as(t)), "All samples were told the time of the first."),
         (loss(x=x0), "The model was shown the clean x0. It must find the noise in x_t."),
         (loss(x=eps), "The model was shown eps itself."),
-        (loss(target=x0), "The target here is x0. This network says which noise is there: eps."),
+        (loss(target=x0), "The target here is x0. This network predicts the noise: eps."),
         (loss(target=x_t), "The target here is x_t. What is asked for is eps."),
         (loss(x=a * x0 + (1 - a) * eps), "The roots are missing in x_t: add_noise has them."),
         ((answer - eps).square().sum(), "This is the sum over everything; take the mean."),
@@ -220,6 +227,7 @@ def rescale_mistakes(guided, plain, share):
     ratio = std(plain) / std(guided)
     return [
         (mixed(1 / ratio), "The ratio is upside down: std(plain) above."),
+        (mixed(ratio.clamp(max=1)), "The ratio was held at 1 or below, as if the spread may only become smaller."),
         (mixed(ratio**2), "This is the ratio of the variances; it is that of the standard deviations."),
         (mixed(plain.std() / guided.std()), "The spread was taken over the whole batch. Each sample has its own."),
         ((1 - share) * ratio * guided + share * guided, "The shares are swapped: `share` is for the rescaled one."),

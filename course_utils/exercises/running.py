@@ -33,10 +33,21 @@ REASONS = {
     "must match the size of tensor": "Two shapes do not broadcast. One number for each sample must become "
     "(batch, 1, 1, 1) before it meets pictures: expand_like(values, x) does that.",
     "has no attribute 'sqrt'": "Only tensors have .sqrt(); for Python's numbers write math.sqrt(x) or x ** 0.5.",
+    "'float' object has no attribute": "A plain number has no tensor methods. torch.as_tensor(x) makes a tensor of a "
+    "number and leaves a tensor as it is.",
+    "is out of bounds for dimension": "An index is larger than its axis is long. Indices run from 0 to length - 1, and "
+    "height and width may differ.",
+    "greater or equal to the number of dimensions": "What is written has an axis more than the place that it is "
+    "written into: take one element of it, as in [:, 0].",
+    "element 0 of tensors does not require grad": "No way leads back from this number to a parameter. Was something "
+    "detached, made under torch.no_grad(), or turned into a plain number?",
     "must be Tensor, not": "torch.sqrt and its kind want tensors; for Python's numbers use math.sqrt, or x ** 0.5.",
     "tensors used as indices must be": "Times that index a tensor are whole numbers: t.long().",
     "is not defined": "Is the name spelled as in the cell above? Was the cell that defines it run?",
     "NoneType": "One of the values here is None. Does the docstring say when an input may be None, and what then?",
+    "Sequence length must be less": "Long prompts must be cut: truncation=True, max_length=tokenizer.model_max_length.",
+    "Unable to create tensor": "Two prompts of different lengths do not go into one tensor of tokens. Fill both up to "
+    'the same length, padding="max_length", and cut the longer, truncation=True.',
     "math domain error": "math.sqrt and math.log were given a negative number, or 0: print it. (For the clean picture, "
     "alpha_bar[-1] is the table's last entry and not 1.)",
     "division by zero": "What is divided by became 0. For the clean picture 1 - alpha_bar is 0: that step may need a "
@@ -67,8 +78,13 @@ def run(exercise: Exercise, candidate: Callable, seed: int = 0) -> Outcome:
     outcome = Outcome("pass")
     for gradients in (False, True) if exercise.gradients else (False,):
         learner = Learner(candidate, exercise, promised(exercise, seed, gradients), gradients)
-        with state_kept(), names_bound(candidate, used), limited_output(), limited_time():
-            outcome = _outcome(exercise, learner, seed)
+        error = None
+        try:  # around the limits: their timer rings again while there is time
+            with state_kept(), names_bound(candidate, used), limited_output(), limited_time():
+                exercise.oracle(learner, Case(seed))
+        except (Exception, LimitExceeded) as caught:
+            error = caught
+        outcome = _outcome(learner, error)
         if outcome.state != "pass":
             break
     return outcome
@@ -83,29 +99,23 @@ def promised(exercise: Exercise, seed: int, gradients: bool = False) -> list[Fac
     return noting.calls
 
 
-def _outcome(exercise: Exercise, learner: Learner, seed: int) -> Outcome:
-    try:
-        exercise.oracle(learner, Case(seed))
-    except LimitExceeded as limit:
-        return Outcome("error", learner.called, str(limit))
-    except Raised as raised:
-        error = raised.__cause__
+def _outcome(learner: Learner, error: BaseException | None) -> Outcome:
+    """Say how an examination went that ended with an error, or without one."""
+    if isinstance(error, LimitExceeded):
+        return Outcome("error", learner.called, str(error))
+    if isinstance(error, Raised):
+        error = error.__cause__ or error
         if isinstance(error, NotImplementedError) and _raised_by(learner.candidate, error):
             return Outcome("todo")
         return Outcome("error", learner.called, learners_lines(error), _reason(error))
-    except Wrong as error:
-        wrong = error
-    except Exception as error:  # an oracle accepts the reference: it stumbled over what the learner returned
-        found = f"what came back cannot be used as intended: {in_words(error)}"
-        wrong = Wrong(found, "Compare the kind of value with what the docstring promises.")
-        wrong = learner.broken or wrong
-    else:
-        wrong = learner.broken
-    if wrong is None:
+    if error is None or not getattr(error, "advice", ""):
+        error = learner.broken or error
+    if error is None:
         return Outcome("pass", learner.called)
-    if not wrong.advice and learner.broken:
-        wrong = learner.broken
-    return Outcome("fail", getattr(wrong, "called", learner.called), wrong.found, wrong.advice)
+    if not isinstance(error, Wrong):  # an oracle accepts the reference: it stumbled over what the learner returned
+        found = f"what came back cannot be used as intended: {in_words(error)}"
+        error = Wrong(found, "Compare the kind of value with what the docstring promises.")
+    return Outcome("fail", getattr(error, "called", learner.called), error.found, error.advice)
 
 
 def _raised_by(candidate, error) -> bool:

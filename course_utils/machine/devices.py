@@ -14,12 +14,15 @@ import statistics
 import subprocess
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy
 import psutil
 import torch
 from torch.nn import functional
+
+Network = TypeVar("Network", bound=torch.nn.Module)
+Value = TypeVar("Value")
 
 PROFILES = ("smoke", "laptop", "gpu")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -126,6 +129,11 @@ def memory_format(device: torch.device) -> torch.memory_format:
     return torch.contiguous_format if device.type == "cpu" else torch.channels_last
 
 
+def placed(model: Network, device: torch.device) -> Network:
+    """Return the model, moved to `device` and into the `memory_format` for it."""
+    return model.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]  # not in torch's hints
+
+
 def bfloat16_wins(float32_seconds: list[float], bfloat16_seconds: list[float], margin: float = 1.15) -> bool:
     """Say whether bfloat16 is at least `margin` times faster, by the medians of both lists."""
     return statistics.median(float32_seconds) >= margin * statistics.median(bfloat16_seconds)
@@ -154,7 +162,8 @@ def _race_on_cpu(most_rounds: int = 9, most_seconds: float = 0.3) -> tuple[list[
     start = time.perf_counter()
     for use_bfloat16 in (False, True):
         seconds(use_bfloat16)  # the first call also builds the kernel: not counted
-    float32_seconds, bfloat16_seconds = [], []
+    float32_seconds: list[float] = []
+    bfloat16_seconds: list[float] = []
     while len(float32_seconds) < most_rounds:
         float32_seconds.append(seconds(False))
         bfloat16_seconds.append(seconds(True))
@@ -260,6 +269,6 @@ def profile() -> str:
     return wanted.lower()
 
 
-def budget(*, smoke, laptop, gpu):
+def budget(*, smoke: Value, laptop: Value, gpu: Value) -> Value:
     """Return the one of three values that belongs to the present profile, e.g. a number of steps."""
     return {"smoke": smoke, "laptop": laptop, "gpu": gpu}[profile()]

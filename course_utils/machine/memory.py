@@ -111,7 +111,8 @@ def in_batches_that_fit(draw: Callable, items: list, batch_size: int) -> list:
 
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"Expected a whole batch size of at least 1, got {batch_size!r}.")
-    size, done = [batch_size], []
+    size = [batch_size]
+    done: list = []
 
     def smaller() -> int:
         size[0] //= 2

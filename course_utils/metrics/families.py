@@ -5,6 +5,7 @@ learner's own row.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def compare(*own: Row, upto: str | None = None) -> None:
         show(own, head=False)
 
 
-def show(rows, head: bool = True) -> None:
+def show(rows: Iterable[Row], head: bool = True) -> None:
     """Print rows as a table, with or without its head."""
     for cells in ([HEAD] if head else []) + [_cells(row) for row in rows]:
         print(

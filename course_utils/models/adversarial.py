@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn.functional import softplus
 
 from course_utils.shapes import require_same_shape
@@ -47,7 +48,7 @@ def generator_loss(fake_logits: torch.Tensor) -> torch.Tensor:
     return softplus(-fake_logits).mean()
 
 
-def r1_penalty(D, x: torch.Tensor) -> torch.Tensor:
+def r1_penalty(D: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Return the mean over the batch of the squared length of D's gradient at real samples; shape (), differentiable.
 
         R1 = mean over i of || dD_logit(x_i) / dx_i ||^2,   the sum of squares over all numbers of one sample
@@ -61,7 +62,7 @@ def r1_penalty(D, x: torch.Tensor) -> torch.Tensor:
 
 
 def discriminator_step(
-    G, D, optimizer: torch.optim.Optimizer, x: torch.Tensor, z: torch.Tensor, gamma: float = 0.0
+    G: nn.Module, D: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, z: torch.Tensor, gamma: float = 0.0
 ) -> torch.Tensor:
     """Make one update of D, and of nothing else, on real samples x and on G(z); return L_D before it, shape ().
 
@@ -78,7 +79,7 @@ def discriminator_step(
     return loss.detach()
 
 
-def generator_step(G, D, optimizer: torch.optim.Optimizer, z: torch.Tensor) -> torch.Tensor:
+def generator_step(G: nn.Module, D: nn.Module, optimizer: torch.optim.Optimizer, z: torch.Tensor) -> torch.Tensor:
     """Make one update of G, and of nothing else, with the non-saturating loss; return the loss before it, shape ().
 
     `optimizer` holds the parameters of G. The gradient goes through D to reach G; what it leaves in D is cleared by
@@ -111,15 +112,15 @@ class Round:
 
 
 def play(
-    G,
-    D,
+    G: nn.Module,
+    D: nn.Module,
     data: torch.Tensor,
     steps: int,
     *,
     batch: int = 64,
     learning_rate: float = 1e-3,
     gamma: float = 0.0,
-    average=None,
+    average: nn.Module | None = None,
     decay: float = 0.99,
     betas: tuple[float, float] = (0.5, 0.99),
     seed: int = 0,
@@ -131,10 +132,11 @@ def play(
     """
     random = torch.Generator().manual_seed(seed)
     device = data.device
+    latent: int = G.latent  # type: ignore[assignment]  # torch takes what a module has for tensors or modules
     optimizers = [torch.optim.Adam(network.parameters(), lr=learning_rate, betas=betas) for network in (G, D)]
     for step in range(1, steps + 1):
         x = data[torch.randint(len(data), (batch,), generator=random).to(device)]
-        z, z_again = (torch.randn(batch, G.latent, generator=random).to(device) for _ in range(2))
+        z, z_again = (torch.randn(batch, latent, generator=random).to(device) for _ in range(2))
         d_loss = discriminator_step(G, D, optimizers[1], x, z, gamma)
         g_loss = generator_step(G, D, optimizers[0], z_again)
         if average is not None:

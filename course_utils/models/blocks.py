@@ -94,8 +94,8 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(outside, outside, 3, padding=1)
         self.time = nn.Linear(time_width, outside)
         self.shortcut = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        for parameter in self.conv2.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """x: (batch, inside, h, w), embedding: (batch, time_width) -> (batch, outside, h, w)."""

@@ -1,11 +1,18 @@
 """CLIP in small: `transformers.CLIPModel` with a transformer for words and one for 8 x 8 patches of the picture."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+if TYPE_CHECKING:  # named in hints only: importing them takes seconds
+    from transformers import CLIPModel, CLIPTokenizer
 
-def small_clip(tokenizer, width: int = 128, layers: int = 4, heads: int = 4, size: int = 64, patch: int = 8):
+
+def small_clip(
+    tokenizer: "CLIPTokenizer", width: int = 128, layers: int = 4, heads: int = 4, size: int = 64, patch: int = 8
+) -> "CLIPModel":
     """A `transformers.CLIPModel` for pictures of `size` pixels and the given tokenizer, randomly initialised.
 
     Its text model is what Stable Diffusion reads: hidden states (batch, length, width).
@@ -37,11 +44,11 @@ class Embed(nn.Module):
     Returns (image vectors (batch, width), text vectors (batch, width), the inverse temperature).
     """
 
-    def __init__(self, clip):
+    def __init__(self, clip: "CLIPModel"):
         super().__init__()
         self.clip = clip
 
-    def forward(self, pictures, tokens):
+    def forward(self, pictures: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """`pictures` in [-1, 1], (batch, 3, height, width); `tokens` (batch, length)."""
         out = self.clip(pixel_values=pictures, input_ids=tokens)
         return out.image_embeds, out.text_embeds, self.clip.logit_scale.exp().clamp(max=100)
@@ -81,7 +88,9 @@ def without_false_negatives(logits: torch.Tensor, same: torch.Tensor) -> torch.T
     return logits.masked_fill(same & ~own, float("-inf"))
 
 
-def contrastive_loss(image, text, scale, same) -> torch.Tensor:
+def contrastive_loss(
+    image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor | float, same: torch.Tensor
+) -> torch.Tensor:
     """Symmetric InfoNCE of unit vectors I, T (batch, width), in which true pairs off the diagonal are left out.
 
     L = 1/2 [CE(s I T^t, diagonal) + CE(s T I^t, diagonal)], scale s = 1 / tau.

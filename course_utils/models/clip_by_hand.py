@@ -101,7 +101,7 @@ class TextEncoder(nn.Module):
         self.final_layer_norm = nn.LayerNorm(width)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        places = self.embeddings["position_embedding"].weight[: tokens.shape[1]]  # (length, width)
+        places = self.embeddings["position_embedding"](torch.arange(tokens.shape[1], device=tokens.device))
         return self.final_layer_norm(self.encoder(self.embeddings["token_embedding"](tokens) + places, causal=True))
 
 
@@ -173,5 +173,5 @@ class ClipByHand(nn.Module):
         """Pictures (batch, 3, size, size) in [-1, 1] -> unit vectors (batch, width)."""
         return F.normalize(self.visual_projection(self.vision_model(pictures)), dim=1)
 
-    def forward(self, pictures: torch.Tensor, tokens: torch.Tensor):
+    def forward(self, pictures: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return self.encode_pictures(pictures), self.encode_text(tokens), self.logit_scale.exp().clamp(max=100)

@@ -29,5 +29,5 @@ class DigitReader(nn.Module):
             )
         return self.trunk(pictures)
 
-    def forward(self, pictures):
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         return self.head(self.features(pictures))

@@ -46,9 +46,9 @@ class Judge(nn.Module):
         self.heads = nn.ModuleList(nn.Conv2d(c, n, 1) for n in heads)
         self.place = nn.Linear(d, len(config.places))
         self.style = nn.Linear(b + d, len(config.styles))  # hatching and outlines show only in the fine maps
-        nn.init.constant_(self.heads[0].bias, -4.0)  # at first, no cell holds a subject
+        nn.init.constant_(self.heads[0].get_parameter("bias"), -4.0)  # at first, no cell holds a subject
 
-    def forward(self, pictures):
+    def forward(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
         finest, coarse, joined = self._maps(pictures)
         kind, colour, pose = (head(joined) for head in self.heads)
         whole = coarse.mean((2, 3))
@@ -109,7 +109,7 @@ def read(judge: Judge, pictures: torch.Tensor, threshold: float = THRESHOLD) -> 
     best = score.amax(1, keepdim=True)
     peaks = (score == F.max_pool2d(best, 5, 1, 2)) & (score > threshold)
     places, styles = maps["place"].argmax(1).tolist(), maps["style"].argmax(1).tolist()
-    findings = [[] for _ in places]
+    findings: list[list[Finding]] = [[] for _ in places]
     for picture, kind, row, column in peaks.nonzero().tolist():
         colour = maps["colour"][picture, :, row, column].argmax().item()
         pose = maps["pose"][picture, :, row, column].argmax().item()

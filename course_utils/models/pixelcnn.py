@@ -7,7 +7,7 @@ all of a pixel's channels at once (`to_symbols`), so that they are predicted joi
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -34,7 +34,7 @@ def to_pictures(x: torch.Tensor, levels: int, channels: int = 1) -> torch.Tensor
 
 
 def causal_mask(size: int, kind: str) -> torch.Tensor:
-    """Return the mask of a kernel that looks back only: (size, size) of 1 (seen) and 0 (hidden).
+    """Return the mask of a kernel that looks back only: (size, size) float32, 1 (seen) and 0 (hidden).
 
     1 for all rows above the middle one, and in the middle row for all columns left of the middle. At the middle itself
     "A" has 0 and "B" has 1. van den Oord et al. 2016 (arXiv:1601.06759), section 3.4. Raises ValueError for an even
@@ -51,14 +51,16 @@ class MaskedConv2d(nn.Conv2d):
 
         y = conv(x; weight * causal_mask(size, kind)) + bias
 
-    The mask is applied at every call, so that whatever training does to `weight`, hidden pixels stay hidden.
+    The mask, a buffer, is applied at every call, so that whatever training does to `weight`, hidden pixels stay hidden.
     """
+
+    mask: torch.Tensor
 
     def __init__(self, in_channels: int, out_channels: int, size: int, kind: str):
         super().__init__(in_channels, out_channels, size, padding=size // 2)
         self.register_buffer("mask", causal_mask(size, kind))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self._conv_forward(x, self.weight * self.mask, self.bias)
 
 
@@ -75,14 +77,14 @@ class StackedPixelCNN(nn.Module):
         self.blocks = nn.ModuleList(MaskedConv2d(hidden, hidden, size, "B") for _ in range(blocks))
         self.head = nn.Sequential(nn.ReLU(), nn.Conv2d(hidden, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, levels, 1))
 
-    def see(self, inputs):
+    def see(self, inputs: torch.Tensor) -> torch.Tensor:
         """The network behind the first step, for pictures as numbers: (batch, 3, h, w) -> (batch, levels, h, w)."""
         h = self.first(inputs)
         for block in self.blocks:
             h = h + block(h.relu())
         return self.head(h)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.see(as_numbers(x, self.levels))
 
 
@@ -116,12 +118,12 @@ class TwoStackBlock(nn.Module):
         self.out = nn.Conv2d(hidden, hidden, 1)
         self.dropout = nn.Dropout(dropout)
 
-    def from_above(self, v):
+    def from_above(self, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """-> (the next v, what it tells the row), both of one height and width."""
         y = self.above(pad(v, (self.side, self.side, self.up, 0)))  # this row and `up` rows above
         return v + self.dropout(gate(y)), self.down(y)
 
-    def along_row(self, h, told):
+    def along_row(self, h: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
         y = self.left(pad(h, (self.side, 0, 0, 0))) + told
         return h + self.out(self.dropout(gate(y)))
 
@@ -153,37 +155,38 @@ class PixelCNN(nn.Module):
             nn.ReLU(), nn.Conv2d(hidden, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, levels**channels, 1)
         )
 
-    def from_above(self, inputs) -> list[torch.Tensor]:
+    def from_above(self, inputs: torch.Tensor) -> list[torch.Tensor]:
         """The first stack: what the rows above tell each row, for each layer; (batch, ..., h, w) each."""
         moved = pad(inputs, (self.side, self.side, self.side + 1, -1))  # one row down: the own row is out of sight
         v = self.first_above(moved)
         told = [self.first_down(v)]
         for block in self.blocks:
-            v, message = block.from_above(v)
+            v, message = block.from_above(v)  # type: ignore[operator]  # a ModuleList tells no types
             told.append(message)
         return told
 
-    def along_row(self, inputs, told) -> torch.Tensor:
+    def along_row(self, inputs: torch.Tensor, told: list[torch.Tensor]) -> torch.Tensor:
         """The second stack: logits, from the pixels to the left and from what the rows above told."""
         moved = pad(inputs, (self.side + 1, -1, 0, 0))  # one column to the right: the own pixel is out of sight
         h = self.first_left(moved) + told[0]
         for block, message in zip(self.blocks, told[1:], strict=True):
-            h = block.along_row(h, message)
+            h = block.along_row(h, message)  # type: ignore[operator]  # a ModuleList tells no types
         return self.head(h)
 
-    def see(self, inputs):
+    def see(self, inputs: torch.Tensor) -> torch.Tensor:
         """The network behind the first step, for pictures as numbers: (batch, channels + 2, h, w) -> logits."""
         return self.along_row(inputs, self.from_above(inputs))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.see(as_numbers(x, self.levels, self.channels))
 
 
-def receptive_field(network, x: torch.Tensor, row: int, column: int) -> torch.Tensor:
+def receptive_field(network: Callable, x: torch.Tensor, row: int, column: int) -> torch.Tensor:
     """Return which pixels of x the network's output at (row, column) depends on: bool (height, width).
 
     True where the gradient of that output, summed over its channels, by an input channel is not 0. network: (1, c,
-    height, width) -> (1, any number, height, width). x: where the gradient is taken; take random numbers.
+    height, width) -> (1, any number, height, width), left as it was. x: where the gradient is taken; take random
+    numbers.
     """
     x = x.detach().clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(network(x)[0, :, row, column].sum(), x)
@@ -195,8 +198,8 @@ def bits_per_dim(logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
         -1/D sum over pixels i of log2 p(x_i | pixels before i),   p = softmax of the logits over the symbols
 
-    logits: (batch, symbols, height, width). x: (batch, height, width). D = height * width. (With symbols of several
-    channels this is per pixel; divide by the channels.)
+    logits: (batch, symbols, height, width), reached by gradients. x: (batch, height, width) int64. D = height * width.
+    (With symbols of several channels this is per pixel; divide by the channels.)
     """
     return cross_entropy(logits, x, reduction="none").flatten(1).mean(1) / math.log(2)
 
@@ -212,8 +215,10 @@ def pixel_probabilities(logits: torch.Tensor, temperature: float = 1.0) -> torch
 
 
 @torch.no_grad()
-def fill_in(model, x: torch.Tensor, keep: int, generator: torch.Generator, temperature: float = 1.0) -> torch.Tensor:
-    """Keep the first `keep` pixels of x in raster order and draw the others one by one: (batch, height, width).
+def fill_in(
+    model: Callable, x: torch.Tensor, keep: int, generator: torch.Generator, temperature: float = 1.0
+) -> torch.Tensor:
+    """Keep the first `keep` pixels of x in raster order, draw the others one by one: (batch, height, width) int64.
 
         x_i ~ p(x_i | x_1 ... x_{i-1})   for i = keep + 1 ... height * width, each with a pass of its own
 
@@ -240,7 +245,7 @@ def sample_by_rows(
     height, width = x.shape[1:]
     x = x.clone()
     x.flatten(1)[:, keep:] = 0
-    told = []
+    told: list[torch.Tensor] = []
     for i in range(keep, height * width):
         row, column = divmod(i, width)
         numbers = as_numbers(x, model.levels, model.channels)

@@ -24,6 +24,6 @@ class PictureUNet(nn.Module):
             up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
         )  # fmt: skip
 
-    def forward(self, x_t: torch.Tensor, t: torch.Tensor, cond=None) -> torch.Tensor:
+    def forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: torch.Tensor | None = None) -> torch.Tensor:
         """x_t (batch, channels, size, size), t (batch,) -> eps_hat of the shape of x_t. `cond` is not used."""
         return self.unet(x_t, t).sample

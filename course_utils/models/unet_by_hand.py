@@ -1,6 +1,6 @@
 """The U-Net of the course, put together from the parts of `blocks` and `attention`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -11,13 +11,13 @@ from course_utils.models.blocks import ResidualBlock, time_embedding
 
 
 def through_the_u(
-    x,
-    down: Sequence[Callable],
-    shrink: Sequence[Callable],
+    x: torch.Tensor,
+    down: Iterable[Callable],
+    shrink: Iterable[Callable],
     middle: Callable,
-    grow: Sequence[Callable],
-    up: Sequence[Callable],
-):
+    grow: Iterable[Callable],
+    up: Iterable[Callable],
+) -> torch.Tensor:
     """Go down one side of the U, through the middle and up the other side, with a skip connection at each level.
 
         down:  x <- down_i(x), keep x, x <- shrink_i(x)
@@ -56,7 +56,7 @@ class Level(nn.Module):
         self.residual = ResidualBlock(inside, outside, time_width)
         self.attention = PixelAttention(outside, config.heads, config.cond_width) if attention else None
 
-    def forward(self, x, embedding, cond=None):
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor, cond: torch.Tensor | None = None) -> torch.Tensor:
         """embedding: (batch, time_width), cond: (batch, words, cond_width) or None."""
         x = self.residual(x, embedding)
         return x if self.attention is None else self.attention(x, cond)

@@ -26,7 +26,9 @@ class VAE(nn.Module):
     digits, for `level_bound`.
     """
 
-    def __init__(self, channels=1, size=16, latent=16, width=16, outputs: int | None = None):
+    def __init__(
+        self, channels: int = 1, size: int = 16, latent: int = 16, width: int = 16, outputs: int | None = None
+    ):
         super().__init__()
         halvings = (size // SMALLEST).bit_length() - 1
         if halvings < 1 or size != SMALLEST * 2**halvings:

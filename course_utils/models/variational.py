@@ -28,21 +28,27 @@ def gaussian_kl(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
 
         KL = 1/2 sum_j (mean_j^2 + exp(logvar_j) - 1 - logvar_j)
 
-    mean, logvar: (batch, ...). Returns (batch,), never negative. Raises ValueError for two shapes.
-    Kingma and Welling 2013, appendix B.
+    mean, logvar: (batch, ...), reached by gradients. Returns (batch,), never negative. Raises ValueError for two
+    shapes. Kingma and Welling 2013, appendix B.
     """
     require_same_shape(mean, logvar, "mean and logvar")
     return 0.5 * (mean**2 + logvar.exp() - 1 - logvar).flatten(1).sum(1)
 
 
 def negative_elbo(
-    x: torch.Tensor, x_hat: torch.Tensor, sigma, mean: torch.Tensor, logvar: torch.Tensor, beta: float = 1.0
+    x: torch.Tensor,
+    x_hat: torch.Tensor,
+    sigma: torch.Tensor | float,
+    mean: torch.Tensor,
+    logvar: torch.Tensor,
+    beta: float = 1.0,
 ) -> torch.Tensor:
     """Return the loss of a VAE whose decoder says p(x|z) = N(x_hat, sigma^2 I), in nats for each picture.
 
         L = sum_i [ (x_i - x_hat_i)^2 / (2 sigma^2) + log(sigma) + log(2 pi) / 2 ] + beta KL( q(z|x) || N(0, I) )
 
-    x, x_hat: (batch, ...), x_hat decoded from one sample z. sigma: a positive number, or a tensor of shape ().
+    x, x_hat: (batch, ...), x_hat decoded from one sample z. sigma: a positive number, or a tensor of shape (), reached
+    by gradients.
     mean, logvar: (batch, d). Returns (batch,). With beta = 1 its mean over z is an upper bound of -log p(x). Raises
     ValueError for shapes that differ. beta: Higgins et al. 2017; the choice of sigma: Rybkin et al. (arXiv:2006.13202).
     """
@@ -68,8 +74,9 @@ def importance_bound(log_w: torch.Tensor) -> torch.Tensor:
 
         L_K = log( 1/K sum_k w_k ),  w_k = p(x, z_k) / q(z_k | x)
 
-    log_w: (K, batch), logarithms, so that nothing overflows. Returns (batch,). On average it lies below log p(x), never
-    below the ELBO (its value for K = 1), and rises with K. Burda et al. 2015 (arXiv:1509.00519), equation 8.
+    log_w: (K, batch), logarithms, so that nothing overflows. Returns (batch,), of its dtype. On average it lies below
+    log p(x), never below the ELBO (its value for K = 1), and rises with K. Burda et al. 2015 (arXiv:1509.00519),
+    equation 8.
     """
     return torch.logsumexp(log_w, 0) - math.log(len(log_w))
 

@@ -6,61 +6,49 @@ diffusers and transformers take seconds to import, so every function imports the
 import contextlib
 import dataclasses
 import json
-import logging
-import os
-import shutil
-import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
+from course_utils.files import new_folder
+from course_utils.pipelines.model_folder import (
+    CONFIGURATIONS,
+    NEEDED_FILES,
+    damaged,
+    load_parts,
+    quiet,
+    read_configurations,
+    require_as_shipped,
+    require_equal,
+    require_fit,
+)
 from course_utils.pipelines.png_info import Settings, check_sampler, check_settings, whole_number
 
-CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
 PICTURE_BOOK = CHECKPOINTS / "picture_book"
-REMEDY = "train it with `python3 course.py train all`, or fetch the shipped one again with git"
-
-# What a pipeline folder must hold; of the names in one tuple, one is enough.
-NEEDED_FILES = [
-    ("model_index.json",),
-    ("vae/config.json",), ("vae/diffusion_pytorch_model.safetensors",),
-    ("unet/config.json",), ("unet/diffusion_pytorch_model.safetensors",),
-    ("text_encoder/config.json",), ("text_encoder/model.safetensors",),
-    ("tokenizer/tokenizer_config.json",), ("tokenizer/tokenizer.json", "tokenizer/vocab.json"),
-    ("scheduler/scheduler_config.json",),
-]  # fmt: skip
-
-# Course name -> diffusers class, and what is changed in the configuration of the pipeline's own scheduler.
-SCHEDULERS = {
+# Course name -> class in `schedulers`, and what is changed in the configuration of the pipeline's own scheduler.
+SCHEDULERS: dict[str, tuple[str, dict]] = {
     "unipc": ("UniPCMultistepScheduler", {}),
     "dpm++": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
-    "ddim": ("DDIMScheduler", {}),
+    # DPM-Solver++ of first order is DDIM (arXiv:2211.01095, section 4), here in the library's words. Its DDIMScheduler
+    # steps from t to t - T // n, which is the next of its n times only where n divides T.
+    "ddim": ("DPMSolverMultistepScheduler", {"solver_order": 1}),
     "euler": ("EulerDiscreteScheduler", {}),
     "heun": ("HeunDiscreteScheduler", {}),
     "ddpm": ("DDPMScheduler", {}),
     "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
 }
-BATCH_PIXELS = 16 * 64 * 64  # drawn at once: 16 pictures of 64x64, or one of 256x256
-
-
-@contextlib.contextmanager
-def quiet():
-    """Silence the loading bars and notices of transformers and diffusers; afterwards they are as before."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    libraries = (diffusers_logging, transformers_logging)
-    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
-    try:
-        for library in libraries:
-            library.set_verbosity(logging.ERROR)
-            library.disable_progress_bar()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        for library, (verbosity, bars) in zip(libraries, before, strict=True):
-            library.set_verbosity(verbosity)
-            if bars:
-                library.enable_progress_bar()
+# For all of them, whatever the configuration says: the name alone decides how the steps are taken.
+# Latents exceed [-1, 1], so clipping x0 there (the default of DDPM) would spoil the picture. "trailing" starts at the
+# noisiest step; "leading" (Stable Diffusion's habit) one stride below it, which with few steps is far from the pure
+# noise that drawing starts from (arXiv:2305.08891, section 3.3).
+COMMON = {
+    "clip_sample": False, "timestep_spacing": "trailing", "final_sigmas_type": "zero", "solver_order": 2,
+    "algorithm_type": "dpmsolver++", "use_karras_sigmas": False, "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+}  # fmt: skip
+# Drawn at once, in pictures of 64x64. On a processor 4 take as long a picture as 16 do, and less is lost when drawing
+# is stopped; a GPU wants many.
+BATCH = {"cpu": 4, "other": 16}
 
 
 def load_picture_book(folder: Path | str = PICTURE_BOOK, device=None):
@@ -69,22 +57,17 @@ def load_picture_book(folder: Path | str = PICTURE_BOOK, device=None):
     The shipped model turns a prompt into a 64x64 picture: CLIP text features (1, 32, 128), a U-Net on
     latents (1, 8, 16, 16), and an autoencoder that enlarges four-fold.
 
-    Raises ValueError if the folder or a file in it is missing or cannot be read.
+    Raises ValueError, in one sentence that names the file, if the folder or a file in it is missing or damaged.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"There is no model folder {folder}: {REMEDY}.")
-    for names in NEEDED_FILES:
-        if not any((folder / name).is_file() for name in names):
-            raise ValueError(f"The model in {folder} is incomplete, {names[0]} is missing: {REMEDY}.")
-    with quiet():
-        from diffusers import StableDiffusionPipeline
-
-        try:
-            pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # a damaged file shows as any of half a dozen classes
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise ValueError(f"The model in {folder} cannot be read ({reason}): {REMEDY}.") from error
+    read_configurations(folder)
+    if folder.resolve() == PICTURE_BOOK:
+        require_as_shipped(PICTURE_BOOK, CHECKPOINTS / "manifest.json")
+    pipe = load_parts(folder)
+    try:
+        make_scheduler("unipc", pipe.scheduler.config)
+    except ValueError as error:
+        raise damaged(folder, CONFIGURATIONS["scheduler"], error) from error
     pipe.set_progress_bar_config(disable=True)
     return pipe if device is None else pipe.to(device)
 
@@ -97,23 +80,10 @@ def assemble(vae, text_encoder, tokenizer, unet, scheduler):
     with quiet():
         from diffusers import StableDiffusionPipeline
 
-    features = text_encoder.config.hidden_size
-    _fit("cross_attention_dim of the U-Net", unet.config.cross_attention_dim,
-         "hidden_size of the text encoder", features)  # fmt: skip
-    for side in ("in_channels", "out_channels"):
-        _fit(f"{side} of the U-Net", unet.config[side],
-             "latent_channels of the autoencoder", vae.config.latent_channels)  # fmt: skip
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    _fit(f"sample_size of the U-Net times {factor}", unet.config.sample_size * factor,
-         "sample_size of the autoencoder", vae.config.sample_size)  # fmt: skip
-    longest = text_encoder.config.max_position_embeddings
-    _fit("model_max_length of the tokenizer", tokenizer.model_max_length,
-         "max_position_embeddings of the text encoder", longest)  # fmt: skip
-    if len(tokenizer) > text_encoder.config.vocab_size:
-        raise ValueError(
-            f"The tokenizer has {len(tokenizer)} tokens, but the text encoder knows only "
-            f"{text_encoder.config.vocab_size}: use the tokenizer that the text encoder was trained with."
-        )
+    require_fit(vae, text_encoder, tokenizer, unet)
+    factor = enlargement(vae.config)
+    require_equal(f"sample_size of the U-Net times {factor}", unet.config.sample_size * factor,
+                  "sample_size of the autoencoder", vae.config.sample_size)  # fmt: skip
     # With other values the pipeline would change the scheduler that it was handed, and warn.
     scheduler = scheduler.from_config(scheduler.config, steps_offset=1, clip_sample=False)
     return StableDiffusionPipeline(
@@ -122,50 +92,35 @@ def assemble(vae, text_encoder, tokenizer, unet, scheduler):
     )  # fmt: skip
 
 
-def _fit(name: str, value, other_name: str, other_value) -> None:
-    if value != other_value:
-        raise ValueError(
-            f"The parts do not fit: {name} is {value}, but {other_name} is {other_value}; they must be "
-            "equal. Configure one after the other and train it again."
-        )
-
-
 def save_pipeline(pipe, folder: Path | str) -> None:
     """Save U-Net and autoencoder in float16, the text encoder in float32: half the bytes, and it still draws.
 
     (Plain `from_pretrained` loads U-Net and autoencoder as float32, but leaves a text encoder in float16,
-    and then the first product of matrices fails.) All is written to a temporary folder and renamed at the
-    end, so that an interrupted save loses nothing. A pipeline already in `folder` is replaced as a whole.
+    and then the first product of matrices fails.) A pipeline already in `folder` is replaced as a whole, so that
+    an interrupted save loses nothing.
 
     Raises ValueError if `folder` exists and holds something that is not a pipeline.
     """
     folder = Path(folder).resolve()
     if folder.exists() and not _holds_only_parts(folder):
         raise ValueError(f"{folder} holds something else than a pipeline: choose a new folder to save in.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    try:
+    with new_folder(folder) as new:
         with quiet():
-            pipe.save_pretrained(new, safe_serialization=True)
+            from course_utils.pipelines.schedulers import as_the_librarys
+
+            with _set_up(pipe, as_the_librarys(pipe.scheduler)):
+                pipe.save_pretrained(new, safe_serialization=True)
         convert(new / "unet" / "diffusion_pytorch_model.safetensors", "float16")
         convert(new / "vae" / "diffusion_pytorch_model.safetensors", "float16")
         convert(new / "text_encoder" / "model.safetensors", "float32")
         _write_dtype(new / "text_encoder" / "config.json", "float32")
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-    finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _holds_only_parts(path: Path) -> bool:
-    """True for a pipeline's folder, finished or not: nothing in it would be lost that is not written anew."""
+    """True for a pipeline's folder, finished or not: all that is in it is written again, or was left half-written."""
     parts = {Path(name).parts[0] for names in NEEDED_FILES for name in names}
-    return path.is_dir() and ((path / "model_index.json").is_file() or {p.name for p in path.iterdir()} <= parts)
+    names = {p.name for p in path.iterdir() if p.suffix != ".part"} if path.is_dir() else {""}
+    return "model_index.json" in names or names <= parts
 
 
 def convert(path: Path, dtype: str) -> None:
@@ -187,50 +142,75 @@ def _write_dtype(path: Path, dtype: str) -> None:
 
 
 def make_scheduler(sampler: str, config):
-    """Build the diffusers scheduler of that name on the noise schedule and prediction type in `config`.
+    """Build the scheduler of that name on the noise schedule and prediction type in `config`.
 
-    Raises ValueError for an unknown name.
+    Raises ValueError for an unknown name, and for a noise schedule that cannot be drawn with.
     """
     check_sampler(sampler)
-    import diffusers
-
-    class_name, changes = SCHEDULERS[sampler]
-    # Latents exceed [-1, 1], so clipping x0 there (the default of DDIM and DDPM) would spoil the picture.
-    # "trailing" starts at the noisiest step; "leading" (Stable Diffusion's habit) one stride below it, which
-    # with few steps is far from the pure noise that drawing starts from (arXiv:2305.08891, section 3.3).
-    changes = {"clip_sample": False, "timestep_spacing": "trailing", **changes}
     with quiet():
-        return getattr(diffusers, class_name).from_config(config, **changes)
+        from course_utils.pipelines import schedulers
+
+        class_name, changes = SCHEDULERS[sampler]
+        try:
+            scheduler = getattr(schedulers, class_name).from_config(config, **{**COMMON, **changes})
+        except Exception as error:  # a value that does not fit shows as any class, in any library below
+            raise ValueError(f"The scheduler {sampler!r} cannot use this noise schedule ({error}).") from error
+    alpha_bar, kind = scheduler.alphas_cumprod, scheduler.config.prediction_type
+    if kind != "epsilon":  # a last step without any signal is no harm: it is eps alone that does not tell x0 then
+        alpha_bar = alpha_bar[:-1]
+    times = scheduler.config.num_train_timesteps
+    if len(scheduler.alphas_cumprod) != times or not ((alpha_bar > 0) & (alpha_bar < 1)).all():
+        raise ValueError(
+            f"The scheduler {sampler!r} cannot use this noise schedule: the share of the picture that is left, "
+            f"alpha_bar, must stay between 0 and 1 at each of its {times} times; choose other betas."
+        )
+    return scheduler
 
 
 def draw(pipe, settings: Settings, count: int = 1, on_step=None) -> list:
     """Draw `count` pictures; return a list of (PIL picture, Settings), the settings complete for each.
 
+    See `draw_in_turn`, which hands out each picture as soon as it is drawn.
+    """
+    return list(draw_in_turn(pipe, settings, count, on_step))
+
+
+def draw_in_turn(pipe, settings: Settings, count: int = 1, on_step=None) -> Iterator[tuple]:
+    """Yield (PIL picture, Settings) for each of `count` pictures, the settings complete, once its batch is drawn.
+
     Picture i starts from noise of seed + i, drawn on the CPU, however the run is split into batches, so that
     it equals the only picture of a run with that seed (to one grey level, the rounding of other batch sizes).
     `on_step(done, total)` is called after each step. The pipeline is left as it was.
 
-    Raises ValueError if a setting, the count or the size cannot be drawn with.
+    Raises ValueError, before anything is drawn, if a setting, the count or the size cannot be drawn with.
     """
     check_settings(settings, count)
-    width, height = check_size(pipe, settings.width, settings.height)
+    width, height = check_size(pipe.unet.config, pipe.vae.config, settings.width, settings.height)
     model = settings.model or Path(pipe.config.get("_name_or_path") or "").name
     settings = dataclasses.replace(settings, width=width, height=height, model=model)
     made = [dataclasses.replace(settings, seed=settings.seed + i) for i in range(count)]
+    scheduler = make_scheduler(settings.sampler, pipe.scheduler.config)
+    whole_number("The number of steps", settings.steps, 1, scheduler.config.num_train_timesteps)
 
-    size = max(1, BATCH_PIXELS // (width * height))
+    size = max(1, BATCH.get(pipe.device.type, BATCH["other"]) * 64 * 64 // (width * height))
     batches = [made[start : start + size] for start in range(0, count, size)]
-    scheduler, bar = pipe.scheduler, getattr(pipe, "_progress_bar_config", {})
+    for index, batch in enumerate(batches):
+        with _set_up(pipe, scheduler):
+            pictures = _draw_batch(pipe, batch, _report(on_step, index, len(batches)))
+        yield from zip(pictures, batch, strict=True)
+
+
+@contextlib.contextmanager
+def _set_up(pipe, scheduler):
+    """Give the pipeline another scheduler and no progress bar; afterwards it is as it was."""
+    before, bar = pipe.scheduler, getattr(pipe, "_progress_bar_config", {})
     try:
-        pipe.scheduler = make_scheduler(settings.sampler, scheduler.config)
-        pipe.set_progress_bar_config(disable=True)
-        pictures = []
-        for index, batch in enumerate(batches):
-            pictures += _draw_batch(pipe, batch, _report(on_step, index, len(batches)))
-    finally:
         pipe.scheduler = scheduler
+        pipe.set_progress_bar_config(disable=True)
+        yield
+    finally:
+        pipe.scheduler = before
         pipe.set_progress_bar_config(**bar)
-    return list(zip(pictures, made, strict=True))
 
 
 def _draw_batch(pipe, batch: list[Settings], on_step_end) -> list:
@@ -265,15 +245,23 @@ def _report(on_step, batch: int, batches: int):
     return on_step_end
 
 
-def made_for(pipe) -> int:
-    """The side in pixels of the pictures that the pipeline was trained on."""
-    return pipe.unet.config.sample_size * pipe.vae_scale_factor
+def enlargement(vae_config) -> int:
+    """How many pixels the side of a latent stands for."""
+    return 2 ** (len(vae_config["block_out_channels"]) - 1)
 
 
-def check_size(pipe, width: int | None, height: int | None) -> tuple[int, int]:
-    """Return (width, height) in pixels; ValueError unless both are multiples of 8 near the trained size."""
-    side = made_for(pipe)
-    multiple = max(8, pipe.vae_scale_factor)  # diffusers asks for 8 whatever the autoencoder's factor
+def made_for(unet_config, vae_config) -> int:
+    """The side in pixels of the pictures that a model was trained on."""
+    return unet_config["sample_size"] * enlargement(vae_config)
+
+
+def check_size(unet_config, vae_config, width: int | None, height: int | None) -> tuple[int, int]:
+    """Return (width, height) in pixels; ValueError unless both are multiples of 8 near the trained size.
+
+    The configurations may be those of a pipeline's parts, or what their files say before anything is loaded.
+    """
+    side = made_for(unet_config, vae_config)
+    multiple = max(8, enlargement(vae_config))  # diffusers asks for 8 whatever the autoencoder's factor
     for name, value in (("width", width), ("height", height)):
         if value is None:
             continue

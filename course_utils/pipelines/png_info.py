@@ -11,6 +11,7 @@ import numbers
 import operator
 import os
 import re
+import warnings
 from pathlib import Path
 
 # The course's names of samplers (diffusers' classes, shortened), and the names that Web UI gives them.
@@ -24,11 +25,14 @@ WEB_UI_SAMPLERS = {
     "pndm": "PLMS",
 }
 NEGATIVE = "Negative prompt:"
-# One `key: value` of the last line: the value is a JSON string in quotes, or runs up to the next comma.
-PARAMETER = re.compile(r'\s*(\w[\w \-/]*):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
+# One `key: value` of the last line: the value is a JSON string in quotes, or runs up to the next comma. Possessive
+# repetitions (++, *+) never give back what they took, so that no text can make matching slow.
+PARAMETER = re.compile(r'\s*+(\w[\w \-/]*+):\s*+("(?:\\.|[^"\\])*+"(?=,|$)|[^,]*+)')
+MOST_TEXT = 100_000  # characters of settings that are read; long prompts have a few thousand
 MOST_PICTURES = 64  # in one run
 MOST_SEED = 2**32 - 1
 LONGEST_NAME = 60  # characters of a file named after its prompt
+SHOWN = 60  # characters of a wrong value that a message shows
 OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 FEWEST_PARAMETERS = 3  # Web UI takes a last line with fewer for a part of the prompt
 
@@ -58,6 +62,8 @@ class Settings:
         for field in ("prompt", "negative_prompt"):
             # A frozen dataclass lets its own constructor set a field only this way.
             object.__setattr__(self, field, _tidy(field.replace("_", " "), getattr(self, field)))
+        # The name of a folder need not be text that a file can hold.
+        object.__setattr__(self, "model", self.model.encode(errors="backslashreplace").decode())
 
 
 def _tidy(name: str, text: str) -> str:
@@ -153,33 +159,49 @@ def parse_parameters(text: str) -> Settings:
     A sampler that the course does not have keeps its name (drawing with it then says which there are).
     Raises ValueError if the line of settings is missing, or lacks a value, or has one that is no number.
     """
+    if len(text) > MOST_TEXT:
+        raise ValueError(f"they are {len(text):,} characters long, and at most {MOST_TEXT:,} are read")
     *lines, last_line = text.strip().split("\n")
-    pairs = PARAMETER.findall(last_line)
+    pairs = _pairs(last_line)
     if len(pairs) < FEWEST_PARAMETERS:
         raise ValueError("it has no last line of the form 'Steps: 20, Sampler: UniPC, CFG scale: 4, ...'")
     values = {key.strip(): _unquote(value.strip()) for key, value in pairs}
 
-    prompt, negative_prompt = [], []
+    prompt: list[str] = []
+    negative_prompt: list[str] = []
     target = prompt
     for line in lines:
         if line.strip().startswith(NEGATIVE):
             target, line = negative_prompt, line.strip().removeprefix(NEGATIVE)
         target.append(line.strip())
 
-    size = _value(values, "Size", r"(\d+)x(\d+)", "of the form 64x64")
+    size = _value(values, "Size", r"(\d{1,10})x(\d{1,10})", "of the form 64x64")
     sampler = _value(values, "Sampler", r"(.+)", "a name")[1]
     course_names = {name.lower(): key for key, name in WEB_UI_SAMPLERS.items()}
     return Settings(
         prompt="\n".join(prompt),
         negative_prompt="\n".join(negative_prompt),
-        steps=int(_value(values, "Steps", r"(\d+)", "a whole number")[1]),
+        steps=int(_value(values, "Steps", r"(\d{1,10})", "a whole number")[1]),
         sampler=course_names.get(sampler.lower(), sampler),
         guidance=float(_value(values, "CFG scale", r"(\d+(?:\.\d*)?(?:e-?\d+)?)", "a number")[1]),
-        seed=int(_value(values, "Seed", r"(\d+)", "a whole number")[1]),
+        seed=int(_value(values, "Seed", r"(\d{1,10})", "a whole number")[1]),
         width=int(size[1]),
         height=int(size[2]),
         model=values.get("Model", ""),
     )
+
+
+def _pairs(line: str) -> list[tuple[str, str]]:
+    """The pairs `key: value` of a line, in one go; what is none is passed over up to the next comma."""
+    pairs, start = [], 0
+    while start < len(line):
+        match = PARAMETER.match(line, start)
+        if match is not None:
+            key, value = match.groups()
+            pairs.append((key, value))
+        comma = line.find(",", start if match is None else match.end())
+        start = len(line) if comma < 0 else comma + 1
+    return pairs
 
 
 def _value(values: dict[str, str], key: str, pattern: str, expected: str) -> re.Match:
@@ -188,7 +210,8 @@ def _value(values: dict[str, str], key: str, pattern: str, expected: str) -> re.
         raise ValueError(f"its line of settings has no {key!r}")
     match = re.fullmatch(pattern, values[key], re.ASCII)
     if match is None:
-        raise ValueError(f"its {key!r} must be {expected}, but is {values[key]!r}")
+        value = values[key] if len(values[key]) <= SHOWN else values[key][:SHOWN] + "…"
+        raise ValueError(f"its {key!r} must be {expected}, but is {value!r}")
     return match
 
 
@@ -272,13 +295,23 @@ def read_png(path: Path | str) -> Settings:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as picture:
-            picture.load()  # text chunks may stand after the pixels
-            kind, text = picture.format, picture.info.get("parameters")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                kind = picture.format
+                if "parameters" not in picture.info and kind == "PNG":
+                    picture.load()  # text chunks may stand after the pixels
+                text = picture.info.get("parameters")
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not a picture.") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ValueError(
+            f"{path} has too many pixels to be read safely: at most {Image.MAX_IMAGE_PIXELS:,} are."
+        ) from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error}).") from error
+    except (ValueError, SyntaxError, EOFError) as error:  # text that unpacks to megabytes, a broken chunk
+        raise ValueError(f"{path} cannot be read ({error}).") from error
     if kind != "PNG" or text is None:
         raise ValueError(
             f"{path} does not say how it was made: only PNGs written by this course or by Stable Diffusion "

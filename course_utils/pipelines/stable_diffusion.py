@@ -7,6 +7,7 @@ offers the picture-book pipeline, which has the same classes and the same API.
 import functools
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,6 +15,10 @@ from course_utils.machine.devices import DTYPES, pick_device
 from course_utils.machine.memory import peak_activations
 from course_utils.machine.memory_plan import Machine, Part, Plan, look_at_machine, plan_memory
 from course_utils.pipelines.picture_book import quiet
+
+if TYPE_CHECKING:  # named in hints only: importing them takes seconds
+    from diffusers import ModelMixin
+    from transformers import PreTrainedModel
 
 FACTS = json.loads((Path(__file__).parent / "stable_diffusion_v1_5.json").read_text(encoding="utf-8"))
 MODEL_ID, REVISION = FACTS["model_id"], FACTS["revision"]
@@ -49,7 +54,7 @@ def bare_parts(names=("text_encoder", "unet", "vae", "safety_checker"), facts: d
             return {name: build[name](facts[name]).eval() for name in names}
 
 
-def count_part(name: str, part: torch.nn.Module) -> Part:
+def count_part(name: str, part: "PreTrainedModel | ModelMixin") -> Part:
     """Count a bare part: parameters, activations for one picture with guidance (float32), the largest layer."""
     config = part.config
     empty = functools.partial(torch.empty, device="meta")

@@ -5,25 +5,27 @@ A part trains in `folder/NAME/`, where its checkpoint lies, and when it is finis
 `folder/digits_unet/`.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-import platform
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from course_utils.machine.devices import autocast_dtype, budget, pick_device, profile
-from course_utils.pipelines.picture_book import CHECKPOINTS, convert
+from course_utils.checkpoint import alone, saved_run
+from course_utils.files import new_file, new_folder, require_room, saying
+from course_utils.machine.devices import autocast_dtype, budget, pick_device
+from course_utils.pipelines.picture_book import CHECKPOINTS, NEEDED_FILES, convert
 from course_utils.recipes.clip import build_clip, fact_numbers, load_clip, true_pairs
 from course_utils.recipes.digits_unet import build_digits_unet, load_digits_unet
 from course_utils.recipes.judge import build_judge, load_judge
 from course_utils.recipes.pictures import picture_set
 from course_utils.recipes.reader import build_reader, load_reader
+from course_utils.recipes.record import facts_of, read_record, write_record
 from course_utils.recipes.unet import build_unet, load_trained
 from course_utils.recipes.vae import build_decoder, build_vae, encode_pictures
 from course_utils.training import MovingAverage, Record, meet, train
@@ -40,6 +42,7 @@ __all__ = [
     "load_reader",
     "load_trained",
     "picture_set",
+    "require_shippable",
     "ship",
     "train_part",
     "true_pairs",
@@ -74,18 +77,31 @@ def train_part(
 
     It goes on from the checkpoint in `folder/NAME` if there is one. from_shipped: all shipped parts that `folder` lacks
     are copied there (`adopt`), and without a checkpoint the part begins with the weights of its finished self.
-    Raises ValueError for an unknown part, if an earlier part is missing in `folder`, or if the part cannot begin with
-    finished weights.
+    A part is finished when `folder/NAME/record.json` tells of its last update: until then the same call goes on, if
+    only to export the model.
+    Raises ValueError for an unknown part, if an earlier part is missing in `folder`, if the part cannot begin with
+    finished weights, or if it is being trained there already.
     """
     if name not in PARTS:
         raise ValueError(f"expected a part out of: {', '.join(PARTS)}; got {name!r}")
-    part, folder, device = PARTS[name], Path(folder), pick_device(quiet=True)
+    part, folder, first = PARTS[name], Path(folder), os.environ.get("RANK", "0") == "0"
     if from_shipped and not part.goes_on:
         able = ", ".join(other for other in PARTS if PARTS[other].goes_on)
         raise ValueError(
             f"expected a part that can go on from the shipped one, {able}, got {name!r}; train it from "
             "nothing, without --from-shipped"
         )
+    if first:
+        require_room(folder / name, "keep the training in another folder (--folder on the command line)")
+    with alone(folder / name, ".part.lock") if first else contextlib.nullcontext():
+        yield from _train_part(name, part, folder, steps, seed, restart, from_shipped)
+    meet()  # the next part reads what was exported
+
+
+def _train_part(
+    name: str, part: Part, folder: Path, steps: int | None, seed: int, restart: bool, from_shipped: bool
+) -> Iterator[Record]:
+    device = pick_device(quiet=True)
     if from_shipped:
         adopt(folder)
     with torch.random.fork_rng():
@@ -95,8 +111,7 @@ def train_part(
         task.begin()
     average = MovingAverage(task.model, part.ema)
     steps = steps or budget(smoke=12, laptop=part.steps, gpu=part.steps)
-    record = None
-    for record in train(
+    yield from train(
         task.model,
         task.loss,
         steps=steps,
@@ -107,12 +122,12 @@ def train_part(
         average=average,
         precision=autocast_dtype(device),
         restart=restart,
-    ):
-        yield record
+    )
     if os.environ.get("RANK", "0") == "0":
-        task.export(average.model)
-        _write_record(folder / name, name, steps, seed, restart, from_shipped, record)
-    meet()  # the next part reads what was exported
+        kept = "the training is finished and its checkpoint kept: free some room, and give the same command again"
+        with saying(folder / name, kept):
+            task.export(average.model)
+            write_record(folder / name, facts_of(saved_run(folder / name), folder / name, from_shipped))
 
 
 PARTS = {
@@ -128,83 +143,90 @@ PARTS = {
 }
 
 
-def _write_record(
-    home: Path, name: str, steps: int, seed: int, restart: bool, from_shipped: bool, record: Record | None
-) -> None:
-    """Keep what the manifest says of a training: command, seed, steps, wall time, machine, versions."""
-    if record is None:  # the run had ended before: nothing new to say
-        return
-    command = f"COURSE_PROFILE={profile()} python3 course.py train {name} --steps {steps} --seed {seed}"
-    path = home / "record.json"
-    before, shipped = (json.loads(p.read_text()) if p.exists() else None for p in (path, home / "shipped.json"))
-    seconds = record.seconds
-    if from_shipped:
-        command = f"{shipped['command']} && {command} --from-shipped"
-        steps, seconds = steps + shipped["steps"], seconds + shipped["seconds"]
-    elif before not in (None, shipped) and not restart:  # a run that was made longer
-        command = f"{before['command']} && {command}"
-    facts = {
-        "command": command,
-        "seed": seed,
-        "steps": steps,
-        "seconds": round(seconds),
-        "final_loss": record.loss,
-        "machine": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-    }
-    path.write_text(json.dumps(facts, indent=2) + "\n")
-
-
 def adopt(folder: Path | str, source: Path = CHECKPOINTS) -> None:
-    """Copy the shipped parts that `folder` lacks into it, each with the record of its training (see `ship`)."""
+    """Copy the shipped parts that `folder` lacks into it, each with the record of its training (see `ship`).
+
+    Raises ValueError if the manifest of the shipped parts cannot be read.
+    """
     folder = Path(folder)
-    manifest = json.loads((source / "manifest.json").read_text())
-    for name in manifest["files"]:
+    try:
+        manifest = json.loads((source / "manifest.json").read_text(encoding="utf-8"))
+        files, training = list(manifest["files"]), dict(manifest["training"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"expected the list of the shipped files in {source / 'manifest.json'}, found none that can be read; fetch "
+            "it with `git restore course_utils/checkpoints`"
+        ) from error
+    for name in files:
         if not (folder / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            part = folder / f"{name}.{os.getpid()}.part"  # another process may be about to read what is half copied
-            shutil.copyfile(source / name, part)
-            os.replace(part, folder / name)
-    for name, facts in manifest["training"].items():
+            kept = "what was copied is kept: free some room, and give the same command again"
+            with saying(folder / name, kept), new_file(folder / name) as part:
+                shutil.copyfile(source / name, part)
+    for name, facts in training.items():
         for record in ("shipped.json", "record.json"):
-            if not (folder / name / record).exists():
-                (folder / name).mkdir(parents=True, exist_ok=True)
-                (folder / name / record).write_text(json.dumps(facts, indent=2) + "\n")
+            if read_record(folder / name, record) is None:
+                write_record(folder / name, facts, record)
+
+
+def require_shippable(folder: Path, trained_now: str, destination: Path = CHECKPOINTS) -> None:
+    """Raise ValueError if `ship` would fail after a training of the part `trained_now`, or "all", in `folder`."""
+    require_room(destination.parent, "make it writable, or train without --ship")
+    if trained_now != "all":
+        _require_records(folder, set(PARTS) - {trained_now})
+
+
+def _require_records(folder: Path, names) -> None:
+    missing = [name for name in PARTS if name in names and read_record(folder / name) is None]
+    if missing:
+        raise ValueError(
+            f"expected all parts trained in {folder}, but these are not: {', '.join(missing)}; "
+            f"train them first: python3 course.py train all --folder {folder}"
+        )
+
+
+SHIPPED = {  # what `ship` takes of each folder; of picture_book all there is, and at least these
+    "picture_book": tuple(names[0] for names in NEEDED_FILES),
+    "clip": ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+    "judge": ("config.json", "model.safetensors"),
+    "digit_reader": ("model.safetensors",),
+    "digits_unet": ("model.safetensors",),
+}
 
 
 def ship(folder: Path | str, destination: Path = CHECKPOINTS) -> None:
     """Put the trained model and judge in the place of the shipped ones, and write `manifest.json` beside them.
 
+    All is copied beside `destination`, with whatever else lies in that, and then exchanged for it at once.
     The manifest gives size and SHA-256 of each file and how each part was trained; `benchmarks/adherence.py
     --manifest` adds what is measured.
-    Raises ValueError if a part has not been trained to its end in `folder`.
+    Raises ValueError if a part has not been trained to its end in `folder`, OSError if it cannot be written.
     """
     folder, destination = Path(folder), Path(destination)
-    missing = [name for name in PARTS if not (folder / name / "record.json").is_file()]
+    _require_records(folder, PARTS)
+    wanted = {f"{home}/{name}" for home, names in SHIPPED.items() for name in names}
+    wanted |= {name for name in _files_in(folder) if name.startswith("picture_book/") and not name.endswith(".part")}
+    missing = sorted(name for name in wanted if not (folder / name).is_file())
     if missing:
         raise ValueError(
-            f"expected all parts trained in {folder}, but {', '.join(missing)} are not; "
-            f"train them first: python3 course.py train all --folder {folder}"
+            f"expected the trained model in {folder}, but {missing[0]} is missing; write it from the checkpoints: "
+            f"python3 course.py train all --folder {folder}"
         )
-    wanted = [path for path in sorted((folder / "picture_book").rglob("*")) if path.is_file()]
-    of_clip = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-    wanted += [folder / "clip" / name for name in of_clip]  # not its checkpoint, which lies there too
-    wanted += [folder / "judge" / "config.json", folder / "judge" / "model.safetensors"]
-    wanted += [folder / home / "model.safetensors" for home in ("digit_reader", "digits_unet")]
-    for home in ("picture_book", "clip", "judge", "digit_reader", "digits_unet"):
-        shutil.rmtree(destination / home, ignore_errors=True)
-    files = {}
-    for path in wanted:
-        name = path.relative_to(folder)
-        (destination / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, destination / name)
-        if name.as_posix() == "clip/model.safetensors":
-            convert(destination / name, "float16")
-        copied = (destination / name).read_bytes()
-        files[name.as_posix()] = {"bytes": len(copied), "sha256": hashlib.sha256(copied).hexdigest()}
-    training = {name: json.loads((folder / name / "record.json").read_text()) for name in PARTS}
-    manifest = {"files": files, "training": training}
-    (destination / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    others = {name for name in _files_in(destination) if name.split("/")[0] not in (*SHIPPED, "manifest.json")}
+    kept = "the shipped model is as it was: free some room, or make its folder writable, and give the command again"
+    with saying(destination, kept), new_folder(destination) as new:
+        files = {}
+        for name in sorted(wanted | others):
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile((destination if name in others else folder) / name, new / name)
+            if name == "clip/model.safetensors":
+                convert(new / name, "float16")
+            if name in wanted:
+                copied = (new / name).read_bytes()
+                files[name] = {"bytes": len(copied), "sha256": hashlib.sha256(copied).hexdigest()}
+        training = {name: read_record(folder / name) for name in PARTS}
+        manifest = {"files": files, "training": training}
+        (new / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _files_in(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from course_utils.data import picture_book as book
+from course_utils.files import new_files
 from course_utils.models.clip import Embed, contrastive_loss, small_clip
 from course_utils.pipelines.picture_book import CHECKPOINTS, quiet
 from course_utils.recipes.pictures import training_set, which_caption
@@ -50,8 +51,9 @@ def build_clip(folder: Path, device: torch.device) -> Task:
         return contrastive_loss(gather(image).float(), gather(text).float(), scale, same)
 
     def export(model):
-        model.clip.save_pretrained(folder / "clip")
-        tokenizer.save_pretrained(folder / "clip")
+        with new_files(folder / "clip") as part:
+            model.clip.save_pretrained(part)
+            tokenizer.save_pretrained(part)
 
     return Task(model, loss, export)
 

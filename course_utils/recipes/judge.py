@@ -3,11 +3,13 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from course_utils.data import picture_book as book
-from course_utils.machine.devices import memory_format
+from course_utils.files import new_files
+from course_utils.machine.devices import placed
 from course_utils.models.judge import Judge, JudgeConfig, detection_loss
 from course_utils.pipelines.picture_book import CHECKPOINTS
 from course_utils.recipes.pictures import training_set
@@ -20,7 +22,7 @@ def build_judge(folder: Path, device: torch.device) -> Task:
     config = JudgeConfig(
         tuple(book.SUBJECTS), (*book.COLOURS, "natural"), book.ALL_POSES, book.PLACES, tuple(book.STYLES)
     )
-    model = Judge(config).to(device, memory_format=memory_format(device))
+    model = placed(Judge(config), device)
     size = data.pixels.shape[-1]
     answers = [answer(config, scene, size) for scene in data.scenes]
     things = torch.stack([things for things, _ in answers])
@@ -33,9 +35,9 @@ def build_judge(folder: Path, device: torch.device) -> Task:
         return detection_loss(maps, things[index].to(device), wholes[index].to(device))
 
     def export(model):
-        home = folder / "judge"
-        save_half(model, home)
-        (home / "config.json").write_text(json.dumps(asdict(model.config), indent=2) + "\n")
+        with new_files(folder / "judge") as part:
+            save_half(model, part)
+            (part / "config.json").write_text(json.dumps(asdict(model.config), indent=2) + "\n")
 
     return Task(model, loss, export)
 
@@ -61,7 +63,7 @@ def answer(config: JudgeConfig, scene, size: int) -> tuple[torch.Tensor, torch.T
 
 def load_judge(folder: Path = CHECKPOINTS / "judge") -> Judge:
     """The trained judge, in float32 on the CPU."""
-    config = {
+    config: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in json.loads((folder / "config.json").read_text()).items()
     }

@@ -3,12 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from course_utils.files import new_file
 from course_utils.training import Samples
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,13 @@ def require_trained(folder: Path, part: str, needed: str) -> None:
 
 
 def save_half(model: nn.Module, home: Path) -> None:
-    """Write the model's tensors as float16 into `home/model.safetensors`."""
-    home.mkdir(parents=True, exist_ok=True)
+    """Write the model's tensors as float16 into `home/model.safetensors`, which is replaced as a whole."""
     tensors = {name: value.half().contiguous() for name, value in model.state_dict().items()}
-    save_file(tensors, home / "model.safetensors")
+    with new_file(home / "model.safetensors") as part:
+        save_file(tensors, part)
 
 
-def load_half(model: nn.Module, home: Path) -> nn.Module:
+def load_half(model: Network, home: Path) -> Network:
     """Give the model what `save_half` wrote into `home`, as float32, and put it in evaluation mode."""
     saved = load_file(home / "model.safetensors")
     model.load_state_dict({name: value.float() for name, value in saved.items()})

@@ -2,10 +2,12 @@
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -14,7 +16,8 @@ from tqdm.auto import tqdm
 from course_utils.data import picture_book as book
 from course_utils.diffusion.objectives import noise_prediction_loss, v_from_x0_eps
 from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
-from course_utils.machine.devices import memory_format
+from course_utils.files import new_file, require_room, saying
+from course_utils.machine.devices import placed
 from course_utils.pipelines.picture_book import assemble, load_picture_book, save_pipeline
 from course_utils.recipes.clip import load_clip
 from course_utils.recipes.pictures import CAPTIONS_PER_SCENE, scene_count, training_set, which_caption
@@ -80,8 +83,7 @@ def build_unet(folder: Path, device: torch.device) -> Task:
     vae, text_encoder, tokenizer = load_trained(folder, device)
     data = prompted_latents(folder, vae, tokenizer)
     alpha_bar = alpha_bar_from_beta(scaled_linear_beta()).to(device)
-    model = ReadAndPredict(small_unet(), text_encoder.requires_grad_(True))
-    model = model.to(device, memory_format=memory_format(device))
+    model = placed(ReadAndPredict(small_unet(), text_encoder.requires_grad_(True)), device)
 
     def loss(model, samples):
         x0, tokens = (part.to(device) for part in data(samples))
@@ -166,11 +168,16 @@ def _latents(folder: Path, vae):
     encoder = (*vae.encoder.parameters(), *vae.quant_conv.parameters())
     weights = b"".join(p.detach().cpu().numpy().tobytes() for p in encoder)
     path = folder / "unet" / f"latents-{count}-{hashlib.sha256(weights).hexdigest()[:12]}.safetensors"
-    if path.exists():
-        return [book.sample_scene(n) for n in range(count)], load_file(path)["latents"]
+    shape = (count, LATENT_CHANNELS, 16, 16)
+    with contextlib.suppress(OSError, SafetensorError, KeyError):  # none there, or a damaged one: encode again
+        latents = load_file(path)["latents"]
+        if tuple(latents.shape) == shape:
+            return [book.sample_scene(n) for n in range(count)], latents
+    remedy = "keep the training in another folder (--folder on the command line)"
+    require_room(path.parent, remedy, 4 * math.prod(shape))
     data = training_set()
     parts = tqdm(torch.arange(count).split(256), "encoding the pictures", disable=count < 2000)
     latents = torch.cat([encode_pictures(vae, data.pictures(part)) for part in parts]) * vae.config.scaling_factor
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"latents": latents}, path)
+    with saying(path, "no training is lost: free some room, and give the same command again"), new_file(path) as part:
+        save_file({"latents": latents}, part)
     return data.scenes, latents

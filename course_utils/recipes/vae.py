@@ -7,7 +7,8 @@ from torch import nn
 
 from course_utils.data import picture_book as book
 from course_utils.diffusion.latents import autoencoder_loss, scaling_factor
-from course_utils.machine.devices import memory_format
+from course_utils.files import new_folder
+from course_utils.machine.devices import placed
 from course_utils.recipes.pictures import training_set
 from course_utils.recipes.task import Task, require_trained
 
@@ -56,7 +57,7 @@ def build_vae(folder: Path, device: torch.device) -> Task:
     the middle of a thing: skies are learnt soon, eyes late.
     """
     data, kl_weight = training_set(), 1e-6
-    model = Reconstruct(small_vae()).to(device, memory_format=memory_format(device))
+    model = placed(Reconstruct(small_vae()), device)
 
     def loss(model, samples):
         x = _crops(data, samples.integers(len(data.scenes)), samples).to(device)
@@ -67,7 +68,8 @@ def build_vae(folder: Path, device: torch.device) -> Task:
     def export(model):
         latents = encode_pictures(model.vae, data.pictures(torch.arange(min(512, len(data.scenes)))))
         model.vae.register_to_config(scaling_factor=scaling_factor(latents))  # Stable Diffusion v1.5: 0.18215
-        model.vae.half().save_pretrained(folder / "picture_book" / "vae")
+        with new_folder(folder / "picture_book" / "vae") as part:
+            model.vae.half().save_pretrained(part)
 
     return Task(model, loss, export)
 
@@ -84,7 +86,7 @@ def build_decoder(folder: Path, device: torch.device) -> Task:
     vae = AutoencoderKL.from_pretrained(home).float()
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
-    model, data = Reconstruct(vae).to(device, memory_format=memory_format(device)), training_set()
+    model, data = placed(Reconstruct(vae), device), training_set()
 
     def loss(model, samples):
         x = _crops(data, samples.integers(len(data.scenes)), samples).to(device)
@@ -93,7 +95,11 @@ def build_decoder(folder: Path, device: torch.device) -> Task:
         edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
         return error.abs().mean() + 4 * error.square().mean() + edges
 
-    return Task(model, loss, lambda model: model.vae.half().save_pretrained(home))
+    def export(model):
+        with new_folder(home) as part:
+            model.vae.half().save_pretrained(part)
+
+    return Task(model, loss, export)
 
 
 def _crops(data, index: torch.Tensor, samples) -> torch.Tensor:

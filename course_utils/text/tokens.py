@@ -4,6 +4,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # named in hints only: importing them takes seconds
+    import torch
+    from transformers import CLIPTextModel, CLIPTokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -15,7 +20,7 @@ def most_frequent_pair(words: dict[tuple[str, ...], int]) -> tuple[str, str]:
     often as its word. Of several equally frequent pairs it is the first in the order of Python's tuples.
     Raises ValueError if no word has two symbols. Source: Sennrich et al., arXiv:1508.07909, algorithm 1.
     """
-    counts = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     for symbols, times in words.items():
         for pair in zip(symbols, symbols[1:], strict=False):
             counts[pair] += times
@@ -40,7 +45,7 @@ def merge(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     return tuple(merged)
 
 
-def train_tokenizer(captions: Iterable[str], vocabulary_size: int = 1000, length: int = 32):
+def train_tokenizer(captions: Iterable[str], vocabulary_size: int = 1000, length: int = 32) -> "CLIPTokenizer":
     """Learn byte-pair merges from captions and return them as a `transformers.CLIPTokenizer`.
 
     The 256 bytes, alone and at a word's end, are always in the vocabulary, so that any text has tokens; a word
@@ -76,7 +81,7 @@ def train_tokenizer(captions: Iterable[str], vocabulary_size: int = 1000, length
     )
 
 
-def known_words(tokenizer) -> set[str]:
+def known_words(tokenizer: "CLIPTokenizer") -> set[str]:
     """The words of the captions that the tokenizer was learnt from (saved in `tokenizer_config.json`).
 
     Empty for a tokenizer that `train_tokenizer` did not make.
@@ -84,14 +89,14 @@ def known_words(tokenizer) -> set[str]:
     return set(tokenizer.init_kwargs.get("words", ()))
 
 
-def tokenize(tokenizer, prompts: list[str]):
+def tokenize(tokenizer: "CLIPTokenizer", prompts: list[str]) -> "torch.Tensor":
     """Token ids of prompts, padded and cut to the tokenizer's length: int64 tensor (batch, length)."""
     return tokenizer(
         prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
     ).input_ids
 
 
-def encode(tokenizer, text_encoder, prompts: list[str]):
+def encode(tokenizer: "CLIPTokenizer", text_encoder: "CLIPTextModel", prompts: list[str]) -> "torch.Tensor":
     """Hidden states of prompts, (batch, length, channels); the empty prompt "" is the null condition."""
     return text_encoder(tokenize(tokenizer, prompts).to(text_encoder.device)).last_hidden_state
 

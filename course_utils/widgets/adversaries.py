@@ -5,6 +5,7 @@ import math
 import torch
 
 from course_utils.models.adversarial import optimal_discriminator
+from course_utils.models.gan import PictureGenerator
 from course_utils.widgets.explorer import Choice, Explorer, Slider
 
 
@@ -63,7 +64,7 @@ def game_explorer(games: dict, data: torch.Tensor) -> Explorer:
     )
 
 
-def latent_walk_explorer(G, start: int = 0, end: int = 1) -> Explorer:
+def latent_walk_explorer(G: PictureGenerator, start: int = 0, end: int = 1) -> Explorer:
     """One picture on the straight line between two random z of a generator: z(s) = (1 - s) z_start + s z_end."""
     from course_utils.plotting import plot_pictures
 

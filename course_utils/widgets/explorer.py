@@ -7,10 +7,14 @@ control, shown as static pictures (`filmstrip`, for GitHub, print and the first 
 """
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from course_utils.plotting import as_png, show
+
+if TYPE_CHECKING:
+    import ipywidgets
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Explorer:
     """
 
     draw: Callable[..., str]
-    controls: dict[str, Slider | Choice | None]
+    controls: Mapping[str, Slider | Choice | None]
     start: dict
     panels: int = 1
 
@@ -69,7 +73,7 @@ def filmstrip(explorer: Explorer, changes: list[dict]) -> None:
     show(figure, f"{order}: " + " ".join(sentences))
 
 
-def explore(explorer: Explorer):
+def explore(explorer: Explorer) -> "ipywidgets.Widget":
     """The explorer under live controls, a widget; it draws when a control is let go, and at once at the start.
 
     What cannot be drawn leaves the picture as it was and says why.

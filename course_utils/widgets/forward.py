@@ -1,5 +1,7 @@
 """The explorers of chapter 05: a picture that turns to noise, and the schedules by which it does."""
 
+from collections.abc import Callable
+
 import torch
 
 from course_utils.diffusion.schedules import (
@@ -14,7 +16,7 @@ from course_utils.plotting import plot_pictures
 from course_utils.shapes import require_pictures
 from course_utils.widgets.explorer import Choice, Explorer, Slider
 
-SCHEDULES = {"linear": linear_beta, "scaled linear": scaled_linear_beta, "cosine": cosine_beta}
+SCHEDULES: dict[str, Callable] = {"linear": linear_beta, "scaled linear": scaled_linear_beta, "cosine": cosine_beta}
 
 
 def noise_explorer(x0: torch.Tensor, seed: int = 0) -> Explorer:

@@ -1,5 +1,7 @@
 """The explorer of chapter 06: what a network guesses behind the noise."""
 
+from collections.abc import Callable
+
 import torch
 
 from course_utils.diffusion.objectives import best_x0, posterior_weights, x0_from_eps
@@ -8,7 +10,7 @@ from course_utils.plotting import plot_pictures
 from course_utils.widgets.explorer import Explorer, Slider
 
 
-def ink_blot_explorer(model, pictures, alpha_bar) -> Explorer:
+def ink_blot_explorer(model: Callable, pictures: torch.Tensor, alpha_bar: torch.Tensor) -> Explorer:
     """A picture, the same in noise, and two guesses of it: the network's and the average of all that could be there.
 
     model(x_t, t) -> eps_hat. pictures: the training set, (n, channels, height, width), on the device of alpha_bar.

@@ -1,6 +1,7 @@
 """The explorers of chapter 02: walks among the latents of an autoencoder, and the bound on a world of one number."""
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -9,7 +10,7 @@ from course_utils.plotting import plot_pictures
 from course_utils.widgets.explorer import Explorer, Slider
 
 
-def latent_map_explorer(decode, codes: torch.Tensor, labels: torch.Tensor) -> Explorer:
+def latent_map_explorer(decode: Callable, codes: torch.Tensor, labels: torch.Tensor) -> Explorer:
     """A map of two-dimensional codes with a cross on it, and the picture that is decoded at the cross.
 
     decode(z) -> (batch, 1 or 3, height, width), z: (batch, 2). codes: (n, 2), of pictures; labels: (n,), 0 ... 9.
@@ -36,7 +37,7 @@ def latent_map_explorer(decode, codes: torch.Tensor, labels: torch.Tensor) -> Ex
     return Explorer(draw_map, {"z1": Slider(-3.0, 3.0, 0.1), "z2": Slider(-3.0, 3.0, 0.1)}, {"z1": 0.0, "z2": 0.0}, 2)
 
 
-def interpolation_explorer(decode, codes: torch.Tensor) -> Explorer:
+def interpolation_explorer(decode: Callable, codes: torch.Tensor) -> Explorer:
     """From one code to another: the picture at the share s of the way, on the arc and on the straight line.
 
     decode(z) -> (batch, 1 or 3, height, width). codes: (n, d), d >= 2.

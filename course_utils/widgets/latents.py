@@ -1,5 +1,7 @@
 """The explorers of chapter 09: one channel of a latent turned up and down, and a scale that was forgotten."""
 
+from collections.abc import Callable
+
 import torch
 
 from course_utils.diffusion.latents import time_of_equal_snr
@@ -8,7 +10,7 @@ from course_utils.plotting import plot_pictures
 from course_utils.widgets.explorer import Explorer, Slider
 
 
-def latent_explorer(decode, latents: torch.Tensor) -> Explorer:
+def latent_explorer(decode: Callable, latents: torch.Tensor) -> Explorer:
     """A page's latent channel by channel: its map, and the picture when the channel is multiplied by `gain`.
 
     decode(latents) -> (batch, 3, height, width). latents: (pages, channels, h, w), scaled.
@@ -38,7 +40,7 @@ def latent_explorer(decode, latents: torch.Tensor) -> Explorer:
     return Explorer(draw_channel, controls, {"page": 0, "channel": 0, "gain": 0.0}, 3)
 
 
-def scale_explorer(decode, latents: torch.Tensor, alpha_bar: torch.Tensor) -> Explorer:
+def scale_explorer(decode: Callable, latents: torch.Tensor, alpha_bar: torch.Tensor) -> Explorer:
     """Latents of another spread under the same noise: where they are on the curve of the SNR, and what is left to see.
 
     decode(latents) -> (1, 3, height, width) of latents of spread 1, (1, channels, h, w), of one page.

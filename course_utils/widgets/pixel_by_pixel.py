@@ -1,6 +1,8 @@
 """The explorers of chapter 01: what a pixel's network can see, and pictures of which only a part is drawn."""
 
 import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -8,11 +10,14 @@ from course_utils.models.pixelcnn import PixelCNN, StackedPixelCNN, receptive_fi
 from course_utils.plotting import plot_pictures
 from course_utils.widgets.explorer import Choice, Explorer, Slider
 
+if TYPE_CHECKING:  # named in hints only: importing them takes seconds
+    from matplotlib.axes import Axes
+
 STACKS = ("plain stack", "two stacks")
 UNSEEN = torch.tensor([0.1, 0.5, 1.0])  # the colour of pixels that are not known yet, a light blue
 
 
-def plot_field(field: torch.Tensor, row: int, column: int, title: str = "", ax=None):
+def plot_field(field: torch.Tensor, row: int, column: int, title: str = "", ax: "Axes | None" = None) -> "Axes":
     """Show which pixels a network sees from (row, column): blue ones it does, crossed ones came before and are missed.
 
     field: bool (height, width), as `receptive_field` gives it. The pixel itself is black. Returns the axes.
@@ -41,7 +46,7 @@ def plot_field(field: torch.Tensor, row: int, column: int, title: str = "", ax=N
 
 
 @functools.lru_cache(maxsize=64)
-def untrained(stack: str, layers: int):
+def untrained(stack: str, layers: int) -> Callable:
     """The network of a stack with this many layers, its weights random, from numbers (1, 3, h, w) to logits."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

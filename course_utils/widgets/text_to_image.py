@@ -1,5 +1,7 @@
 """The explorers of chapter 10: guidance where its effect is exact, and two prompts that share one drawing."""
 
+from collections.abc import Callable
+
 import torch
 
 from course_utils.diffusion import samplers, steps
@@ -41,14 +43,14 @@ def guidance_explorer(centres: torch.Tensor, alpha_bar: torch.Tensor, number: in
 
 
 def two_prompts_explorer(
-    encode,
-    model,
-    decode,
+    encode: Callable,
+    model: Callable,
+    decode: Callable,
     shape: tuple[int, ...],
     alpha_bar: torch.Tensor,
     prompts: list[str],
     number: int = 12,
-    device="cpu",
+    device: torch.device | str = "cpu",
 ) -> Explorer:
     """One drawing, two prompts: the first rules the first steps, the second the rest.
 

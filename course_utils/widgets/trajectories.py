@@ -1,15 +1,22 @@
 """The explorer of chapter 07: points on their way from noise to data."""
 
+from collections.abc import Callable
+
 import torch
 
 from course_utils.diffusion import samplers
 from course_utils.plotting import plot_points
 from course_utils.widgets.explorer import Choice, Explorer, Slider
 
-SAMPLERS = {"DDPM": samplers.ddpm, "DDIM": samplers.ddim, "DPM-Solver++ 2M": samplers.dpm_solver, "Heun": samplers.heun}
+SAMPLERS: dict[str, Callable] = {
+    "DDPM": samplers.ddpm,
+    "DDIM": samplers.ddim,
+    "DPM-Solver++ 2M": samplers.dpm_solver,
+    "Heun": samplers.heun,
+}
 
 
-def trajectory_explorer(model, data: torch.Tensor, alpha_bar: torch.Tensor, number: int = 400) -> Explorer:
+def trajectory_explorer(model: Callable, data: torch.Tensor, alpha_bar: torch.Tensor, number: int = 400) -> Explorer:
     """Points flowing from noise to data: which sampler, how many steps, and how far along the way to look.
 
     model(x_t, t, cond) -> eps, for points. data: (n, 2), shown pale behind. number: how many points flow.

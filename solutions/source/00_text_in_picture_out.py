@@ -286,7 +286,9 @@ assert torch.equal(*starts)
 
 # %% id="not-the-image-run"
 half = len(film) // 2
-(t, x_t, _), (_, x_next, _), (*_, clean) = film[half], film[half + 1], film[-1]
+t, x_t, _ = film[half]
+_, x_next, _ = film[half + 1]
+_, _, clean = film[-1]
 with torch.no_grad():
     output = pipe.unet(x_t, t, cond).sample
 eps_hat = (1 - alpha_bar[t]).sqrt() * x_t + alpha_bar[t].sqrt() * output
@@ -294,19 +296,19 @@ true_noise = (x_t - alpha_bar[t].sqrt() * clean) / (1 - alpha_bar[t]).sqrt()
 
 
 def correlation(a, b):
+    """How alike two tensors of one shape are: 1 for equal ones, 0 for unrelated ones."""
     return torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].item()
 
 
+next_present, next_final = correlation(x_next, x_t), correlation(x_next, clean)
+print(f"the next x with the present one: correlation {next_present:.2f}, with the final image {next_final:.2f}")
+output_next, output_final = correlation(output, x_next), correlation(output, clean)
+noises = correlation(eps_hat, true_noise)
 print(
-    f"the next x with the present one: correlation {correlation(x_next, x_t):.2f}, with the final image "
-    f"{correlation(x_next, clean):.2f}"
+    f"the U-Net's output with the next x: {output_next:.2f}, with the final image {output_final:.2f}; "
+    f"the noise that follows from it with the noise in x_t: {noises:.2f}"
 )
-print(
-    f"the U-Net's output with the next x: {correlation(output, x_next):.2f}, with the final image "
-    f"{correlation(output, clean):.2f}; the noise that follows from it with the noise in x_t: "
-    f"{correlation(eps_hat, true_noise):.2f}"
-)
-assert correlation(eps_hat, true_noise) > 0.5 > correlation(output, x_next)
+assert noises > 0.5 > output_next
 
 # %% [markdown] id="forward-is-training"
 # **"First, noise is added to a real image; then the model removes it."** Adding noise to pictures (the forward process)

@@ -79,7 +79,8 @@ for ax, table, title in zip(axes, (joint, independent, left_first, right_first),
             dark = bool(table[a, b] > 0.25)
             ax.text(b, a, f"{table[a, b]:.3f}", ha="center", va="center", color="white" if dark else "black")
     ax.set(title=title, xticks=range(3), yticks=range(3), xlabel="right pixel")
-    ax.set_xticklabels(["paper", "grey", "ink"]), ax.set_yticklabels(["paper", "grey", "ink"])
+    ax.set_xticklabels(["paper", "grey", "ink"])
+    ax.set_yticklabels(["paper", "grey", "ink"])
     ax.grid(False)
 axes[0].set_ylabel("left pixel")
 show(
@@ -138,7 +139,8 @@ assert math.prod(given_to_the_truth) == 2 ** -sum(bits)
 # **Difficulty** ●●○○○ **Minutes** 10. The one number by which this chapter compares models.
 #
 # The network gives *logits*, any real numbers; softmax over axis 1 makes them probabilities. Torch's logarithms are
-# natural, their unit is the nat: one bit is $\ln 2$ nats. If you are stuck, take the `#` away before `hint`; each call
+# natural, their unit is the nat: one bit is $\ln 2$ nats. The network will be trained with this number, so stay with
+# tensors: gradients must reach the logits. If you are stuck, take the `#` away before `hint`; each call
 # says a little more. All answers are in the [solved notebook](../solutions/01_autoregressive_pixels.ipynb).
 
 
@@ -251,12 +253,12 @@ for sigma in (0.1, 0.01, 0.001, 1e-6):
 #
 # The *first* layer reads the picture. The middle of its kernel lies on pixel $i$ itself, the answer: hidden. This is
 # kind **A**. *Later* layers read the features of layers before them. The features at place $i$ know only pixels before
-# $i$, so the middle may be seen: kind **B**.
+# $i$, so the middle may be seen: kind **B**. Return a tensor of float32, since a kernel will be multiplied with it.
 
 
 # %% id="causal-mask"
 def causal_mask(size, kind):
-    """(size, size) of 1 (seen) and 0 (hidden): what comes before the middle, which is seen if kind is "B"."""
+    """(size, size) float32, 1 (seen) and 0 (hidden): what comes before the middle, which is seen if kind is "B"."""
     ### BEGIN SOLUTION
     #: nothing is seen, at first
     mask = torch.zeros(size, size)
@@ -294,7 +296,8 @@ print(counted[0, 0].int())
 # **Difficulty** ●●●○○ **Minutes** 15. It will be trained, so beware: an update changes *all* weights. What must be
 # zero must be made zero each time the layer is used.
 #
-# A *buffer* is a tensor that belongs to a layer (it moves to the GPU with it) and is not trained.
+# A *buffer* is a tensor that belongs to a layer (it moves to the GPU with it) and is not trained. Keep the mask as the
+# buffer `mask`, and let `forward` use `self.mask`: later cells read and replace it by this name.
 
 
 # %% id="masked-conv"
@@ -347,7 +350,9 @@ torch.testing.assert_close(mine(x), package(x))
 #
 # ### Exercise 4 · The receptive field
 #
-# **Difficulty** ●●●○○ **Minutes** 12. A tool that will serve you for any network.
+# **Difficulty** ●●●○○ **Minutes** 12. A tool that will serve you for any network, so it must leave the network as it
+# was: `torch.autograd.grad(number, x)` asks for one gradient, where `number.backward()` would leave one in every
+# parameter.
 
 
 # %% id="receptive-field"
@@ -615,14 +620,14 @@ print(f"bits saved in the first two rows {maps[2][:2].sum():.1f}, in the last tw
 #
 # ### Exercise 5 · Temperature
 #
-# **Difficulty** ●○○○○ **Minutes** 5.
+# **Difficulty** ●○○○○ **Minutes** 5. Axis 1 holds the levels, whatever comes after it: logits may be (batch, levels) or
+# (batch, levels, height, width).
 
 
 # %% id="pixel-probabilities"
 def pixel_probabilities(logits, temperature=1.0):
     """softmax(logits / temperature) over axis 1: (batch, levels, ...) -> the same shape."""
     ### BEGIN SOLUTION
-    #: divide, then make the levels' probabilities add up to 1
     return (logits / temperature).softmax(1)
     ### END SOLUTION
 
@@ -637,8 +642,13 @@ pixel_probabilities = check("01.pixel_probabilities", pixel_probabilities)
 # **Difficulty** ●●●●○ **Minutes** 20. The sampler, and a bit more: it keeps the first `keep` pixels of `x` and draws
 # only the others. With `keep=0` it draws from nothing.
 #
-# What stands in `x` behind the kept pixels does not matter: the network cannot look ahead. `torch.multinomial(p, 1,
-# generator=generator)` draws for each row of `p` (batch, levels) one index, (batch, 1): same seed, same picture.
+# What stands in `x` behind the kept pixels does not matter: the network cannot look ahead. Ask the model once for each
+# pixel that is drawn, leave the caller's `x` as it is, and return whole numbers (int64). `torch.multinomial(p, 1,
+# generator=generator)` draws for each row of `p` (batch, levels) one index, (batch, 1): same seed, same picture. `p` must
+# be where the generator is, so write `p.cpu()`.
+#
+# For example, with two pictures of 8 × 8, `fill_in(model, x, 24, generator)` keeps the first three rows of each and
+# draws forty pixels, from row 3, column 0 on.
 
 
 # %% id="fill-in"
@@ -646,15 +656,11 @@ pixel_probabilities = check("01.pixel_probabilities", pixel_probabilities)
 def fill_in(model, x, keep, generator, temperature=1.0):
     """Keep the first `keep` pixels of x (batch, height, width), draw the others one by one in raster order."""
     ### BEGIN SOLUTION
-    #: a copy, since the caller's pictures stay as they are
     x = x.clone()
     height, width = x.shape[1:]
     for i in range(keep, height * width):
-        #: the place of pixel i
         row, column = divmod(i, width)
-        #: a pass over what stands there by now; the probabilities at this place
         p = pixel_probabilities(model(x)[:, :, row, column], temperature)  # (batch, levels)
-        #: draw, and write down
         x[:, row, column] = torch.multinomial(p.cpu(), 1, generator=generator)[:, 0].to(x.device)
     return x
     ### END SOLUTION
@@ -687,15 +693,16 @@ from course_utils.models.pixelcnn import sample_by_rows, to_pictures
 
 blank = torch.zeros(60, 8, 8, dtype=torch.int64, device=device)
 drawn = fill_in(model, blank, 0, torch.Generator().manual_seed(0))
-assert torch.equal(drawn, pixelcnn.fill_in(model, blank, 0, torch.Generator().manual_seed(0)))
+package = pixelcnn.fill_in(model, blank, 0, torch.Generator().manual_seed(0))
+print(f"{int((drawn == package).flatten(1).all(1).sum())} of 60 are the package's, pixel by pixel")
 show(
     plot_pictures(to_pictures(drawn, 17), columns=15),
     "Sixty digits drawn pixel by pixel by the trained network: seed 0, nothing chosen.",
 )
 
 # %% [markdown] id="grid-read"
-# The learner's function and the package's drew the same sixty. Many can be read as digits, some cannot: one early
-# unlikely pixel leads the rest astray, and nothing is ever corrected.
+# With `torch.multinomial` and the same seed, your function and the package's draw the same sixty. Many can be read as
+# digits, some cannot: one early unlikely pixel leads the rest astray, and nothing is ever corrected.
 #
 # "Many" is no number.
 #
@@ -764,13 +771,14 @@ explore(explorer)
 
 
 # %% id="cost"
-class Counting:
+class Counting(torch.nn.Module):
     """A model that counts how often it is asked."""
 
     def __init__(self, model):
+        super().__init__()
         self.model, self.passes = model, 0
 
-    def __call__(self, x):
+    def forward(self, x):
         self.passes += 1
         return self.model(x)
 
@@ -817,7 +825,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # %% id="rows"
 slow = seconds(lambda: fill_in(model, blank[:60], 0, torch.Generator().manual_seed(0)), 1)
 fast = seconds(lambda: sample_by_rows(model, blank[:60], 0, torch.Generator().manual_seed(0)), 1)
-assert torch.equal(sample_by_rows(model, blank[:60], 0, torch.Generator().manual_seed(0)), drawn)
+assert torch.equal(sample_by_rows(model, blank[:60], 0, torch.Generator().manual_seed(0)), package)
 print(f"sixty digits: {slow:.2f} s, with finished rows kept {fast:.2f} s: {slow / fast:.1f} times faster")
 
 # %% [markdown] id="leak-text"

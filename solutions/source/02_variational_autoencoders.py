@@ -272,7 +272,8 @@ explore(bound_by_hand)
 #
 # ### Exercise 1 · The divergence
 #
-# **Difficulty** ●●○○○ **Minutes** 10. One number for each picture.
+# **Difficulty** ●●○○○ **Minutes** 10. One number for each picture. The encoder learns from it, so stay with tensors:
+# gradients must reach `mean` and `logvar`.
 
 
 # %% id="ex-kl"
@@ -329,12 +330,12 @@ assert abs(each.mean() - gaussian_kl(mean, logvar)) < 5 * error
 # ### Exercise 2 · Reparametrise
 #
 # **Difficulty** ●●○○○ **Minutes** 10. Mind the half: `logvar` is the logarithm of the *variance*. The noise comes from
-# the generator that is passed in.
+# the generator that is passed in, new for each element. Latents may have any shape (batch, ...).
 
 
 # %% id="ex-reparam"
 def reparametrise(mean, logvar, generator):
-    """z = mean + exp(logvar / 2) eps, with gradients to both; mean, logvar and z: (batch, d)."""
+    """z = mean + exp(logvar / 2) eps, with gradients to both; mean, logvar and z: (batch, ...)."""
     ### BEGIN SOLUTION
     #: standard normal noise, new for each element (the generator may live on the CPU: .to(mean.device))
     eps = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean.device)
@@ -386,7 +387,7 @@ score_gradient = check("02.score_gradient", score_gradient)
 # **Predict first.** Both are right on average. Which one spreads more, and what happens in more dimensions?
 
 
-# %% id="variance" tags=["static"]
+# %% id="two-estimates"
 def two_estimates(d, s=0.5, n=100_000):
     """Gradients by mu_1 of E||z||^2, with mu = (1, ..., 1): by the trick and by the score, each (n,)."""
     mean, logvar = torch.ones(d, requires_grad=True), torch.full((d,), 2 * math.log(s))
@@ -397,6 +398,7 @@ def two_estimates(d, s=0.5, n=100_000):
     return by_trick[:, 0], score_gradient(f_z.detach(), drawn.detach(), mean.detach(), logvar)[:, 0]
 
 
+# %% id="variance" tags=["static"]
 sizes, spreads = (1, 2, 4, 8, 16, 32), []
 print("  d   mean: trick   score   (exact 2)   variance: trick    score   ratio")
 for d in sizes:
@@ -441,7 +443,8 @@ show(
 # ### Exercise 4 · The negative ELBO
 #
 # **Difficulty** ●●●○○ **Minutes** 15. The two terms must be in the same unit: if one is a sum over what it covers, so
-# is the other. You may call `gaussian_kl`.
+# is the other. `sigma` is a plain number, or a tensor of shape () that is trained too: gradients must reach it. Pictures
+# may have any shape (batch, ...). You may call `gaussian_kl`.
 
 
 # %% id="ex-loss"
@@ -499,27 +502,33 @@ def fit(model, data, steps, bound=bound, batch=32, beta=1.0, learning_rate=2e-3,
 
 # %% id="package"
 import copy
+from functools import partial
 
 from course_utils.models import vae, variational
+
+
+def same_noise(model, x, generator, beta=1.0):
+    """Your loss with the package's noise, which may be drawn in another order than yours: (batch,)."""
+    mean, logvar = model.encode(x)
+    z = variational.reparametrise(mean, logvar, generator)
+    return negative_elbo(x, model.decode(z), model.sigma(), mean, logvar, beta)
+
 
 torch.manual_seed(0)
 ours = VAE(channels=1, size=16, latent=2).to(device)
 theirs = copy.deepcopy(ours)
-our_losses = [loss for _, loss in fit(ours, pictures, 5)]
+our_losses = [loss for _, loss in fit(ours, pictures, 5, same_noise)]
 their_losses = [loss for _, loss in vae.fit(theirs, pictures, 5, batch=32)]
 torch.testing.assert_close(torch.tensor(our_losses), torch.tensor(their_losses))
 
 x, x_hat = pictures[:4].cpu(), pictures[4:8].cpu()
 mean, logvar = torch.randn(2, 4, 2, generator=generator)
-for own, other in (
-    (gaussian_kl(mean, logvar), variational.gaussian_kl(mean, logvar)),
-    (negative_elbo(x, x_hat, 0.3, mean, logvar), variational.negative_elbo(x, x_hat, 0.3, mean, logvar)),
-    (
-        negative_elbo(x, x_hat, 0.3, mean, logvar) - gaussian_kl(mean, logvar),
-        -Normal(x_hat, 0.3).log_prob(x).flatten(1).sum(1),
-    ),
-):
-    torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-3)
+our_kl, our_elbo = gaussian_kl(mean, logvar), negative_elbo(x, x_hat, 0.3, mean, logvar)
+log_likelihood = Normal(x_hat, 0.3).log_prob(x).flatten(1).sum(1)
+assert_near = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-3)
+assert_near(our_kl, variational.gaussian_kl(mean, logvar))
+assert_near(our_elbo, variational.negative_elbo(x, x_hat, 0.3, mean, logvar))
+assert_near(our_elbo - our_kl, -log_likelihood)
 print("losses of five steps", [round(loss, 1) for loss in our_losses])
 
 # %% [markdown] id="train2-text"
@@ -672,18 +681,17 @@ for d, length in lengths.items():
 # %% [markdown] id="ex-path-text"
 # ### Exercise 5 · The arc
 #
-# **Difficulty** ●●●○○ **Minutes** 15. Return `count` latents, both ends included.
+# **Difficulty** ●●●○○ **Minutes** 15. Return `count` latents, both ends included. The ends may differ in length; the
+# angle does not depend on that. For example, from (1, 0) to (0, 2) in three steps the middle one is
+# $(\sin 45°, 2 \sin 45°) = (0.71, 1.41)$.
 
 
 # %% id="ex-path"
 def spherical_path(start, end, count):
     """`count` latents on the arc from start to end, ends included; start, end: (d,) -> (count, d)."""
     ### BEGIN SOLUTION
-    #: the angle: arccos of the dot product over both lengths
     angle = torch.arccos(start @ end / (start.norm() * end.norm()))
-    #: the shares of the way, 0 ... 1, as a column
     s = torch.linspace(0, 1, count, device=start.device)[:, None]  # (count, 1)
-    #: the two sines over the sine of the whole angle
     return (torch.sin((1 - s) * angle) * start + torch.sin(s * angle) * end) / torch.sin(angle)
     ### END SOLUTION
 
@@ -765,7 +773,7 @@ show(
 # difference of neighbouring pixels: sharp edges have much of it.
 
 
-# %% id="blur"
+# %% id="sharpness"
 def gradient_energy(x):
     """Mean squared difference of neighbouring pixels, down plus right: a number."""
     return (x.diff(dim=2).square().mean() + x.diff(dim=3).square().mean()).item()
@@ -779,6 +787,7 @@ def fine_share(x):
     return (power[fine].sum() / power.sum()).item()
 
 
+# %% id="blur"
 softness = {}
 with torch.no_grad():
     back_2 = small.decode(small.encode(unseen)[0])
@@ -930,28 +939,27 @@ def strong_bound(model, level, generator, beta=1.0):
 # loss.
 
 # %% id="weak"
-steps, networks, talk = budget(smoke=6, laptop=600, gpu=4000), {}, {}
+import itertools
+
+DECODERS = {
+    "z only": (partial(VAE, size=8, latent=8, outputs=17), vae.level_bound),
+    "z and pixels before": (StrongDecoder, strong_bound),
+}
+steps, networks, talk, fit_seconds = budget(smoke=6, laptop=600, gpu=4000), {}, {}, {}
 print("decoder sees           beta   bits/dim, unseen   KL in all   largest KL of a dimension")
-for name, make, its_bound, beta in (
-    ("z only", lambda: VAE(size=8, latent=8, outputs=17), vae.level_bound, 1.0),
-    ("z only", lambda: VAE(size=8, latent=8, outputs=17), vae.level_bound, 3.0),
-    ("z and pixels before", StrongDecoder, strong_bound, 1.0),
-    ("z and pixels before", StrongDecoder, strong_bound, 3.0),
-):
+for name, beta in itertools.product(DECODERS, (1.0, 3.0)):
+    make, its_bound = DECODERS[name]
     torch.manual_seed(0)
     network = networks[name, beta] = make().to(device)
     before, start = examine(network, unseen_level, its_bound), time.process_time()
     for _ in fit(network, level, steps, its_bound, beta=beta):
         pass
-    weak_seconds = time.process_time() - start if len(networks) == 1 else weak_seconds
+    fit_seconds[name, beta] = time.process_time() - start
     after = examine(network, unseen_level, its_bound)
     with torch.no_grad():
-        talk[name, beta] = kl_by_dimension(*network.encode(unseen_level[:, None] / 8 - 1)).cpu()
-    bits_per_dim = vae.bits_per_dim(torch.tensor(after), 64)
-    print(
-        f"{name:20} {beta:6} {f'<= {bits_per_dim:.3f}':>18} {talk[name, beta].sum():11.3f} "
-        f"{talk[name, beta].max():27.3f}"
-    )
+        kl = talk[name, beta] = kl_by_dimension(*network.encode(unseen_level[:, None] / 8 - 1)).cpu()
+    at_most = f"<= {vae.bits_per_dim(torch.tensor(after), 64):.3f}"
+    print(f"{name:20} {beta:6} {at_most:>18} {kl.sum():11.3f} {kl.max():27.3f}")
     assert after < before
 if budget(smoke=False, laptop=True, gpu=True):
     assert talk["z and pixels before", 1.0].sum() < 0.4 * talk["z only", 1.0].sum()
@@ -978,16 +986,16 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # ### Exercise 6 · The importance-weighted bound
 #
-# **Difficulty** ●●●○○ **Minutes** 10. The weights of a picture are numbers like $e^{-100}$: stay with logarithms.
+# **Difficulty** ●●●○○ **Minutes** 10. The weights of a picture are numbers like $e^{-2000}$, which a float rounds to 0:
+# stay with logarithms. With $K = 1$ the bound is `log_w[0]`, and if all $K$ weights of a picture are equal, it is their
+# common logarithm. The result has the dtype of `log_w`.
 
 
 # %% id="ex-iwae"
 def importance_bound(log_w):
     """log( 1/K sum_k exp(log_w_k) ), without overflow; log_w: (K, batch) -> (batch,)."""
     ### BEGIN SOLUTION
-    #: the logarithm of the sum of the weights
     log_sum = torch.logsumexp(log_w, 0)
-    #: the sum becomes a mean
     return log_sum - math.log(len(log_w))
     ### END SOLUTION
 
@@ -1064,7 +1072,8 @@ with torch.no_grad():
     q = book_vae.encode(pages).latent_dist
     torch.testing.assert_close(q.std, (q.logvar / 2).exp())
     z = reparametrise(q.mean, q.logvar, torch.Generator().manual_seed(3))
-    torch.testing.assert_close(z, q.sample(torch.Generator().manual_seed(3)))
+    package = variational.reparametrise(q.mean, q.logvar, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(package, q.sample(torch.Generator().manual_seed(3)))
     torch.testing.assert_close(gaussian_kl(q.mean, q.logvar), q.kl(), rtol=1e-4, atol=1e-2)
     rebuilt = book_vae.decode(z).sample
     guessed = book_vae.decode(torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(device)).sample
@@ -1144,10 +1153,8 @@ print(
 # real ones (FID, in the features of the reader, smaller is better; the exact meaning comes in chapter 15), and its
 # bound.
 
-# %% id="families"
+# %% id="families-draw"
 from torch.nn.functional import interpolate
-
-from course_utils.metrics.families import Row, compare
 
 
 def timed(draw):
@@ -1165,21 +1172,16 @@ def draw_levels():
     return interpolate(drawn / 8 - 1, size=(16, 16), mode="bilinear", align_corners=False)
 
 
+# %% id="families"
+from course_utils.metrics.families import Row, compare
+
 final, seconds = timed(lambda: model.sample(357, torch.Generator().manual_seed(5)))
 final_8, seconds_8 = timed(draw_levels)
 size, size_8 = (sum(p.numel() for p in network.parameters()) for network in (model, weak))
+weak_seconds, weak_bound = fit_seconds["z only", 1.0], {"bits_per_dim": bits[len(log_w)], "bound": True}
 compare(
     Row("VAE", "digits 16x16", size, training_seconds, seconds, digit_fid(final)),
-    Row(
-        "VAE",
-        "digits 8x8",
-        size_8,
-        weak_seconds,
-        seconds_8,
-        digit_fid(final_8),
-        bits_per_dim=bits[len(log_w)],
-        bound=True,
-    ),
+    Row("VAE", "digits 8x8", size_8, weak_seconds, seconds_8, digit_fid(final_8), **weak_bound),
     upto="VAE",
 )
 fid, floor = digit_fid(final), digit_fid(unseen)
@@ -1196,7 +1198,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # **Predict first.** How often is it right, after a few hundred steps?
 
-# %% id="failure"
+# %% id="critic"
 torch.manual_seed(0)
 critic = torch.nn.Sequential(
     torch.nn.Conv2d(1, 16, 3, stride=2),
@@ -1217,8 +1219,9 @@ def doubt(real, fake):
     return torch.nn.functional.binary_cross_entropy_with_logits(says, truth)
 
 
+# %% id="failure"
 first = doubt(unseen[:32], final[:32]).item()
-for step in range(budget(smoke=10, laptop=400, gpu=400)):
+for _ in range(budget(smoke=10, laptop=400, gpu=400)):
     loss = doubt(pictures[torch.randint(len(pictures), (32,), generator=generator)], model.sample(32, generator))
     optimizer.zero_grad()
     loss.backward()

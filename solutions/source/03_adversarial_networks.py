@@ -468,15 +468,18 @@ def gradients(network):
 
 x, z = ring[:512], dice(512, generator)
 for name, fake in (("detached", G(z).detach()), ("not detached", G(z))):
-    G.zero_grad(), D.zero_grad()
+    G.zero_grad()
+    D.zero_grad()
     discriminator_loss(D(x), D(fake)).backward()
     print(f"D's turn, {name:13} gradient left in D {length(D):.3f}, in G {length(G):.3f}")
 left_over = gradients(G)
 for name, fake in (("not detached", G(z)), ("detached", G(z).detach())):
-    G.zero_grad(), D.zero_grad()
+    G.zero_grad()
+    D.zero_grad()
     generator_loss(D(fake)).backward()
     print(f"G's turn, {name:13} gradient left in D {length(D):.3f}, in G {length(G):.3f}")
-    own = gradients(G) if length(G) else own
+    if name == "not detached":
+        own = gradients(G)
 print(f"cosine of what was left over and what G wants: {torch.cosine_similarity(left_over, own, dim=0):.2f}")
 
 # %% [markdown] id="leak-text"
@@ -493,7 +496,8 @@ def leaky_round(G, D, optimizer_G, optimizer_D, x, generator):
     D.zero_grad()
     generator_loss(D(G(dice(128, generator)))).backward()
     optimizer_G.step()  # with what D's turn left in G
-    G.zero_grad(), D.zero_grad()
+    G.zero_grad()
+    D.zero_grad()
     return d_loss.detach()
 
 

@@ -110,14 +110,14 @@ print(f"variance budget: {math.sqrt(1 - beta_t) ** 2:.2f} + {math.sqrt(beta_t) *
 # **Difficulty** ●○○○○ **Minutes** 5. Everything else in this chapter is this line, repeated or added up.
 #
 # Replace the `raise` line in the first cell below, run both cells, and read what the second one says. `beta_t` may be
-# a Python number or a tensor; `** 0.5` takes the root of either. If you are stuck, take the `#` away before `hint`;
-# each call says a little more. Whatever happens, the chapter goes on: until yours is right, the course's own version
-# stands in. All are in the [solved notebook](../solutions/05_forward_diffusion.ipynb).
+# a Python number or a tensor with one; `** 0.5` takes the root of either. If you are stuck, take the `#` away before
+# `hint`; each call says a little more. Whatever happens, the chapter goes on: until yours is right, the course's own
+# version stands in. All are in the [solved notebook](../solutions/05_forward_diffusion.ipynb).
 
 
 # %% id="forward-step"
 def forward_step(x_before, eps, beta_t):
-    """x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) eps; x_before, eps and x_t: (batch, ...)."""
+    """x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) eps; x_before, eps and x_t: (batch, ...), beta_t: a number."""
     ### BEGIN SOLUTION
     #: the factor of what was there before
     signal = (1 - beta_t) ** 0.5
@@ -292,7 +292,7 @@ for t in (9, 99, 299, 999):
 # spread $s$. The white lines are eight of your walks.
 
 
-# %% id="density" tags=["static"]
+# %% id="two-peaks"
 def density(x, share):
     """The density of x_t for the two peaks, where the share alpha_bar_t is left; x and share broadcast."""
     std = (share * 0.2**2 + 1 - share).sqrt()
@@ -300,29 +300,17 @@ def density(x, share):
     return sum(bumps) / math.sqrt(2 * math.pi)
 
 
+# %% id="density" tags=["static"]
 levels = torch.linspace(-3, 3, 241)
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(9, 3.6), sharey=True, width_ratios=[1, 6, 1])
-middle.imshow(
-    density(levels[:, None], alpha_bar[None]).sqrt(),
-    extent=(0, 999, -3, 3),
-    origin="lower",
-    aspect="auto",
-    cmap="viridis",
-    interpolation="bilinear",
-)
+heat = {"origin": "lower", "aspect": "auto", "cmap": "viridis", "interpolation": "bilinear"}
+middle.imshow(density(levels[:, None], alpha_bar[None]).sqrt(), extent=(0, 999, -3, 3), **heat)
 middle.plot(torch.cat([walk[t][:8].T for t in range(1000)]), "-", color="white", linewidth=0.7, alpha=0.85)
 middle.set(xlabel="t", xlim=(0, 999), ylim=(-3, 3), title="density of $x_t$, and eight walks")
 middle.grid(False)
+lying = {"orientation": "horizontal", "histtype": "stepfilled", "color": "#56B4E9"}
 for ax, sample, share, name in ((left, x0, torch.ones(()), "$x_0$"), (right, walk[999], alpha_bar[999], "$x_T$")):
-    ax.hist(
-        sample.flatten(),
-        bins=60,
-        range=(-3, 3),
-        density=True,
-        orientation="horizontal",
-        color="#56B4E9",
-        histtype="stepfilled",
-    )
+    ax.hist(sample.flatten(), bins=60, range=(-3, 3), density=True, **lying)
     ax.plot(density(levels, share), levels, color="black", linewidth=1.2)
     ax.set(title=name, xticks=[])
 left.set_ylabel("value of a pixel")
@@ -393,7 +381,7 @@ show(
 
 # %% id="snr"
 def snr(alpha_bar):
-    """SNR_t = alpha_bar_t / (1 - alpha_bar_t); alpha_bar and the result have one shape."""
+    """SNR_t = alpha_bar_t / (1 - alpha_bar_t); alpha_bar and the result have one shape, (T,) or any other."""
     ### BEGIN SOLUTION
     #: variance from the picture over variance from the noise
     return alpha_bar / (1 - alpha_bar)
@@ -455,7 +443,7 @@ explore(noise_on_cat)
 
 # %% id="cosine"
 def cosine_beta(T):
-    """beta_t = min(1 - f(t) / f(t-1), 0.999) with f(t) = cos^2((t/T + s)/(1 + s) pi/2), s = 0.008; (T,)."""
+    """beta_t = min(1 - f(t) / f(t-1), 0.999), f(t) = cos^2((t/T + s)/(1 + s) pi/2), s = 0.008; float32 (T,)."""
     ### BEGIN SOLUTION
     #: the paper's times 0 ... T: one more than betas (float64 keeps the small differences exact)
     t = torch.arange(T + 1, dtype=torch.float64)
@@ -590,13 +578,15 @@ for T in (50, 100, 1000, 4000):
 # ### Exercise 6 · The variance at time t
 #
 # **Difficulty** ●●○○○ **Minutes** 5. It tells what sizes of numbers the network will meet.
+#
+# `alpha_bar` is a tensor of any shape, `x0_variance` a number or a tensor with one. An example: where `alpha_bar` is
+# 0.5, pictures of variance 0.25 have become noisy ones of variance 0.625.
 
 
 # %% id="variance-at"
 def variance_at(alpha_bar, x0_variance):
     """Var(x_t) = alpha_bar_t Var(x0) + 1 - alpha_bar_t; the result has the shape of alpha_bar."""
     ### BEGIN SOLUTION
-    #: what is left of the picture's variance, and the variance of the noise
     return alpha_bar * x0_variance + 1 - alpha_bar
     ### END SOLUTION
 
@@ -661,19 +651,17 @@ print(f"latents are multiplied by {factor:.3f} in the course's model, by 0.18215
 #
 # **Difficulty** ●●●●○ **Minutes** 20. It turns "almost pure noise" into a number; papers call it $L_T$.
 #
-# Return one number for each sample. `.flatten(1).mean(1)` averages over all axes but the first. Tip:
-# `torch.log1p(-a)` is $\ln(1 - a)$, exact even where $a$ is tiny.
+# Return one number for each sample, whatever axes samples have: `.flatten(1).mean(1)` averages over all but the first.
+# `alpha_bar_t` is a tensor with one number, such as `alpha_bar[-1]`. Tip: `torch.log1p(-a)` is $\ln(1 - a)$, exact even
+# where $a$ is tiny. An example: for `x0 = torch.zeros(1, 3, 8, 8)` and `torch.tensor(0.5)` it is 0.139 bits.
 
 
 # %% id="kl"
 def kl_to_normal(x0, alpha_bar_t):
-    """KL(q(x_t | x0) || N(0, I)) in bits per dimension; x0: (batch, ...), alpha_bar_t: a number; (batch,)."""
+    """KL(q(x_t | x0) || N(0, I)) in bits per dimension; x0: (batch, ...), alpha_bar_t: a tensor (); (batch,)."""
     ### BEGIN SOLUTION
-    #: alpha_bar_t as a tensor with the axes of x0
-    share = expand_like(alpha_bar_t, x0)
-    #: for each dimension, in nats: half of (variance + mean squared - 1 - ln variance)
-    nats = (share * (x0**2 - 1) - torch.log1p(-share)) / 2
-    #: the mean of each sample, in bits
+    share = expand_like(alpha_bar_t, x0)  # (1, 1, ..., 1)
+    nats = (share * (x0**2 - 1) - torch.log1p(-share)) / 2  # of each dimension: (v + m^2 - 1 - ln v) / 2
     return nats.flatten(1).mean(1) / math.log(2)
     ### END SOLUTION
 

@@ -180,12 +180,13 @@ print(f"{d} squares, their sum {squares.sum():.1f}, their mean {squares.sum() / 
 #
 # ### Exercise 1 · The loss, for each picture of a batch
 #
-# ●●○○○ · 10 minutes. One number *for each picture*, so that we can later sort them by $t$.
+# ●●○○○ · 10 minutes. One number *for each picture*, so that we can later sort them by $t$. It also has to serve for
+# points of the plane, (batch, 2), so average over every axis but the first. Training sends gradients through it.
 
 
 # %% id="ex-loss"
 def noise_prediction_loss(eps_hat, eps):
-    """Each picture's mean squared error, || eps - eps_hat ||^2 / d: (batch, ...), (batch, ...) -> (batch,)."""
+    """Each sample's mean squared error, || eps - eps_hat ||^2 / d: (batch, ...), (batch, ...) -> (batch,)."""
     ### BEGIN SOLUTION
     #: the squared difference, element by element
     squares = (eps_hat - eps) ** 2
@@ -434,7 +435,9 @@ print("t", t.tolist(), " loss", round(loss.item(), 3))
 # ### Exercise 3 · The training step
 #
 # ●●●○○ · 15 minutes. Make these lines a function of model, clean data, schedule and generator. It works for points
-# and for pictures of any size, with any model: nothing in it knows what the data are.
+# and for pictures of any size, with any model: nothing in it knows what the data are. There are `len(alpha_bar)` times;
+# do not use the $T$ of this notebook. Draw from `generator` only. The training loop calls `.backward()` on what you
+# return.
 
 
 # %% id="ex-step"
@@ -683,21 +686,14 @@ from course_utils.diffusion.objectives import x0_from_eps as clean_guess  # you 
 
 side = torch.linspace(-2.2, 2.2, 12, device=device)
 places = torch.cartesian_prod(side, side)  # (144, 2)
+in_data = {"angles": "xy", "scale_units": "xy", "scale": 1}  # arrows in the units of the axes
 figure, panels = plt.subplots(1, 3, figsize=(8.4, 3.5), sharex=True, sharey=True)
 for ax, level in zip(panels, (100, 400, 800)):
     t = torch.full((len(places),), level, device=device)
     with torch.no_grad():
         x0_hat = clean_guess(places, average(places, t), t, alpha_bar)
     ax.scatter(*moons[:800].cpu().T, s=1, color="#B8B8B8")
-    ax.quiver(
-        *places.cpu().T,
-        *(x0_hat - places).cpu().T,
-        angles="xy",
-        scale_units="xy",
-        scale=1,
-        width=0.003,
-        color="#56B4E9",
-    )
+    ax.quiver(*places.cpu().T, *(x0_hat - places).cpu().T, width=0.003, color="#56B4E9", **in_data)
     ax.scatter(*x0_hat.cpu().T, s=7, color="#D55E00", zorder=3)
     ax.set(title=f"t = {level}", xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), aspect="equal", xlabel="$x_t$, first")
 panels[0].set_ylabel("$x_t$, second")
@@ -783,7 +779,8 @@ print(f"{steps} updates took {time.process_time() - start:.0f} seconds of proces
 # The exam, on digits that neither network has seen, and what the network draws:
 
 # %% id="train-read"
-model.eval(), average.eval()
+model.eval()
+average.eval()
 after = examine(average, unseen, 300)[0].mean().item()
 print(
     f"loss on unseen digits: before {before:.3f}, after {after:.3f} (the network itself: "
@@ -875,16 +872,15 @@ assert all(torch.allclose(p, q, atol=1e-6) for p, q in zip(ours.parameters(), th
 #
 # ### Exercise 5 · The mean loss in each bin
 #
-# ●●●○○ · 15 minutes. A bin without samples has no mean: leave it NaN, and a plot leaves a gap.
+# ●●●○○ · 15 minutes. A bin without samples has no mean: leave it NaN, and a plot leaves a gap. `bins` need not divide
+# `T`. An example: losses 1, 2 and 6 at the times 0, 4 and 9, with `T = 10` and `bins = 2`, give 1.5 and 6.
 
 
 # %% id="ex-by-time"
 def loss_by_time(losses, t, T, bins):
     """The mean loss in each of `bins` equal stretches of 0 ... T-1: (n,), (n,) -> (bins,); NaN where there is none."""
     ### BEGIN SOLUTION
-    #: the bin of each sample: t * bins // T
-    place = t * bins // T
-    #: for each bin, the mean of the losses that fell into it
+    place = t * bins // T  # the bin of each sample
     return torch.stack([losses[place == b].mean() for b in range(bins)])
     ### END SOLUTION
 
@@ -957,17 +953,15 @@ for name, curve in by_time.items():
 #
 # ### Exercise 6 · From the noise to the picture
 #
-# ●●○○○ · 10 minutes. Each picture of the batch has its own $t$; `expand_like` gives one number for each picture the
-# shape that it needs.
+# ●●○○○ · 10 minutes. Each sample of the batch has its own $t$; `expand_like` gives one number for each sample the
+# shape that it needs, for pictures and for points. A test: for `x_t = add_noise(x0, eps, t, alpha_bar)` it returns `x0`.
 
 
 # %% id="ex-x0"
 def x0_from_eps(x_t, eps, t, alpha_bar):
-    """The clean picture behind x_t if the noise is eps: x0 = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t)."""
+    """x0 = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t); x_t, eps, x0: (batch, ...), t: (batch,)."""
     ### BEGIN SOLUTION
-    #: alpha_bar at each picture's t, with axes to multiply pictures: (batch, 1, 1, 1)
     a = expand_like(alpha_bar[t], x_t)
-    #: take the noise away, then undo the dimming
     return (x_t - (1 - a).sqrt() * eps) / a.sqrt()
     ### END SOLUTION
 

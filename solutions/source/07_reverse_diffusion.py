@@ -389,8 +389,8 @@ def ddpm(model, x_T, alpha_bar, times, generator, clip=None):
 def last(stages):
     """The last of what a generator yields."""
     for stage in stages:
-        pass
-    return stage
+        final = stage
+    return final
 
 
 # %% id="ddpm-ring" tags=["static"]
@@ -757,7 +757,7 @@ assert abs(by_lambda - by_ddim) < 1e-5
 # ### Exercise 6 · The multistep step
 #
 # ●●●●○ · 15 minutes. `before` is the time of the guess before, later (noisier) than `t`; both are None at the first
-# step.
+# step. Take $\lambda$ from the table that is passed in, by `alpha_bar_at(alpha_bar, t)`: other schedules are tried too.
 
 
 # %% id="ex-2m"
@@ -802,22 +802,19 @@ dpm_solver_step = check("07.dpm_solver_step", dpm_solver_step)
 # ### Exercise 7 · Heun's step
 #
 # ●●●○○ · 10 minutes. `model(x_t, t)` wants `t` as a tensor of shape (batch,). At the step to the clean picture,
-# `earlier = -1`, there is nothing to ask: the DDIM step is the result.
+# `earlier = -1`, there is nothing to ask: the DDIM step is the result. Ask the model no more than twice. From here on
+# the stubs leave the lines to you.
 
 
 # %% id="ex-heun"
 def heun_step(model, x_t, t, earlier, alpha_bar):
     """One Heun step from t to `earlier`: DDIM with the mean of the eps here and the eps ahead."""
     ### BEGIN SOLUTION
-    #: the slope here, and a step on trial
     eps = model(x_t, torch.full((len(x_t),), t, device=x_t.device))
     ahead = ddim_step(x_t, eps, t, earlier, alpha_bar)
-    #: at the clean picture no model can be asked
     if earlier == -1:
         return ahead
-    #: the slope there, at its own time
     eps_ahead = model(ahead, torch.full((len(x_t),), earlier, device=x_t.device))
-    #: the real step, with the mean of both
     return ddim_step(x_t, (eps + eps_ahead) / 2, t, earlier, alpha_bar)
     ### END SOLUTION
 
@@ -1199,20 +1196,18 @@ if budget(smoke=False, laptop=True, gpu=True):
 # %% [markdown] id="ex-inversion-text"
 # ### Exercise 8 · The inversion step
 #
-# ●●●○○ · 10 minutes. From the clean picture, `t = -1`, the model has no time to be asked for: tell it `later`.
+# ●●●○○ · 10 minutes. From the clean picture, `t = -1`, the model has no time to be asked for: tell it `later`. (Your
+# `ddim_step` does not go this way: its $\sigma$ is a root of something that would be negative.)
 
 
 # %% id="ex-inversion"
 def inversion_step(model, x_t, t, later, alpha_bar):
     """From x_t to the noisier time `later` > t: DDIM the other way round, with the eps that is seen at x_t."""
     ### BEGIN SOLUTION
-    #: ask at x_t; the time told is t, or `later` if x_t is clean
     asked = later if t == -1 else t
     eps = model(x_t, torch.full((len(x_t),), asked, device=x_t.device))
-    #: the clean picture that this implies
     a, a_later = alpha_bar_at(alpha_bar, t), alpha_bar_at(alpha_bar, later)
     x0_hat = (x_t - (1 - a) ** 0.5 * eps) / a**0.5
-    #: both, mixed for the later time
     return a_later**0.5 * x0_hat + (1 - a_later) ** 0.5 * eps
     ### END SOLUTION
 
@@ -1341,7 +1336,7 @@ assert levels[1] > 0.9 * levels[0]
 # **"More inference steps give better pictures."** Up to a point. The numbers of section 6 once more, a line each:
 
 # %% id="elsewhere-steps-run"
-for name, plan in PLAN.items():
+for name in PLAN:
     curve = [(evaluations, fid) for (who, evaluations), fid in quality.items() if who == name]
     print(f"{name:16} " + ", ".join(f"{n}: {fid:.1f}" for n, fid in curve))
 if budget(smoke=False, laptop=True, gpu=True):

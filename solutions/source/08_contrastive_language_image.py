@@ -170,19 +170,26 @@ TEN = [
 ]
 words = Counter(word for caption in TEN for word in caption.split())
 start = {(*word[:-1], f"{word[-1]}</w>"): times for word, times in words.items()}
+print("ball as symbols:", *(symbols for symbols in start if symbols[0] == "b" and len(symbols) == 4))
+
+
+# %% id="pair-counts"
+def neighbours(symbols):
+    """The pairs of neighbouring symbols of one word, from left to right."""
+    return list(zip(symbols, symbols[1:]))
+
+
+def times_of(pair, words):
+    """How often the text has this pair."""
+    return sum(times * neighbours(symbols).count(pair) for symbols, times in words.items())
 
 
 def pair_counts(words):
-    """How often the text has each pair of neighbouring symbols."""
-    return Counter(
-        {
-            pair: sum(times * list(zip(symbols, symbols[1:])).count(pair) for symbols, times in words.items())
-            for pair in {pair for symbols in words for pair in zip(symbols, symbols[1:])}
-        }
-    )
+    """How often the text has each of its pairs."""
+    pairs = {pair for symbols in words for pair in neighbours(symbols)}
+    return {pair: times_of(pair, words) for pair in pairs}
 
 
-print("ball as symbols:", *(symbols for symbols in start if symbols[0] == "b" and len(symbols) == 4))
 print("most frequent pairs:", sorted(pair_counts(start).items(), key=lambda item: (-item[1], item[0]))[:4])
 
 # %% [markdown] id="ex-pair-text"
@@ -688,6 +695,10 @@ def train_small(updates, batch=64, tau=0.1, sides="both", seed=0):
     return *towers.measure(), after
 
 
+# %% [markdown] id="towers-line-text"
+# Every training fills one line of a table:
+
+# %% id="towers-line"
 HEAD = "page finds caption   caption finds page   subject        loss"
 updates = budget(smoke=30, laptop=500, gpu=1000)
 
@@ -830,9 +841,8 @@ def similarity_of(model, pictures, tokens):
         return cosine_logits(image, model.encode_text(tokens.to(device)), 1.0).cpu()
 
 
-# %% id="train"
+# %% id="train-start"
 import numpy
-from tqdm.auto import tqdm
 
 torch.manual_seed(0)
 live_clip = ClipByHand(len(tokenizer), 20, tokenizer.eos_token_id, width=64, layers=2, heads=4, size=32, patch=8)
@@ -841,20 +851,20 @@ exam = Samples(numpy.arange(10**6, 10**6 + budget(smoke=16, laptop=64, gpu=64)),
 before_matrix = similarity_of(average.model, test_pictures, test_tokens)
 with torch.no_grad():
     before = clip_loss(average.model, exam).item()
-updates = budget(smoke=20, laptop=800, gpu=3000)
 
+# %% [markdown] id="train-loop-text"
+# The training itself, and the loss on the same pages after it:
+
+# %% id="train"
+from tqdm.auto import tqdm
+
+settings = {
+    "steps": budget(smoke=20, laptop=800, gpu=3000),
+    "batch": budget(smoke=16, laptop=128, gpu=256),
+    "learning_rate": budget(smoke=1e-3, laptop=3e-3, gpu=1e-3),
+}
 live = LivePlot("The contrastive loss: a steep fall from the level of guessing, then a long slow one.", seconds=5)
-for record in tqdm(
-    train(
-        live_clip,
-        clip_loss,
-        steps=updates,
-        batch=budget(smoke=16, laptop=128, gpu=256),
-        learning_rate=budget(smoke=1e-3, laptop=3e-3, gpu=1e-3),
-        average=average,
-    ),
-    total=updates,
-):
+for record in tqdm(train(live_clip, clip_loss, average=average, **settings), total=settings["steps"]):
     live.update(record.step, record.loss)
 live.finish()
 clip = average.model
@@ -899,16 +909,15 @@ show(plot_pictures(test_pictures[:12], test_texts[:12], columns=4), "The twelve 
 #
 # ### Exercise 7 · Zero-shot classification
 #
-# ●●●○○ · 10 minutes.
+# ●●●○○ · 10 minutes. `text` has several prompts for each class, of any length; the result is one class number for each
+# picture, int64. From here on the stubs leave the lines to you.
 
 
 # %% id="ex-zero"
 def zero_shot(image, text):
     """The class of each picture, (pictures,); image (pictures, width), text (classes, templates, width)."""
     ### BEGIN SOLUTION
-    #: unit vectors of the prompts, their mean, and again unit vectors: (classes, width)
     classes = F.normalize(F.normalize(text, dim=-1).mean(1), dim=-1)
-    #: the nearest class of each picture
     return (image @ classes.T).argmax(1)
     ### END SOLUTION
 
@@ -923,21 +932,8 @@ zero_shot = check("08.zero_shot", zero_shot)
 
 # %% id="zero-prompts"
 PLACES = list(book.PLACES)
-WHERE = dict(
-    zip(
-        PLACES,
-        (
-            "on the grass",
-            "on the beach",
-            "in the snow",
-            "in the desert",
-            "in the forest",
-            "in a room",
-            "in the city",
-            "at night",
-        ),
-    )
-)
+WHERE = {place: f"in the {place}" for place in PLACES}
+WHERE |= {"grass": "on the grass", "beach": "on the beach", "room": "in a room", "night": "at night"}
 QUESTIONS = {  # class prompts: one template, and many
     "subject": ([[f"a {k}"] for k in SUBJECTS], [[f"a {c} {k}" for c in COLOURS] for k in SUBJECTS]),
     "colour": ([[c] for c in COLOURS], [[f"a {c} {k}" for k in SUBJECTS] for c in COLOURS]),
@@ -958,11 +954,8 @@ def answers(scenes):
     }
 
 
-single = [
-    scene
-    for scene in (book.sample_scene(n, 7) for n in range(budget(smoke=80, laptop=700, gpu=700)))
-    if len(scene.things) == 1
-][:300]
+fresh = (book.sample_scene(n, 7) for n in range(budget(smoke=80, laptop=700, gpu=700)))
+single = [scene for scene in fresh if len(scene.things) == 1][:300]
 single_pictures = book.pictures(single)  # (300, 3, 64, 64)
 
 # %% id="zero-run"
@@ -1013,16 +1006,14 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # ### Exercise 8 · Recall at k
 #
-# ●●○○○ · 10 minutes.
+# ●●○○○ · 10 minutes. Queries stand in rows, and query $i$'s own answer is column $i$. Return a plain number, 0 to 1.
 
 
 # %% id="ex-recall"
 def recall_at_k(similarity, k):
     """The share of rows i of similarity (n, n) whose own column i is among the k largest of the row."""
     ### BEGIN SOLUTION
-    #: the k best columns of each row
     best = similarity.topk(k, dim=1).indices  # (n, k)
-    #: is the own one there?
     own = torch.arange(len(similarity))[:, None]
     return (best == own).any(1).float().mean().item()
     ### END SOLUTION
@@ -1173,7 +1164,7 @@ def other(words, *taken):
     return next(word for word in words if word not in taken)
 
 
-# %% id="binding-false"
+# %% id="false-sentences"
 def another_subject(scene):
     a, b = scene.things
     return replace(scene, things=(replace(a, kind=other(SUBJECTS[2:], a.kind, b.kind), pose=None), b))
@@ -1189,11 +1180,16 @@ FALSE = {
     "relation turned": lambda s: sentence(s).replace(s.relation, book.OPPOSITE[s.relation]),
     "words in order a-z": lambda s: " ".join(sorted(sentence(s).split())),
 }
+print(f'for instance: "{sentence(pairs[0])}" against "{FALSE["colours swapped"](pairs[0])}"')
+
+# %% [markdown] id="binding-false-text"
+# And how often the true sentence wins:
+
+# %% id="binding-false"
 with torch.no_grad():
     pair_vectors = torch.cat([ours.encode_pictures(part) for part in book.pictures(pairs).split(100)])
 true_text = encode([sentence(scene) for scene in pairs])
 true_score = (pair_vectors * true_text).sum(1)
-print(f'for instance: "{sentence(pairs[0])}" against "{FALSE["colours swapped"](pairs[0])}"')
 wins, scores = {}, {}
 for name, change in FALSE.items():
     false_text = encode([change(scene) for scene in pairs])

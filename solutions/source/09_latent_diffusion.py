@@ -656,7 +656,9 @@ show(
 #
 # ### Exercise 6 · The colours of latents
 #
-# ●●●○○ · 15 minutes. `torch.linalg.lstsq(rows, wanted).solution` solves it. For the bias, append a column of ones.
+# ●●●○○ · 15 minutes. `torch.linalg.lstsq(rows, wanted).solution` solves it. For the bias, append a column of ones. A
+# place's colour is the mean of its block of pixels, however large that block is. From here on the stubs leave the lines
+# to you.
 
 # %% id="ex-colours"
 from torch.nn.functional import adaptive_avg_pool2d
@@ -665,13 +667,10 @@ from torch.nn.functional import adaptive_avg_pool2d
 def fit_colours(latents, pictures):
     """Weights (3, c) and bias (3,) that give each place's mean colour; latents (n, c, h, w), pictures (n, 3, ., .)."""
     ### BEGIN SOLUTION
-    #: the mean colour of each place, (n, 3, h, w)
     colours = adaptive_avg_pool2d(pictures, latents.shape[2:])
-    #: a row for each place: (n h w, c) and (n h w, 3); a column of ones for the bias
     rows = latents.movedim(1, -1).flatten(0, 2)
     rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
     wanted = colours.movedim(1, -1).flatten(0, 2)
-    #: solve, and split weights from bias
     found = torch.linalg.lstsq(rows, wanted).solution
     return found[:-1].T, found[-1]
     ### END SOLUTION
@@ -896,18 +895,15 @@ show(
 #
 # ### Exercise 7 · Count
 #
-# ●●●○○ · 10 minutes.
+# ●●●○○ · 10 minutes. A level has two convolutions and, if `attention` is true, one attention.
 
 
 # %% id="ex-flops"
 def level_flops(size, channels, attention=True):
     """Operations of one level for one picture: two 3 x 3 convolutions and, if asked for, attention; a whole number."""
     ### BEGIN SOLUTION
-    #: how many places there are
     places = size**2
-    #: two convolutions
     total = 2 * 2 * 9 * channels**2 * places
-    #: four projections, and two products over all pairs of places
     if attention:
         total += 4 * 2 * channels**2 * places + 2 * 2 * channels * places**2
     return total
@@ -1060,7 +1056,8 @@ for name, model in racers.items():
         bar.n = min(spent, seconds)
         bar.set_postfix(step=step, loss=round(loss, 3))
         runs[name].append((step, spent, loss))
-    bar.close(), live.finish()
+    bar.close()
+    live.finish()
     print(f"{name}: {step} steps in {spent:.0f} s; the exam {before:.3f} -> {exam(averages[name], data[name]):.3f}")
     assert exam(averages[name], data[name]) < before
 if budget(smoke=False, laptop=True, gpu=True):
@@ -1076,14 +1073,16 @@ from course_utils.diffusion.samplers import dpm_solver, finish, trailing_times
 from course_utils.metrics.pictures import frechet_distance
 from course_utils.models.judge import read
 
+drawing_times = trailing_times(1000, budget(smoke=3, laptop=20, gpu=20))
 
-def draw(name, count, steps=budget(smoke=3, laptop=20, gpu=20)):
+
+def draw(name, count):
     """`count` pictures by one of the two, in [-1, 1], on the CPU."""
     noise = torch.randn(count, *data[name].shape[1:], generator=torch.Generator().manual_seed(1))
     parts = []
     for part in noise.to(device).split(20):
         clip = 1 if name == "pixels" else None  # latents know no bounds
-        x0 = finish(dpm_solver(averages[name], part, alpha_bar, trailing_times(1000, steps), clip=clip))
+        x0 = finish(dpm_solver(averages[name], part, alpha_bar, drawing_times, clip=clip))
         parts.append(decode(vae, x0) if name == "latents" else x0)
     return torch.cat(parts).clamp(-1, 1).cpu()
 
@@ -1149,7 +1148,7 @@ from pathlib import Path
 from diffusers import DDIMScheduler
 
 folder, mine = Path(tempfile.mkdtemp()), small[1e-6]
-mine.register_to_config(scaling_factor=scaling_factor(mine.encode(seen[:64].to(device)).latent_dist.mean))
+mine.register_to_config(scaling_factor=float(scaling_factor(mine.encode(seen[:64].to(device)).latent_dist.mean)))
 mine.save_pretrained(folder / "vae")
 averages["latents"].save_pretrained(folder / "unet")
 DDIMScheduler(

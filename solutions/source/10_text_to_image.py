@@ -183,7 +183,7 @@ def look(latents):
 # nothing else. Captions come from the picture book, so that the judge knows what is claimed.
 
 
-# %% id="failure" tags=["static"]
+# %% id="pages"
 def caption(kind, colour, place):
     """The plain caption of one thing in a place, such as "a red ball on the grass"."""
     return book.caption(book.Scene((book.Thing(kind, colour),), place))
@@ -194,6 +194,7 @@ def page(place, *things, relation=None):
     return book.Scene(tuple(book.Thing(*thing) for thing in things), place, relation=relation)
 
 
+# %% id="failure" tags=["static"]
 ASKED = [
     page("room", ("car", "green"), ("boat", "blue"), relation="above"),
     page("city", ("teapot", None), ("mushroom", "green"), relation="above"),
@@ -490,7 +491,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # ### Exercise 2 · Drop whole prompts
 #
-# ●●○○○ · 10 minutes. The numbers are passed in, so that it can be tested.
+# ●●○○○ · 10 minutes. The numbers are passed in, so that it can be tested. Each decides for a whole prompt; one that is
+# equal to the share keeps it.
 
 
 # %% id="ex-drop"
@@ -878,38 +880,35 @@ explore(minds)
 # four things in four colours at four places, one thing a page. Some combinations are *held out*: no picture of them is
 # ever seen. Text encoder and autoencoder are the finished ones, frozen; the U-Net starts from nothing.
 
-# %% id="own-data"
+# %% id="own-combinations"
 import itertools
 
-KINDS, COLOURS, PLACES = (
-    ("corgi", "car", "ball", "house"),
-    ("red", "yellow", "blue", "purple"),
-    ("grass", "snow", "desert", "night"),
-)
+KINDS = ("corgi", "car", "ball", "house")
+COLOURS = ("red", "yellow", "blue", "purple")
+PLACES = ("grass", "snow", "desert", "night")
 combinations = list(itertools.product(KINDS, COLOURS, PLACES))
 held_out = [wish for wish in combinations if book.is_held_out(*wish)]
 trained = [wish for wish in combinations if wish not in held_out]
 
+# %% [markdown] id="own-data-text"
+# Pages of the first, encoded once, and three captions of each:
 
+
+# %% id="own-data"
 def scene(kind, colour, place, seed):
     """A page of the picture book: one thing, the corgi sitting."""
     return book.Scene((book.Thing(kind, colour, "sitting" if kind == "corgi" else None),), place, seed)
 
 
+def said_of(scenes, wording):
+    """The hidden states of the pages' captions in one of the wordings, encoded 256 at a time."""
+    texts = [book.caption(drawn, wording).text for drawn in scenes]
+    return torch.cat([encode(texts[i : i + 256]) for i in range(0, len(texts), 256)])
+
+
 scenes = [scene(*wish, seed) for seed in range(budget(smoke=1, laptop=14, gpu=200)) for wish in trained]
 clean = encode_pictures(pipe.vae, book.pictures(scenes)).to(device) * pipe.vae.config.scaling_factor
-said = torch.stack(
-    [
-        torch.cat(
-            [
-                encode([book.caption(s, k).text for s in part])
-                for part in (scenes[i : i + 256] for i in range(0, len(scenes), 256))
-            ]
-        )
-        for k in (None, 0, 1)
-    ],
-    1,
-)
+said = torch.stack([said_of(scenes, wording) for wording in (None, 0, 1)], 1)  # (pages, 3, tokens, width)
 print(f"{len(trained)} combinations to learn from, {len(held_out)} held out; {len(scenes)} pages")
 print("latents", tuple(clean.shape), f"standard deviation {clean.std():.2f}; three captions each", tuple(said.shape))
 
@@ -943,7 +942,12 @@ exam = Samples(numpy.arange(10_000_000, 10_000_000 + budget(smoke=16, laptop=128
 # %% id="own-train"
 from tqdm.auto import tqdm
 
-updates, batch = budget(smoke=15, laptop=1200, gpu=20_000), budget(smoke=4, laptop=16, gpu=64)
+settings = {
+    "steps": budget(smoke=15, laptop=1200, gpu=20_000),
+    "batch": budget(smoke=4, laptop=16, gpu=64),
+    "learning_rate": 2e-3,
+    "warmup": budget(smoke=5, laptop=50, gpu=100),
+}
 trained_nets = {}
 for kind in ("eps", "v"):
     torch.manual_seed(0)
@@ -951,21 +955,9 @@ for kind in ("eps", "v"):
     average = MovingAverage(own, 0.995)
     with torch.no_grad():
         before = loss(own, exam).item()
-    live = LivePlot(
-        f"The loss of your model that says {kind}: a steep fall, then a slow one.", seconds=5, log_scale=True
-    )
-    for record in tqdm(
-        train(
-            own,
-            loss,
-            steps=updates,
-            batch=batch,
-            learning_rate=2e-3,
-            average=average,
-            warmup=budget(smoke=5, laptop=50, gpu=100),
-        ),
-        total=updates,
-    ):
+    description = f"The loss of your model that says {kind}: a steep fall, then a slow one."
+    live = LivePlot(description, seconds=5, log_scale=True)
+    for record in tqdm(train(own, loss, average=average, **settings), total=settings["steps"]):
         live.update(record.step, record.loss)
     live.finish()
     with torch.no_grad():
@@ -980,24 +972,16 @@ for kind in ("eps", "v"):
 
 # %% id="own-draw" tags=["static"]
 own_painters = {kind: torch.no_grad()(objectives.as_eps(net, kind, table)) for kind, net in trained_nets.items()}
-sheet = [(kind, colour, PLACES[(i + j + 1) % 4]) for i, kind in enumerate(KINDS) for j, colour in enumerate(COLOURS)][
-    ::2
-]
+square = [(kind, colour, PLACES[(i + j + 1) % 4]) for i, kind in enumerate(KINDS) for j, colour in enumerate(COLOURS)]
+sheet = square[::2]
 names = [
     f"{colour} {kind}, {place}{' (held out)' if (kind, colour, place) in held_out else ''}"
     for kind, colour, place in sheet
 ]
+texts = [caption(*wish).text for wish in sheet]
+few_times = samplers.trailing_times(T, budget(smoke=2, laptop=20, gpu=50))
 drawn = [
-    text_to_image(
-        [caption(*wish).text for wish in sheet],
-        encode,
-        own_painter,
-        decode,
-        noise(range(8)),
-        table,
-        samplers.trailing_times(T, budget(smoke=2, laptop=20, gpu=50)),
-        scale=3.0,
-    )
+    text_to_image(texts, encode, own_painter, decode, noise(range(8)), table, few_times, scale=3.0)
     for own_painter in own_painters.values()
 ]
 show(
@@ -1012,7 +996,7 @@ show(
 # scales. Guessing would get one thing, one colour and one place of four right, and all three in 2 of 100 pictures.
 
 
-# %% id="own-judge"
+# %% id="shares"
 def shares(pictures, wanted):
     """Of the pictures the share in which thing, colour, place and all three are right, mildly; and all, strictly."""
     hits = []
@@ -1027,20 +1011,17 @@ def shares(pictures, wanted):
     return torch.tensor(hits).float().mean(0).tolist()
 
 
+# %% id="own-judge"
+WHAT = ("thing", "colour", "place", "all three", "strictly")
 asked = trained[:: budget(smoke=20, laptop=1, gpu=1)] + held_out
 found = {}
 for says, own_painter in own_painters.items():
     for scale in (1.0, 3.0):
         pictures = look(draw([caption(*wish).text for wish in asked], range(len(asked)), scale, own_painter))
         found[says, scale], new = shares(pictures, asked), shares(pictures[-len(held_out) :], held_out)
-        print(
-            f"says {says:3}, scale {scale:.0f}: "
-            + ", ".join(
-                f"{what} {share:.2f}"
-                for what, share in zip(("thing", "colour", "place", "all three", "strictly"), found[says, scale])
-            )
-            + f" ({len(asked)} prompts); of the {len(held_out)} held out, all three {new[3]:.2f}"
-        )
+        line = ", ".join(f"{what} {share:.2f}" for what, share in zip(WHAT, found[says, scale]))
+        new_line = f"of the {len(held_out)} held out, all three {new[3]:.2f}"
+        print(f"says {says:3}, scale {scale:.0f}: {line} ({len(asked)} prompts); {new_line}")
 if budget(smoke=False, laptop=True, gpu=True):  # the thresholds of section 5
     assert found["v", 3.0][3] > max(0.5, found["v", 1.0][3]) and found["v", 1.0][3] > found["eps", 1.0][3] + 0.1
 
@@ -1160,16 +1141,15 @@ show(
 #
 # ### Exercise 7 · Rescale
 #
-# ●●○○○ · 10 minutes. For any two guesses, of $x_0$ or of something else.
+# ●●○○○ · 10 minutes. For any two guesses, of $x_0$ or of something else, each (batch, ...). From here on the stubs leave
+# the lines to you.
 
 
 # %% id="ex-rescale"
 def rescale(guided, plain, share=0.7):
     """`guided` with the standard deviation that `plain` has, sample by sample, mixed with itself; (batch, ...)."""
     ### BEGIN SOLUTION
-    #: one ratio for each sample
     ratio = plain.flatten(1).std(1) / guided.flatten(1).std(1)
-    #: the rescaled guess and the unchanged one, mixed
     return share * expand_like(ratio, guided) * guided + (1 - share) * guided
     ### END SOLUTION
 
@@ -1181,7 +1161,7 @@ rescale = check("10.rescale", rescale)
 # Of *what* does one rescale the guess? Try both, at $w = 12$: the noise $\hat\varepsilon$ itself, and the $\hat x_0$
 # that it implies.
 
-# %% id="rescale-run" tags=["static"]
+# %% id="rescaled"
 from course_utils.diffusion.objectives import eps_from_x0, x0_from_eps
 
 
@@ -1199,6 +1179,7 @@ def rescaled(kind, scale=12.0, share=0.7):
     return model
 
 
+# %% id="rescale-run" tags=["static"]
 few = [wish.text for wish in wishes]
 versions = {
     "w = 12": draw(few, range(8), 12.0),
@@ -1241,9 +1222,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 def compose(eps_null, eps_each, weights):
     """eps_null (batch, ...) plus, for each prompt, its weight times (its guess - eps_null)."""
     ### BEGIN SOLUTION
-    #: start without any prompt
     eps = eps_null
-    #: add what each prompt changes
     for weight, eps_i in zip(weights, eps_each):
         eps = eps + weight * (eps_i - eps_null)
     return eps
@@ -1349,6 +1328,20 @@ for name, group in groups.items():
 # most models fail, does this one? And a third sentence, which leaves open who stands where: "a red ball and a white
 # cat". **Predict first:** is that easier, or harder?
 
+
+# %% id="binding-counts"
+def binding_counts(verdicts, wish, one, other):
+    """In how many pictures the judge finds what; one and other: (kind, colour) of the two things."""
+    found = [{(f.kind, f.colour) for f in verdict.findings} for verdict in verdicts]
+    swapped = {(one[0], other[1]), (other[0], one[1])}
+    return {
+        "as asked": sum(follows(verdict, wish) for verdict in verdicts),
+        "both things with their colours": sum({one, other} <= things for things in found),
+        "a colour on the wrong thing": sum(bool(swapped & things) for things in found),
+        "a thing is missing": sum(not {one[0], other[0]} <= {kind for kind, _ in things} for things in found),
+    }
+
+
 # %% id="binding" tags=["static"]
 number = budget(smoke=2, laptop=12, gpu=64)
 pairs = [
@@ -1362,15 +1355,7 @@ for one, other, relation in pairs:
     if relation is None:
         asked_for = replace(asked_for, text=asked_for.text.replace("left of", "and"), relation=None)
     pictures = look(draw([asked_for.text] * number, range(number)))
-    verdicts = read(judge, pictures)
-    as_said = [{(f.kind, f.colour) for f in v.findings} for v in verdicts]
-    swapped = {(one[0], other[1]), (other[0], one[1])}
-    counts = {
-        "as asked": sum(follows(v, asked_for) for v in verdicts),
-        "both things with their colours": sum({one, other} <= said_ for said_ in as_said),
-        "a colour on the wrong thing": sum(bool(swapped & said_) for said_ in as_said),
-        "a thing is missing": sum(not {one[0], other[0]} <= {k for k, _ in said_} for said_ in as_said),
-    }
+    counts = binding_counts(read(judge, pictures), asked_for, one, other)
     kept.append(pictures[:8])
     print(f"{asked_for.text} ({number} pictures): " + ", ".join(f"{what} {n}" for what, n in counts.items()))
 show(
@@ -1425,7 +1410,7 @@ class ForDiffusers(torch.nn.Module):
         return (self.unet(sample, timestep.expand(len(sample)), encoder_hidden_states),)
 
 
-# %% id="own-pipeline" tags=["static"]
+# %% id="assemble"
 yours = assemble(
     vae=pipe.vae,
     text_encoder=pipe.text_encoder,
@@ -1434,31 +1419,29 @@ yours = assemble(
     scheduler=pipe.scheduler,
 )
 yours.set_progress_bar_config(disable=True)
-wanted = [
-    caption(*wish).text
-    for wish in (
-        ("corgi", "yellow", "grass"),
-        ("car", "red", "desert"),
-        ("ball", "purple", "night"),
-        ("house", "yellow", "snow"),
-    )
+
+# %% [markdown] id="own-pipeline-text"
+# Four prompts, by your loop and by the pipeline, from the same noises:
+
+# %% id="own-pipeline" tags=["static"]
+four_wishes = [
+    ("corgi", "yellow", "grass"),
+    ("car", "red", "desert"),
+    ("ball", "purple", "night"),
+    ("house", "yellow", "snow"),
 ]
+wanted = [caption(*wish).text for wish in four_wishes]
 by_loop = text_to_image(wanted, encode, own_painters["v"], decode, noise(range(20, 24)), table, times, scale=3.0)
-by_pipe = (
-    2
-    * yours(
-        wanted, num_inference_steps=steps, guidance_scale=3.0, latents=noise(range(20, 24)), output_type="pt"
-    ).images
-    - 1
-)
+made = yours(wanted, num_inference_steps=steps, guidance_scale=3.0, latents=noise(range(20, 24)), output_type="pt")
+by_pipe = 2 * made.images - 1  # from [0, 1] to [-1, 1]
 show(
     plot_pictures(torch.cat([by_loop, by_pipe]).cpu(), [*wanted, *[""] * 4], columns=4),
     "Above: four pictures by your loop with your U-Net. Below: the same by StableDiffusionPipeline with your U-Net.",
 )
 gap = (by_loop - by_pipe).abs().max().item() * 127.5
+own_unet = type(yours.unet.unet)
 print(
-    f"{type(yours).__name__} with a {type(yours.unet.unet).__name__} of {type(yours.unet.unet).__module__}: largest "
-    f"difference {gap:.3f} grey levels"
+    f"{type(yours).__name__} with a {own_unet.__name__} of {own_unet.__module__}: largest difference {gap:.3f} grey levels"
 )
 assert gap < 1
 
@@ -1615,25 +1598,32 @@ if budget(smoke=False, laptop=True, gpu=True):
 # the way through them does not end in the one named. In one dimension both can be computed: two bells, the right one
 # asked for.
 
-# %% id="elsewhere-power-run" tags=["static"]
+# %% id="bells"
 bells, wide = torch.tensor([[1.0], [-1.0]]), 0.6
 axis = torch.linspace(-2, 5, 2001, dtype=torch.float64)
 log_c = -((axis - 1) ** 2) / (2 * wide**2)
 log_all = torch.logaddexp(log_c, -((axis + 1) ** 2) / (2 * wide**2))
 start_1d = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(1))
+
+
+def guided_bells(w):
+    """The exact eps of the right bell, with guidance w against both bells."""
+
+    def model(x, t, cond=None):
+        eps_all, eps_c = mixture_eps(x, t, alpha_bar, bells, wide), mixture_eps(x, t, alpha_bar, bells[:1], wide)
+        return guidance.guide(eps_all, eps_c, w)
+
+    return model
+
+
+# %% [markdown] id="elsewhere-power-plot"
+# Draws with guidance, and the density that they are said to have:
+
+# %% id="elsewhere-power-run" tags=["static"]
 figure, axes = plt.subplots(1, 3, figsize=(9.4, 2.8), sharey=True)
 for ax, w in zip(axes, (1.0, 2.0, 5.0)):
     product = (w * log_c + (1 - w) * log_all).softmax(0) / (axis[1] - axis[0])
-    drawn = samplers.finish(
-        samplers.ddim(
-            lambda x, t, cond=None, w=w: guidance.guide(
-                mixture_eps(x, t, alpha_bar, bells, wide), mixture_eps(x, t, alpha_bar, bells[:1], wide), w
-            ),
-            start_1d,
-            alpha_bar,
-            samplers.trailing_times(T, 100),
-        )
-    )
+    drawn = samplers.finish(samplers.ddim(guided_bells(w), start_1d, alpha_bar, samplers.trailing_times(T, 100)))
     ax.hist(drawn[:, 0], bins=80, range=(-2, 5), density=True, color="#56B4E9", label="drawn")
     ax.plot(axis, product, color="black", label=r"$p(x)\,p(c|x)^w$")
     ax.set(title=f"w = {w:g}", xlabel="x")

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from attempts import mutant, variant
 from torch import nn
@@ -50,6 +51,71 @@ def places_counted(size, kernel, stride=1, padding=0, dilation=1):
 
 
 @variant(SIZE)
+def size_by_a_loop(size, kernel, stride=1, padding=0, dilation=1):
+    left, places = size + 2 * padding - dilation * (kernel - 1) - 1, 0
+    while left >= 0:
+        left, places = left - stride, places + 1
+    return np.int64(places)
+
+
+@variant(SIZE)
+def size_asked_from_torch(size, kernel, stride=1, padding=0, dilation=1):
+    layer = nn.Conv2d(1, 1, (kernel, 1), (stride, 1), (padding, 0), (dilation, 1), device="meta")
+    return layer(torch.empty(1, 1, size, 1, device="meta")).size(2)
+
+
+@mutant(SIZE, "a float, expected the int")
+def floor_of_numpy(size, kernel, stride=1, padding=0, dilation=1):
+    return np.floor((size + 2 * padding - dilation * (kernel - 1) - 1) / stride) + 1
+
+
+@mutant(SIZE, "behind the division")
+def one_inside_the_division(size, kernel, stride=1, padding=0, dilation=1):
+    return (size + 2 * padding - dilation * (kernel - 1)) // stride
+
+
+@mutant(SIZE, "The stride is ignored")
+def no_stride(size, kernel, stride=1, padding=0, dilation=1):
+    return size + 2 * padding - dilation * (kernel - 1)
+
+
+@mutant(SIZE, "The padding is ignored")
+def no_padding(size, kernel, stride=1, padding=0, dilation=1):
+    return (size - dilation * (kernel - 1) - 1) // stride + 1
+
+
+@mutant(SIZE, "covers one pixel more")
+def reach_one_too_short(size, kernel, stride=1, padding=0, dilation=1):
+    return (size + 2 * padding - dilation * (kernel - 1)) // stride + 1
+
+
+@mutant(SIZE, "rounds to the nearest")
+def rounded(size, kernel, stride=1, padding=0, dilation=1):
+    return round((size + 2 * padding - dilation * (kernel - 1) - 1) / stride) + 1
+
+
+@mutant(SIZE, "*transposed* convolution")
+def size_of_the_transposed(size, kernel, stride=1, padding=0, dilation=1):
+    return (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1
+
+
+@mutant(SIZE, "the parameter stride has no default")
+def size_without_defaults(size, kernel, stride, padding, dilation):
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+@mutant(SIZE, "Draw it")
+def padding_left_by_chance(size, kernel, stride=1, padding=0, dilation=1):
+    return (size + 3 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+@mutant(SIZE, "Return one number")
+def size_of_both_sides(size, kernel, stride=1, padding=0, dilation=1):
+    side = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    return side, side
+
+
+@mutant(SIZE, "expected a plain Python number")
 def size_as_a_tensor(size, kernel, stride=1, padding=0, dilation=1):
     return torch.tensor((size + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1).floor()
 
@@ -95,9 +161,50 @@ def kernel_and_stride_swapped(size, kernel, stride):
 
 @mutant(OVERLAP, "The stride is ignored")
 def stride_ignored(size, kernel, stride):
-    count = torch.zeros(size - 1 + kernel)
+    count = torch.zeros(size - 1 + kernel, dtype=torch.int64)
     for i in range(size):
         count[i : i + kernel] += 1
+    return count
+
+
+@mutant(OVERLAP, "copies lie side by side")
+def stride_in_the_length_only(size, kernel, stride):
+    count = torch.zeros((size - 1) * stride + kernel, dtype=torch.int64)
+    for i in range(size):
+        count[i : i + kernel] += 1
+    return count
+
+
+@mutant(OVERLAP, "begins one place late")
+def counted_from_one(size, kernel, stride):
+    count = torch.zeros((size - 1) * stride + kernel, dtype=torch.int64)
+    for i in range(size):
+        count[i * stride + 1 : i * stride + 1 + kernel] += 1
+    return count
+
+
+@mutant(OVERLAP, "one place too short")
+def last_place_missing(size, kernel, stride):
+    count = torch.zeros((size - 1) * stride + kernel - 1, dtype=torch.int64)
+    for i in range(size):
+        count[i * stride : i * stride + kernel] += 1
+    return count
+
+
+@mutant(OVERLAP, "end with .long()")
+def counts_as_floats(size, kernel, stride):
+    count = torch.zeros((size - 1) * stride + kernel)
+    for i in range(size):
+        count[i * stride : i * stride + kernel] += 1
+    return count
+
+
+@mutant(OVERLAP, "torch.tensor(list) one of a list of numbers")
+def counts_in_a_list(size, kernel, stride):
+    count = [0] * ((size - 1) * stride + kernel)
+    for i in range(size):
+        for j in range(kernel):
+            count[i * stride + j] += 1
     return count
 
 
@@ -157,7 +264,75 @@ def weights_only(q, k, v):
 @variant(ATTENTION)
 def attention_by_einsum(q, k, v):
     scores = torch.einsum("...qd,...kd->...qk", q.double(), k.double()) / math.sqrt(q.shape[-1])
+    return torch.einsum("...qk,...kv->...qv", scores.softmax(-1), v.double()).float()
+
+
+@mutant(ATTENTION, "dtype torch.float64")
+def attention_in_float64(q, k, v):
+    scores = torch.einsum("...qd,...kd->...qk", q.double(), k.double()) / math.sqrt(q.shape[-1])
     return torch.einsum("...qk,...kv->...qv", scores.softmax(-1), v.double())
+
+
+@mutant(ATTENTION, "no way back")
+def attention_without_gradients(q, k, v):
+    with torch.no_grad():
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+@mutant(ATTENTION, "no gradient comes back to q")
+def weights_cut_off(q, k, v):
+    return (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1).detach() @ v
+
+
+@mutant(ATTENTION, "they are divided by it")
+def multiplied_by_the_root(q, k, v):
+    return (q @ k.mT * q.shape[-1] ** 0.5).softmax(-1) @ v
+
+
+@mutant(ATTENTION, "the width of a query")
+def scaled_by_the_number_of_queries(q, k, v):
+    return (q @ k.mT / q.shape[-2] ** 0.5).softmax(-1) @ v
+
+
+@mutant(ATTENTION, "takes d from the values")
+def scaled_by_the_width_of_values(q, k, v):
+    return (q @ k.mT / v.shape[-1] ** 0.5).softmax(-1) @ v
+
+
+@mutant(ATTENTION, "scale came too late")
+def scaled_after_the_softmax(q, k, v):
+    return (q @ k.mT).softmax(-1) / q.shape[-1] ** 0.5 @ v
+
+
+@mutant(ATTENTION, "The keys are averaged here")
+def keys_averaged(q, k, v):
+    return (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ k
+
+
+@mutant(ATTENTION, "without the division by its sum")
+def exponentials_not_shared_out(q, k, v):
+    return (q @ k.mT / q.shape[-1] ** 0.5).exp() @ v
+
+
+@mutant(ATTENTION, "over the heads")
+def softmax_over_axis_one(q, k, v):
+    return (q @ k.mT / q.shape[-1] ** 0.5).softmax(1) @ v
+
+
+@mutant(ATTENTION, "over the whole map")
+def one_softmax_for_all(q, k, v):
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return scores.flatten(-2).softmax(-1).reshape(scores.shape) @ v
+
+
+@mutant(ATTENTION, "swaps the last two axes")
+def keys_not_transposed(q, k, v):
+    return (q @ k / q.shape[-1] ** 0.5).softmax(-1) @ v
+
+
+@mutant(ATTENTION, "not always the same number")
+def seven_hard_coded(q, k, v):
+    return (q @ k.mT / 7**0.5).softmax(-1) @ v
 
 
 @variant(ATTENTION)
@@ -194,6 +369,37 @@ def combed(x, heads):
 def heads_in_the_batch(x, heads):
     batch, tokens, width = x.shape
     return x.reshape(batch, tokens, heads, -1).transpose(1, 2).reshape(batch * heads, tokens, -1)
+
+
+@mutant(HEADS, "last two axes are swapped")
+def tokens_last(x, heads):
+    return x.unflatten(-1, (heads, -1)).permute(0, 2, 3, 1)
+
+
+@mutant(HEADS, "before the batch")
+def heads_before_the_batch(x, heads):
+    return x.unflatten(-1, (heads, -1)).permute(2, 0, 1, 3)
+
+
+@mutant(HEADS, "no way back")
+def heads_by_numpy(x, heads):
+    return torch.from_numpy(np.stack(np.split(x.detach().numpy(), heads, axis=-1), axis=1))
+
+
+@mutant(HEADS, "torch.stack(list) makes one tensor")
+def heads_in_a_list(x, heads):
+    return list(x.chunk(heads, dim=-1))
+
+
+@mutant(HEADS, "the parameter heads is called number")
+def heads_renamed(x, number):
+    return torch.stack(x.chunk(number, dim=-1), dim=1)
+
+
+@variant(HEADS)
+def heads_by_slices(x, heads):
+    d = x.shape[-1] // heads
+    return torch.stack([x[:, :, d * h : d * (h + 1)] for h in range(heads)]).swapaxes(0, 1)
 
 
 @variant(HEADS)
@@ -248,7 +454,51 @@ def time_by_exponentials(t, width):
     half = width // 2
     speeds = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float64) / half)
     turned = torch.exp(1j * t[:, None] * speeds)
-    return torch.cat([turned.imag, turned.real], -1)
+    return torch.cat([turned.imag, turned.real], -1).float()
+
+
+@mutant(TIME, "dtype torch.float64")
+def time_in_float64(t, width):
+    sin, cos = waves(t.double(), width, width // 2)
+    return torch.cat([sin, cos], 1).double()
+
+
+@mutant(TIME, "The base is 10000")
+def base_e(t, width):
+    angles = t[:, None] * torch.exp(-torch.arange(width // 2) / (width // 2))
+    return torch.cat([angles.sin(), angles.cos()], 1)
+
+
+@mutant(TIME, "holds sines again")
+def sines_twice(t, width):
+    sin, _ = waves(t, width, width // 2)
+    return torch.cat([sin, sin], 1)
+
+
+@mutant(TIME, "counted twice")
+def two_i_over_half(t, width):
+    return torch.cat(waves(t, width, width / 4), 1)
+
+
+@mutant(TIME, "joined along the batch")
+def waves_below_each_other(t, width):
+    return torch.cat(waves(t, width, width // 2))
+
+
+@mutant(TIME, "t as a column")
+def times_not_a_column(t, width):
+    angles = t * 10_000.0 ** (-torch.arange(width // 2) / (width // 2))
+    return torch.cat([angles.sin(), angles.cos()], 1)
+
+
+@mutant(TIME, "fractions of the times were cut off")
+def time_as_a_whole_number(t, width):
+    return torch.cat(waves(t.long(), width, width // 2), 1)
+
+
+@mutant(TIME, "The times were rounded")
+def time_rounded(t, width):
+    return torch.cat(waves(t.float().round(), width, width // 2), 1)
 
 
 @variant(TIME)
@@ -311,7 +561,72 @@ def norm_group_by_group(x, groups, eps=1e-5):
     for part in x.double().chunk(groups, dim=1):
         mean = part.mean((1, 2, 3), keepdim=True)
         parts.append((part - mean) / ((part**2).mean((1, 2, 3), keepdim=True) - mean**2 + eps) ** 0.5)
-    return torch.cat(parts, dim=1)
+    return torch.cat(parts, dim=1).to(x.dtype)
+
+
+@variant(NORM)
+def norm_by_layer_norm(x, groups, eps=1e-5):
+    rows = x.flatten(1).unflatten(1, (groups, -1))
+    return F.layer_norm(rows, rows.shape[-1:], eps=eps).view_as(x)
+
+
+@mutant(NORM, "dtype torch.float64")
+def norm_in_float64(x, groups, eps=1e-5):
+    return F.group_norm(x.double(), groups, eps=eps)
+
+
+@mutant(NORM, "the gradient with respect to x")
+def statistics_cut_off(x, groups, eps=1e-5):
+    rows = grouped(x, groups)
+    variance, mean = torch.var_mean(rows.detach(), 2, keepdim=True, correction=0)
+    return ((rows - mean) / (variance + eps).sqrt()).reshape(x.shape)
+
+
+@mutant(NORM, "the parameter eps has no default")
+def norm_without_default(x, groups, eps):
+    return F.group_norm(x, groups, eps=eps)
+
+
+@mutant(NORM, "and the variance is divided by n - 1")
+def unbiased_and_eps_outside(x, groups, eps=1e-5):
+    rows = grouped(x, groups)
+    return ((rows - rows.mean(2, keepdim=True)) / (rows.std(2, keepdim=True) + eps)).reshape(x.shape)
+
+
+@mutant(NORM, "eps is missing")
+def no_eps(x, groups, eps=1e-5):
+    rows = grouped(x, groups)
+    return ((rows - rows.mean(2, keepdim=True)) / rows.std(2, keepdim=True, correction=0)).reshape(x.shape)
+
+
+@mutant(NORM, "layer norm")
+def all_channels_together(x, groups, eps=1e-5):
+    return F.layer_norm(x, x.shape[1:], eps=eps)
+
+
+@mutant(NORM, "over the whole batch. Each picture has its own")
+def groups_over_the_batch(x, groups, eps=1e-5):
+    rows = grouped(x, groups)
+    variance, mean = torch.var_mean(rows, (0, 2), keepdim=True, correction=0)
+    return ((rows - mean) / (variance + eps).sqrt()).reshape(x.shape)
+
+
+@mutant(NORM, "Only the mean is taken away")
+def centred_only(x, groups, eps=1e-5):
+    rows = grouped(x, groups)
+    return (rows - rows.mean(2, keepdim=True)).reshape(x.shape)
+
+
+@mutant(NORM, "keeps the shape of the rows")
+def left_in_rows(x, groups, eps=1e-5):
+    rows = grouped(x, groups)
+    return (rows - rows.mean(2, keepdim=True)) / (rows.var(2, keepdim=True, correction=0) + eps).sqrt()
+
+
+@mutant(NORM, "keepdim=True")
+def axis_dropped(x, groups, eps=1e-5):
+    rows = grouped(x, groups)
+    return ((rows - rows.mean(2)) / (rows.var(2, correction=0) + eps).sqrt()).reshape(x.shape)
 
 
 @variant(NORM)
@@ -368,6 +683,61 @@ class XItselfAdded(ResidualBlock):
         return x + self.conv2(F.silu(self.norm2(h)))
 
 
+def block_with(words, forward):
+    """A wrong block, of (block, x, told, raw) to what it returns; told: the time after silu, raw: without."""
+
+    class Block(ResidualBlock):
+        def forward(self, x, embedding):
+            told, raw = (self.time(e)[:, :, None, None] for e in (F.silu(embedding), embedding))
+            return forward(self, x, told, raw)
+
+    Block.__name__ = f"Block_{words.replace(' ', '_')}"
+    mutant(RESIDUAL, words)(Block)
+
+
+def first(b, x):
+    return b.conv1(F.silu(b.norm1(x)))
+
+
+def second(b, h):
+    return b.conv2(F.silu(b.norm2(h)))
+
+
+block_with("added after norm2", lambda b, x, t, _: b.shortcut(x) + b.conv2(F.silu(b.norm2(first(b, x)) + t)))
+block_with("second silu is missing", lambda b, x, t, _: b.shortcut(x) + b.conv2(b.norm2(first(b, x) + t)))
+block_with("first silu is missing", lambda b, x, t, _: b.shortcut(x) + second(b, b.conv1(b.norm1(x)) + t))
+block_with("norm1 is not used", lambda b, x, t, _: b.shortcut(x) + second(b, b.conv1(F.silu(x)) + t))
+block_with("norm2 is not used", lambda b, x, t, _: b.shortcut(x) + b.conv2(F.silu(first(b, x) + t)))
+block_with("conv2 is not used", lambda b, x, t, _: b.shortcut(x) + F.silu(b.norm2(first(b, x) + t)))
+block_with("The time is multiplied", lambda b, x, t, _: b.shortcut(x) + second(b, first(b, x) * t))
+block_with("two ways are multiplied", lambda b, x, t, _: b.shortcut(x) * second(b, first(b, x) + t))
+block_with("norm1 is used twice", lambda b, x, t, _: b.shortcut(x) + b.conv2(F.silu(b.norm1(first(b, x) + t))))
+block_with("conv1 is used twice", lambda b, x, t, _: b.shortcut(x) + b.conv1(F.silu(b.norm2(first(b, x) + t))))
+block_with("added to x, before conv1", lambda b, x, t, _: b.shortcut(x) + second(b, first(b, x + t)))
+block_with("the gradient with respect to x", lambda b, x, t, _: b.shortcut(x.detach()) + second(b, first(b, x) + t))
+block_with("to embedding", lambda b, x, t, _: b.shortcut(x) + second(b, first(b, x) + t.detach()))
+
+
+@mutant(RESIDUAL, "expected an nn.Module")
+class NoForward:
+    def __init__(self, inside, outside, time_width, groups=8):
+        self.norm1 = self.conv1 = self.time = self.norm2 = self.conv2 = self.shortcut = nn.Identity()
+
+
+@mutant(RESIDUAL, "the block has no shortcut")
+class BlockOfItsOwn(ResidualBlock):
+    def __init__(self, inside, outside, time_width, groups=8):
+        super().__init__(inside, outside, time_width, groups)
+        del self.shortcut
+
+
+@mutant(RESIDUAL, "evaluation mode")
+class BlockThatSwitches(ResidualBlock):
+    def forward(self, x, embedding):
+        self.eval()
+        return super().forward(x, embedding)
+
+
 @variant(RESIDUAL)
 class BlockInOtherOrder(ResidualBlock):
     def forward(self, x, embedding):
@@ -386,7 +756,7 @@ class BlockWithExpandedTime(ResidualBlock):
         return self.conv2(self.norm2(h) * self.norm2(h).sigmoid()) + self.shortcut(x)
 
 
-@mutant(U, "taken by .pop(), not .pop(0)")
+@mutant(U, ".pop(), not .pop(0)")
 def oldest_first(x, down, shrink, middle, grow, up):
     kept = []
     for block, smaller in zip(down, shrink, strict=True):
@@ -411,7 +781,7 @@ def kept_too_early(x, down, shrink, middle, grow, up):
     return x
 
 
-@mutant(U, "Kept before `shrink`?")
+@mutant(U, "made smaller already")
 def kept_too_late(x, down, shrink, middle, grow, up):
     kept = []
     for block, smaller in zip(down, shrink, strict=True):
@@ -448,6 +818,113 @@ def no_middle(x, down, shrink, middle, grow, up):
     return x
 
 
+@mutant(U, "called at each level")
+def middle_at_each_level(x, down, shrink, middle, grow, up):
+    kept = []
+    for block, smaller in zip(down, shrink, strict=True):
+        x = block(x)
+        kept.append(x)
+        x = smaller(x)
+    for larger, block in zip(grow, up, strict=True):
+        x = block(torch.cat([larger(middle(x)), kept.pop()], 1))
+    return x
+
+
+@mutant(U, "zeros were joined")
+def zeros_joined(x, down, shrink, middle, grow, up):
+    for block, smaller in zip(down, shrink, strict=True):
+        x = smaller(block(x))
+    x = middle(x)
+    for larger, block in zip(grow, up, strict=True):
+        x = larger(x)
+        x = block(torch.cat([x, torch.zeros_like(x)], 1))
+    return x
+
+
+@mutant(U, "joined with itself")
+def joined_with_itself(x, down, shrink, middle, grow, up):
+    for block, smaller in zip(down, shrink, strict=True):
+        x = smaller(block(x))
+    x = middle(x)
+    for larger, block in zip(grow, up, strict=True):
+        x = block(larger(x).repeat(1, 2, 1, 1))
+    return x
+
+
+@mutant(U, "run backwards")
+def up_reversed(x, down, shrink, middle, grow, up):
+    kept = []
+    for block, smaller in zip(down, shrink, strict=True):
+        x = block(x)
+        kept.append(x)
+        x = smaller(x)
+    x = middle(x)
+    for larger, block in zip(reversed(grow), reversed(up), strict=True):
+        x = block(torch.cat([larger(x), kept.pop()], 1))
+    return x
+
+
+@mutant(U, "The picture from below was not enlarged")
+def not_grown(x, down, shrink, middle, grow, up):
+    kept = []
+    for block, smaller in zip(down, shrink, strict=True):
+        x = block(x)
+        kept.append(x)
+        x = smaller(x)
+    x = middle(x)
+    for larger, block in zip(grow, up, strict=True):
+        x = larger(block(torch.cat([x, kept.pop()], 1)))
+    return x
+
+
+@mutant(U, "dim=1), not added and not along the batch")
+def joined_side_by_side(x, down, shrink, middle, grow, up):
+    kept = []
+    for block, smaller in zip(down, shrink, strict=True):
+        x = block(x)
+        kept.append(x)
+        x = smaller(x)
+    x = middle(x)
+    for larger, block in zip(grow, up, strict=True):
+        x = block(torch.cat([larger(x), kept.pop()], 3))
+    return x
+
+
+@mutant(U, "the input down was changed in place")
+def lists_emptied(x, down, shrink, middle, grow, up):
+    kept = []
+    while down:
+        x = down.pop(0)(x)
+        kept.append(x)
+        x = shrink.pop(0)(x)
+    x = middle(x)
+    for larger, block in zip(grow, up, strict=True):
+        x = block(torch.cat([larger(x), kept.pop()], 1))
+    return x
+
+
+@mutant(U, "the gradient with respect to x")
+def skips_detached(x, down, shrink, middle, grow, up):
+    kept = []
+    for block, smaller in zip(down, shrink, strict=True):
+        x = block(x)
+        kept.append(x.detach())
+        x = smaller(x)
+    x = middle(x)
+    for larger, block in zip(grow, up, strict=True):
+        x = block(torch.cat([larger(x), kept.pop()], 1))
+    return x
+
+
+@mutant(U, "list index out of range", state="error")
+def two_levels_hard_coded(x, down, shrink, middle, grow, up):
+    a = down[0](x)
+    b = down[1](shrink[0](a))
+    x = middle(shrink[1](b))
+    x = up[0](torch.cat([grow[0](x), b], 1))
+    return up[1](torch.cat([grow[1](x), a], 1))
+
+
 @mutant(U, "not added and not along the batch")
 def skips_added(x, down, shrink, middle, grow, up):
     kept = []
@@ -479,4 +956,85 @@ def u_by_index(x, down, shrink, middle, grow, up):
     x = middle(x)
     for i in range(levels):
         x = up[i](torch.cat([grow[i](x), kept[levels - 1 - i]], dim=1))
+    return x
+
+
+@mutant(SIZE, "padding='same'")
+def size_of_same_padding(size, kernel, stride=1, padding=0, dilation=1):
+    return math.ceil(size / stride)
+
+
+@mutant(ATTENTION, "A causal mask")
+def causal_attention(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+@mutant(HEADS, "There are `heads` pieces")
+def pieces_as_long_as_heads(x, heads):
+    return torch.stack(x.split(heads, dim=-1), dim=1)
+
+
+@mutant(TIME, "there is no 2 pi")
+def whole_turns(t, width):
+    angles = 2 * math.pi * t[:, None] * 10_000.0 ** (-torch.arange(width // 2) / (width // 2))
+    return torch.cat([angles.sin(), angles.cos()], 1)
+
+
+@mutant(NORM, "not the number of channels in each")
+def channels_in_each_group(x, groups, eps=1e-5):
+    return F.group_norm(x, x.shape[1] // groups, eps=eps)
+
+
+@mutant(NORM, "The statistics go over the groups. Each")
+def over_the_groups(x, groups, eps=1e-5):
+    rows = grouped(x, groups)
+    variance, mean = torch.var_mean(rows, 1, keepdim=True, correction=0)
+    return ((rows - mean) / (variance + eps).sqrt()).reshape(x.shape)
+
+
+@mutant(RESIDUAL, "relu where silu belongs")
+class ReluThroughout(ResidualBlock):
+    def forward(self, x, embedding):
+        h = self.conv1(F.relu(self.norm1(x))) + self.time(F.relu(embedding))[:, :, None, None]
+        return self.shortcut(x) + self.conv2(F.relu(self.norm2(h)))
+
+
+block_with("time of the first", lambda b, x, t, _: b.shortcut(x) + second(b, first(b, x) + t[:1]))
+block_with("conv1 comes last, not first", lambda b, x, t, _: b.shortcut(x) + second(b, F.silu(b.norm1(b.conv1(x))) + t))
+
+
+@mutant(U, "but did not go on")
+def down_beside_the_way(x, down, shrink, middle, grow, up):
+    kept = []
+    for block, smaller in zip(down, shrink, strict=True):
+        kept.append(block(x))
+        x = smaller(x)
+    x = middle(x)
+    for larger, block in zip(grow, up, strict=True):
+        x = block(torch.cat([larger(x), kept.pop()], 1))
+    return x
+
+
+@mutant(U, "Joined before `grow`")
+def joined_before_grown(x, down, shrink, middle, grow, up):
+    kept = []
+    for block, smaller in zip(down, shrink, strict=True):
+        x = smaller(block(x))
+        kept.append(x)
+    x = middle(x)
+    for larger, block in zip(grow, up, strict=True):
+        x = larger(block(torch.cat([x, kept.pop()], 1)))
+    return x
+
+
+@mutant(U, "same kept picture was joined twice")
+def never_taken_out(x, down, shrink, middle, grow, up):
+    kept = []
+    for block, smaller in zip(down, shrink, strict=True):
+        x = block(x)
+        kept.append(x)
+        x = smaller(x)
+    x = middle(x)
+    for larger, block in zip(grow, up, strict=True):
+        x = block(torch.cat([larger(x), kept[-1]], 1))
     return x

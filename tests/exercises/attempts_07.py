@@ -72,6 +72,66 @@ def mean_alone(x0, x_t, t, earlier, alpha_bar):
     return mean_and_variance(x0, x_t, *levels(t, earlier, alpha_bar))[0]
 
 
+@mutant(POSTERIOR, "still to be divided by 1 - alpha_bar_t")
+def not_divided(x0, x_t, t, earlier, alpha_bar):
+    a, e = levels(t, earlier, alpha_bar)
+    mean, variance = mean_and_variance(x0, x_t, a, e)
+    return mean * (1 - a), variance
+
+
+@mutant(POSTERIOR, "The roots are missing")
+def posterior_without_roots(x0, x_t, t, earlier, alpha_bar):
+    a, e = levels(t, earlier, alpha_bar)
+    return (e * (1 - a / e) * x0 + a / e * (1 - e) * x_t) / (1 - a), mean_and_variance(x0, x_t, a, e)[1]
+
+
+@mutant(POSTERIOR, "of the earlier time; this has sqrt(alpha_bar_t)")
+def weight_of_the_later_time(x0, x_t, t, earlier, alpha_bar):
+    a, e = levels(t, earlier, alpha_bar)
+    mean = (math.sqrt(a) * (1 - a / e) * x0 + math.sqrt(a / e) * (1 - e) * x_t) / (1 - a)
+    return mean, mean_and_variance(x0, x_t, a, e)[1]
+
+
+@mutant(POSTERIOR, "which does not know x_t")
+def forward_mean(x0, x_t, t, earlier, alpha_bar):
+    e = level(alpha_bar, earlier)
+    return math.sqrt(e) * x0, 1 - e
+
+
+@mutant(POSTERIOR, "earlier = 0 is still a noisy time")
+def zero_taken_for_clean(x0, x_t, t, earlier, alpha_bar):
+    e = alpha_bar[earlier].item() if earlier > 0 else 1.0
+    return mean_and_variance(x0, x_t, alpha_bar[t].item(), e)
+
+
+@mutant(POSTERIOR, "This goes to `earlier` + 1")
+def papers_times(x0, x_t, t, earlier, alpha_bar):
+    return mean_and_variance(x0, x_t, alpha_bar[t].item(), alpha_bar[min(earlier + 1, t - 1) if t else 0].item())
+
+
+@mutant(POSTERIOR, "This goes to `earlier` - 1")
+def one_time_too_far(x0, x_t, t, earlier, alpha_bar):
+    return mean_and_variance(x0, x_t, *levels(t, max(earlier - 1, -1), alpha_bar))
+
+
+@mutant(POSTERIOR, "The factor beta_t is missing")
+def variance_without_beta(x0, x_t, t, earlier, alpha_bar):
+    a, e = levels(t, earlier, alpha_bar)
+    return mean_and_variance(x0, x_t, a, e)[0], (1 - e) / (1 - a)
+
+
+@mutant(POSTERIOR, "fraction is upside down")
+def fraction_upside_down(x0, x_t, t, earlier, alpha_bar):
+    a, e = levels(t, earlier, alpha_bar)
+    return mean_and_variance(x0, x_t, a, e)[0], (1 - a) / max(1 - e, 1e-12) * (1 - a / e)
+
+
+@mutant(POSTERIOR, "is a tensor with one number")
+def variance_as_a_tensor(x0, x_t, t, earlier, alpha_bar):
+    mean, variance = mean_and_variance(x0, x_t, *levels(t, earlier, alpha_bar))
+    return mean, torch.tensor(variance)
+
+
 @variant(POSTERIOR)
 def two_witnesses(x0, x_t, t, earlier, alpha_bar):
     a, e = (torch.tensor(value, dtype=torch.float64) for value in levels(t, earlier, alpha_bar))
@@ -79,7 +139,8 @@ def two_witnesses(x0, x_t, t, earlier, alpha_bar):
         return x0, 0
     alpha = a / e
     precision = alpha / (1 - alpha) + 1 / (1 - e)
-    return (alpha.sqrt() / (1 - alpha) * x_t + e.sqrt() / (1 - e) * x0) / precision, 1 / precision
+    mean = (alpha.sqrt() / (1 - alpha) * x_t + e.sqrt() / (1 - e) * x0) / precision
+    return mean.to(x0.dtype), (1 / precision).item()
 
 
 @variant(POSTERIOR)
@@ -136,10 +197,32 @@ def clips_the_noisy_picture(x_t, eps, t, alpha_bar, clip=None):
     return right_guess(x_t if clip is None else x_t.clamp(-clip, clip), eps, t, alpha_bar, None)
 
 
-@mutant(GUESS, "clips eps too")
+@mutant(GUESS, "clips eps as well")
 def clips_both(x_t, eps, t, alpha_bar, clip=None):
     x0_hat, _ = right_guess(x_t, eps, t, alpha_bar, clip)
     return x0_hat, (eps if clip is None else eps.clamp(-clip, clip))
+
+
+@mutant(GUESS, "This clips from 0 upwards")
+def clips_from_zero(x_t, eps, t, alpha_bar, clip=None):
+    x0_hat, _ = right_guess(x_t, eps, t, alpha_bar)
+    x0_hat = x0_hat if clip is None else x0_hat.clamp(0, clip)
+    a = level(alpha_bar, t)
+    return x0_hat, (x_t - math.sqrt(a) * x0_hat) / math.sqrt(1 - a)
+
+
+@mutant(GUESS, "takes 1 - ᾱ of eps away")
+def noise_without_root(x_t, eps, t, alpha_bar, clip=None):
+    a = level(alpha_bar, t)
+    x0_hat = (x_t - (1 - a) * eps) / math.sqrt(a)
+    return (x0_hat if clip is None else x0_hat.clamp(-clip, clip)), eps
+
+
+@mutant(GUESS, "The roots are missing in eps")
+def eps_without_roots(x_t, eps, t, alpha_bar, clip=None):
+    x0_hat, _ = right_guess(x_t, eps, t, alpha_bar, clip)
+    a = level(alpha_bar, t)
+    return x0_hat, (eps if clip is None else (x_t - a * x0_hat) / (1 - a))
 
 
 @variant(GUESS)
@@ -152,6 +235,16 @@ def right_guess(x_t, eps, t, alpha_bar, clip=None):
     return x0_hat, (x_t - math.sqrt(a) * x0_hat) / math.sqrt(1 - a)
 
 
+@variant(GUESS)
+def guess_in_place_of_its_own(x_t, eps, t, alpha_bar, clip=None):
+    a = alpha_bar[t]
+    x0_hat = x_t.sub((1 - a).sqrt() * eps).div_(a.sqrt())
+    if clip is not None:
+        x0_hat = x0_hat.clamp_(min=-clip).clamp_(max=clip)
+        eps = (x_t - x0_hat * a.sqrt()) * (1 - a).rsqrt()
+    return x0_hat, eps
+
+
 # DDPM
 
 
@@ -161,19 +254,19 @@ def parts(x_t, eps, t, earlier, alpha_bar, clip):
     return *mean_and_variance(x0_hat, x_t, a, e), 1 - a / e
 
 
-@mutant(DDPM, "the variance β")
+@mutant(DDPM, "adds noise of variance β")
 def beta_as_variance(x_t, eps, t, earlier, alpha_bar, noise, clip=None):
     mean, _, beta = parts(x_t, eps, t, earlier, alpha_bar, clip)
     return mean + math.sqrt(beta) * noise * (earlier >= 0)
 
 
-@mutant(DDPM, "nobody takes that noise away again")
+@mutant(DDPM, "no later step would remove it")
 def noise_at_the_last_step(x_t, eps, t, earlier, alpha_bar, noise, clip=None):
     mean, variance, beta = parts(x_t, eps, t, earlier, alpha_bar, clip)
     return mean + math.sqrt(variance if earlier >= 0 else beta) * noise
 
 
-@mutant(DDPM, "it is the root that does")
+@mutant(DDPM, "it is multiplied by its square root")
 def variance_for_sigma(x_t, eps, t, earlier, alpha_bar, noise, clip=None):
     mean, variance = posterior(guess(x_t, eps, t, alpha_bar, clip)[0], x_t, t, earlier, alpha_bar)  # noqa: F821
     return mean + variance * noise
@@ -199,6 +292,61 @@ def eps_for_noise(x_t, eps, t, earlier, alpha_bar, noise, clip=None):
 @mutant(DDPM, "full strength")
 def noise_at_full_strength(x_t, eps, t, earlier, alpha_bar, noise, clip=None):
     return parts(x_t, eps, t, earlier, alpha_bar, clip)[0] + noise
+
+
+@mutant(DDPM, "The noise has a minus sign")
+def noise_subtracted(x_t, eps, t, earlier, alpha_bar, noise, clip=None):
+    mean, variance, _ = parts(x_t, eps, t, earlier, alpha_bar, clip)
+    return mean - math.sqrt(variance) * noise
+
+
+@mutant(DDPM, "which is still a noisy time: only the step")
+def noise_only_above_zero(x_t, eps, t, earlier, alpha_bar, noise, clip=None):
+    mean, variance, _ = parts(x_t, eps, t, earlier, alpha_bar, clip)
+    return mean + math.sqrt(variance) * noise if earlier > 0 else mean
+
+
+@mutant(DDPM, "This is ᾱ where α belongs")
+def alpha_bar_in_equation_11(x_t, eps, t, earlier, alpha_bar, noise, clip=None):
+    a, e = levels(t, earlier, alpha_bar)
+    _, mended = right_guess(x_t, eps, t, alpha_bar, clip)
+    _, variance, beta = parts(x_t, eps, t, earlier, alpha_bar, clip)
+    mean = (x_t - beta / math.sqrt(1 - a) * mended) / math.sqrt(a)
+    return mean + math.sqrt(variance) * noise
+
+
+def ddpm_to(x_t, eps, t, e, alpha_bar, noise, clip):
+    a = level(alpha_bar, t)
+    mean, variance = mean_and_variance(right_guess(x_t, eps, t, alpha_bar, clip)[0], x_t, a, e)
+    return mean + max(variance, 0) ** 0.5 * noise
+
+
+@mutant(DDPM, "This goes to t - 1")
+def ddpm_one_time_back(x_t, eps, t, earlier, alpha_bar, noise, clip=None):
+    return ddpm_to(x_t, eps, t, level(alpha_bar, t - 1), alpha_bar, noise, clip)
+
+
+@mutant(DDPM, "This goes to `earlier` + 1")
+def ddpm_to_the_next_time(x_t, eps, t, earlier, alpha_bar, noise, clip=None):
+    return ddpm_to(x_t, eps, t, level(alpha_bar, min(earlier + 1, t - 1)), alpha_bar, noise, clip)
+
+
+@mutant(DDPM, "This goes to `earlier` - 1")
+def ddpm_too_far(x_t, eps, t, earlier, alpha_bar, noise, clip=None):
+    return ddpm_to(x_t, eps, t, level(alpha_bar, max(earlier - 1, -1)), alpha_bar, noise, clip)
+
+
+@mutant(DDPM, "earlier = 0 is still a noisy time, with")
+def ddpm_clean_at_zero(x_t, eps, t, earlier, alpha_bar, noise, clip=None):
+    e = alpha_bar[earlier].item() if earlier > 0 else 1.0
+    return ddpm_to(x_t, eps, t, e, alpha_bar, noise, clip)
+
+
+@mutant(DDPM, "is the table's last entry")
+def ddpm_from_the_end_of_the_table(x_t, eps, t, earlier, alpha_bar, noise, clip=None):
+    a, e = alpha_bar[t].item(), alpha_bar[earlier].item()
+    mean, variance = mean_and_variance(right_guess(x_t, eps, t, alpha_bar, clip)[0], x_t, a, e)
+    return (mean + variance**0.5 * noise) if variance >= 0 else mean * math.nan
 
 
 @variant(DDPM)
@@ -282,7 +430,7 @@ def old_eps_after_clipping(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None,
     return mixed(x_t, eps, t, earlier, alpha_bar, eta, noise, clip, old=True)
 
 
-@mutant(DDIM, "alpha_bar_at(alpha_bar, earlier) knows better")
+@mutant(DDIM, "A root of a negative number came out complex")
 def ddim_to_the_end_of_the_table(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
     a, e = alpha_bar[t].item(), alpha_bar[earlier].item()
     x0_hat, eps = right_guess(x_t, eps, t, alpha_bar, clip)
@@ -291,9 +439,81 @@ def ddim_to_the_end_of_the_table(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise
     return mixed + sigma * noise if eta > 0 else mixed
 
 
+@mutant(DDIM, "alpha_bar_at(alpha_bar, earlier) knows better")
+def ddim_to_the_last_entry(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
+    return ddim_to(x_t, eps, t, alpha_bar[earlier].item(), alpha_bar, eta, noise, clip)
+
+
 @mutant(DDIM, "The fresh noise is missing")
 def noise_forgotten(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
     return mixed(x_t, eps, t, earlier, alpha_bar, eta, None, clip)
+
+
+@mutant(DDIM, "the second factor is missing")
+def sigma_without_second_factor(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
+    return mixed(
+        x_t, eps, t, earlier, alpha_bar, eta, noise, clip, sigma=lambda a, e: eta * math.sqrt((1 - e) / (1 - a)),
+        direction=lambda e, s: math.sqrt(max(1 - e - s**2, 0)),
+    )  # fmt: skip
+
+
+@mutant(DDIM, "the root of the product is missing")
+def sigma_without_root(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
+    def sigma(a, e):
+        return eta * (1 - e) / (1 - a) * (1 - a / e)
+
+    return mixed(x_t, eps, t, earlier, alpha_bar, eta, noise, clip, sigma=sigma)
+
+
+@mutant(DDIM, "The root over the factor of eps is missing")
+def direction_without_root(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
+    return mixed(x_t, eps, t, earlier, alpha_bar, eta, noise, clip, direction=lambda e, s: 1 - e - s**2)
+
+
+@mutant(DDIM, "in front of x0_hat")
+def picture_without_root(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
+    e = level(alpha_bar, earlier)
+    x0_hat, _ = right_guess(x_t, eps, t, alpha_bar, clip)
+    return mixed(x_t, eps, t, earlier, alpha_bar, eta, noise, clip) + (e - math.sqrt(e)) * x0_hat
+
+
+@mutant(DDIM, "This goes straight to x0_hat")
+def straight_to_the_guess(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
+    return right_guess(x_t, eps, t, alpha_bar, clip)[0]
+
+
+@mutant(DDIM, "`clip` was not passed on")
+def ddim_without_clip(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
+    return mixed(x_t, eps, t, earlier, alpha_bar, eta, noise, None)
+
+
+def ddim_to(x_t, eps, t, e, alpha_bar, eta, noise, clip):
+    a = level(alpha_bar, t)
+    x0_hat, eps = right_guess(x_t, eps, t, alpha_bar, clip)
+    variance = eta**2 * max((1 - e) / (1 - a) * (1 - a / e), 0)
+    result = math.sqrt(e) * x0_hat + math.sqrt(1 - e - variance) * eps
+    return result if eta == 0 else result + math.sqrt(variance) * noise
+
+
+@mutant(DDIM, "This goes to t - 1")
+def ddim_one_time_back(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
+    return ddim_to(x_t, eps, t, level(alpha_bar, t - 1), alpha_bar, eta, noise, clip)
+
+
+@mutant(DDIM, "This goes to `earlier` + 1")
+def ddim_to_the_next_time(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
+    return ddim_to(x_t, eps, t, level(alpha_bar, min(earlier + 1, t - 1)), alpha_bar, eta, noise, clip)
+
+
+@mutant(DDIM, "This goes to `earlier` - 1")
+def ddim_too_far(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
+    return ddim_to(x_t, eps, t, level(alpha_bar, max(earlier - 1, -1)), alpha_bar, eta, noise, clip)
+
+
+@mutant(DDIM, "earlier = 0 is still a noisy time")
+def ddim_clean_at_zero(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
+    e = alpha_bar[earlier].item() if earlier > 0 else 1.0
+    return ddim_to(x_t, eps, t, e, alpha_bar, eta, noise, clip)
 
 
 @variant(DDIM)
@@ -302,7 +522,17 @@ def ddim_by_the_posterior_variance(x_t, eps, t, earlier, alpha_bar, eta=0.0, noi
     x0_hat, eps = guess(x_t, eps, t, alpha_bar, clip)  # noqa: F821
     variance = eta**2 * mean_and_variance(x0_hat, x_t, a, e)[1]
     result = e**0.5 * x0_hat.double() + (1 - e - variance) ** 0.5 * eps.double()
-    return result if noise is None else result + variance**0.5 * noise
+    return (result if noise is None else result + variance**0.5 * noise).to(x_t.dtype)
+
+
+@variant(DDIM)
+def ddim_along_the_line(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
+    a, e = levels(t, earlier, alpha_bar)
+    _, eps = right_guess(x_t, eps, t, alpha_bar, clip)
+    sigma = eta * math.sqrt((1 - e) / (1 - a)) * math.sqrt(1 - a / e)
+    clean = x_t / math.sqrt(a) - math.sqrt(1 / a - 1) * eps
+    terms = [math.sqrt(e) * clean, math.sqrt(1 - e - sigma**2) * eps]
+    return sum(terms + ([sigma * noise] if sigma else []))
 
 
 # v
@@ -338,11 +568,28 @@ def time_of_the_first(x_t, v, t, alpha_bar):
     return (1 - a).sqrt() * x_t + a.sqrt() * v
 
 
+@mutant(V, "as if it were the noise")
+def v_for_the_noise(x_t, v, t, alpha_bar):
+    a = column(alpha_bar[t], x_t)
+    return (x_t - (1 - a).sqrt() * v) / a.sqrt()
+
+
+@mutant(V, "This looks up t + 1")
+def v_one_time_late(x_t, v, t, alpha_bar):
+    a = column(alpha_bar[(t + 1).clamp(max=len(alpha_bar) - 1)], x_t)
+    return (1 - a).sqrt() * x_t + a.sqrt() * v
+
+
+@mutant(V, "This is v itself")
+def v_untouched(x_t, v, t, alpha_bar):
+    return v
+
+
 @variant(V)
 def by_solving_two_equations(x_t, v, t, alpha_bar):
     a = column(alpha_bar[t], x_t).double()
     x0 = a.sqrt() * x_t - (1 - a).sqrt() * v
-    return (x_t - a.sqrt() * x0) / (1 - a).sqrt()
+    return ((x_t - a.sqrt() * x0) / (1 - a).sqrt()).float()
 
 
 @variant(V)
@@ -429,6 +676,62 @@ def last_step_to_the_end_of_the_table(x_t, x0_hat, x0_hat_before, before, t, ear
     return solved(x_t, x0_hat, x0_hat_before, before, t, earlier % len(alpha_bar), alpha_bar, right_aim)
 
 
+def solved_by(x_t, now, then, before, t, earlier, alpha_bar, formula):
+    if earlier == -1:
+        return now
+    a, e = levels(t, earlier, alpha_bar)
+    h, D = lam(alpha_bar, earlier) - lam(alpha_bar, t), now
+    if then is not None:
+        D = right_aim(h, lam(alpha_bar, t) - lam(alpha_bar, before), now, then)
+    return formula(x_t, D, h, a, e)
+
+
+@mutant(MULTI, "The roots are missing")
+def solver_without_roots(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar):
+    def formula(x, D, h, a, e):
+        return (1 - e) / (1 - a) * x - e * math.expm1(-h) * D
+
+    return solved_by(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar, formula)
+
+
+@mutant(MULTI, "second term has the wrong sign")
+def solver_with_plus(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar):
+    def formula(x, D, h, a, e):
+        return math.sqrt((1 - e) / (1 - a)) * x + math.sqrt(e) * math.expm1(-h) * D
+
+    return solved_by(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar, formula)
+
+
+@mutant(MULTI, "factors of the solver for eps")
+def solver_for_eps(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar):
+    def formula(x, D, h, a, e):
+        return math.sqrt(e / a) * x - math.sqrt(1 - e) * math.expm1(h) * D
+
+    return solved_by(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar, formula)
+
+
+@mutant(MULTI, "h has the wrong sign")
+def h_forwards(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar):
+    def formula(x, D, h, a, e):
+        return math.sqrt((1 - e) / (1 - a)) * x - math.sqrt(e) * math.expm1(h) * D
+
+    return solved_by(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar, formula)
+
+
+@mutant(MULTI, "starts from the old guess")
+def from_the_old_guess(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar):
+    return solved(
+        x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar, lambda h, b, n, o: o + h / (2 * b) * (n - o)
+    )
+
+
+@mutant(MULTI, "earlier = 0 is still a noisy time")
+def stops_at_zero(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar):
+    if earlier <= 0:
+        return x0_hat
+    return solved(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar, right_aim)
+
+
 @variant(MULTI)
 def by_ddim_with_another_aim(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar):
     if earlier == -1:
@@ -445,7 +748,7 @@ def by_ddim_with_another_aim(x_t, x0_hat, x0_hat_before, before, t, earlier, alp
 @variant(MULTI)
 def in_double_precision(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar):
     then = None if x0_hat_before is None else x0_hat_before.double()
-    return solved(x_t.double(), x0_hat.double(), then, before, t, earlier, alpha_bar.double(), right_aim)
+    return solved(x_t.double(), x0_hat.double(), then, before, t, earlier, alpha_bar.double(), right_aim).float()
 
 
 # Heun
@@ -504,6 +807,56 @@ def time_as_a_number(model, x_t, t, earlier, alpha_bar):
     return ddim(x_t, model(x_t, t), t, earlier, alpha_bar)
 
 
+@mutant(HEUN, "The second question was asked at x_t")
+def asks_twice_at_the_same_place(model, x_t, t, earlier, alpha_bar):
+    eps = ask(model, x_t, t)
+    if earlier < 0:
+        return ddim(x_t, eps, t, earlier, alpha_bar)
+    return ddim(x_t, (eps + ask(model, x_t, earlier)) / 2, t, earlier, alpha_bar)
+
+
+@mutant(HEUN, "mean of two places")
+def mean_of_places(model, x_t, t, earlier, alpha_bar):
+    ahead = ddim(x_t, ask(model, x_t, t), t, earlier, alpha_bar)
+    if earlier < 0:
+        return ahead
+    ask(model, ahead, earlier)
+    return (x_t + ahead) / 2
+
+
+@mutant(HEUN, "The second half starts from the place ahead")
+def second_half_from_ahead(model, x_t, t, earlier, alpha_bar):
+    ahead = ddim(x_t, ask(model, x_t, t), t, earlier, alpha_bar)
+    if earlier < 0:
+        return ahead
+    return (ahead + ddim(ahead, ask(model, ahead, earlier), t, earlier, alpha_bar)) / 2
+
+
+@mutant(HEUN, "keep the answers in variables")
+def asks_three_times(model, x_t, t, earlier, alpha_bar):
+    ahead = ddim(x_t, ask(model, x_t, t), t, earlier, alpha_bar)
+    if earlier < 0:
+        return ahead
+    return ddim(x_t, (ask(model, x_t, t) + ask(model, ahead, earlier)) / 2, t, earlier, alpha_bar)
+
+
+@mutant(HEUN, "the model was asked once at earlier = 0")
+def only_one_question_at_zero(model, x_t, t, earlier, alpha_bar):
+    eps = ask(model, x_t, t)
+    ahead = ddim(x_t, eps, t, earlier, alpha_bar)
+    return ddim(x_t, (eps + ask(model, ahead, earlier)) / 2, t, earlier, alpha_bar) if earlier > 0 else ahead
+
+
+@variant(HEUN)
+def heun_by_the_exercise(model, x_t, t, earlier, alpha_bar):
+    here = ask(model, x_t, t)
+    ahead = ddim_step(x_t, here, t, earlier, alpha_bar)  # noqa: F821
+    if earlier == -1:
+        return ahead
+    there = ddim_step(x_t, ask(model, ahead, earlier), t, earlier, alpha_bar)  # noqa: F821
+    return torch.stack([ahead, there]).mean(0)
+
+
 @variant(HEUN)
 def trapezoid_in_sigma(model, x_t, t, earlier, alpha_bar):
     a, e = levels(t, earlier, alpha_bar)
@@ -551,6 +904,33 @@ def last_entry_for_the_clean_picture(model, x_t, t, later, alpha_bar):
 @mutant(INVERT, "so nothing moves")
 def mixes_for_the_same_time(model, x_t, t, later, alpha_bar):
     return ddim(x_t, ask(model, x_t, later if t < 0 else t), t, t, alpha_bar)
+
+
+@mutant(INVERT, "eps comes with the wrong sign")
+def eps_subtracted(model, x_t, t, later, alpha_bar):
+    return ddim(x_t, -ask(model, x_t, t if t >= 0 else later), t, later, alpha_bar)
+
+
+@mutant(INVERT, "roots are missing where x0_hat and eps are mixed")
+def mixed_without_roots(model, x_t, t, later, alpha_bar):
+    a, e = levels(t, later, alpha_bar)
+    eps = ask(model, x_t, t if t >= 0 else later)
+    return e * (x_t - math.sqrt(1 - a) * eps) / math.sqrt(a) + (1 - e) * eps
+
+
+@mutant(INVERT, "t = 0 is still a noisy time")
+def zero_taken_for_the_clean_picture(model, x_t, t, later, alpha_bar):
+    if t <= 0:
+        return clean_start(model, x_t, later, alpha_bar)
+    return ddim(x_t, ask(model, x_t, t), t, later, alpha_bar)
+
+
+@variant(INVERT)
+def guess_and_mix(model, x_t, t, later, alpha_bar):
+    times = torch.full((len(x_t),), t) if t != -1 else torch.full((len(x_t),), later)
+    eps = model(x_t, times)
+    x0_hat = x_t if t == -1 else (x_t - (1 - alpha_bar[t]) ** 0.5 * eps) / alpha_bar[t] ** 0.5
+    return alpha_bar[later] ** 0.5 * x0_hat + (1 - alpha_bar[later]) ** 0.5 * eps
 
 
 @variant(INVERT)

@@ -68,6 +68,34 @@ def whichever_comes_first(words):
     return max(counted(words), key=counted(words).get)
 
 
+@mutant(PAIR, "they read the same when joined")
+def counts_joined_strings(words):
+    counts, pairs = Counter(), {}
+    for symbols, times in words.items():
+        for pair in zip(symbols, symbols[1:], strict=False):
+            counts["".join(pair)] += times
+            pairs.setdefault("".join(pair), pair)
+    most = max(counts.values())
+    return min(pairs[joined] for joined, count in counts.items() if count == most)
+
+
+@mutant(PAIR, "the input words was changed in place")
+def empties_the_words(words):
+    counts = Counter()
+    while words:
+        symbols, times = words.popitem()
+        for pair in zip(symbols, symbols[1:], strict=False):
+            counts[pair] += times
+    return first_of(counts)
+
+
+@mutant(PAIR, "a symbol and a number")
+def first_symbol_and_count(words):
+    counts = counted(words)
+    pair = first_of(counts)
+    return pair[0], counts[pair]
+
+
 @variant(PAIR)
 def by_slices(words):
     counts = Counter(
@@ -133,7 +161,25 @@ def returns_a_list(symbols, pair):
 
 @mutant(MERGE, "This is one string")
 def returns_a_string(symbols, pair):
-    return "".join(symbols)
+    return "".join(with_a_stack(symbols, pair))
+
+
+@mutant(MERGE, "they read like it when joined")
+def compares_joined_strings(symbols, pair):
+    merged, at = [], 0
+    while at < len(symbols):
+        if "".join(symbols[at : at + 2]) == "".join(pair) and at + 1 < len(symbols):
+            merged.append("".join(pair))
+            at += 2
+        else:
+            merged.append(symbols[at])
+            at += 1
+    return tuple(merged)
+
+
+@mutant(MERGE, "Nothing was merged")
+def compares_with_a_list(symbols, pair):
+    return tuple(symbols) if list(symbols[:2]) != pair else ("".join(pair), *symbols[2:])
 
 
 @variant(MERGE)
@@ -205,6 +251,11 @@ def places_of_all(hidden, tokens, end):
     return hidden[:, (tokens == end).int().argmax(1)]
 
 
+@mutant(POOL, "has no way back")
+def pooled_without_gradient(hidden, tokens, end):
+    return torch.tensor([hidden[row, place].tolist() for row, place in enumerate(places(tokens, end))])
+
+
 @variant(POOL)
 def one_by_one(hidden, tokens, end):
     return torch.stack([hidden[row, place] for row, place in enumerate(places(tokens, end))])
@@ -254,13 +305,25 @@ def half_done(image, text, scale):
     return scale * F.normalize(image, dim=1) @ text.T
 
 
+@mutant(LOGITS, "Only the captions were made unit vectors")
+def other_half_done(image, text, scale):
+    return scale * image @ F.normalize(text, dim=1).T
+
+
+@mutant(LOGITS, "has the dtype torch.float64")
+def logits_in_float64(image, text, scale):
+    return scale * F.normalize(image.double(), dim=1) @ F.normalize(text.double(), dim=1).T
+
+
+@mutant(LOGITS, "no gradient comes back to scale")
+def scale_as_a_number(image, text, scale):
+    return float(scale) * F.normalize(image, dim=1) @ F.normalize(text, dim=1).T
+
+
 @variant(LOGITS)
 def lengths_divided_out_at_the_end(image, text, scale):
-    return (
-        scale
-        * torch.einsum("id,jd->ij", image.double(), text.double())
-        / (image.norm(dim=1)[:, None] * text.norm(dim=1))
-    )
+    products = torch.einsum("id,jd->ij", image.double(), text.double())
+    return (scale * products / (image.norm(dim=1)[:, None] * text.norm(dim=1))).float()
 
 
 @variant(LOGITS)
@@ -325,9 +388,23 @@ def pull_only(logits):
     return -logits.diagonal().mean()
 
 
+@mutant(LOSS, "one minus the mean probability")
+def one_minus_probability(logits):
+    return 1 - probability(logits)
+
+
+@mutant(LOSS, "is the Python number")
+def loss_as_a_number(logits):
+    return by_exponentials(logits).item()
+
+
+@mutant(LOSS, "the gradient with respect to logits is not")
+def one_side_detached(logits):
+    return (pictures_only(logits) + captions_only(logits.detach())) / 2
+
+
 @variant(LOSS)
 def by_log_softmax(logits):
-    logits = logits.double()
     return -(logits.log_softmax(1).diagonal() + logits.log_softmax(0).diagonal()).mean() / 2
 
 
@@ -370,6 +447,16 @@ def result_dropped(logits, same):
 def in_place(logits, same):
     logits[same & ~torch.eye(len(same), dtype=torch.bool)] = -torch.inf
     return logits
+
+
+@mutant(FALSE, "same is not symmetric")
+def made_symmetric(logits, same):
+    return logits.masked_fill((same | same.T) & ~torch.eye(len(same), dtype=torch.bool), -torch.inf)
+
+
+@mutant(FALSE, "right answer itself: it stays")
+def diagonal_always(logits, same):
+    return logits.masked_fill(same | torch.eye(len(same), dtype=torch.bool), -torch.inf)
 
 
 @variant(FALSE)
@@ -435,6 +522,16 @@ def cosines(image, text):
     return F.normalize(image, dim=1) @ F.normalize(F.normalize(text, dim=-1).mean(1), dim=-1).T
 
 
+@mutant(ZERO, "the class that fits least")
+def worst_class(image, text):
+    return cosines(image, text).argmin(1)
+
+
+@mutant(ZERO, "the number of a prompt")
+def number_of_a_prompt(image, text):
+    return (image @ F.normalize(text, dim=-1).flatten(0, 1).T).argmax(1)
+
+
 @variant(ZERO)
 def by_topk(image, text):
     return cosines(image.double(), text.double()).topk(1).indices[:, 0]
@@ -490,9 +587,24 @@ def failures(similarity, k):
     return (ranks(similarity) >= k).float().mean()
 
 
+@mutant(RECALL, "One too few")
+def one_too_few(similarity, k):
+    return (ranks(similarity) < k - 1).float().mean().item()
+
+
+@mutant(RECALL, "is a tensor with one number")
+def share_as_a_tensor(similarity, k):
+    return (ranks(similarity) < k).float().mean()
+
+
+@mutant(RECALL, "expected one number")
+def hit_by_hit(similarity, k):
+    return [int(rank < k) for rank in ranks(similarity)]
+
+
 @variant(RECALL)
 def by_ranks(similarity, k):
-    return (ranks(similarity) < k).double().mean()
+    return (ranks(similarity) < k).double().mean().item()
 
 
 @variant(RECALL)

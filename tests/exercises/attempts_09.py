@@ -80,6 +80,41 @@ def always_a_sample(vae, pictures, generator=None):
     return (mean + (logvar / 2).exp() * torch.randn(mean.shape, generator=generator)) * vae.config.scaling_factor
 
 
+@mutant(ENCODE, "Each autoencoder has its own")
+def the_factor_by_heart(vae, pictures, generator=None):
+    mean, logvar = halves(vae, pictures)
+    return (mean + (logvar / 2).exp() * drawn(mean, generator)) * 0.18215
+
+
+@mutant(ENCODE, "These are both halves")
+def not_split(vae, pictures, generator=None):
+    return vae.quant_conv(vae.encoder(pictures)) * vae.config.scaling_factor
+
+
+@mutant(ENCODE, "The noise has its full strength")
+def noise_of_spread_one(vae, pictures, generator=None):
+    mean, _ = halves(vae, pictures)
+    return (mean + drawn(mean, generator)) * vae.config.scaling_factor
+
+
+@mutant(ENCODE, "seeded anew")
+def seeded_in_encode(vae, pictures, generator=None):
+    mean, logvar = halves(vae, pictures)
+    if generator is not None:
+        generator.manual_seed(0)
+    return (mean + (logvar / 2).exp() * drawn(mean, generator)) * vae.config.scaling_factor
+
+
+@mutant(ENCODE, "Keep the `def` line as it was given")
+def default_dropped(vae, pictures, generator):
+    return scaled_first(vae, pictures, generator)
+
+
+@mutant(ENCODE, "was left in training mode")
+def left_in_training(vae, pictures, generator=None):
+    return scaled_first(vae.train(), pictures, generator)
+
+
 @variant(ENCODE)
 def by_the_library(vae, pictures, generator=None):
     q = vae.encode(pictures).latent_dist
@@ -123,6 +158,16 @@ def picture_divided(vae, latents):
 @mutant(DECODE, "This clamps the pictures")
 def clamped(vae, latents):
     return vae.decoder(vae.post_quant_conv(latents / vae.config.scaling_factor)).clamp(-1, 1)
+
+
+@mutant(DECODE, "Each autoencoder has its own")
+def decoded_by_heart(vae, latents):
+    return vae.decoder(vae.post_quant_conv(latents / 0.18215))
+
+
+@variant(DECODE)
+def by_the_items_of_the_config(vae, latents):
+    return vae.decoder(vae.post_quant_conv(latents * (1 / vae.config["scaling_factor"])))
 
 
 @variant(DECODE)
@@ -186,6 +231,49 @@ def kl_in_full(x, x_hat, mean, logvar, kl_weight=1e-6):
     return errors(x, x_hat) + terms(mean, logvar).sum((1, 2, 3)).mean()
 
 
+@mutant(LOSS, "The absolute error is missing")
+def squares_alone(x, x_hat, mean, logvar, kl_weight=1e-6):
+    return 4 * (x - x_hat).square().mean() + kl_weight * terms(mean, logvar).sum((1, 2, 3)).mean()
+
+
+@mutant(LOSS, "The squared error is missing")
+def absolutes_alone(x, x_hat, mean, logvar, kl_weight=1e-6):
+    return (x - x_hat).abs().mean() + kl_weight * terms(mean, logvar).sum((1, 2, 3)).mean()
+
+
+@mutant(LOSS, "The KL is missing, or its weight")
+def without_kl(x, x_hat, mean, logvar, kl_weight=1e-6):
+    return errors(x, x_hat)
+
+
+@mutant(LOSS, "The half before the KL is missing")
+def whole_kl(x, x_hat, mean, logvar, kl_weight=1e-6):
+    return errors(x, x_hat) + 2 * kl_weight * terms(mean, logvar).sum((1, 2, 3)).mean()
+
+
+@mutant(LOSS, "no gradient comes back to x_hat")
+def error_detached(x, x_hat, mean, logvar, kl_weight=1e-6):
+    return errors(x, x_hat.detach()) + kl_weight * terms(mean, logvar).sum((1, 2, 3)).mean()
+
+
+@mutant(LOSS, "is the Python number")
+def loss_as_a_number(x, x_hat, mean, logvar, kl_weight=1e-6):
+    return (errors(x, x_hat) + kl_weight * terms(mean, logvar).sum((1, 2, 3)).mean()).item()
+
+
+@mutant(LOSS, "the parameter kl_weight has no default")
+def weight_without_default(x, x_hat, mean, logvar, kl_weight):
+    return errors(x, x_hat) + kl_weight * terms(mean, logvar).sum((1, 2, 3)).mean()
+
+
+@variant(LOSS)
+def by_the_librarys_losses(x, x_hat, mean, logvar, kl_weight=1e-6):
+    fit = torch.nn.functional.l1_loss(x_hat, x) + 4 * torch.nn.functional.mse_loss(x_hat, x)
+    q = torch.distributions.Normal(mean, (logvar / 2).exp())
+    p = torch.distributions.Normal(torch.zeros_like(mean), torch.ones_like(mean))
+    return fit + kl_weight * torch.distributions.kl_divergence(q, p).flatten(1).sum(1).mean()
+
+
 @variant(LOSS)
 def a_picture_at_a_time(x, x_hat, mean, logvar, kl_weight=1e-6):
     total = 0
@@ -193,7 +281,7 @@ def a_picture_at_a_time(x, x_hat, mean, logvar, kl_weight=1e-6):
         error = (a - b).abs()
         kl = -0.5 * (1 + v - m.pow(2) - v.exp()).sum()
         total = total + (error + 4 * error**2).mean() + kl_weight * kl
-    return total / len(x)
+    return (total / len(x)).float()
 
 
 # The scaling factor
@@ -235,8 +323,28 @@ def by_numpy(latents):
 
 
 @variant(FACTOR)
+def by_the_variance(latents):
+    return latents.var(correction=0).rsqrt().item()
+
+
+@variant(FACTOR)
+def a_number_of_numpy(latents):
+    return numpy.float32(1) / latents.numpy().std()
+
+
+@mutant(FACTOR, "is a tensor with one number")
 def as_a_tensor(latents):
-    return latents.var(correction=0).rsqrt()
+    return 1 / latents.std()
+
+
+@mutant(FACTOR, "Measure these")
+def stable_diffusions(latents):
+    return 0.18215
+
+
+@mutant(FACTOR, "the mean over pictures of each one's own spread")
+def picture_by_picture(latents):
+    return (1 / latents.flatten(1).std(1).mean()).item()
 
 
 # Times of equal SNR
@@ -275,11 +383,23 @@ def times_as_they_came(t, std, alpha_bar):
     return t.clone()
 
 
-@variant(EQUAL)
+@mutant(EQUAL, "times of the *nearest* SNR")
 def nearest_on_a_logarithmic_axis(t, std, alpha_bar):
     logs = torch.logit(alpha_bar.double())
     wanted = logs[t] + 2 * math.log(std)
     return (logs[None] - wanted[:, None]).abs().argmin(1)
+
+
+@mutant(EQUAL, "compare with >, not with >=")
+def at_or_above(t, std, alpha_bar):
+    all_of_them = ratios(alpha_bar)
+    return (all_of_them[None] >= std**2 * all_of_them[t][:, None]).sum(1).clamp(max=len(alpha_bar) - 1)
+
+
+@variant(EQUAL)
+def by_searchsorted(t, std, alpha_bar):
+    snr = alpha_bar / (1 - alpha_bar)
+    return torch.searchsorted(-snr, -(std**2) * snr[t]).clamp(max=len(snr) - 1)
 
 
 @variant(EQUAL)
@@ -339,11 +459,16 @@ def mean_colour(latents, pictures):
     return weights, pictures.mean((0, 2, 3))
 
 
+@mutant(COLOURS, "", state="error")
+def factor_by_heart(latents, pictures):
+    return fitted(rows_of(latents), rows_of(torch.nn.functional.avg_pool2d(pictures, 4)))
+
+
 @variant(COLOURS)
 def by_the_normal_equations(latents, pictures):
     rows, colours = rows_of(latents).double(), rows_of(pooled(latents, pictures)).double()
     rows = torch.cat([rows, torch.ones_like(rows[:, :1])], 1)
-    found = torch.linalg.inv(rows.T @ rows) @ rows.T @ colours
+    found = (torch.linalg.inv(rows.T @ rows) @ rows.T @ colours).float()
     return found[:-1].T, found[-1]
 
 
@@ -351,7 +476,7 @@ def by_the_normal_equations(latents, pictures):
 def by_numpy_least_squares(latents, pictures):
     rows, colours = rows_of(latents).numpy(), rows_of(pooled(latents, pictures)).numpy()
     design = numpy.hstack([numpy.ones((len(rows), 1)), rows])
-    found = torch.from_numpy(numpy.linalg.lstsq(design, colours, rcond=None)[0])
+    found = torch.from_numpy(numpy.linalg.lstsq(design, colours, rcond=None)[0]).to(latents)
     return found[1:].T, found[0]
 
 
@@ -397,6 +522,22 @@ def three_projections(size, channels, attention=True):
 @mutant(FLOPS, "`size` is the side")
 def side_for_area(size, channels, attention=True):
     return 36 * channels**2 * size + attention * (8 * channels**2 * size + 4 * channels * size**2)
+
+
+@mutant(FLOPS, "the convolutions alone")
+def convolutions_alone(size, channels, attention=True):
+    return 36 * channels**2 * size**2
+
+
+@mutant(FLOPS, "products over pairs of places are missing")
+def no_pairs(size, channels, attention=True):
+    return 36 * channels**2 * size**2 + attention * 8 * channels**2 * size**2
+
+
+@mutant(FLOPS, "looks at nine places")
+def one_place_a_kernel(size, channels, attention=True):
+    places = size**2
+    return 4 * channels**2 * places + attention * (8 * channels**2 * places + 4 * channels * places**2)
 
 
 @variant(FLOPS)

@@ -47,7 +47,7 @@ def no_transpose(q, k, heads):
     return weights(q, k, heads).mean(1).reshape(len(q), k.shape[1], side, side)
 
 
-@mutant(MAPS, "take their mean")
+@mutant(MAPS, "were added up; take their mean")
 def sum_of_heads(q, k, heads):
     return as_maps(weights(q, k, heads).sum(1))
 
@@ -74,12 +74,33 @@ def heads_interleaved(q, k, heads):
     return as_maps((q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1).mean(1))
 
 
+@mutant(MAPS, "a map of its own: take their")
+def a_map_for_each_head(q, k, heads):
+    side = math.isqrt(q.shape[1])
+    return weights(q, k, heads).mT.unflatten(3, (side, side))
+
+
+@mutant(MAPS, "One axis of pixels is left")
+def not_cut(q, k, heads):
+    return weights(q, k, heads).mean(1).mT
+
+
+@mutant(MAPS, "not divided by the root of a head's width")
+def scores_not_divided(q, k, heads):
+    return as_maps((split(q, heads) @ split(k, heads).mT).softmax(-1).mean(1))
+
+
+@mutant(MAPS, "These are scores, before the softmax")
+def no_softmax(q, k, heads):
+    return as_maps((split(q, heads) @ split(k, heads).mT * (heads / q.shape[2]) ** 0.5).mean(1))
+
+
 @variant(MAPS)
 def one_head_at_a_time(q, k, heads):
     pieces = zip(q.double().chunk(heads, 2), k.double().chunk(heads, 2), strict=True)
     parts = [(a @ b.mT / a.shape[2] ** 0.5).softmax(2) for a, b in pieces]
     side = int(q.shape[1] ** 0.5)
-    return torch.stack(parts).mean(0).reshape(len(q), side, side, -1).permute(0, 3, 1, 2)
+    return torch.stack(parts).mean(0).reshape(len(q), side, side, -1).permute(0, 3, 1, 2).to(q.dtype)
 
 
 @variant(MAPS)
@@ -146,6 +167,56 @@ def into_the_input(cond, null, uniforms, share=0.1):
     return cond
 
 
+@mutant(DROP, "laid along the *words*")
+def along_the_words(cond, null, uniforms, share=0.1):
+    if cond.shape[1] != len(uniforms):
+        return into_a_copy(cond, null, uniforms, share)
+    return torch.where((uniforms < share)[:, None], null, cond)
+
+
+@mutant(DROP, "only half gone")
+def half_gone(cond, null, uniforms, share=0.1):
+    return torch.where((uniforms < share)[:, None, None], (cond + null) / 2, cond)
+
+
+@mutant(DROP, "Only the first word was replaced")
+def first_word_only(cond, null, uniforms, share=0.1):
+    cond = cond.clone()
+    cond[uniforms < share, 0] = null[0, 0]
+    return cond
+
+
+@mutant(DROP, "No prompt was dropped")
+def result_not_kept(cond, null, uniforms, share=0.1):
+    torch.where((uniforms < share)[:, None, None], null, cond)
+    return cond
+
+
+@mutant(DROP, "The prompts that stay were divided")
+def null_but_scaled(cond, null, uniforms, share=0.1):
+    return torch.where((uniforms < share)[:, None, None], null, cond / (1 - share))
+
+
+@mutant(DROP, "uniforms[i] == share")
+def at_most_the_share(cond, null, uniforms, share=0.1):
+    return torch.where((uniforms <= share)[:, None, None], null, cond)
+
+
+@mutant(DROP, "`share` was not used")
+def usual_share(cond, null, uniforms, share=0.1):
+    return torch.where((uniforms < 0.1)[:, None, None], null, cond)
+
+
+@mutant(DROP, "the parameter share has no default")
+def share_must_be_given(cond, null, uniforms, share):
+    return into_a_copy(cond, null, uniforms, share)
+
+
+@mutant(DROP, "has no way back")
+def prompts_detached(cond, null, uniforms, share=0.1):
+    return into_a_copy(cond, null, uniforms, share).detach()
+
+
 @variant(DROP)
 def into_a_copy(cond, null, uniforms, share=0.1):
     cond = cond.clone()
@@ -160,7 +231,7 @@ def one_at_a_time(cond, null, uniforms, share=0.1):
 
 @variant(DROP)
 def by_arithmetic(cond, null, uniforms, share=0.1):
-    goes = (uniforms < share).double()[:, None, None]
+    goes = (uniforms < share).to(cond.dtype)[:, None, None]
     return goes * null + (1 - goes) * cond
 
 
@@ -213,7 +284,7 @@ def one_for_each(model, x0, cond, null, t, eps, uniforms, alpha_bar, share=0.1):
     return error.square().flatten(1).mean(1)
 
 
-@mutant(LOSS, "the loss has no gradient")
+@mutant(LOSS, "has no way back")
 def cut_off(model, x0, cond, null, t, eps, uniforms, alpha_bar, share=0.1):
     with torch.no_grad():
         answer = model(noisy(x0, eps, t, alpha_bar), t, dropped(cond, null, uniforms, share))
@@ -224,6 +295,62 @@ def cut_off(model, x0, cond, null, t, eps, uniforms, alpha_bar, share=0.1):
 def first_time_for_all(model, x0, cond, null, t, eps, uniforms, alpha_bar, share=0.1):
     told = dropped(cond, null, uniforms, share)
     return (model(noisy(x0, eps, t, alpha_bar), t[:1].expand_as(t), told) - eps).square().mean()
+
+
+def prediction(model, x_t, cond, null, t, uniforms, share):
+    return model(x_t, t, dropped(cond, null, uniforms, share))
+
+
+@mutant(LOSS, "This is the sum over everything")
+def summed(model, x0, cond, null, t, eps, uniforms, alpha_bar, share=0.1):
+    return (prediction(model, noisy(x0, eps, t, alpha_bar), cond, null, t, uniforms, share) - eps).square().sum()
+
+
+@mutant(LOSS, "Every element is left")
+def all_elements(model, x0, cond, null, t, eps, uniforms, alpha_bar, share=0.1):
+    return (prediction(model, noisy(x0, eps, t, alpha_bar), cond, null, t, uniforms, share) - eps).square()
+
+
+@mutant(LOSS, "the mean absolute error")
+def absolute(model, x0, cond, null, t, eps, uniforms, alpha_bar, share=0.1):
+    return (prediction(model, noisy(x0, eps, t, alpha_bar), cond, null, t, uniforms, share) - eps).abs().mean()
+
+
+@mutant(LOSS, "A root was taken")
+def root_mean_square(model, x0, cond, null, t, eps, uniforms, alpha_bar, share=0.1):
+    error = prediction(model, noisy(x0, eps, t, alpha_bar), cond, null, t, uniforms, share) - eps
+    return error.square().mean().sqrt()
+
+
+@mutant(LOSS, "shown eps itself")
+def noise_alone(model, x0, cond, null, t, eps, uniforms, alpha_bar, share=0.1):
+    return (prediction(model, eps, cond, null, t, uniforms, share) - eps).square().mean()
+
+
+@mutant(LOSS, "The target here is x_t")
+def target_x_t(model, x0, cond, null, t, eps, uniforms, alpha_bar, share=0.1):
+    x_t = noisy(x0, eps, t, alpha_bar)
+    return (prediction(model, x_t, cond, null, t, uniforms, share) - x_t).square().mean()
+
+
+@mutant(LOSS, "The roots are missing in x_t")
+def noisy_without_roots(model, x0, cond, null, t, eps, uniforms, alpha_bar, share=0.1):
+    a = alpha_bar[t].reshape(-1, 1, 1, 1)
+    x_t = a * x0 + (1 - a) * eps
+    return (prediction(model, x_t, cond, null, t, uniforms, share) - eps).square().mean()
+
+
+@mutant(LOSS, "was left with a gradient in weight")
+def goes_backward_itself(model, x0, cond, null, t, eps, uniforms, alpha_bar, share=0.1):
+    loss = (prediction(model, noisy(x0, eps, t, alpha_bar), cond, null, t, uniforms, share) - eps).square().mean()
+    loss.backward(retain_graph=True)
+    return loss
+
+
+@mutant(LOSS, "was left in evaluation mode")
+def left_in_evaluation(model, x0, cond, null, t, eps, uniforms, alpha_bar, share=0.1):
+    model.eval()
+    return (prediction(model, noisy(x0, eps, t, alpha_bar), cond, null, t, uniforms, share) - eps).square().mean()
 
 
 @variant(LOSS)
@@ -281,10 +408,20 @@ def time_of_the_first(eps_cond, eps_null, t, alpha_bar):
     return (eps_null - eps_cond) / (1 - alpha_bar[t[0]]).sqrt()
 
 
+@mutant(SCORE, "Sign and scale are missing")
+def the_plain_difference(eps_cond, eps_null, t, alpha_bar):
+    return eps_cond - eps_null
+
+
+@mutant(SCORE, "multiplies where it should divide")
+def multiplied(eps_cond, eps_null, t, alpha_bar):
+    return (eps_null - eps_cond) * (1 - level(alpha_bar, t, eps_cond)).sqrt()
+
+
 @variant(SCORE)
 def two_scores(eps_cond, eps_null, t, alpha_bar):
     noise = (1 - level(alpha_bar.double(), t, eps_cond)) ** 0.5
-    return -eps_cond / noise + eps_null / noise
+    return (-eps_cond / noise + eps_null / noise).to(eps_cond)
 
 
 @variant(SCORE)
@@ -332,9 +469,34 @@ def cut_at_one(eps_null, eps_cond, scale):
     return torch.lerp(eps_null, eps_cond, min(scale, 1.0))
 
 
+@mutant(GUIDE, "lost its signs")
+def distance(eps_null, eps_cond, scale):
+    return eps_null + scale * (eps_cond - eps_null).abs()
+
+
+@mutant(GUIDE, "The factors should add up to 1")
+def one_taken_off(eps_null, eps_cond, scale):
+    return scale * eps_cond - eps_null
+
+
+@mutant(GUIDE, "The prompt was not used")
+def no_prompt_at_all(eps_null, eps_cond, scale):
+    return eps_null.clone()
+
+
+@mutant(GUIDE, "The scale was not used")
+def plain_guess(eps_null, eps_cond, scale):
+    return eps_cond.clone()
+
+
+@mutant(GUIDE, "makes the noise itself larger")
+def louder_noise(eps_null, eps_cond, scale):
+    return scale * eps_cond
+
+
 @variant(GUIDE)
 def two_factors(eps_null, eps_cond, scale):
-    return scale * eps_cond.double() + (1 - scale) * eps_null.double()
+    return torch.add(scale * eps_cond, eps_null, alpha=1 - scale)
 
 
 @variant(GUIDE)
@@ -377,11 +539,11 @@ def normalised(eps_null, eps_each, weights):
 
 @mutant(COMPOSE, "were left out")
 def only_wishes(eps_null, eps_each, weights):
+    total = eps_null
     for weight, eps in zip(weights, eps_each, strict=True):
         if weight > 0:
-            eps_null = eps_null + weight * (eps - eps_null)
-            break
-    return eps_null
+            total = total + weight * (eps - eps_null)
+    return total
 
 
 @mutant(COMPOSE, "taken from the guess so far")
@@ -394,6 +556,29 @@ def one_after_the_other(eps_null, eps_each, weights):
 @mutant(COMPOSE, "lost its sign")
 def without_sign(eps_null, eps_each, weights):
     return eps_null + (factors(weights, eps_each).abs() * (eps_each - eps_null)).sum(0)
+
+
+@mutant(COMPOSE, "eps_null is missing")
+def differences_alone(eps_null, eps_each, weights):
+    return (factors(weights, eps_each) * (eps_each - eps_null)).sum(0)
+
+
+@mutant(COMPOSE, "Only the first prompt was followed")
+def first_prompt(eps_null, eps_each, weights):
+    return eps_null + weights[0] * (eps_each[0] - eps_null)
+
+
+@mutant(COMPOSE, "a positive weight leads towards")
+def led_away(eps_null, eps_each, weights):
+    return eps_null - (factors(weights, eps_each) * (eps_each - eps_null)).sum(0)
+
+
+@mutant(COMPOSE, "the input weights was changed in place")
+def empties_the_weights(eps_null, eps_each, weights):
+    eps = eps_null
+    for eps_i in eps_each:
+        eps = eps + weights.pop(0) * (eps_i - eps_null)
+    return eps
 
 
 @variant(COMPOSE)
@@ -416,7 +601,7 @@ def guided_one_by_one(eps_null, eps_each, weights):
 
 
 def spread(x):
-    return x.flatten(1).std(1).view(-1, 1, 1, 1)
+    return x.flatten(1).std(1).view(-1, *[1] * (x.ndim - 1))
 
 
 @mutant(RESCALE, "The ratio is upside down")
@@ -455,10 +640,42 @@ def mixed_with_the_prompt(guided, plain, share=0.7):
     return share * guided * spread(plain) / spread(guided) + (1 - share) * plain
 
 
+@mutant(RESCALE, "It is the guided guess that is rescaled")
+def plain_rescaled(guided, plain, share=0.7):
+    return share * plain * spread(plain) / spread(guided) + (1 - share) * guided
+
+
+@mutant(RESCALE, "The unchanged part is missing")
+def rest_forgotten(guided, plain, share=0.7):
+    return share * guided * spread(plain) / spread(guided)
+
+
+@mutant(RESCALE, "does not divide by the spread that is there")
+def multiplied_only(guided, plain, share=0.7):
+    return share * guided * spread(plain) + (1 - share) * guided
+
+
+@mutant(RESCALE, "the parameter share has the default 0.5")
+def other_default(guided, plain, share=0.5):
+    return interpolated(guided, plain, share)
+
+
+@mutant(RESCALE, "may only become smaller")
+def only_smaller(guided, plain, share=0.7):
+    ratio = (spread(plain) / spread(guided)).clamp(max=1)
+    return share * guided * ratio + (1 - share) * guided
+
+
+@mutant(RESCALE, "Dimension out of range", state="error")
+def for_pictures_only(guided, plain, share=0.7):
+    ratio = plain.std((1, 2, 3), keepdim=True) / guided.std((1, 2, 3), keepdim=True)
+    return share * guided * ratio + (1 - share) * guided
+
+
 @variant(RESCALE)
 def population_deviation(guided, plain, share=0.7):
-    ratio = (plain.var((1, 2, 3), correction=0) / guided.var((1, 2, 3), correction=0)).sqrt()
-    return guided * (1 + share * (ratio - 1)).view(-1, 1, 1, 1)
+    ratio = (plain.flatten(1).var(1, correction=0) / guided.flatten(1).var(1, correction=0)).sqrt()
+    return guided * (1 + share * (ratio - 1)).view(-1, *[1] * (guided.ndim - 1))
 
 
 @variant(RESCALE)
@@ -552,6 +769,49 @@ def fresh_noise(prompts, encode, model, decode, x_T, alpha_bar, times, scale=4.0
 @mutant(DRAW, "encode wants a list of texts", state="error")
 def a_single_text(prompts, encode, model, decode, x_T, alpha_bar, times, scale=4.0, negative=""):
     encode(negative)
+
+
+@mutant(DRAW, "the convention 1 + w")
+def scale_of_the_paper(prompts, encode, model, decode, x_T, alpha_bar, times, scale=4.0, negative=""):
+    return decode(walk(encode, model, x_T, alpha_bar, times, prompts, negative, lambda n, c: c + scale * (c - n)))
+
+
+@mutant(DRAW, "only the guess without it")
+def without_the_prompt(prompts, encode, model, decode, x_T, alpha_bar, times, scale=4.0, negative=""):
+    return decode(walk(encode, model, x_T, alpha_bar, times, prompts, negative, lambda n, c: n))
+
+
+@mutant(DRAW, "The two guesses were added up")
+def guesses_added(prompts, encode, model, decode, x_T, alpha_bar, times, scale=4.0, negative=""):
+    return decode(walk(encode, model, x_T, alpha_bar, times, prompts, negative, lambda n, c: n + c))
+
+
+@mutant(DRAW, "told the first time at every step")
+def told_the_first_time(prompts, encode, model, decode, x_T, alpha_bar, times, scale=4.0, negative=""):
+    cond, null, x_t = encode(prompts), encode([negative] * len(prompts)), x_T
+    for t, earlier in zip(times, [*times[1:], -1], strict=True):
+        n, c = answers(model, x_t, times[0], null, cond)
+        x_t = step(x_t, n + scale * (c - n), t, earlier, alpha_bar)
+    return decode(x_t)
+
+
+@mutant(DRAW, "the input times was changed in place")
+def empties_the_times(prompts, encode, model, decode, x_T, alpha_bar, times, scale=4.0, negative=""):
+    cond, null, x_t = encode(prompts), encode([negative] * len(prompts)), x_T
+    while times:
+        t = times.pop(0)
+        n, c = answers(model, x_t, t, null, cond)
+        x_t = step(x_t, n + scale * (c - n), t, times[0] if times else -1, alpha_bar)
+    return decode(x_t)
+
+
+@mutant(DRAW, "walked from the clean end")
+def from_the_clean_end(prompts, encode, model, decode, x_T, alpha_bar, times, scale=4.0, negative=""):
+    cond, null, x_t = encode(prompts), encode([negative] * len(prompts)), x_T
+    for t, earlier in list(zip(times, [*times[1:], -1], strict=True))[::-1]:
+        n, c = answers(model, x_t, t, null, cond)
+        x_t = step(x_t, n + scale * (c - n), t, earlier, alpha_bar)
+    return decode(x_t)
 
 
 @variant(DRAW)

@@ -32,12 +32,12 @@ def filled_to_the_longer(tokenizer, text_encoder, prompt, negative_prompt=""):
     return hidden(tokenizer, text_encoder, [negative_prompt, prompt], padding=True)
 
 
-@mutant(BOTH, "Long prompts must be cut")
+@mutant(BOTH, "Long prompts must be cut", state="error")
 def never_cut(tokenizer, text_encoder, prompt, negative_prompt=""):
     return torch.cat([hidden(tokenizer, text_encoder, [text], truncation=False) for text in (negative_prompt, prompt)])
 
 
-@mutant(BOTH, "do not go into one tensor")
+@mutant(BOTH, "do not go into one tensor", state="error")
 def never_filled(tokenizer, text_encoder, prompt, negative_prompt=""):
     return hidden(tokenizer, text_encoder, [negative_prompt, prompt], padding=False)
 
@@ -57,10 +57,25 @@ def stacked(tokenizer, text_encoder, prompt, negative_prompt=""):
     return torch.stack([hidden(tokenizer, text_encoder, text) for text in (negative_prompt, prompt)])
 
 
+@mutant(BOTH, "joined to one long one")
+def joined(tokenizer, text_encoder, prompt, negative_prompt=""):
+    return torch.cat([hidden(tokenizer, text_encoder, text) for text in (negative_prompt, prompt)], 1)
+
+
+@mutant(BOTH, "the parameter negative_prompt has the default None")
+def none_for_nothing(tokenizer, text_encoder, prompt, negative_prompt=None):
+    return hidden(tokenizer, text_encoder, [negative_prompt or "", prompt])
+
+
+@mutant(BOTH, "was left in training mode")
+def left_in_training(tokenizer, text_encoder, prompt, negative_prompt=""):
+    return hidden(tokenizer, text_encoder.train(), [negative_prompt, prompt])
+
+
 @variant(BOTH)
 def one_by_one(tokenizer, text_encoder, prompt, negative_prompt=""):
     with torch.no_grad():
-        return torch.cat([hidden(tokenizer, text_encoder, text) for text in (negative_prompt, prompt)]).double()
+        return torch.cat([hidden(tokenizer, text_encoder, text) for text in (negative_prompt, prompt)])
 
 
 @variant(BOTH)
@@ -112,6 +127,18 @@ def global_noise(scheduler, steps, shape, generator, dtype=torch.float32):
 def scaled_as_input(scheduler, steps, shape, generator, dtype=torch.float32):
     scheduler.set_timesteps(steps)
     return scheduler.scale_model_input(torch.randn(shape, generator=generator), scheduler.timesteps[0])
+
+
+@mutant(FIRST, "no root")
+def root_of_sigma(scheduler, steps, shape, generator, dtype=torch.float32):
+    scheduler.set_timesteps(steps)
+    return torch.randn(shape, generator=generator, dtype=dtype) * float(scheduler.init_noise_sigma) ** 0.5
+
+
+@mutant(FIRST, "has the dtype torch.float32, expected torch.float64")
+def dtype_ignored(scheduler, steps, shape, generator, dtype=torch.float32):
+    scheduler.set_timesteps(steps)
+    return torch.randn(shape, generator=generator, dtype=dtype).float() * float(scheduler.init_noise_sigma)
 
 
 @variant(FIRST)
@@ -172,6 +199,29 @@ def features_not_repeated(unet, scheduler, x_t, t, both, guidance):
     return n + guidance * (p - n)
 
 
+@mutant(GUIDED, "The input was scaled twice")
+def scaled_twice(unet, scheduler, x_t, t, both, guidance):
+    n, p = outputs(unet, scheduler, scheduler.scale_model_input(x_t, t), t, both)
+    return n + guidance * (p - n)
+
+
+@mutant(GUIDED, "The difference is missing")
+def prompt_added(unet, scheduler, x_t, t, both, guidance):
+    n, p = outputs(unet, scheduler, x_t, t, both)
+    return n + guidance * p
+
+
+@mutant(GUIDED, "the negative prompt alone")
+def negative_alone(unet, scheduler, x_t, t, both, guidance):
+    return outputs(unet, scheduler, x_t, t, both)[0]
+
+
+@mutant(GUIDED, "expected once")
+def asked_four_times(unet, scheduler, x_t, t, both, guidance):
+    n, p = (outputs(unet, scheduler, x_t, t, both)[i] for i in (0, 1))
+    return n + guidance * (p - outputs(unet, scheduler, x_t, t, both)[0])
+
+
 @variant(GUIDED)
 def two_calls(unet, scheduler, x_t, t, both, guidance):
     x = scheduler.scale_model_input(x_t, t)
@@ -190,54 +240,115 @@ def interpolated(unet, scheduler, x_t, t, both, guidance):
 # The clean guess
 
 
+def guess_by(scheduler, output, t, x, epsilon=None, v=None, sample=None):
+    """The right formulas, but for those that are given; each takes x, the output, and the two factors."""
+    a = scheduler.alphas_cumprod[int(t)]
+    formulas = {
+        "epsilon": epsilon or (lambda x, o, signal, noise: (x - noise * o) / signal),
+        "v_prediction": v or (lambda x, o, signal, noise: signal * x - noise * o),
+        "sample": sample or (lambda x, o, signal, noise: o),
+    }
+    return formulas[scheduler.config.prediction_type](x, output, a.sqrt(), (1 - a).sqrt())
+
+
+def as_epsilon(x, o, signal, noise):
+    return (x - noise * o) / signal
+
+
+def as_v(x, o, signal, noise):
+    return signal * x - noise * o
+
+
+def as_sample(x, o, signal, noise):
+    return o
+
+
 @mutant(GUESS, "was read as epsilon")
 def always_epsilon(scheduler, output, t, x_t):
-    x, a = scheduler.scale_model_input(x_t, t), scheduler.alphas_cumprod[t]
-    return (x - (1 - a).sqrt() * output) / a.sqrt()
+    x = scheduler.scale_model_input(x_t, t)
+    return guess_by(scheduler, output, t, x, as_epsilon, as_epsilon, as_epsilon)
+
+
+@mutant(GUESS, "was read as v.")
+def always_v(scheduler, output, t, x_t):
+    return guess_by(scheduler, output, t, scheduler.scale_model_input(x_t, t), as_v, as_v, as_v)
 
 
 @mutant(GUESS, "is not what the U-Net saw")
 def input_of_the_step(scheduler, output, t, x_t):
-    a = scheduler.alphas_cumprod[t]
-    if scheduler.config.prediction_type == "epsilon":
-        return (x_t - (1 - a).sqrt() * output) / a.sqrt()
-    return output if scheduler.config.prediction_type == "sample" else a.sqrt() * x_t - (1 - a).sqrt() * output
+    return guess_by(scheduler, output, t, x_t)
 
 
-@mutant(GUESS, "was read as the clean picture")
+@mutant(GUESS, "the output was read as the clean picture")
 def always_the_sample(scheduler, output, t, x_t):
     return output
 
 
 @mutant(GUESS, "The roots are missing")
 def no_roots(scheduler, output, t, x_t):
-    a = scheduler.alphas_cumprod[t]
-    return (scheduler.scale_model_input(x_t, t) - (1 - a) * output) / a
+    x = scheduler.scale_model_input(x_t, t)
+
+    def epsilon(x, o, signal, noise):
+        return (x - noise**2 * o) / signal**2
+
+    return guess_by(scheduler, output, t, x, epsilon, lambda x, o, s, n: s**2 * x - n**2 * o)
 
 
 @mutant(GUESS, "A sign is wrong")
 def v_with_a_plus(scheduler, output, t, x_t):
-    x, a = scheduler.scale_model_input(x_t, t), scheduler.alphas_cumprod[t]
-    if scheduler.config.prediction_type == "epsilon":
-        return (x - (1 - a).sqrt() * output) / a.sqrt()
-    return a.sqrt() * x + (1 - a).sqrt() * output
+    x = scheduler.scale_model_input(x_t, t)
+    return guess_by(scheduler, output, t, x, v=lambda x, o, signal, noise: signal * x + noise * o)
+
+
+@mutant(GUESS, "This is the noise in x_t")
+def the_noise(scheduler, output, t, x_t):
+    x = scheduler.scale_model_input(x_t, t)
+    return guess_by(
+        scheduler, output, t, x, as_sample, lambda x, o, s, n: n * x + s * o, lambda x, o, s, n: (x - s * o) / n
+    )
+
+
+@mutant(GUESS, "there are three kinds of output")
+def two_kinds(scheduler, output, t, x_t):
+    return guess_by(scheduler, output, t, scheduler.scale_model_input(x_t, t), v=as_sample)
 
 
 @mutant(GUESS, "Stop at a word that you do not know")
 def sample_for_all_else(scheduler, output, t, x_t):
+    kind = scheduler.config.prediction_type
+    if kind not in ("epsilon", "v_prediction"):
+        return output
+    return guess_by(scheduler, output, t, scheduler.scale_model_input(x_t, t))
+
+
+@mutant(GUESS, "whole numbers: t.long()", state="error")
+def time_as_it_comes(scheduler, output, t, x_t):
     x, a = scheduler.scale_model_input(x_t, t), scheduler.alphas_cumprod[t]
-    if scheduler.config.prediction_type == "epsilon":
-        return (x - (1 - a).sqrt() * output) / a.sqrt()
-    return a.sqrt() * x - (1 - a).sqrt() * output if scheduler.config.prediction_type == "v_prediction" else output
+    return (x - (1 - a).sqrt() * output) / a.sqrt()
 
 
 @variant(GUESS)
 def table_of_formulas(scheduler, output, t, x_t):
-    x = scheduler.scale_model_input(x_t, t).double()
-    a = scheduler.alphas_cumprod[t].double()
+    x = scheduler.scale_model_input(x_t, t)
+    a = scheduler.alphas_cumprod[int(t)].item()
     formulas = {"epsilon": lambda: x / a**0.5 - (1 / a - 1) ** 0.5 * output, "sample": lambda: output,
                 "v_prediction": lambda: a**0.5 * x - (1 - a) ** 0.5 * output}  # fmt: skip
-    return formulas[scheduler.config.prediction_type]()
+    return formulas[scheduler.config["prediction_type"]]()
+
+
+@variant(GUESS)
+def by_match(scheduler, output, t, x_t):
+    a = scheduler.alphas_cumprod.to(x_t)[torch.as_tensor(t).long()]
+    x, angle = scheduler.scale_model_input(x_t, t), torch.acos(a.sqrt())
+    match scheduler.config.prediction_type:
+        case "epsilon":
+            return (x - angle.sin() * output) / angle.cos()
+        case "v_prediction":
+            return angle.cos() * x - angle.sin() * output
+        case "sample":
+            return output
+        case kind:
+            raise ValueError(kind)
 
 
 # The loop
@@ -256,21 +367,24 @@ def stepped(unet, scheduler, x_T, both, guidance, times):
 
 
 @mutant(LOOP, "The step was taken from the scaled input")
-def step_from_scaled(unet, scheduler, x_t, both, guidance):
+def step_from_scaled(unet, scheduler, x_T, both, guidance):
+    x_t = x_T
     for t in scheduler.timesteps:
         output = guided_output(unet, scheduler, x_t, t, both, guidance)  # noqa: F821
         x_t = scheduler.step(output, t, scheduler.scale_model_input(x_t, t)).prev_sample
     return x_t
 
 
-@mutant(LOOP, "this counts 0, 1, 2")
-def counts_up(unet, scheduler, x_T, both, guidance):
-    return stepped(unet, scheduler, x_T, both, guidance, range(len(scheduler.timesteps)))
+@mutant(LOOP, "The halves are swapped")
+def prompts_swapped(unet, scheduler, x_T, both, guidance):
+    return stepped(unet, scheduler, x_T, both.flip(0), guidance, scheduler.timesteps)
 
 
-@mutant(LOOP, "from the clean end to the noisy one")
-def backwards(unet, scheduler, x_T, both, guidance):
-    return stepped(unet, scheduler, x_T, both, guidance, scheduler.timesteps.flip(0))
+@mutant(LOOP, "was changed in place")
+def into_the_start(unet, scheduler, x_T, both, guidance):
+    for t in scheduler.timesteps:
+        x_T.copy_(scheduler.step(one_step(unet, scheduler, x_T, t, both, guidance), t, x_T).prev_sample)
+    return x_T
 
 
 @mutant(LOOP, "is `return` inside the loop")
@@ -340,7 +454,7 @@ def not_scaled(vae, latents):
     return ((x / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-@mutant(PIXELS, "starts again at 0")
+@mutant(PIXELS, "Hold them in [0, 1]")
 def not_clamped(vae, latents):
     return ((decoded(vae, latents) / 2 + 0.5) * 255).round().long().remainder(256).to(torch.uint8).permute(0, 2, 3, 1)
 
@@ -371,6 +485,41 @@ def reshaped(vae, latents):
     return x.reshape(len(x), x.shape[2], x.shape[3], 3)
 
 
+@mutant(PIXELS, "Height and width are swapped")
+def axes_in_the_wrong_order(vae, latents):
+    return as_torch_likes_it(vae, latents).permute(0, 3, 2, 1)
+
+
+@mutant(PIXELS, "White would be 256")
+def times_256(vae, latents):
+    x = (decoded(vae, latents) / 2 + 0.5).clamp(0, 1) * 256
+    return (x.round().long() % 256).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+@mutant(PIXELS, "Red and blue are swapped")
+def blue_first(vae, latents):
+    return as_torch_likes_it(vae, latents).flip(1).permute(0, 2, 3, 1)
+
+
+@mutant(PIXELS, "The batch axis is gone")
+def squeezed(vae, latents):
+    return as_torch_likes_it(vae, latents).permute(0, 2, 3, 1).squeeze()
+
+
+@mutant(PIXELS, "0.18215 is Stable Diffusion's factor")
+def factor_by_heart(vae, latents):
+    x = vae.decode(latents / 0.18215).sample
+    return ((x / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+@variant(PIXELS)
+@torch.no_grad()
+def by_numpy(vae, latents):
+    x = vae.decode(latents / vae.config["scaling_factor"], return_dict=False)[0]
+    array = (x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    return torch.from_numpy((array * 255).round().astype("uint8"))
+
+
 @variant(PIXELS)
 def in_another_order(vae, latents):
     x = decoded(vae, latents).movedim(1, -1).clamp(-1, 1)
@@ -385,19 +534,19 @@ def parameters_only(model, dtype):
     return sum(p.numel() * dtype.itemsize for p in model.parameters())
 
 
-@mutant(BYTES, "does not become shorter")
+@mutant(BYTES, "do not become shorter")
 def everything_shorter(model, dtype):
-    return sum(t.numel() * dtype.itemsize for t in model.state_dict().values())
+    return sum(t.numel() * dtype.itemsize for t in [*model.parameters(), *model.buffers()])
 
 
 @mutant(BYTES, "Count in `dtype`")
 def as_it_is(model, dtype):
-    return sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    return sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
 
 
 @mutant(BYTES, "the number of numbers")
 def numbers_counted(model, dtype):
-    return sum(t.numel() for t in model.state_dict().values())
+    return sum(t.numel() for t in [*model.parameters(), *model.buffers()])
 
 
 @mutant(BYTES, "These are bits")
@@ -405,12 +554,33 @@ def in_bits(model, dtype):
     return 8 * cast_first(model, dtype)
 
 
+@mutant(BYTES, "state_dict() does not have it")
+def what_is_saved(model, dtype):
+    import copy
+
+    return sum(t.nbytes for t in copy.deepcopy(model).to(dtype).state_dict().values())
+
+
+@mutant(BYTES, "The whole numbers were left out")
+def fractions_only(model, dtype):
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum(t.numel() * dtype.itemsize for t in tensors if t.is_floating_point())
+
+
 @variant(BYTES)
 def cast_first(model, dtype):
     import copy
 
     model = copy.deepcopy(model).to(dtype)
-    return sum(t.nbytes for t in model.state_dict().values())
+    return sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
+
+
+@variant(BYTES)
+def by_the_bits(model, dtype):
+    total = 0
+    for t in [*model.parameters(), *model.buffers()]:
+        total += t.numel() * (torch.finfo(dtype).bits / 8 if t.is_floating_point() else t.element_size())
+    return total
 
 
 # What is needed
@@ -457,6 +627,30 @@ def unet_only(weights, work, layers, offload):
 @mutant(NEED, "whatever `offload` says")
 def offload_ignored(weights, work, layers, offload):
     return sum(weights.values()) + max(work.values())
+
+
+@mutant(NEED, "The layer that works is not all")
+def layers_alone(weights, work, layers, offload):
+    return max(layers.values()) if offload == "sequential" else right_need(weights, work, layers, offload)
+
+
+@mutant(NEED, "the answer for offload = 'model'")
+def two_ways_only(weights, work, layers, offload):
+    return right_need(weights, work, layers, "none" if offload == "none" else "model")
+
+
+@mutant(NEED, "This is the smallest part")
+def smallest_part(weights, work, layers, offload):
+    if offload == "none":
+        return right_need(weights, work, layers, offload)
+    there = weights if offload == "model" else layers
+    return min(there[name] + work[name] for name in work)
+
+
+@variant(NEED)
+def part_by_part(weights, work, layers, offload):
+    resident = {"none": lambda name: sum(weights.values()), "model": weights.get, "sequential": layers.get}[offload]
+    return max(resident(name) + work[name] for name in weights)
 
 
 @variant(NEED)

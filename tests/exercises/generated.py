@@ -40,16 +40,17 @@ DROPPED = {
 }  # fmt: skip
 
 
-def versions(function, fewest=FEWEST):
-    """Yield (what was changed, wrong version) of a function or class, at least `fewest` where its code allows."""
-    tree = _parsed(function)
-    single = list(_changes(tree))
+def versions(exercise, fewest=FEWEST):
+    """Yield (what was changed, wrong version) of an exercise's reference, at least `fewest` where its code allows."""
+    function, tree = exercise.reference, _parsed(exercise.reference)
+    hidden = set(inspect.signature(function).parameters) - set(exercise.signature.parameters)
+    single = list(_changes(tree, hidden))
     yield from ((name, made) for name, changed in single if (made := _made(function, changed)))
     missing = fewest - len(single)
     pairs = (
         (f"{name}; {other}", twice)
         for name, changed in single
-        for other, twice in _changes(changed)
+        for other, twice in _changes(changed, hidden)
         if ast.dump(twice) != ast.dump(tree)
     )
     chosen = list(itertools.islice(pairs, 2000)) if missing > 0 else []
@@ -89,10 +90,11 @@ def _made(function, tree):
     return space[function.__name__]
 
 
-def _changes(tree):
-    """Yield (name, changed copy of the tree) for each single change."""
+def _changes(tree, hidden=()):
+    """Yield (name, changed copy of the tree) for each single change. hidden: parameters that learners are not given."""
     nodes = list(ast.walk(tree))
-    parameters = [a.arg for node in nodes if isinstance(node, ast.arguments) for a in node.args if a.arg != "self"]
+    parameters = [a.arg for node in nodes if isinstance(node, ast.arguments) for a in node.args]
+    parameters = [name for name in parameters if name != "self" and name not in hidden]
     annotations = {id(part) for node in nodes for part in _annotations_and_defaults(node)}
     for number, node in enumerate(nodes):
         if id(node) in annotations:

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import sys
 import textwrap
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from attempts import MUTANTS, VARIANTS
 
+from course_utils.exercises import oracles
 from course_utils.exercises.registry import all_exercises, chapters, find
 from course_utils.exercises.running import run
 
@@ -27,6 +29,39 @@ def test_wrong_answers_are_rejected_by_name(attempt):
         assert outcome.state == attempt.state, outcome
         assert attempt.words in f"{outcome.found} {outcome.advice}", outcome
         assert attempt.state == "error" or outcome.advice, outcome
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+def test_each_sentence_is_given_to_the_mistakes_that_it_names_and_to_no_other(exercise, monkeypatch):
+    said = sentences_of(exercise, monkeypatch)
+    given = set()
+    own = [attempt for attempt in MUTANTS if attempt.id == exercise.id]
+    for attempt in own:
+        outcome = run(exercise, attempt.function)
+        message = f"{outcome.found} {outcome.advice}"
+        given.add(outcome.advice)
+        others = {other.words for other in own if other.words not in attempt.words and attempt.words not in other.words}
+        wrongly = {words for words in others if words in message}
+        assert not wrongly, f"{attempt.function.__name__} is told what belongs to another mistake: {outcome}"
+    unproven = said - given
+    assert not unproven, f"no wrong answer is told: {sorted(unproven)}"
+
+
+def sentences_of(exercise, monkeypatch):
+    """Return every sentence on a mistake that the oracle of an exercise compares an answer with."""
+    said = set()
+
+    def noting(got, expected, mistakes=(), *rest, **options):
+        mistakes = list(mistakes)
+        said.update(advice for _, advice in mistakes)
+        return oracles.close(got, expected, mistakes, *rest, **options)
+
+    for module in [module for name, module in sys.modules.items() if name.startswith("course_utils.exercises.")]:
+        if getattr(module, "close", None) is oracles.close and module is not oracles:
+            monkeypatch.setattr(module, "close", noting)
+    assert run(exercise, exercise.reference).state == "pass"
+    monkeypatch.undo()
+    return said
 
 
 @pytest.mark.parametrize("attempt", VARIANTS, ids=lambda a: f"{a.id}-{a.function.__name__}")

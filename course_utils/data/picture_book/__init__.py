@@ -1,6 +1,7 @@
 """The picture book: a small world that is drawn, not downloaded, with captions that are exactly true."""
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +73,7 @@ def draw(scene: Scene, size: int = 64) -> Image.Image:
     return Image.fromarray(_page(scene, size))
 
 
-def pictures(scenes, size: int = 64) -> torch.Tensor:
+def pictures(scenes: Iterable[Scene], size: int = 64) -> torch.Tensor:
     """Draw scenes as one float tensor in [-1, 1], (batch, 3, size, size)."""
     stack = np.stack([_page(scene, size) for scene in scenes])
     return torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -112,7 +113,7 @@ def layout(scene: Scene) -> list[Spot]:
             )
             for i in range(count)
         ]
-    spots = []
+    spots: list[Spot] = []
     for thing, (x, y, share) in zip(scene.things, stands, strict=True):
         unit = SIZES[thing.kind] * share * rng.uniform(0.87, 1.1)
         half = unit * (0.6 if thing.pose in ("standing", "sleeping") else 0.5)

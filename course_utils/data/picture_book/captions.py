@@ -1,6 +1,7 @@
 """Captions for scenes, as a person would write them: many forms, long and short, every word of them true."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from course_utils.data.picture_book.scenes import SUBJECTS, Scene, Thing
@@ -89,7 +90,9 @@ class Caption:
         return all(claim in (None, fact) for claim, fact in zip(claimed, seen, strict=True))
 
 
-def facts(things, place, style, relation) -> tuple[str | None, ...]:
+def facts(
+    things: Sequence[Thing], place: str | None, style: str | None, relation: str | None
+) -> tuple[str | None, ...]:
     """What is said of a scene, as words in a fixed order, so that two descriptions can be compared word by word.
 
     Number; kind, colour, pose of one thing and of the other (in alphabetical order; "nothing" where there is none);
@@ -98,8 +101,8 @@ def facts(things, place, style, relation) -> tuple[str | None, ...]:
     one, *others = things
     other = next((thing for thing in others if thing.kind != one.kind), None)
     if other and other.kind < one.kind:
-        one, other, relation = other, one, OPPOSITE.get(relation)
-    said = [NUMBERS[len(things)]]
+        one, other, relation = other, one, OPPOSITE.get(relation) if relation else None
+    said: list[str | None] = [NUMBERS[len(things)]]
     for thing in (one, other):
         said += [thing.kind, seen_colour(thing) or "natural", thing.pose] if thing else ["nothing"] * 3
     return (*said, relation if other else "nothing", place, style)

@@ -6,12 +6,14 @@ that overlap melt into one silhouette with a single line around it.
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from PIL import ImageDraw
+from PIL import Image, ImageDraw
 
 Colour = tuple[int, int, int]
+Points = np.ndarray | Sequence[Sequence[float]]  # (n, 2)
 
 LINE: Colour = (74, 52, 58)  # a warm dark brown: softer than black
 _ANGLES = np.linspace(0, 2 * math.pi, 28, endpoint=False)
@@ -20,23 +22,25 @@ _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 
 def shade(colour: Colour, factor: float) -> Colour:
     """Darken (`factor` < 1) or lighten (`factor` > 1, towards white) an RGB colour, each channel 0-255."""
-    if factor <= 1:
-        return tuple(int(channel * factor) for channel in colour)
-    return tuple(int(channel + (255 - channel) * (factor - 1)) for channel in colour)
+    if factor > 1:
+        return mix(colour, (255, 255, 255), factor - 1)
+    red, green, blue = (int(channel * factor) for channel in colour)
+    return red, green, blue
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
     """The colour at `share` (0-1) of the way from `first` to `second`."""
-    return tuple(int(a + (b - a) * share) for a, b in zip(first, second, strict=True))
+    red, green, blue = (int(a + (b - a) * share) for a, b in zip(first, second, strict=True))
+    return red, green, blue
 
 
-def smooth(points, steps: int = 6) -> np.ndarray:
+def smooth(points: Points, steps: int = 6) -> np.ndarray:
     """A closed curve through `points` (n, 2): Catmull-Rom spline, `steps` points a piece, shape (n * steps, 2)."""
     return _smooth(tuple(map(tuple, points)), steps)
 
 
 @lru_cache(maxsize=2048)  # most shapes are the same in every picture
-def _smooth(points, steps: int) -> np.ndarray:
+def _smooth(points: Points, steps: int) -> np.ndarray:
     p1 = np.asarray(points, dtype=float)
     p0, p2, p3 = np.roll(p1, 1, axis=0), np.roll(p1, -1, axis=0), np.roll(p1, -2, axis=0)
     s = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
@@ -52,32 +56,34 @@ class Pen:
     `flip`: mirror left and right; `line`: the colour of outlines.
     """
 
-    def __init__(self, picture, x: float, y: float, unit: float, flip: bool = False, line: Colour = LINE):
+    def __init__(self, picture: Image.Image, x: float, y: float, unit: float, flip: bool = False, line: Colour = LINE):
         self.draw = ImageDraw.Draw(picture)
         self.x, self.y = x, y
         self.scale = -unit if flip else unit
         self.unit = unit
         self.line = line
-        self.shapes = []  # (how it is inked, where, fill colour, outline or not)
+        self.shapes: list[tuple] = []  # (how it is inked, where, fill colour, outline or not)
 
-    def _pixels(self, points) -> list[float]:
+    def _pixels(self, points: Points) -> list[float]:
         """Local points as x, y, x, y, ... in pixels."""
         if isinstance(points, np.ndarray):
             return (points * (self.scale, -self.unit) + (self.x, self.y)).ravel().tolist()
-        flat = []
+        flat: list[float] = []
         for x, y in points:  # for a handful of points faster than an array
             flat += (self.x + x * self.scale, self.y - y * self.unit)
         return flat
 
-    def polygon(self, points, fill: Colour, line: bool = True) -> None:
+    def polygon(self, points: Points, fill: Colour, line: bool = True) -> None:
         """A filled polygon; `line=False` leaves it without an outline (details inside a shape)."""
         self.shapes.append((self._polygon, self._pixels(points), fill, line))
 
-    def blob(self, points, fill: Colour, line: bool = True) -> None:
+    def blob(self, points: Points, fill: Colour, line: bool = True) -> None:
         """A smooth closed shape through `points`."""
         self.polygon(smooth(points), fill, line)
 
-    def ellipse(self, x, y, rx, ry, fill: Colour, line: bool = True, angle: float = 0) -> None:
+    def ellipse(
+        self, x: float, y: float, rx: float, ry: float, fill: Colour, line: bool = True, angle: float = 0
+    ) -> None:
         """An ellipse with half-axes `rx`, `ry`, turned by `angle` degrees counter-clockwise."""
         if angle:
             cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
@@ -86,7 +92,7 @@ class Pen:
         (x, y), rx, ry = self._pixels([(x, y)]), rx * self.unit, ry * self.unit
         self.shapes.append((self._ellipse, (x - rx, y - ry, x + rx, y + ry), fill, line))
 
-    def stroke(self, points, width: float, fill: Colour, line: bool = False) -> None:
+    def stroke(self, points: Points, width: float, fill: Colour, line: bool = False) -> None:
         """A round-ended line of `width` local units through `points`; `line=True` gives it an outline."""
         self.shapes.append((self._stroke, (self._pixels(points), width * self.unit), fill, line))
 

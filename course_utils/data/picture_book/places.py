@@ -4,6 +4,7 @@ Each returns the height of the ground's far edge (0 top, 1 bottom): subjects sta
 """
 
 import math
+from random import Random
 
 from PIL import Image
 
@@ -29,7 +30,7 @@ def _cloud(pen, x, y, size, colour=WHITE):
         pen.ellipse(x + dx * size, y + dy * size, r * size * 1.15, r * size * 0.7, colour, line=False)
 
 
-def draw_cloud(pen, thick):
+def draw_cloud(pen: Pen, thick: float) -> None:
     """A small cloud to stand on, its top at y = 0."""
     for x, y, rx, ry in (
         (-0.42, -0.1, 0.2, 0.13),
@@ -61,7 +62,7 @@ def _sky(picture, rng, top, bottom, horizon):
     return pen
 
 
-def draw_grass(picture, rng):
+def draw_grass(picture: Image.Image, rng: Random) -> float:
     horizon = rng.uniform(0.5, 0.6)
     pen = _sky(picture, rng, (134, 200, 240), (214, 240, 250), horizon)
     _hill(pen, rng.uniform(0.1, 0.4), 1 - horizon, 0.5, rng.uniform(0.07, 0.12), (152, 208, 122))
@@ -82,7 +83,7 @@ def draw_grass(picture, rng):
     return horizon
 
 
-def draw_beach(picture, rng):
+def draw_beach(picture: Image.Image, rng: Random) -> float:
     horizon = rng.uniform(0.36, 0.44)
     shore = horizon + rng.uniform(0.14, 0.18)
     pen = _sky(picture, rng, (128, 204, 244), (220, 244, 252), horizon)
@@ -128,7 +129,7 @@ def _fir(pen, x, y, size, green, snow=None):
             )
 
 
-def draw_snow(picture, rng):
+def draw_snow(picture: Image.Image, rng: Random) -> float:
     horizon = rng.uniform(0.5, 0.58)
     _gradient(picture, (170, 196, 226), (226, 234, 246), 0, horizon + 0.1)
     pen = Pen(picture, 0, picture.height, picture.height)
@@ -147,7 +148,7 @@ def draw_snow(picture, rng):
     return horizon
 
 
-def draw_desert(picture, rng):
+def draw_desert(picture: Image.Image, rng: Random) -> float:
     horizon = rng.uniform(0.5, 0.58)
     _gradient(picture, (255, 190, 120), (255, 232, 178), 0, horizon + 0.02)
     pen = Pen(picture, 0, picture.height, picture.height)
@@ -172,7 +173,7 @@ def draw_desert(picture, rng):
     return horizon
 
 
-def draw_forest(picture, rng):
+def draw_forest(picture: Image.Image, rng: Random) -> float:
     horizon = rng.uniform(0.54, 0.62)
     _gradient(picture, (120, 176, 140), (190, 218, 168), 0, horizon + 0.02)
     pen = Pen(picture, 0, picture.height, picture.height)
@@ -196,7 +197,7 @@ def draw_forest(picture, rng):
     return horizon
 
 
-def draw_room(picture, rng):
+def draw_room(picture: Image.Image, rng: Random) -> float:
     horizon = rng.uniform(0.58, 0.66)
     wall = rng.choice(((246, 222, 196), (216, 226, 238), (232, 220, 240), (250, 232, 200)))
     _gradient(picture, wall, shade(wall, 0.95), 0, horizon)
@@ -236,7 +237,7 @@ def draw_room(picture, rng):
     return horizon
 
 
-def draw_city(picture, rng):
+def draw_city(picture: Image.Image, rng: Random) -> float:
     horizon = rng.uniform(0.62, 0.68)
     pen = _sky(picture, rng, (160, 206, 238), (238, 238, 236), horizon)
     x = -0.05
@@ -272,7 +273,7 @@ def draw_city(picture, rng):
     return horizon
 
 
-def draw_night(picture, rng):
+def draw_night(picture: Image.Image, rng: Random) -> float:
     horizon = rng.uniform(0.54, 0.62)
     _gradient(picture, (22, 26, 72), (66, 72, 138), 0, horizon + 0.02)
     pen = Pen(picture, 0, picture.height, picture.height)

@@ -112,7 +112,7 @@ def sample_scene(number: int, seed: int = 0, split: str = "train") -> Scene:
         style = rng.choice(["picture book"] * 3 + list(STYLES))
         first, relation, draw = _sample_thing(rng), None, rng.random()
         if draw < 0.5:
-            things = (first,)
+            things: tuple[Thing, ...] = (first,)
         elif draw < 0.7:
             things = (first,) * rng.choice((2, 3))
         else:

@@ -7,6 +7,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from random import Random
 
 import numpy as np
 from PIL import Image
@@ -29,7 +30,7 @@ def _reduced(page: Image.Image, size: int) -> np.ndarray:
     return np.asarray(page.reduce(page.width // size), dtype=np.float32)
 
 
-def print_page(page, rng, size):
+def print_page(page: Image.Image, rng: Random, size: int) -> np.ndarray:
     """The picture book's own: the drawing as it is."""
     return _reduced(page, size)
 
@@ -44,7 +45,7 @@ def _hatching(size: int, direction: int) -> np.ndarray:
     return (0.5 + 0.5 * np.cos(np.pi / 4 * (x + direction * y))).astype(np.float32)[..., None]
 
 
-def hatch(page, rng, size):
+def hatch(page: Image.Image, rng: Random, size: int) -> np.ndarray:
     """Coloured pencil: strokes that leave the paper through, crossed where it is dark."""
     picture = _reduced(page, size)
     light = picture.mean(-1, keepdims=True) / 255
@@ -52,7 +53,7 @@ def hatch(page, rng, size):
     return picture * (1 - 0.16 * (1 - light) * _hatching(size, -1))
 
 
-def blocks(page, rng, size):
+def blocks(page: Image.Image, rng: Random, size: int) -> np.ndarray:
     """Pixel art: half the resolution, few levels of each colour."""
     picture = _reduced(page, size // 2)
     return (np.round(picture / 32) * 32).clip(0, 255).repeat(2, 0).repeat(2, 1)
@@ -77,7 +78,7 @@ def _border(size: int) -> np.ndarray:
     return np.minimum(near[:, None], near[None, :])[..., None] / (size / 8)
 
 
-def wash(page, rng, size):
+def wash(page: Image.Image, rng: Random, size: int) -> np.ndarray:
     """Watercolour: pigment that flows, dries darker at its edges, and stops before the paper does."""
     picture = _reduced(page, size)
     soft = np.asarray(

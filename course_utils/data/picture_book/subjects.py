@@ -6,7 +6,9 @@ outline's width in pixels. A subject stands on y = 0 and is about one unit high.
 
 # fmt: off -- lists of points read as outlines when several stand in a line
 
-from course_utils.data.picture_book.pen import LINE, mix, shade, smooth
+from random import Random
+
+from course_utils.data.picture_book.pen import LINE, Colour, Pen, mix, shade, smooth
 
 WHITE = (252, 249, 242)
 CREAM = (250, 236, 205)
@@ -107,7 +109,7 @@ def _corgi_head(pen, x, y, fur, white, rng, thick, asleep=False):
     pen.ink(thick)
 
 
-def draw_corgi(pen, colour, pose, rng, thick):
+def draw_corgi(pen: Pen, colour: Colour | None, pose: str | None, rng: Random, thick: float) -> None:
     fur = colour or (234, 150, 66)
     white = WHITE if colour != (250, 247, 240) else (255, 253, 248)
     if pose == "standing":
@@ -210,7 +212,7 @@ def _cat_head(pen, x, y, fur, rng, thick, asleep=False):
     pen.ink(thick)
 
 
-def draw_cat(pen, colour, pose, rng, thick):
+def draw_cat(pen: Pen, colour: Colour | None, pose: str | None, rng: Random, thick: float) -> None:
     fur = colour or (152, 152, 166)
     dark = shade(fur, 0.72)
     if pose == "standing":
@@ -306,7 +308,7 @@ def draw_cat(pen, colour, pose, rng, thick):
     _cat_head(pen, 0, 0.66, fur, rng, thick)
 
 
-def draw_rabbit(pen, colour, pose, rng, thick):
+def draw_rabbit(pen: Pen, colour: Colour | None, pose: str | None, rng: Random, thick: float) -> None:
     fur = colour or (178, 132, 98)
     light = mix(fur, WHITE, 0.65)
     pen.ellipse(0.27, 0.13, 0.09, 0.085, WHITE)
@@ -332,7 +334,7 @@ def draw_rabbit(pen, colour, pose, rng, thick):
     pen.ink(thick * 0.6, shade(fur, 0.65))
 
 
-def draw_duck(pen, colour, pose, rng, thick):
+def draw_duck(pen: Pen, colour: Colour | None, pose: str | None, rng: Random, thick: float) -> None:
     feather = colour or (250, 212, 76)
     beak = (240, 140, 50) if colour != (238, 142, 44) else (250, 205, 70)
     for x in (-0.02, 0.14):
@@ -370,7 +372,7 @@ def draw_duck(pen, colour, pose, rng, thick):
 # --- things ------------------------------------------------------------------------------------------------
 
 
-def draw_ball(pen, colour, pose, rng, thick):
+def draw_ball(pen: Pen, colour: Colour | None, pose: str | None, rng: Random, thick: float) -> None:
     paint = colour or (216, 58, 50)
     stripe = WHITE if colour != (250, 247, 240) else (206, 206, 214)
     pen.ellipse(0, 0.4, 0.4, 0.4, paint)
@@ -391,7 +393,7 @@ def draw_ball(pen, colour, pose, rng, thick):
     pen.ink(thick)
 
 
-def draw_teapot(pen, colour, pose, rng, thick):
+def draw_teapot(pen: Pen, colour: Colour | None, pose: str | None, rng: Random, thick: float) -> None:
     china = colour or (238, 238, 232)
     pen.stroke(
         smooth([(0.26, 0.48), (0.46, 0.52), (0.5, 0.34), (0.26, 0.2), (0.5, 0.34), (0.46, 0.52)])[:20],
@@ -415,7 +417,7 @@ def draw_teapot(pen, colour, pose, rng, thick):
     pen.ink(thick)
 
 
-def draw_house(pen, colour, pose, rng, thick):
+def draw_house(pen: Pen, colour: Colour | None, pose: str | None, rng: Random, thick: float) -> None:
     walls = colour or CREAM
     roof = (186, 82, 66) if colour != (216, 58, 50) else (104, 84, 92)
     pen.polygon([(0.17, 0.7), (0.17, 0.98), (0.3, 0.98), (0.3, 0.6)], (150, 110, 100))
@@ -437,7 +439,7 @@ def draw_house(pen, colour, pose, rng, thick):
 # --- plants ------------------------------------------------------------------------------------------------
 
 
-def draw_tree(pen, colour, pose, rng, thick):
+def draw_tree(pen: Pen, colour: Colour | None, pose: str | None, rng: Random, thick: float) -> None:
     crown = colour or (86, 152, 72)
     pen.blob([(-0.08, 0.5), (-0.09, 0.1), (-0.17, 0.0), (0.17, 0.0), (0.09, 0.1), (0.08, 0.5)], WOOD)
     pen.ink(thick)
@@ -458,7 +460,7 @@ def draw_tree(pen, colour, pose, rng, thick):
     pen.ink(thick)
 
 
-def draw_tulip(pen, colour, pose, rng, thick):
+def draw_tulip(pen: Pen, colour: Colour | None, pose: str | None, rng: Random, thick: float) -> None:
     petal = colour or (244, 132, 164)
     bend = rng.uniform(-0.05, 0.05)
     pen.blob([(0.0, 0.02), (-0.2, 0.16), (-0.32, 0.42), (-0.12, 0.3), (0.01, 0.12)], LEAF)
@@ -485,7 +487,7 @@ def draw_tulip(pen, colour, pose, rng, thick):
     pen.ink(thick)
 
 
-def draw_mushroom(pen, colour, pose, rng, thick):
+def draw_mushroom(pen: Pen, colour: Colour | None, pose: str | None, rng: Random, thick: float) -> None:
     cap = colour or (214, 62, 52)
     pen.blob([(-0.12, 0.46), (-0.13, 0.2), (-0.19, 0.04), (0, 0.0), (0.19, 0.04), (0.13, 0.2), (0.12, 0.46)], CREAM)
     _eyes(pen, 0, 0.25, 0.06, 0.028)
@@ -510,7 +512,7 @@ def draw_mushroom(pen, colour, pose, rng, thick):
 # --- vehicles ----------------------------------------------------------------------------------------------
 
 
-def draw_car(pen, colour, pose, rng, thick):
+def draw_car(pen: Pen, colour: Colour | None, pose: str | None, rng: Random, thick: float) -> None:
     paint = colour or (72, 128, 212)
     pen.blob([(-0.3, 0.36), (-0.22, 0.6), (-0.1, 0.66), (0.14, 0.66), (0.25, 0.58), (0.34, 0.36)], paint)
     pen.blob(
@@ -538,7 +540,7 @@ def draw_car(pen, colour, pose, rng, thick):
     pen.ink(thick)
 
 
-def draw_boat(pen, colour, pose, rng, thick):
+def draw_boat(pen: Pen, colour: Colour | None, pose: str | None, rng: Random, thick: float) -> None:
     hull, sail = colour or WOOD, colour or WHITE
     pen.stroke([(0, 0.2), (0, 1.02)], 0.045, (126, 88, 62), line=True)
     pen.ink(thick)
