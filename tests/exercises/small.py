@@ -48,6 +48,7 @@ def books(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_PROGRESS", str(tmp_path / "progress.json"))
     monkeypatch.setattr(account, "_said", set())
     monkeypatch.setattr(exercises, "_revealed", {})
+    monkeypatch.setattr(exercises, "handed", {})
     registry.all_exercises()
     monkeypatch.setattr(registry, "_EXERCISES", {**registry._EXERCISES, HALVE.id: HALVE, COUNT.id: COUNT})
     return tmp_path

@@ -83,20 +83,20 @@ def test_marks_for_an_answer():
     assert state("1 / 1") is None
 
 
-def test_each_seed_counts():
+def test_each_seed_counts(monkeypatch):
     def known(x):
         return x / 2 if x.sum() == first else x
 
     first = registry.find("99.halve") and graded.running.Case(0).normal(2, 3).sum()
-    graded._NOTED[2][HALVE.id] = HALVE
+    monkeypatch.setitem(graded._NOTED[2], HALVE.id, HALVE)
     graded.require("99.halve", known, [0])
     with pytest.raises(ExerciseError, match="seed 5"):
         graded.require("99.halve", known, [0, 5])
     graded.require("99.halve", right, graded.draw_seeds())
 
 
-def test_using_the_reference_is_no_answer():
-    graded._NOTED[2][HALVE.id] = HALVE
+def test_using_the_reference_is_no_answer(monkeypatch):
+    monkeypatch.setitem(graded._NOTED[2], HALVE.id, HALVE)
     for candidate in (lambda x: halve(x), lambda x: [halve(x)][0] * 1.0):
         with pytest.raises(ExerciseError, match="hands its work over to the course's own halve"):
             graded.require("99.halve", candidate, [0])
