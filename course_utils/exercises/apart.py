@@ -33,7 +33,8 @@ TOO_MUCH = f"It printed more than {limits.CHARACTERS:,} characters, and was stop
 
 def examine(exercise: Exercise, candidate: Callable, seed: int = 0, run: Callable = run) -> Outcome:
     """Do what `run` does, in a process of its own where that can be: whatever happens there, this one goes on."""
-    promised(exercise, seed)  # here, so that what the oracle imports is imported once and not in each process
+    for gradients in {False, exercise.gradients}:  # here, to import and calculate it once and not in each process
+        promised(exercise, seed, gradients)
     outcome = _examine_apart(exercise, candidate, seed, run) if can_fork() else None
     return _examined(exercise, candidate, seed, run) if outcome is None else outcome
 
