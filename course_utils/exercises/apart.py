@@ -153,8 +153,9 @@ def _redirect(output_end: int):
     stream = open(output_end, "w", buffering=1, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
     for old in (sys.stdout, sys.stderr):  # a logger may keep them
         with contextlib.suppress(AttributeError, TypeError):
-            old.write, old.flush = stream.write, stream.flush
-    sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = stream
+            vars(old).update(write=stream.write, flush=stream.flush)
+    for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
+        setattr(sys, name, stream)
     if "IPython" in sys.modules:  # without its shell, `display` prints
         from IPython.core.interactiveshell import InteractiveShell
 
