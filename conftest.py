@@ -104,10 +104,14 @@ def unexpected_states(source, report, expected):
     """Say so if an exercise that the source checks did not report the expected state, and that state only."""
     if expected is None:
         return None
-    lines = report.read_text(encoding="utf-8").splitlines() if report.exists() else []
+    lines = report.read_text(encoding="utf-8", errors="replace").splitlines() if report.exists() else []
     reported = {}
-    for entry in map(json.loads, lines):
-        reported.setdefault(entry["id"], set()).add(entry["state"])
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            reported.setdefault(entry["id"], set()).add(entry["state"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return f"expected a state of an exercise in each line of the report, got {line[:100]!r}"
     wrong = [
         f"{name} reported {' and '.join(sorted(reported.get(name, {'nothing'})))}"
         for name in sorted(set(EXERCISE.findall(source)) | set(reported))

@@ -346,27 +346,39 @@ def stop_on_signals(folder: Path):
 def check(
     notebooks: Annotated[list[Path], typer.Argument(help="Notebooks with your answers.")],
     report: Annotated[Path | None, typer.Option(help="File for the states, one JSON object a line.")] = None,
+    cell_seconds: Annotated[int, typer.Option(help="For a cell, 1 to 3600; a notebook may take ten times that.")] = 60,
 ):
     """Run NOTEBOOKS from nothing and say the state of each exercise; exit code 0 only if all of them pass."""
     from course_utils.authoring import grading
+    from course_utils.pipelines.png_info import whole_number
 
-    for path in notebooks:  # before the first of them runs
-        grading.read_learners(path)
+    whole_number("The number of seconds for a cell", cell_seconds, 1, 3600)
     if report is not None:
         report.write_text("", encoding="utf-8")
-    states = []
+    states, refused = [], 0
     for path in notebooks:
-        found = grading.states_of(path, ROOT)
-        typer.echo(f"{path}" if found else f"{path}: it has no exercises")
+        try:
+            found, notes = grading.states_of(path, ROOT, cell_seconds)
+        except ValueError as error:  # the notebooks after it are run all the same
+            typer.echo(f"Error: {error}", err=True)
+            refused += 1
+            continue
+        except KeyboardInterrupt:
+            typer.echo(f"Stopped in {grading.shown(path)}; what is said above was found before.", err=True)
+            raise typer.Exit(130) from None
+        typer.echo(f"{grading.shown(path)}" + ("" if found else ": it has no exercises"))
         for id, state in found.items():
             typer.echo(f"  {id:28} {state}")
             if report is not None:
                 with report.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"id": id, "state": state}) + "\n")
+        for note in notes:
+            typer.echo(grading.shown(f"  Note: {note}"))
         states += found.values()
-    typer.echo(f"{states.count('pass')} of {len(states)} exercises passed.")
-    if set(states) - {"pass"}:
-        raise typer.Exit(1)
+    if refused < len(notebooks):
+        typer.echo(f"{states.count('pass')} of {len(states)} exercises passed.")
+    if refused or set(states) - {"pass"}:
+        raise typer.Exit(2 if refused else 1)
 
 
 @app.command()

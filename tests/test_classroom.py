@@ -1,6 +1,7 @@
 """The assignments for nbgrader: an empty one scores nothing, a right one all, a wrong answer less."""
 
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -76,7 +77,8 @@ def test_cells_are_marked(course):
     lines = cells["snr"].source.splitlines()
     assert lines.index("    # signal over noise") < lines.index("    ### BEGIN SOLUTION")
     hidden = cells["snr-check"].source.split("### BEGIN HIDDEN TESTS")[1]
-    assert 'check("05.snr", snr, seed=seed)' in hidden and hidden.endswith("### END HIDDEN TESTS")
+    assert re.search(r"import course_utils.exercises.graded as (graded_\w+)\n\1.require\(\"05.snr\", snr, \[", hidden)
+    assert hidden.endswith("### END HIDDEN TESTS")
 
 
 def test_other_seeds_in_each_assignment(course):
@@ -132,12 +134,15 @@ def test_nbgrader_takes_the_assignment_and_grades_it(course):
     product, no_product = "return (1 - beta).cumprod(0)", "return 1 - beta"
     answers = {"empty": {}, "solved": {"snr": right, "alpha-bar": product},
                "half": {"snr": wrong, "alpha-bar": product},
-               "mutant": {"snr": right, "alpha-bar": no_product}}  # fmt: skip
+               "mutant": {"snr": right, "alpha-bar": no_product},
+               "cheat": {"snr": wrong, "alpha-bar": no_product}}  # fmt: skip
     for student, written in answers.items():
         submission = nbformat.read(folder / "release" / "05_class" / "05_class.ipynb", as_version=4)
         for cell in submission.cells:
             if cell.id in written:
                 cell.source = cell.source.replace("raise NotImplementedError", written[cell.id])
+        if student == "cheat":
+            submission.cells[1].source += "\ndef check(id, function, seed=0): return function"
         path = folder / "submitted" / student / "05_class" / "05_class.ipynb"
         path.parent.mkdir(parents=True)
         nbformat.write(submission, path)
@@ -146,4 +151,4 @@ def test_nbgrader_takes_the_assignment_and_grades_it(course):
     header, *rows = [line.split(",") for line in (folder / "grades.csv").read_text().splitlines()]
     score, most, student = (header.index(name) for name in ("score", "max_score", "student_id"))
     scores = {row[student]: (float(row[score]), float(row[most])) for row in rows}
-    assert scores == {"empty": (0, 2), "solved": (2, 2), "half": (1, 2), "mutant": (1, 2)}
+    assert scores == {"empty": (0, 2), "solved": (2, 2), "half": (1, 2), "mutant": (1, 2), "cheat": (0, 2)}

@@ -1,6 +1,7 @@
 """Assignments for nbgrader: the chapters with its marks, and with hidden tests, the same oracles on other seeds."""
 
 import random
+import secrets
 import shutil
 from copy import deepcopy
 
@@ -13,10 +14,13 @@ from course_utils.exercises.registry import find
 HIDDEN_SEEDS = 3  # in each assignment others: an answer made to fit the visible case fails
 CONFIGURATION = """\
 # Written by `python3 course.py build --nbgrader`; change it as you like, it is not written again.
+import os
+
+os.environ["COURSE_PROFILE"] = "smoke"  # trainings of some steps only, so that no cell takes a minute
 c = get_config()  # noqa: F821 - nbgrader defines it
 c.CourseDirectory.course_id = "image-generation"
 c.ClearSolutions.code_stub = {"python": "raise NotImplementedError"}
-c.ExecutePreprocessor.timeout = 600  # seconds a cell
+c.ExecutePreprocessor.timeout = 60  # seconds a cell
 """
 
 
@@ -85,9 +89,11 @@ def hints_before_block(source):
 
 
 def hidden_tests(exercises, seeds):
-    """Return the part of a check's cell that students do not get."""
-    checks = [f'    check("{exercise.id}", {exercise.name}, seed=seed)' for exercise in exercises]
-    return "\n".join(["### BEGIN HIDDEN TESTS", f"for seed in {seeds}:", *checks, "### END HIDDEN TESTS"])
+    """Return the part of a check's cell that students do not get; its name is one that no notebook can have taken."""
+    name = f"graded_{secrets.token_hex(8)}"
+    tests = [f'{name}.require("{exercise.id}", {exercise.name}, {seeds})' for exercise in exercises]
+    lines = [f"import course_utils.exercises.graded as {name}", *tests]
+    return "\n".join(["### BEGIN HIDDEN TESTS", *lines, "### END HIDDEN TESTS"])
 
 
 def _marks(cell_id, grade=False, solution=False, locked=False):

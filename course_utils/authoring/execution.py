@@ -9,18 +9,24 @@ from pathlib import Path
 import nbformat
 
 PROFILE = "laptop"
+QUIET = ["--IPKernelApp.log_level=ERROR"]  # no warning about its connection, which stays on this machine
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # The file that warnings and tracebacks name for a cell; bounded, since pictures in HTML are long strings
 CELL_FILE = re.compile(r"(/|[A-Za-z]:\\)[^\s\"'=]{0,200}ipykernel_\d+[/\\]\d+\.py")
+
+
+def environment_for(root):
+    """Return the environment for a kernel in which the course is found and checks are strict."""
+    search = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "COURSE_STRICT": "1", "PYTHONPATH": search}
+    environment.pop("MPLBACKEND", None)  # only the kernel's own back end leaves pictures in the notebook
+    return environment
 
 
 def client_for(notebook, root, folder, **options):
     """Return a client that runs a notebook in `folder`, and the environment for its kernel, checks being strict."""
     from nbclient import NotebookClient
 
-    search = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "COURSE_STRICT": "1", "PYTHONPATH": search}
-    environment.pop("MPLBACKEND", None)  # only the kernel's own back end leaves pictures in the notebook
     client = NotebookClient(
         notebook,
         resources={"metadata": {"path": str(folder)}},
@@ -28,9 +34,10 @@ def client_for(notebook, root, folder, **options):
         record_timing=False,
         startup_timeout=180,
         iopub_timeout=60,
+        extra_arguments=QUIET,
         **options,
     )
-    return client, environment
+    return client, environment_for(root)
 
 
 def run(notebook, root, name):

@@ -11,15 +11,18 @@ object a line; COURSE_PROGRESS names the file of the progress.
 import inspect
 import json
 import os
+import sys
 from collections.abc import Callable
 
 from course_utils.exercises import account, messages
+from course_utils.exercises.apart import examine
 from course_utils.exercises.registry import Exercise, all_exercises, chapters, find
 from course_utils.exercises.running import Outcome, run
 
 __all__ = ["ExerciseError", "check", "hint", "progress", "solution"]
 
 _revealed: dict[str, int] = {}  # hints shown of each exercise, in this session
+handed: dict[str, tuple[object, str]] = {}  # what was last handed to `check` for each exercise, and its state
 
 
 class ExerciseError(Exception):
@@ -30,37 +33,49 @@ def check(id: str, candidate: Callable, seed: int = 0) -> Callable:
     """Examine the learner's function or class; return it if it is right, else the course's own version.
 
     seed: another one examines with other inputs. Raises ValueError for an unknown id, and ExerciseError in strict
-    mode for every state but `pass`.
+    mode for every state but `pass`; the course's version then has the exercise's name in the caller's module.
     """
+    if isinstance(candidate, str) and not isinstance(id, str):
+        raise ValueError(f'expected the id first and then the function, got them the other way round: write '
+                         f'check("{candidate}", {getattr(id, "__name__", "your_function")})')  # fmt: skip
     exercise = find(id)
-    outcome = _outcome(exercise, candidate, seed)
+    outcome = outcome_of(exercise, candidate, seed)
+    handed[id] = (candidate, outcome.state)
     strict = os.environ.get("COURSE_STRICT") == "1" or "NBGRADER_EXECUTION" in os.environ
     _report(id, outcome.state)
     entries = account.load() if strict else account.record(id, outcome.state)
     if outcome.state == "pass":
         own = [other.id for other in all_exercises() if other.chapter == exercise.chapter]
         solved = sum(entries.get(other, {}).get("passed", False) for other in own)
-        print(f"✓ {id}: right." + ("" if strict else f" Chapter {exercise.chapter}: {solved} of {len(own)} solved."))
+        count = "" if strict else f" Chapter {exercise.chapter}: {solved} of {len(own)} solved."
+        messages.say(f"✓ {id}: right.{count}")
         return candidate
     message = messages.not_passed(exercise, outcome, seed, strict, entries.get(id, {}).get("passed", False))
     if strict:
+        sys._getframe(1).f_globals[exercise.name] = exercise.reference  # for the cells after this one
         raise ExerciseError(str(message))
     messages.show(message)
     return exercise.reference
 
 
-def _outcome(exercise: Exercise, candidate, seed: int) -> Outcome:
+def outcome_of(exercise: Exercise, candidate, seed: int, run: Callable = run) -> Outcome:
+    """Examine what was handed in, whatever it is. run: what examines a function."""
     if candidate is exercise.reference:
         return messages.not_yours(exercise)
     if not callable(candidate):
         return messages.not_callable(exercise, candidate)
-    return run(exercise, candidate, seed)
+    return examine(exercise, candidate, seed, run)
 
 
 def _report(id: str, state: str) -> None:
+    """Add a line to the report, if one is wanted; a lesson goes on if it cannot be written."""
     if os.environ.get("COURSE_REPORT"):
-        with open(os.environ["COURSE_REPORT"], "a", encoding="utf-8") as report:
-            report.write(json.dumps({"id": id, "state": state}) + "\n")
+        try:
+            with open(os.environ["COURSE_REPORT"], "a", encoding="utf-8") as report:
+                report.write(json.dumps({"id": id, "state": state}) + "\n")
+        except OSError as error:
+            account.say_once(f"The report {os.environ['COURSE_REPORT']}, which COURSE_REPORT names, cannot be written "
+                             f"({error.strerror}). Everything else works as usual.")  # fmt: skip
 
 
 def hint(id: str) -> None:

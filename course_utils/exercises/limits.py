@@ -6,11 +6,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 SECONDS = 20  # for a whole check, of which a right answer takes a small part
 CHARACTERS = 10_000  # printed during a whole check
+OURS = (str(Path(__file__).parent), contextlib.__file__)  # files whose lines are not the learner's
 
 
 class LimitExceeded(BaseException):
@@ -28,19 +30,46 @@ def limited_time():
         yield
         return
 
-    def stop(number, frame):
-        raise LimitExceeded(
-            f"It was still running after {SECONDS} seconds, and was stopped. "
-            "A `while` loop that never ends, or far too many steps?"
-        )
+    stopped = []
 
-    handler = signal.signal(signal.SIGALRM, stop)
-    remaining = signal.setitimer(signal.ITIMER_REAL, SECONDS, 1)  # again each second, for a bare `except:`
+    def stop(number, frame):
+        if stopped and frame.f_code.co_filename.startswith(OURS):
+            return  # it has left the learner's code, and what was there before is being put back
+        stopped.append(number)
+        _raise_once_more(frame)
+        raise LimitExceeded(too_slow())
+
+    handler, trace = signal.signal(signal.SIGALRM, stop), sys.gettrace()
+    remaining = signal.setitimer(signal.ITIMER_REAL, SECONDS, 0.1)  # again and again, until it has left every loop
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, *remaining)
         signal.signal(signal.SIGALRM, handler)
+        sys.settrace(trace)
+
+
+def too_slow() -> str:
+    return (
+        f"It was still running after {SECONDS} seconds, and was stopped. "
+        "A `while` loop that never ends, or far too many steps?"
+    )
+
+
+def _raise_once_more(frame) -> None:
+    """Raise LimitExceeded at the next line of the learner's, too: that of an `except:` or `finally:` that kept it."""
+
+    def trace(frame, event, argument):
+        if frame.f_code.co_filename.startswith(OURS):
+            return None
+        if event == "line":
+            raise LimitExceeded(too_slow())  # Python then ends the tracing
+        return trace
+
+    while frame is not None and not frame.f_code.co_filename.startswith(OURS):
+        frame.f_trace = trace
+        frame = frame.f_back
+    sys.settrace(trace)
 
 
 class _Meter:

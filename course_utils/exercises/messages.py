@@ -2,6 +2,7 @@
 
 import html
 import re
+import sys
 from dataclasses import dataclass
 
 from course_utils.exercises.registry import Exercise
@@ -47,9 +48,19 @@ def _html_text(text: str) -> str:
 
 def show(message: Message) -> None:
     """Display a message: HTML in a notebook, text in a terminal."""
+    from IPython.core.interactiveshell import InteractiveShell
     from IPython.display import display
 
-    display(message)
+    if InteractiveShell.initialized():
+        display(message)
+    else:
+        say(str(message))
+
+
+def say(text: str) -> None:
+    """Print a text, with a question mark for each character that the stream cannot show."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding))
 
 
 def not_passed(exercise: Exercise, outcome: Outcome, seed: int, strict: bool, solved_before: bool) -> Message:

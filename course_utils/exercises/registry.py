@@ -4,6 +4,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -101,5 +102,6 @@ def find(id: str) -> Exercise:
     known = [exercise.id for exercise in all_exercises()]
     if id in known:
         return _EXERCISES[id]
-    near = difflib.get_close_matches(str(id), known, n=3, cutoff=0.5) or known
-    raise ValueError(f"expected the id of an exercise, got {id!r}; did you mean {' or '.join(near)}?")
+    near = difflib.get_close_matches(str(id), known, n=3, cutoff=0.5)
+    likely = f"did you mean {' or '.join(near)}?" if near else 'one such as "05.snr"; progress() lists them all'
+    raise ValueError(f"expected the id of an exercise, got {reprlib.repr(id)}; {likely}")

@@ -26,6 +26,8 @@ from course_utils.exercises.registry import Exercise, find
 FOREIGN = [str(Path(__file__).resolve().parents[1]), *(sysconfig.get_path(n) for n in ("stdlib", "purelib", "platlib")),
            str(Path(torch.__file__).resolve().parents[1]), "<frozen"]  # fmt: skip
 
+TOO_LARGE = "It wanted more memory than a check may take. Print the shapes: is one axis far too long, or a loop too?"
+
 # What usually is behind an exception, by words of its text
 REASONS = {
     "must match the size of tensor": "Two shapes do not broadcast. One number for each sample must become "
@@ -53,6 +55,8 @@ REASONS = {
     "differentiated Tensors does not require grad": "A tensor by which a gradient is taken must want one before it is "
     "used: x = x.detach().requires_grad_().",
     "implicitly created only for scalar": "A gradient is that of a single number: sum or average first.",
+    "MemoryError": TOO_LARGE,
+    "can't allocate memory": TOO_LARGE,
     "a leaf Variable that requires grad": "Parameters that learn may not be changed in place while gradients are "
     "recorded: put the change under `with torch.no_grad():`.",
 }
@@ -73,7 +77,7 @@ def run(exercise: Exercise, candidate: Callable, seed: int = 0) -> Outcome:
     used = {other.name: other.reference for other in map(find, exercise.uses)}
     outcome = Outcome("pass")
     for gradients in (False, True) if exercise.gradients else (False,):
-        learner = Learner(candidate, exercise, _promised(exercise, seed, gradients), gradients)
+        learner = Learner(candidate, exercise, promised(exercise, seed, gradients), gradients)
         error = None
         try:  # around the limits: their timer rings again while there is time
             with state_kept(), names_bound(candidate, used), limited_output(), limited_time():
@@ -87,7 +91,7 @@ def run(exercise: Exercise, candidate: Callable, seed: int = 0) -> Outcome:
 
 
 @functools.lru_cache(maxsize=8)
-def _promised(exercise: Exercise, seed: int, gradients: bool) -> list[Facts]:
+def promised(exercise: Exercise, seed: int, gradients: bool = False) -> list[Facts]:
     """Return what the reference keeps, call by call."""
     noting = Learner(exercise.reference, exercise, gradients=gradients)
     with state_kept():
@@ -109,7 +113,7 @@ def _outcome(learner: Learner, error: BaseException | None) -> Outcome:
     if error is None:
         return Outcome("pass", learner.called)
     if not isinstance(error, Wrong):  # an oracle accepts the reference: it stumbled over what the learner returned
-        found = f"what came back cannot be used as intended: {type(error).__name__}: {error}"
+        found = f"what came back cannot be used as intended: {in_words(error)}"
         error = Wrong(found, "Compare the kind of value with what the docstring promises.")
     return Outcome("fail", getattr(error, "called", learner.called), error.found, error.advice)
 
@@ -125,8 +129,13 @@ def learners_lines(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(tuple(FOREIGN))]
     where = [f"line {frame.lineno}, in {frame.name}:\n    {frame.line}" for frame in own[-1:]]
-    return "\n".join([*where, *(line.rstrip() for line in traceback.format_exception_only(error))])
+    return "\n".join([*where, in_words(error)])
+
+
+def in_words(error: BaseException) -> str:
+    """Return an exception's class and text, also where its own `__str__` raises."""
+    return "".join(traceback.format_exception_only(error)).rstrip()
 
 
 def _reason(error) -> str:
-    return next((advice for words, advice in REASONS.items() if words in str(error)), "")
+    return next((advice for words, advice in REASONS.items() if words in in_words(error)), "")

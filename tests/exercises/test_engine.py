@@ -1,7 +1,6 @@
-"""What `check` does with code that hangs, prints, breaks or cheats, and how it keeps its books."""
+"""What an examination says of code that is right, wrong, hangs, prints or breaks."""
 
 import contextlib
-import json
 import os
 import random
 import subprocess
@@ -11,77 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import COUNT, HALVE, books, halve, halves, raising, right, stub, wrong  # noqa: F401 - a fixture is used by being there
 
-from course_utils import exercises
 from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta
-from course_utils.exercises import ExerciseError, account, check, hint, limits, messages, progress, registry, solution
+from course_utils.exercises import limits, registry
 from course_utils.exercises.calls import described
 from course_utils.exercises.oracles import Case, Wrong, close, require
-from course_utils.exercises.running import Outcome, run
+from course_utils.exercises.running import run
 
 ROOT = Path(__file__).resolve().parents[2]
-STEP = "05.forward_step"
-
-
-def halve(x):
-    """The reference of the exercise below."""
-    return x / 2
-
-
-class Counter:
-    """The reference of another: counts, and doubles what was counted."""
-
-    def __init__(self, start):
-        self.count = start
-
-    def add(self, x):
-        self.count = self.count + halve(x)
-        return self.count
-
-
-def halves(learner, case):
-    """Take the half."""
-    x = case.normal(2, 3)
-    close(learner(x), x / 2, [(x * 2, "This doubles.")])
-
-
-def counts(learner, case):
-    """Count halves."""
-    x = case.normal(2)
-    made = learner(1.0)
-    close(learner.method(made, "add", x), 1 + x / 2)
-
-
-HALVE = registry.Exercise("99.halve", halve, halves, "Take the half.", 1, 1, ("a", "b"))
-COUNT = registry.Exercise("99.count", Counter, counts, "Count.", 1, 1, ("a", "b"), uses=("99.halve",))
-
-
-@pytest.fixture(autouse=True)
-def books(tmp_path, monkeypatch):
-    """Progress in a folder of its own, and the two exercises above among those of the course."""
-    for name in ("COURSE_STRICT", "NBGRADER_EXECUTION", "COURSE_REPORT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COURSE_PROGRESS", str(tmp_path / "progress.json"))
-    monkeypatch.setattr(account, "_said", set())
-    monkeypatch.setattr(exercises, "_revealed", {})
-    registry.all_exercises()
-    monkeypatch.setattr(registry, "_EXERCISES", {**registry._EXERCISES, HALVE.id: HALVE, COUNT.id: COUNT})
-    return tmp_path
-
-
-def right(x):
-    return x * 0.5
-
-
-def wrong(x):
-    return x * 2
-
-
-def stub(x):
-    raise NotImplementedError
-
-
-# What learners' code may do
 
 
 def endless(x):
@@ -103,11 +40,6 @@ def in_place(x):
 def in_place_by_index(x):
     x[0] = 0
     return x / 2
-
-
-def raising(x):
-    size = x.shape[7]
-    return x / size
 
 
 def calls_what_is_not_implemented(x):
@@ -285,71 +217,7 @@ def test_a_method_that_is_missing_is_named():
     assert "no method 'add'" in run(COUNT, Counter).found
 
 
-# check, and its books
-
-
-def test_a_right_answer_is_given_back(capsys):
-    assert check("99.halve", right) is right
-    assert capsys.readouterr().out == "✓ 99.halve: right. Chapter 99: 1 of 2 solved.\n"
-
-
-def test_any_other_answer_is_explained_and_replaced(capsys):
-    assert check("99.halve", wrong) is halve
-    said = capsys.readouterr().out
-    order = ["✗ 99.halve: not right yet", "Called    halve(x (2, 3)), inputs made with seed 0",
-             "Found     the result at [", "Likely    This doubles.", 'hint("99.halve")', 'solution("99.halve")',
-             "Meanwhile halve is now the course"]  # fmt: skip
-    places = [said.index(words) for words in order]
-    assert places == sorted(places)
-    assert check("99.halve", stub) is halve
-    said = capsys.readouterr().out
-    assert "○ 99.halve: still to do" in said and "Replace `raise NotImplementedError`" in said
-
-
-def test_the_courses_own_version_is_not_taken_for_the_learners(capsys):
-    halved = check("99.halve", wrong)
-    assert check("99.halve", halved) is halve
-    assert "Run the cell that defines your halve first" in capsys.readouterr().out
-    assert account.load()["99.halve"] == {"state": "todo", "passed": False}
-
-
-def test_what_is_no_function_is_refused(capsys):
-    assert check("99.halve", torch.zeros(2)) is halve
-    assert "expected the function halve itself, got Tensor" in capsys.readouterr().out
-
-
-def test_messages_in_html_are_escaped_and_say_all_that_the_text_says():
-    exercise = registry.find("99.halve")
-    outcome = Outcome("error", "f(<b>)", "<script>\nin two lines", "<i>")
-    message = messages.not_passed(exercise, outcome, 0, False, True)
-    html = message._repr_html_()
-    assert not any(tag in html for tag in ("<script>", "f(<b>)", "<i>"))
-    assert "&lt;script&gt;" in html and "&lt;i&gt;" in html
-    for label, text in message.parts:
-        assert label in html and label in str(message)
-        assert text.splitlines()[0] in str(message)
-    assert "solved this one already" in str(message)
-
-
-@pytest.mark.parametrize("name, value", [("COURSE_STRICT", "1"), ("NBGRADER_EXECUTION", "autograde")])
-def test_strict_mode_raises_and_leaves_the_progress_alone(monkeypatch, name, value, capsys):
-    monkeypatch.setenv(name, value)
-    assert check("99.halve", right) is right
-    assert capsys.readouterr().out == "✓ 99.halve: right.\n"
-    for candidate in (wrong, stub, raising, halve, None):
-        with pytest.raises(ExerciseError, match="99.halve") as caught:
-            check("99.halve", candidate)
-        assert "Meanwhile" not in str(caught.value)
-    assert not account.progress_path().exists()
-
-
-def test_each_state_is_reported(monkeypatch, books, capsys):
-    monkeypatch.setenv("COURSE_REPORT", str(books / "report.jsonl"))
-    for candidate in (right, wrong, stub, raising):
-        check("99.halve", candidate)
-    lines = (books / "report.jsonl").read_text().splitlines()
-    states = ("pass", "fail", "todo", "error")
-    assert [json.loads(line) for line in lines] == [{"id": "99.halve", "state": state} for state in states]
+# The parts
 
 
 def test_another_seed_is_another_case():
@@ -362,14 +230,6 @@ def test_another_seed_is_another_case():
     assert not case.normal(5).equal(torch.randn(5, generator=case.generator()))
 
 
-def test_unknown_ids_name_those_that_look_alike():
-    for ask in (lambda id: check(id, right), hint, solution):
-        with pytest.raises(ValueError, match="05.add_noise"):
-            ask("05.ad_noise")
-    with pytest.raises(ValueError, match="got None"):
-        check(None, right)
-
-
 def test_an_id_cannot_be_taken_twice_nor_an_exercise_be_incomplete():
     def fine(learner, case):
         """Do it."""
@@ -379,75 +239,6 @@ def test_an_id_cannot_be_taken_twice_nor_an_exercise_be_incomplete():
     for change in ({"difficulty": 6}, {"minutes": 0}, {"hints": ["a"]}):
         with pytest.raises(ValueError, match="add what is missing"):
             registry.exercise("99.x", halve, **{"difficulty": 1, "minutes": 1, "hints": ["a", "b"]} | change)(fine)
-
-
-def test_hints_come_one_by_one(capsys):
-    for number in (1, 2, 3, 4):
-        hint(STEP)
-        said = capsys.readouterr().out
-        assert said.count("Hint ") == min(number, 3)
-    assert "These were all 3" in said
-
-
-def test_solution_shows_the_source(capsys):
-    solution(STEP)
-    assert "def forward_step(" in capsys.readouterr().out
-
-
-def test_progress_lists_every_exercise(capsys):
-    registry._EXERCISES.pop("99.halve"), registry._EXERCISES.pop("99.count")
-    check("05.alpha_bar", lambda beta: (1 - beta).cumprod(0))
-    check("05.add_noise", add_noise)
-    capsys.readouterr()
-    progress()
-    said = capsys.readouterr().out
-    assert all(exercise.id in said for exercise in registry.all_exercises())
-    assert f"1 of {len(registry.all_exercises())} exercises solved" in said
-    assert "05        Forward diffusion: 1 of 7 solved, 5 of 63 minutes" in said
-    assert "✓ 05.alpha_bar                 ●○○○○   5 min  solved" in said
-    assert "○ 05.add_noise                 ●●○○○  10 min  to do" in said
-    assert "○ 05.snr                       ●○○○○   3 min  not tried" in said
-
-
-# The file of the progress
-
-
-def test_what_was_solved_once_stays_solved(capsys):
-    for candidate, state in ((wrong, "fail"), (right, "pass"), (stub, "todo"), (wrong, "fail")):
-        check("99.halve", candidate)
-        assert account.load()["99.halve"]["state"] == state
-    assert account.load()["99.halve"]["passed"]
-    assert "solved this one already; your progress keeps that" in capsys.readouterr().out
-    overview = str(messages.overview([(HALVE, "todo", True)], {"99": "Test"}))
-    assert "✓ 99.halve" in overview and "solved earlier; when last checked empty" in overview
-
-
-@pytest.mark.parametrize("content", [b"{", b"[]", b'{"99.halve": 3}', b'{"99.halve": {"state": "x"}}', b"\xff\xfe"])
-def test_a_damaged_file_is_put_aside_and_said_once(books, content, capsys):
-    (books / "progress.json").write_bytes(content)
-    check("99.halve", right)
-    check("99.halve", right)
-    assert capsys.readouterr().err.count("is damaged. It starts anew") == 1
-    assert account.load() == {"99.halve": {"state": "pass", "passed": True}}
-    assert (books / "progress.json.unreadable").read_bytes() == content
-
-
-def test_a_folder_that_cannot_be_written_is_said_once_and_breaks_nothing(books, monkeypatch, capsys):
-    (books / "file").write_text("no folder")
-    monkeypatch.setenv("COURSE_PROGRESS", str(books / "file" / "progress.json"))
-    for _ in range(2):
-        assert check("99.halve", right) is right
-    assert capsys.readouterr().err.count("set the environment variable COURSE_PROGRESS") == 1
-    assert not list(books.glob("*.part"))
-
-
-def test_the_default_place_is_the_users_own(monkeypatch, tmp_path):
-    monkeypatch.delenv("COURSE_PROGRESS")
-    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path))
-    assert account.progress_path() == tmp_path / "image-generation-course" / "progress.json"
-
-
-# The parts
 
 
 def test_close_compares_numbers_and_names_mistakes():
