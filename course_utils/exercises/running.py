@@ -49,6 +49,8 @@ REASONS = {
     "case of its own.",
     "differentiated Tensors does not require grad": "A tensor by which a gradient is taken must want one before it is "
     "used: x = x.detach().requires_grad_().",
+    "to not have been used in the graph": "The gradient is asked for by a tensor that was not used on the way: a copy, "
+    "or one of another name. Give the function the very tensor that the gradient is taken by.",
     "implicitly created only for scalar": "A gradient is that of a single number: sum or average first.",
     "a leaf Variable that requires grad": "Parameters that learn may not be changed in place while gradients are "
     "recorded: put the change under `with torch.no_grad():`.",
