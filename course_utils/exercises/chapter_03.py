@@ -51,6 +51,7 @@ def optimal_discriminator(learner, case):
             ((p > q).float(), "This says which is more likely, and nothing about how sure one can be. Wanted is a "
              "share."),
             (p / (p + q) / 2, "The factor 1/2 of 'half real, half fake' stands above and below, and cancels."),
+            (p / p + q, "Brackets are missing: a / b + c divides by b alone."),
             ((p - q).sigmoid(), "The sigmoid turns a logit into a probability, and the logit is log(p_data / p_g), not "
              "the difference of the densities."),
         ]  # fmt: skip
@@ -61,8 +62,10 @@ def optimal_discriminator(learner, case):
     close(learner(p.double(), q.double()), p.double() / (p.double() + q.double()), what="in float64, the result")
     some, none = case.uniform(0.1, 3, 5), torch.zeros(5)
     close(learner(some, some), torch.full((5,), 0.5), what="for equal densities, the result")
-    close(learner(some, none), torch.ones(5), what="where there are no fakes, the result")
-    close(learner(none, some), none, what="where there is nothing real, the result")
+    for p, q, share, where in ((some, none, 1.0, "there are no fakes"), (none, some, 0.0, "there is nothing real")):
+        got = learner(p, q)
+        close(got, torch.full((5,), share), [(got, f"Where {where} the share is exactly {share:g}. Is the result "
+              "clamped?")], what=f"where {where}, the result")  # fmt: skip
 
 
 def _logits(case):
@@ -118,6 +121,8 @@ def discriminator_loss(learner, case):
         (right, "The fakes are missing: D must also be punished for believing them."),
         (wrong, "The real samples are missing: D must also be punished for not believing them."),
         (len(real) * right + len(fake) * wrong, "These are sums over the batch. A mean does not depend on its size."),
+        ((len(real) * right + len(fake) * wrong) / len(real), "Both sums are divided by the number of real samples. "
+         "The fakes may be fewer or more: each term has its own mean."),
         (fake.mean() - real.mean(), "This is the difference of the mean logits (a Wasserstein loss): the logarithms "
          "are missing."),
         ((1 - real).relu().mean() + (1 + fake).relu().mean(), "This is the hinge loss. It has a corner where softplus "
@@ -206,7 +211,9 @@ def _close_discriminator_step(learner, case, size, rate):
         (before - rate * of_fake, "D learned from the fakes only."),
     ]  # fmt: skip
     close(flat(D), before - rate * (of_real + of_fake), mistakes, 1e-3, "after the step, the parameters of D")
-    require_loss(loss, _softplus(-real_logit) + _softplus(fake_logit))
+    with torch.no_grad():
+        after = _softplus(-D(x)) + _softplus(D(fake))
+    require_loss(loss, _softplus(-real_logit) + _softplus(fake_logit), after)
 
 
 @exercise(
@@ -249,7 +256,9 @@ def _close_generator_step(learner, case, size, rate):
          "recognised. G wants to be believed."),
     ]  # fmt: skip
     close(flat(G), before - rate * right, mistakes, 1e-3, "after the step, the parameters of G")
-    require_loss(loss, _softplus(-logit))
+    with torch.no_grad():
+        after = _softplus(-D(G(z)))
+    require_loss(loss, _softplus(-logit), after)
 
 
 @exercise(
@@ -279,6 +288,7 @@ def r1_penalty(learner, case):
             (x.square().sum(0).square().sum(), "This is the gradient by D's parameters. Wanted is the gradient by the "
              "pictures x: how does the answer change when the *picture* changes?"),
             (expected / 2, "The factor 1/2 belongs to gamma / 2, outside this function."),
+            (gradient.flatten(1).sum(1).mean(), "The slopes are added up with their signs: the square is missing."),
             (gradient.flatten(1).sum(1).square().mean(), "The sum came before the square, so slopes of both signs "
              "cancel."),
             (gradient.mean(0).square().sum(), "The batch was averaged before the square, so slopes cancel. Square "
@@ -309,6 +319,9 @@ def modes_covered(learner, case):
     for samples, centres, radius, least, expected in (plane(case), space(case), boundary()):
         mistakes = mode_mistakes(samples, centres, radius, least)
         name = f"the number of modes with least = {least}"
-        settings.append((learner(samples, centres, radius, least), expected, mistakes, name, learner.called))
+        got = learner(samples, centres, radius, least)
+        require(not isinstance(got, float), f"{name}: got the float {got:g}, expected an int.",
+                "Modes are counted, so the number is whole: int(...), or .sum().item() of truth values.")  # fmt: skip
+        settings.append((got, expected, mistakes, name, learner.called))
     close_in_all(settings)
     close(learner(samples, centres, radius), 1, what="with least = 20, the default, the number of modes")

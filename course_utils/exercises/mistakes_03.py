@@ -67,14 +67,18 @@ def step_mistakes(before, slope, old, rate):
     ]  # fmt: skip
 
 
-def require_loss(got, expected):
-    """Raise Wrong unless the loss that a step returns is right, and a tensor that later cells can use."""
+def require_loss(got, expected, after):
+    """Raise Wrong unless the loss that a step returns is right, and a tensor that later cells can use.
+
+    after: the loss after the update.
+    """
     require(
         not isinstance(got, float),
         "the loss that is returned is a Python number, expected a tensor of shape ().",
         "Later cells call .item() on it themselves: return loss.detach(), the tensor without the graph behind it.",
     )
-    close(got, expected, what="the loss that is returned")
+    late = "This is the loss after the update. Return the one that the update was made with."
+    close(got, expected, [(after, late)], what="the loss that is returned")
 
 
 class Bowl(nn.Module):
@@ -99,7 +103,7 @@ def plane(case):
               (4, 25, 0.9, 1.2), (5, 3, 0, 0.5), (6, 1, 0, 0.5), (7, 2, 0, 0.5)]  # fmt: skip
     samples = torch.cat([_around(case, centres[i], n, low, high) for i, n, low, high in groups])
     samples = samples[torch.randperm(len(samples), generator=case.generator())]
-    return samples @ turn, centres @ turn, 0.6, 20, 2
+    return samples @ turn, (centres @ turn).flip(0), 0.6, 20, 2  # the two that are covered come last
 
 
 def space(case):
@@ -143,6 +147,8 @@ def mode_mistakes(samples, centres, radius, least):
 
     return [
         (at_least(inside, 1), "One sample was enough for a mode. A stray hit is no mode: at least `least` of them."),
+        (int((counts(inside)[:8] >= least).sum()), "Only the first eight centres were looked at. len(centres) says how "
+         "many there are."),
         (at_least(near >= 0), "The radius was not used: samples from nowhere were counted for the nearest centre."),
         (at_least(near**2 <= radius), "The squared distance was compared with the radius."),
         (at_least(inside, least + 1), "A centre with exactly `least` samples counts too: >=."),

@@ -51,6 +51,10 @@ REASONS = {
     "used: x = x.detach().requires_grad_().",
     "to not have been used in the graph": "The gradient is asked for by a tensor that was not used on the way: a copy, "
     "or one of another name. Give the function the very tensor that the gradient is taken by.",
+    "'tuple' object has no attribute": "This is a tuple of several tensors, or of one: torch.autograd.grad gives such. "
+    "Take the tensor out, as in (gradient,) = torch.autograd.grad(...).",
+    "Dimension out of range": "An axis is asked for that this tensor does not have. (batch, ...) means any number of "
+    "axes after the first; .flatten(1) makes one of them.",
     "implicitly created only for scalar": "A gradient is that of a single number: sum or average first.",
     "a leaf Variable that requires grad": "Parameters that learn may not be changed in place while gradients are "
     "recorded: put the change under `with torch.no_grad():`.",

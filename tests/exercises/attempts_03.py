@@ -35,6 +35,21 @@ def hard_decision(p_data, p_g):
     return (p_data > p_g).float()
 
 
+@mutant(BEST, "Brackets are missing")
+def brackets_missing(p_data, p_g):
+    return p_data / p_data + p_g
+
+
+@mutant(BEST, "Where there are no fakes the share is exactly 1")
+def clamped_above(p_data, p_g):
+    return (p_data / (p_data + p_g)).clamp(max=0.99)
+
+
+@mutant(BEST, "Where there is nothing real the share is exactly 0")
+def clamped_below(p_data, p_g):
+    return (p_data / (p_data + p_g)).clamp(min=1e-3)
+
+
 @mutant(BEST, "never looks at p_g")
 def share_of_all_real(p_data, p_g):
     return p_data / p_data.sum()
@@ -165,6 +180,11 @@ def fake_only(real_logits, fake_logits):
 @mutant(D_LOSS, "a Wasserstein loss")
 def wasserstein(real_logits, fake_logits):
     return fake_logits.mean() - real_logits.mean()
+
+
+@mutant(D_LOSS, "divided by the number of real samples")
+def divided_by_the_real(real_logits, fake_logits):
+    return (softplus(-real_logits).sum() + softplus(fake_logits).sum()) / len(real_logits)
 
 
 @mutant(D_LOSS, "This is the hinge loss")
@@ -503,6 +523,15 @@ def by_closure(G, D, optimizer, x, z):
     return optimizer.step(closure).detach()
 
 
+@mutant(D_STEP, "the loss after the update")
+def d_step_returns_the_new_loss(G, D, optimizer, x, z):
+    loss = discriminator_loss(D(x), D(G(z).detach()))  # noqa: F821
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return discriminator_loss(D(x), D(G(z).detach())).detach()  # noqa: F821
+
+
 @variant(D_STEP)
 def without_gradients_for_G(G, D, optimizer, x, z):
     optimizer.zero_grad(set_to_none=False)
@@ -664,6 +693,15 @@ def frozen_for_a_while(G, D, optimizer, z):
     return loss.detach()
 
 
+@mutant(G_STEP, "the loss after the update")
+def g_step_returns_the_new_loss(G, D, optimizer, z):
+    loss = generator_loss(D(G(z)))  # noqa: F821
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return generator_loss(D(G(z))).detach()  # noqa: F821
+
+
 @variant(G_STEP)
 def clears_everything_first(G, D, optimizer, z):
     G.zero_grad()
@@ -751,6 +789,23 @@ def sum_before_the_square(D, x):
 @mutant(R1, "The batch was averaged before the square")
 def batch_averaged_first(D, x):
     return gradient_of(D, x).mean(0).square().sum()
+
+
+@mutant(R1, "the square is missing")
+def slopes_added_up(D, x):
+    return gradient_of(D, x).flatten(1).sum(1).mean()
+
+
+@mutant(R1, "Take the tensor out", state="error")
+def tuple_not_unpacked(D, x):
+    x = x.detach().requires_grad_()
+    gradient = torch.autograd.grad(D(x).sum(), x, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean()
+
+
+@mutant(R1, "makes one of them", state="error")
+def pictures_only(D, x):
+    return gradient_of(D, x).square().sum((1, 2, 3)).mean()
 
 
 @mutant(R1, "This adds up absolute values")
@@ -859,6 +914,17 @@ def squared_distance(samples, centres, radius, least=20):
 @mutant(MODES, ".min(1)")
 def nearest_sample_of_each_centre(samples, centres, radius, least=20):
     return int((torch.cdist(samples, centres).min(0).values <= radius).sum())
+
+
+@mutant(MODES, "Only the first eight centres")
+def eight_modes(samples, centres, radius, least=20):
+    distance, nearest = torch.cdist(samples, centres).min(1)
+    return sum(int((nearest[distance <= radius] == k).sum() >= least) for k in range(8))
+
+
+@mutant(MODES, "Modes are counted, so the number is whole")
+def share_of_modes(samples, centres, radius, least=20):
+    return (counts(samples, centres, lambda d: d <= radius) >= least).float().mean().item()
 
 
 @mutant(MODES, "least is not used")
