@@ -983,7 +983,7 @@ def default_of_ten(samples, centres, radius, least=10):
 def modes_by_numpy(samples, centres, radius, least=20):
     distance = ((samples[:, None] - centres) ** 2).sum(-1).sqrt().numpy()
     own = distance.argmin(1)[distance.min(1) <= radius]
-    return int((np.bincount(own, minlength=len(centres)) >= least).sum())
+    return (np.bincount(own, minlength=len(centres)) >= least).sum()
 
 
 @variant(MODES)
