@@ -3,14 +3,28 @@
 import math
 
 import torch
-from torch import nn
+from torch.nn.functional import softplus
 
+from course_utils.exercises.mistakes_03 import (
+    RATES,
+    Bowl,
+    Critic,
+    Maker,
+    boundary,
+    flat,
+    leave_gradients,
+    mode_mistakes,
+    plane,
+    require_loss,
+    space,
+    step_mistakes,
+)
 from course_utils.exercises.oracles import close, require
 from course_utils.exercises.registry import exercise
+from course_utils.exercises.settings import close_in_all
 from course_utils.models import adversarial
 
 TITLE = "Adversarial networks"
-RATE = 0.1  # of the plain gradient descent in the steps' checks
 
 
 @exercise(
@@ -22,20 +36,36 @@ RATE = 0.1  # of the plain gradient descent in the steps' checks
 )  # fmt: skip
 def optimal_discriminator(learner, case):
     """Find the best answer that a discriminator can give at each place."""
-    p, q = case.uniform(0.05, 2, 9), case.uniform(0.05, 2, 9)
-    expected = torch.tensor([a / (a + b) for a, b in zip(p.tolist(), q.tolist(), strict=True)])
-    mistakes = [
-        (1 - expected, "This is the share of the fakes. D is the probability of *real*: p_data stands above."),
-        (p / q, "This is the ratio of real to fake. A probability divides by all that falls there: real plus fake."),
-        ((p / q).log(), "This is the logit of D*, log(p_data / p_g). Wanted is the probability."),
-        ((p - q) / (p + q), "This goes from -1 to 1. A probability has p_data alone above the line."),
-        (p / p.sum(), "This never looks at p_g. Compare the two at the same place."),
-        ((p > q).float(), "This says which is more likely, and nothing about how sure one can be: a share, please."),
-        (p / (p + q) / 2, "The factor 1/2 of 'half real, half fake' stands above and below, and cancels."),
-    ]
-    close(learner(p, q), expected, mistakes)
-    same = case.uniform(0.1, 3, 5)
-    close(learner(same, same), torch.full((5,), 0.5), what="for equal densities, the result")
+    for shape in ((9,), (2, 3)):
+        p, q = case.uniform(0.05, 2, *shape), case.uniform(0.05, 2, *shape)
+        pairs = zip(p.flatten().tolist(), q.flatten().tolist(), strict=True)
+        expected = torch.tensor([a / (a + b) for a, b in pairs]).reshape(shape)
+        mistakes = [
+            (1 - expected, "This is the share of the fakes. D is the probability of *real*: p_data stands above."),
+            (p / q, "This is the ratio of real to fake. A probability divides by all that falls there: real plus "
+             "fake."),
+            ((p / q).log(), "This is the logit of D*, log(p_data / p_g). Wanted is the probability."),
+            ((p - q) / (p + q), "This goes from -1 to 1. A probability has p_data alone above the line."),
+            (p / p.sum(), "This never looks at p_g. Compare the two at the same place."),
+            (p / (p + q).sum(), "This divides by all densities of all places. Each place has its own share."),
+            ((p > q).float(), "This says which is more likely, and nothing about how sure one can be. Wanted is a "
+             "share."),
+            (p / (p + q) / 2, "The factor 1/2 of 'half real, half fake' stands above and below, and cancels."),
+            (p / p + q, "Brackets are missing: a / b + c divides by b alone."),
+            ((p - q).sigmoid(), "The sigmoid turns a logit into a probability, and the logit is log(p_data / p_g), not "
+             "the difference of the densities."),
+        ]  # fmt: skip
+        close(learner(p, q), expected, mistakes)
+    got = learner(1e-12 * p, 1e-12 * q)
+    close(got, expected, [(got, "Only the ratio of the densities counts. A small number that is added, or a clamp, "
+          "changes the share where both are small.")], what="for densities around 1e-12, the result")  # fmt: skip
+    close(learner(p.double(), q.double()), p.double() / (p.double() + q.double()), what="in float64, the result")
+    some, none = case.uniform(0.1, 3, 5), torch.zeros(5)
+    close(learner(some, some), torch.full((5,), 0.5), what="for equal densities, the result")
+    for p, q, share, where in ((some, none, 1.0, "there are no fakes"), (none, some, 0.0, "there is nothing real")):
+        got = learner(p, q)
+        close(got, torch.full((5,), share), [(got, f"Where {where} the share is exactly {share:g}. Is the result "
+              "clamped?")], what=f"where {where}, the result")  # fmt: skip
 
 
 def _logits(case):
@@ -50,18 +80,16 @@ def _softplus(values):
 def _require_extreme(got, expected):
     """Raise Wrong unless the loss at logits of +-200 is the number it must be."""
     got = float(got)
-    overflow = (
-        "float32 rounds sigmoid(-200) to 0, and log(0) is minus infinity: go from the logit to the loss at "
-        "once, -log sigmoid(a) = softplus(-a)."
-    )
-    require(math.isfinite(got), f"at logits of 200 and -200 got {got}, expected {expected:g}.", overflow)
+    require(math.isfinite(got), f"at logits of 200 and -200 got {got}, expected {expected:g}.",
+            "float32 rounds sigmoid(-200) to 0, and log(0) is minus infinity: go from the logit to the loss at once, "
+            "-log sigmoid(a) = softplus(-a).")  # fmt: skip
     require(abs(got - expected) < 0.01 * expected, f"at logits of 200 and -200 got {got:.4g}, expected {expected:g}.",
-            f"The loss must go on growing with the logit. A clamp or a small number in the logarithm cuts it off, and "
-            f"its gradient with it. {overflow}")  # fmt: skip
+            "The loss must go on growing with the logit. A clamp or a small number in the logarithm cuts it off, and "
+            "its gradient with it: softplus needs neither.")  # fmt: skip
 
 
 @exercise(
-    "03.discriminator_loss", adversarial.discriminator_loss, difficulty=2, minutes=10,
+    "03.discriminator_loss", adversarial.discriminator_loss, difficulty=2, minutes=10, gradients=True,
     hints=[
         "Two terms: a real sample costs -log D(x), a fake one costs -log(1 - D(G(z))).",
         "With D = sigmoid(a): -log sigmoid(a) = softplus(-a). And 1 - sigmoid(a) = sigmoid(-a).",
@@ -75,7 +103,9 @@ def discriminator_loss(learner, case):
             "This is one number for each pair. The optimizer needs one: .mean() of either term.")  # fmt: skip
     real, fake = _logits(case)
     right, wrong = _softplus(-real), _softplus(fake)
-    label = "A real sample shall get a high logit: softplus(-real_logits). A fake one a low one: softplus(fake_logits)."
+    label = (
+        "A real sample should get a high logit: softplus(-real_logits). A fake one a low one: softplus(fake_logits)."
+    )
     once = "softplus wants the logit itself; it holds the sigmoid already."
     mistakes = [
         (_softplus(-real.sigmoid()) + _softplus(fake.sigmoid()), f"The sigmoid is applied twice: {once}"),
@@ -84,25 +114,30 @@ def discriminator_loss(learner, case):
         (_softplus(real) + _softplus(fake), f"Both are treated as fake. {label}"),
         (-right - wrong, "The sign is wrong: this is the value that D wants high; a loss is what it wants low."),
         ((right + wrong) / 2, "This is the mean of the two terms; the equation has their sum."),
-        (
-            torch.cat([-real, fake]).double().exp().log1p().mean(),
-            "One mean was taken over real and fake together. Each term has its own mean: the batches may differ.",
-        ),
-        (
-            torch.nan,
-            "The logarithm of a logit was taken, which may be negative. A logit becomes a probability by the "
-            "sigmoid; softplus does both at once.",
-        ),
+        (torch.cat([-real, fake]).double().exp().log1p().mean(), "One mean was taken over real and fake together. Each "
+         "term has its own mean: the batches may differ."),
+        (-real.log().mean() - (1 - fake).log().mean(), "The logarithm of a logit was taken, which may be negative. A "
+         "logit becomes a probability by the sigmoid; softplus does both at once."),
         (right, "The fakes are missing: D must also be punished for believing them."),
         (wrong, "The real samples are missing: D must also be punished for not believing them."),
         (len(real) * right + len(fake) * wrong, "These are sums over the batch. A mean does not depend on its size."),
-    ]
+        ((len(real) * right + len(fake) * wrong) / len(real), "Both sums are divided by the number of real samples. "
+         "The fakes may be fewer or more: each term has its own mean."),
+        (fake.mean() - real.mean(), "This is the difference of the mean logits (a Wasserstein loss): the logarithms "
+         "are missing."),
+        ((1 - real).relu().mean() + (1 + fake).relu().mean(), "This is the hinge loss. It has a corner where softplus "
+         "is smooth; here -log D and -log(1 - D) are wanted."),
+        (softplus(-real.mean()) + softplus(fake.mean()), "The mean came before the logarithm. Each sample has its own "
+         "loss."),
+    ]  # fmt: skip
     close(learner(real, fake), right + wrong, mistakes)
+    close(learner(real[:1], fake[:3]), _softplus(-real[:1]) + _softplus(fake[:3]), what="for one real and three fake "
+          "samples, the result")  # fmt: skip
     _require_extreme(learner(torch.tensor([-200.0, 200.0]), torch.tensor([200.0, -200.0])), 200)
 
 
 @exercise(
-    "03.generator_loss", adversarial.generator_loss, difficulty=1, minutes=5,
+    "03.generator_loss", adversarial.generator_loss, difficulty=1, minutes=5, gradients=True,
     hints=[
         "The generator wants its fakes taken for real. What does D's loss charge for a *real* sample?",
         "-log D(G(z)), averaged over the batch; from logits, with softplus.",
@@ -113,122 +148,72 @@ def generator_loss(learner, case):
     _, fake = _logits(case)
     expected = _softplus(-fake)
     mistakes = [
-        (
-            -_softplus(fake),
-            "This is the saturating loss, log(1 - D). Where D is sure of a fake it is flat: no gradient."
-            " Wanted is -log D.",
-        ),
+        (-_softplus(fake), "This is the saturating loss, log(1 - D). Where D is sure of a fake it is flat: no "
+         "gradient. Wanted is -log D."),
         (-expected, "The sign is wrong: lowering this would make the fakes *less* believed."),
-        (
-            _softplus(fake),
-            "This is what D pays for believing a fake. The generator wants the opposite: softplus of minus the logit.",
-        ),
+        (_softplus(fake), "This is what D pays for believing a fake. The generator wants the opposite: softplus of "
+         "minus the logit."),
         (_softplus(-fake.sigmoid()), "The sigmoid is applied twice: softplus wants the logit itself."),
         (len(fake) * expected, "This is the sum over the batch; wanted is the mean."),
-        (nn.functional.softplus(-fake), "This is one number for each fake. The optimizer needs one: .mean()."),
+        (softplus(-fake), "This is one number for each fake. The optimizer needs one: .mean()."),
         (-fake.mean(), "This is minus the mean logit (a Wasserstein loss). It has no logarithm, hence no floor."),
-        (nn.functional.softplus(-fake.mean()), "The mean came before the logarithm. Each fake has its own loss."),
-    ]
+        (softplus(-fake.mean()), "The mean came before the logarithm. Each fake has its own loss."),
+        (-fake.log().mean(), "The logarithm of a logit was taken, which may be negative. -log D of a logit is softplus "
+         "of minus the logit."),
+    ]  # fmt: skip
     close(learner(fake), expected, mistakes)
+    close(learner(fake[:1]), _softplus(-fake[:1]), what="for a single fake, the result")
     _require_extreme(learner(torch.tensor([-200.0, -200.0, -200.0])), 200)
-
-
-class _Maker(nn.Module):
-    """G(z) = A z + b, (batch, 2) -> (batch, 3)."""
-
-    def __init__(self, case):
-        super().__init__()
-        self.latent = 2
-        self.layer = nn.Linear(2, 3)
-        self.layer.load_state_dict({"weight": case.normal(3, 2), "bias": case.normal(3)})
-
-    def forward(self, z):
-        return self.layer(z)
-
-
-class _Critic(nn.Module):
-    """D(x) = w x + c, (batch, 3) -> (batch,)."""
-
-    def __init__(self, case):
-        super().__init__()
-        self.layer = nn.Linear(3, 1)
-        self.layer.load_state_dict({"weight": case.normal(1, 3), "bias": case.normal(1)})
-
-    def forward(self, x):
-        return self.layer(x).squeeze(1)
-
-
-def _flat(model):
-    return torch.cat([parameter.detach().clone().flatten() for parameter in model.parameters()])
-
-
-def _leave_gradients(model, case):
-    """Put old gradients into a model, as another step would have left them; return them, flat."""
-    for parameter in model.parameters():
-        parameter.grad = case.normal(*parameter.shape)
-    return torch.cat([parameter.grad.flatten().clone() for parameter in model.parameters()])
-
-
-def _step_mistakes(before, slope, old):
-    """What goes wrong in any step: the value, and its name."""
-    return [
-        (
-            before,
-            "The parameters did not change. In this order: optimizer.zero_grad(), loss.backward(), "
-            "optimizer.step(); and nothing between the loss and this network may be detached.",
-        ),
-        (
-            before - RATE * (slope + old),
-            "Old gradients were added: backward() adds to what is there. Call optimizer.zero_grad() before it.",
-        ),
-        (before + RATE * slope, "It went uphill: the sign of the loss is wrong. An optimizer lowers what it is given."),
-    ]
 
 
 @exercise(
     "03.discriminator_step", adversarial.discriminator_step, difficulty=3, minutes=15, uses=("03.discriminator_loss",), 
     given="G, D, optimizer, x, z",
     hints=[
-        "Make fakes with G, and cut them off from G: .detach(). D shall learn here, G shall not notice.",
+        "Make fakes with G, and cut them off from G: .detach(). D learns here, and G must not notice.",
         "loss = discriminator_loss(D(x), D(fake)), with the real samples first.",
         "Then the three lines of every update: optimizer.zero_grad(), loss.backward(), optimizer.step().",
     ],
 )  # fmt: skip
 def discriminator_step(learner, case):
     """Let the discriminator learn from one batch, and leave the generator alone."""
-    G, D = _Maker(case), _Critic(case)
-    x, z = case.normal(16, 3) + 1, case.normal(16, 2)
+    for size, rate in enumerate(RATES, start=1):  # D looks at one sample at a time, then at two
+        _close_discriminator_step(learner, case, size, rate)
+
+
+def _close_discriminator_step(learner, case, size, rate):
+    G, D = Maker(case), Critic(case, size)
+    x, z = case.normal(16, 3) + 1, case.normal(12, 2)
     with torch.no_grad():
         fake = G(z)
         real_logit, fake_logit = D(x), D(fake)
 
-    def slope(plus, minus, plus_logit, minus_logit):
-        """The gradient of mean softplus(-D(plus)) + mean softplus(D(minus)), in closed form."""
-        up, down = -torch.sigmoid(-plus_logit), torch.sigmoid(minus_logit)
-        of_real, of_fake = [
-            torch.cat([(s[:, None] * v).mean(0), s.mean()[None]]) for s, v in ((up, plus), (down, minus))
-        ]
-        return of_real, of_fake
+    def slope(values, logits, target):
+        """The gradient of mean softplus(-+ D(values)), in closed form, towards the target 1 or 0."""
+        by_logit = logits.sigmoid() - target
+        return torch.cat([(by_logit[:, None] * D.together(values)).mean(0), by_logit.mean()[None]])
 
-    of_real, of_fake = slope(x, fake, real_logit, fake_logit)
-    swapped = sum(slope(fake, x, fake_logit, real_logit))
-    old, before, of_G = _leave_gradients(D, case), _flat(D), _flat(G)
-    loss = learner(G, D, torch.optim.SGD(D.parameters(), RATE), x, z)
-    require(_flat(G).equal(of_G), "the parameters of G changed, expected only those of D.",
+    of_real, of_fake = slope(x, real_logit, 1), slope(fake, fake_logit, 0)
+    swapped = slope(x, real_logit, 0) + slope(fake, fake_logit, 1)
+    old, before, of_G = leave_gradients(D, case), flat(D), flat(G)
+    loss = learner(G, D, torch.optim.SGD(D.parameters(), rate), x, z)
+    require(flat(G).equal(of_G), "the parameters of G changed, expected only those of D.",
             "This is D's turn: step the optimizer that was passed, and no other.")  # fmt: skip
     left = max([0.0, *(p.grad.abs().max().item() for p in G.parameters() if p.grad is not None)])
     require(left == 0, f"G was left with gradients of up to {left:.3g}, expected none.",
             "The fakes were not cut off from G, and G would take these gradients, which point the wrong way, for its "
             "own. G(z).detach() ends the graph there, and saves the work.")  # fmt: skip
     mistakes = [
-        *_step_mistakes(before, of_real + of_fake, old),
-        (before - RATE * swapped, "The labels are swapped: D learned to believe the fakes. discriminator_loss takes "
+        *step_mistakes(before, of_real + of_fake, old, rate),
+        (before - rate * swapped, "The labels are swapped: D learned to believe the fakes. discriminator_loss takes "
                                   "D(x) first."),
-        (before - RATE * of_real, "D learned from the real samples only."),
-        (before - RATE * of_fake, "D learned from the fakes only."),
+        (before - rate * of_real, "D learned from the real samples only."),
+        (before - rate * of_fake, "D learned from the fakes only."),
     ]  # fmt: skip
-    close(_flat(D), before - RATE * (of_real + of_fake), mistakes, 1e-3, "after the step, the parameters of D")
-    close(loss, _softplus(-real_logit) + _softplus(fake_logit), what="the loss that is returned")
+    close(flat(D), before - rate * (of_real + of_fake), mistakes, 1e-3, "after the step, the parameters of D")
+    with torch.no_grad():
+        after = _softplus(-D(x)) + _softplus(D(fake))
+    require_loss(loss, _softplus(-real_logit) + _softplus(fake_logit), after)
 
 
 @exercise(
@@ -241,7 +226,12 @@ def discriminator_step(learner, case):
 )  # fmt: skip
 def generator_step(learner, case):
     """Let the generator learn what the discriminator would believe, and leave the discriminator as it is."""
-    G, D = _Maker(case), _Critic(case)
+    for size, rate in enumerate(RATES, start=1):  # D looks at one sample at a time, then at two
+        _close_generator_step(learner, case, size, rate)
+
+
+def _close_generator_step(learner, case, size, rate):
+    G, D = Maker(case), Critic(case, size)
     z = case.normal(16, 2)
     with torch.no_grad():
         logit = D(G(z))
@@ -249,33 +239,30 @@ def generator_step(learner, case):
 
     def slope(of_logit):
         """The gradient of a loss whose derivative by each logit is given, by A and b."""
-        by_output = of_logit[:, None] * w / len(z)  # (batch, 3)
+        by_output = (of_logit[:, None] * w / len(of_logit)).reshape(len(z), 3)
         return torch.cat([(by_output.T @ z).flatten(), by_output.sum(0)])
 
     right = slope(-torch.sigmoid(-logit))
-    old, before, of_D = _leave_gradients(G, case), _flat(G), _flat(D)
-    loss = learner(G, D, torch.optim.SGD(G.parameters(), RATE), z)
-    require(_flat(D).equal(of_D), "the parameters of D changed, expected only those of G.",
+    old, before, of_D = leave_gradients(G, case), flat(G), flat(D)
+    loss = learner(G, D, torch.optim.SGD(G.parameters(), rate), z)
+    require(flat(D).equal(of_D), "the parameters of D changed, expected only those of G.",
             "A gradient passes through D, but D must not follow it: it would learn to believe fakes. Step only the "
             "optimizer that was passed.")  # fmt: skip
     mistakes = [
-        *_step_mistakes(before, right, old),
-        (before - RATE * old, "G moved by old gradients only: none of its own came through. Is something detached?"),
-        (
-            before - RATE * slope(-torch.sigmoid(logit)),
-            "This follows the saturating loss, log(1 - D). Use generator_loss, -log D.",
-        ),
-        (
-            before - RATE * slope(torch.sigmoid(logit)),
-            "This lowers what D pays for the fakes, so G learned to be recognised. G wants to be believed.",
-        ),
-    ]
-    close(_flat(G), before - RATE * right, mistakes, 1e-3, "after the step, the parameters of G")
-    close(loss, _softplus(-logit), what="the loss that is returned")
+        *step_mistakes(before, right, old, rate),
+        (before - rate * slope(-torch.sigmoid(logit)), "This follows the saturating loss, log(1 - D). Use "
+         "generator_loss, -log D."),
+        (before - rate * slope(torch.sigmoid(logit)), "This lowers what D pays for the fakes, so G learned to be "
+         "recognised. G wants to be believed."),
+    ]  # fmt: skip
+    close(flat(G), before - rate * right, mistakes, 1e-3, "after the step, the parameters of G")
+    with torch.no_grad():
+        after = _softplus(-D(G(z)))
+    require_loss(loss, _softplus(-logit), after)
 
 
 @exercise(
-    "03.r1_penalty", adversarial.r1_penalty, difficulty=4, minutes=20,
+    "03.r1_penalty", adversarial.r1_penalty, difficulty=4, minutes=20, gradients=True,
     hints=[
         "Make x a leaf that wants gradients: x = x.detach().requires_grad_().",
         "Each D(x_i) depends on its own x_i only, so the gradient of the *sum* of all logits holds each one's own.",
@@ -285,55 +272,37 @@ def generator_step(learner, case):
 )  # fmt: skip
 def r1_penalty(learner, case):
     """Measure how steep the discriminator is at the real samples."""
-    weight = nn.Parameter(case.normal(2, 4, 4))
-
-    class Bowl(nn.Module):
-        """D(x) = sum of w x^2: its gradient is 2 w x."""
-
-        def __init__(self):
-            super().__init__()
-            self.weight = weight
-
-        def forward(self, x):
-            return (self.weight * x.square()).flatten(1).sum(1)
-
-    x = case.normal(6, 2, 4, 4)
-    gradient = 2 * weight.detach() * x
-    lengths = gradient.flatten(1).square().sum(1)  # of each sample, squared
-    expected = lengths.mean()
-    by_weight = x.square().sum(0)
-    mistakes = [
-        (lengths.sqrt().mean(), "This is the mean length. The penalty has its square."),
-        (
-            gradient.square().mean(),
-            "This is the mean over the pixels. A squared length is their sum; only over the batch is the mean taken.",
-        ),
-        (lengths.sum(), "This is the sum over the batch; wanted is the mean."),
-        (lengths, "This is one number for each sample; the mean over the batch is missing."),
-        (
-            expected / len(x) ** 2,
-            "The gradient is that of the *mean* logit, so each is 1/batch of its size. Sum the logits: D(x).sum().",
-        ),
-        (
-            by_weight.square().sum(),
-            "This is the gradient by D's parameters. Wanted is the gradient by the pictures x: "
-            "how does the answer change when the *picture* changes?",
-        ),
-        (expected / 2, "The factor 1/2 belongs to gamma / 2, outside this function."),
-        (gradient.flatten(1).sum(1).square().mean(), "The sum came before the square, so slopes of both signs cancel."),
-        (gradient.mean(0).square().sum(), "The batch was averaged before the square, so slopes cancel. Square first."),
-        ((lengths.sqrt() - 1).square().mean(), "This is WGAN-GP, which wants slopes of 1. R1 wants slopes of 0."),
-    ]
-    got = learner(Bowl(), x)
-    close(got, expected, mistakes, tolerance=1e-3)
-    require(isinstance(got, torch.Tensor) and got.requires_grad, "the penalty has no gradient, expected one that leads "
-            "back to D's parameters.", "D must learn from it, so the gradient itself must be differentiable: "
-            "create_graph=True, and no .item() or .detach() after it.")  # fmt: skip
-    slope = torch.autograd.grad(got, weight, allow_unused=True)[0]
-    require(slope is not None, "the penalty does not depend on D's parameters, expected that it does.",
-            "create_graph=True keeps the way back to them.")  # fmt: skip
-    close(slope, 8 * weight.detach() * x.square().mean(0), tolerance=1e-3, what="the gradient of the penalty by D's "
-          "weights")  # fmt: skip
+    for shape in ((6, 2, 4, 4), (5, 3), (1, 7)):
+        weight, x = case.normal(*shape[1:]), case.normal(*shape)
+        gradient = 2 * weight * x
+        lengths = gradient.flatten(1).square().sum(1)  # of each sample, squared
+        expected = lengths.mean()
+        mistakes = [
+            (lengths.sqrt().mean(), "This is the mean length. The penalty has its square."),
+            (gradient.square().mean(), "This is the mean over the pixels. A squared length is their sum; only over the "
+             "batch is the mean taken."),
+            (lengths.sum(), "This is the sum over the batch; wanted is the mean."),
+            (lengths, "This is one number for each sample; the mean over the batch is missing."),
+            (expected / len(x) ** 2, "The gradient is that of the *mean* logit, so each is 1/batch of its size. Sum "
+             "the logits: D(x).sum()."),
+            (x.square().sum(0).square().sum(), "This is the gradient by D's parameters. Wanted is the gradient by the "
+             "pictures x: how does the answer change when the *picture* changes?"),
+            (expected / 2, "The factor 1/2 belongs to gamma / 2, outside this function."),
+            (gradient.flatten(1).sum(1).mean(), "The slopes are added up with their signs: the square is missing."),
+            (gradient.flatten(1).sum(1).square().mean(), "The sum came before the square, so slopes of both signs "
+             "cancel."),
+            (gradient.mean(0).square().sum(), "The batch was averaged before the square, so slopes cancel. Square "
+             "first."),
+            ((lengths.sqrt() - 1).square().mean(), "This is WGAN-GP, which wants slopes of 1. R1 wants slopes of 0."),
+            (gradient.abs().flatten(1).sum(1).mean(), "This adds up absolute values. A squared length is the sum of "
+             "the squares."),
+        ]  # fmt: skip
+        got = learner(Bowl(weight), x)
+        close(got, expected, mistakes, tolerance=1e-3)
+        kept = learner.gradients or not isinstance(got, torch.Tensor) or got.requires_grad
+        require(kept, "the penalty has no gradient, expected one that leads back to "
+                "D's parameters.", "D must learn from it, so the gradient itself must be differentiable: "
+                "create_graph=True, and no .item() or .detach() after it.")  # fmt: skip
 
 
 @exercise(
@@ -346,42 +315,13 @@ def r1_penalty(learner, case):
 )  # fmt: skip
 def modes_covered(learner, case):
     """Count the places where a generator draws often enough."""
-    angle = case.uniform(0, 6.28).item()
-    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    grid = torch.tensor([[4.0 * i, 4.0 * j] for i in range(3) for j in range(3)])
-    centres = torch.cat([grid, grid[:1] + torch.tensor([[0.5, 0.0], [-0.5, 0.0]])])  # two stand near the first
-    radius, least = 0.6, 20
-    # (centre, number of samples, least and largest distance)
-    groups = [(0, 25, 0, 0.2), (1, 20, 0, 0.5), (2, 19, 0, 0.5), (2, 3, 0.9, 1.2), (3, 30, 0.65, 0.75),
-              (4, 25, 0.9, 1.2), (5, 3, 0, 0.5), (6, 1, 0, 0.5), (7, 2, 0, 0.5)]  # fmt: skip
-    samples = torch.cat([_around(case, centres[i], n, low, high) for i, n, low, high in groups])
-    samples, centres = samples[torch.randperm(len(samples), generator=case.generator())] @ turn, centres @ turn
-    distance = (samples[:, None] - centres).square().sum(2).sqrt()
-    nearest, near = distance.argmin(1), distance.min(1).values
-
-    def at_least(keep, number=least):
-        return int((torch.bincount(nearest[keep], minlength=len(centres)) >= number).sum())
-
-    inside = near <= radius
-    mistakes = [
-        (at_least(inside, 1), "One sample was enough for a mode. A stray hit is no mode: at least `least` of them."),
-        (at_least(near >= 0), "The radius was not used: samples from nowhere were counted for the nearest centre."),
-        (at_least(near**2 <= radius), "The squared distance was compared with the radius."),
-        (at_least(inside, least + 1), "A centre with exactly `least` samples counts too: >=."),
-        (
-            int(((distance <= radius).sum(0) >= least).sum()),
-            "Samples were counted for several centres at once. Each belongs to its nearest one.",
-        ),
-        (
-            int((distance.min(0).values <= radius).sum()),
-            ".min(0) finds for each centre its nearest sample. Wanted is for each sample its nearest centre: .min(1).",
-        ),
-        (int(inside.sum()), "This counts samples. Wanted are the centres that have enough of them."),
-    ]
-    close(learner(samples, centres, radius, least), 2, mistakes)
-
-
-def _around(case, centre, number, low, high):
-    """Points at distances between low and high from the centre: (number, 2)."""
-    angle, distance = case.uniform(0, 6.28, number), case.uniform(low, high, number)
-    return centre + distance[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
+    settings = []
+    for samples, centres, radius, least, expected in (plane(case), space(case), boundary()):
+        mistakes = mode_mistakes(samples, centres, radius, least)
+        name = f"the number of modes with least = {least}"
+        got = learner(samples, centres, radius, least)
+        require(not isinstance(got, float), f"{name}: got the float {got:g}, expected an int.",
+                "Modes are counted, so the number is whole: int(...), or .sum().item() of truth values.")  # fmt: skip
+        settings.append((got, expected, mistakes, name, learner.called))
+    close_in_all(settings)
+    close(learner(samples, centres, radius), 1, what="with least = 20, the default, the number of modes")

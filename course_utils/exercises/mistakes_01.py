@@ -1,5 +1,7 @@
 """What mistakes in the exercises of chapter 01 give, and the small models on which they show."""
 
+import itertools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +12,53 @@ from course_utils.exercises.calls import Raised
 from course_utils.exercises.oracles import Wrong, close, require
 from course_utils.exercises.settings import broadcasting_explained, called_as
 
+NOT_ONE = "The probabilities of one pixel do not add up to 1: the softmax runs over the wrong axis. "
 COLUMN = (
     "This runs down the columns. Raster order goes along the rows: the first index is the row, and all rows above are "
     "seen."
 )
+
+
+def close_bits(got, logits, x):
+    batch, symbols, height, width = logits.shape
+    chosen = torch.zeros(x.shape, dtype=torch.float64)
+    for b, r, c in itertools.product(range(batch), range(height), range(width)):
+        powers = [math.exp(a) for a in logits[b, :, r, c].tolist()]
+        chosen[b, r, c] = powers[x[b, r, c]] / math.fsum(powers)
+    bits = -chosen.log2().flatten(1)  # (batch, height * width)
+    nats = bits * math.log(2)
+
+    def pick(axis):
+        return -logits.double().log_softmax(axis).gather(1, x[:, None]).flatten(1).mean(1) / math.log(2)
+
+    one_side = "This divides by one side of the picture only. The dimensions are all pixels, height times width."
+    one_axis = "Only one axis was averaged. The mean is over all pixels, rows and columns: .flatten(1).mean(1)."
+    mistakes = [
+        (nats.mean(1), "This is in nats. One bit is ln 2 nats: divide by math.log(2)."),
+        (nats.mean(1) * math.log(2), "Nats become bits by dividing by ln 2, not by multiplying."),
+        (bits.sum(1), "This is the sum, the bits of the whole picture. Per dimension: divide by the number of pixels."),
+        (nats.sum(1), "This is the whole picture, in nats: divide by the number of pixels and by ln 2."),
+        (bits.sum(1) / height, one_side),
+        (bits.sum(1) / width, one_side),
+        (bits.reshape(x.shape).mean(1), one_axis),
+        (bits.reshape(x.shape).mean(2), one_axis),
+        (bits.sum(1) / symbols, "This divides by the number of symbols. The dimensions are the pixels."),
+        (bits.sum(1) / 64, "This divides by 64, whatever the size of the picture: x says how many pixels it has."),
+        (bits.mean(), "This is one number for the whole batch. Keep one for each picture: .flatten(1).mean(1)."
+         if batch > 1 else "A batch of one picture lost its axis: squeeze() takes away every axis of length 1."),
+        (-bits.mean(1), "The sign is wrong: log2 of a probability is negative, and bits are minus that."),
+        (bits.mean(1) * math.log10(2), "This logarithm has the base 10. Bits have the base 2."),
+        (-chosen.flatten(1).mean(1).log2(), "This averages the probabilities first and takes the logarithm then. "
+         "Probabilities multiply, so their logarithms are what adds up."),
+        *((pick(axis), NOT_ONE + "The symbols are axis 1 of the logits.") for axis in (0, 2, 3)),
+        (-logits.double().sigmoid().gather(1, x[:, None]).log2().flatten(1).mean(1), "The sigmoid makes a probability "
+         "of each logit by itself, and they do not add up to 1. The softmax takes all symbols together."),
+        (-logits.double().log_softmax(1).amax(1).flatten(1).mean(1) / math.log(2), "This is the likeliest symbol of "
+         "each pixel. Pick the one that x really has there."),
+        (-logits.double().gather(1, x[:, None]).flatten(1).mean(1) / math.log(2),
+         "Logits are not log-probabilities yet: log_softmax makes them so."),
+    ]  # fmt: skip
+    close(got, bits.mean(1), mistakes)
 
 
 def masks(size, own):

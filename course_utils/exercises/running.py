@@ -54,6 +54,12 @@ REASONS = {
     "case of its own.",
     "differentiated Tensors does not require grad": "A tensor by which a gradient is taken must want one before it is "
     "used: x = x.detach().requires_grad_().",
+    "to not have been used in the graph": "The gradient is asked for by a tensor that was not used on the way: a copy, "
+    "or one of another name. Give the function the very tensor that the gradient is taken by.",
+    "'tuple' object has no attribute": "This is a tuple of several tensors, or of one: torch.autograd.grad gives such. "
+    "Take the tensor out, as in (gradient,) = torch.autograd.grad(...).",
+    "Dimension out of range": "An axis is asked for that this tensor does not have. (batch, ...) means any number of "
+    "axes after the first; .flatten(1) makes one of them.",
     "implicitly created only for scalar": "A gradient is that of a single number: sum or average first.",
     "MemoryError": TOO_LARGE,
     "can't allocate memory": TOO_LARGE,

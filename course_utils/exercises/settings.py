@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 
 from course_utils.exercises.calls import Raised
-from course_utils.exercises.oracles import Wrong, close, largest_error
+from course_utils.exercises.oracles import NUMBERS, Wrong, close, largest_error
 
 NO_RESULT = torch.empty(0, 0, 0, 0, 0, 0)  # of a shape that no result has
 
@@ -50,7 +50,7 @@ def broadcasting_explained(advice: str):
 
 
 def _same(got, value, tolerance) -> bool:
-    if not isinstance(got, int | float | torch.Tensor):
+    if not isinstance(got, (torch.Tensor, *NUMBERS)):
         return False
     got, value = torch.as_tensor(got).detach(), torch.as_tensor(value).detach()
     return got.shape == value.shape and largest_error(got, value)[0] <= tolerance

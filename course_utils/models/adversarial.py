@@ -68,7 +68,8 @@ def discriminator_step(
 
         D lowers  L_D(D(x), D(G(z)))  +  gamma / 2 R1
 
-    `optimizer` holds the parameters of D. G gets no gradient: what it made is cut off by `detach`.
+    `optimizer` holds the parameters of D. G gets no gradient: what it made is cut off by `detach`. The loss that is
+    returned is a tensor without a graph.
     """
     fake = G(z).detach()
     loss = discriminator_loss(D(x), D(fake))
@@ -82,6 +83,7 @@ def discriminator_step(
 def generator_step(G: nn.Module, D: nn.Module, optimizer: torch.optim.Optimizer, z: torch.Tensor) -> torch.Tensor:
     """Make one update of G, and of nothing else, with the non-saturating loss; return the loss before it, shape ().
 
+    The loss that is returned is a tensor without a graph.
     `optimizer` holds the parameters of G. The gradient goes through D to reach G; what it leaves in D is cleared by
     D's own next step.
     """

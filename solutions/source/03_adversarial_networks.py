@@ -106,7 +106,8 @@ print(f"near 1.3 the share of the real is {share[(middles - 1.3).abs().argmin()]
 #
 # ### Exercise 1 · The best discriminator
 #
-# ●○○○○ · 5 minutes. From the two densities at the same places.
+# ●○○○○ · 5 minutes. From the two densities at the same places. Only their ratio counts, so the answer must be right for
+# tiny densities too.
 
 
 # %% id="ex-best"
@@ -146,14 +147,15 @@ print("softplus      ", (-torch.nn.functional.softplus(-a)).tolist())
 #
 # ### Exercise 2 · The discriminator's loss
 #
-# ●●○○○ · 10 minutes. `torch.nn.functional.softplus` is safe at any logit.
+# ●●○○○ · 10 minutes. `torch.nn.functional.softplus` is safe at any logit. Return a tensor of shape (), not a Python
+# number: gradients must come back to both logits. The two batches may differ in size.
 
 # %% id="ex-d-loss"
 from torch.nn.functional import softplus
 
 
 def discriminator_loss(real_logits, fake_logits):
-    """Mean of -log D(x) plus mean of -log(1 - D(G(z))), from logits (batch,) each; a number, shape ()."""
+    """Mean of -log D(x) plus mean of -log(1 - D(G(z))), from logits (batch,) each; a tensor of shape ()."""
     ### BEGIN SOLUTION
     #: what the real samples cost: little where the logit is high
     of_real = softplus(-real_logits).mean()
@@ -319,7 +321,7 @@ print(f"at logit -6, D = {torch.sigmoid(torch.tensor(-6.0)):.4f}: slopes {slopes
 #
 # ### Exercise 3 · The generator's loss
 #
-# ●○○○○ · 5 minutes. One line, from logits.
+# ●○○○○ · 5 minutes. One line, from logits; a tensor of shape (), with gradients.
 
 
 # %% id="ex-g-loss"
@@ -345,7 +347,9 @@ generator_loss = check("03.generator_loss", generator_loss)
 #
 # ### Exercise 4 · The discriminator's turn
 #
-# ●●●○○ · 15 minutes. `optimizer` holds the parameters of $D$. Clear old gradients first: `backward()` adds.
+# ●●●○○ · 15 minutes. `optimizer` holds the parameters of $D$. Clear old gradients first: `backward()` adds. Return the
+# loss as a tensor without its graph, `loss.detach()`: later cells call `.item()` on it. Take as many logits as $D$ gives:
+# in section 6 it will judge several samples at once.
 
 
 # %% id="ex-d-step"
@@ -371,7 +375,8 @@ discriminator_step = check("03.discriminator_step", discriminator_step)
 # %% [markdown] id="ex-g-step-text"
 # ### Exercise 5 · The generator's turn
 #
-# ●●●○○ · 10 minutes. `optimizer` holds the parameters of $G$. No real sample is anywhere in sight.
+# ●●●○○ · 10 minutes. `optimizer` holds the parameters of $G$. No real sample is anywhere in sight. Return
+# `loss.detach()` here, too, and leave $D$ as it was: neither frozen nor in another mode.
 
 
 # %% id="ex-g-step"
@@ -547,18 +552,18 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # ●●●●○ · 20 minutes. `torch.autograd.grad(y, x, create_graph=True)` gives the gradient of a number `y` by a tensor `x`
 # that has `requires_grad`, as a tuple with one entry, and keeps the way back to $D$'s weights, because $D$ must learn
-# from it.
+# from it. The caller's `x` and $D$ must be left as they were.
+#
+# For example, if $D$ adds up the squares of two numbers, its gradient at $(1, 2)$ is $(2, 4)$, and for a batch of this
+# one sample R1 is $2^2 + 4^2 = 20$.
 
 
 # %% id="ex-r1"
 def r1_penalty(D, x):
-    """Mean over the batch of || d D(x_i) / d x_i ||^2, D giving logits; x: (batch, ...); a number with gradients."""
+    """Mean over the batch of || d D(x_i) / d x_i ||^2, D giving logits; x: (batch, ...); shape (), with gradients."""
     ### BEGIN SOLUTION
-    #: a copy of x that wants gradients
     x = x.detach().requires_grad_()
-    #: the gradient of the sum of the logits: each x_i moves only its own
     (gradient,) = torch.autograd.grad(D(x).sum(), x, create_graph=True)
-    #: squares, summed over all numbers of a sample; then the mean over the batch
     return gradient.square().flatten(1).sum(1).mean()
     ### END SOLUTION
 
@@ -653,18 +658,18 @@ print("five rounds with your steps and with the package's: equal weights")
 #
 # ### Exercise 7 · Count the modes
 #
-# ●●○○○ · 10 minutes. `torch.cdist` gives all distances; `.min(1)` gives the smallest ones and where they are.
+# ●●○○○ · 10 minutes. `torch.cdist` gives all distances; `.min(1)` gives the smallest ones and where they are. Each sample
+# belongs to its nearest centre only, and counts if it is at most `radius` away. Return a plain `int`.
+#
+# For example, with centres at 0 and 10, samples at 1, 2 and 9, a radius of 2 and `least=2`, one mode is covered.
 
 
 # %% id="ex-modes"
 def modes_covered(samples, centres, radius, least=20):
-    """How many centres (modes, d) have at least `least` of the samples (n, d) within `radius`, each nearest to it."""
+    """How many centres (modes, d) have at least `least` samples (n, d) of their own at most `radius` away: an int."""
     ### BEGIN SOLUTION
-    #: for each sample the distance to its nearest centre, and which one that is
     distance, nearest = torch.cdist(samples, centres).min(1)
-    #: how many samples within the radius each centre has
     counts = torch.bincount(nearest[distance <= radius], minlength=len(centres))
-    #: how many of these counts are large enough
     return int((counts >= least).sum())
     ### END SOLUTION
 

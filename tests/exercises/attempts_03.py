@@ -1,5 +1,6 @@
 """Attempts at the exercises of chapter 03."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from attempts import mutant, variant
@@ -34,9 +35,70 @@ def hard_decision(p_data, p_g):
     return (p_data > p_g).float()
 
 
+@mutant(BEST, "Brackets are missing")
+def brackets_missing(p_data, p_g):
+    return p_data / p_data + p_g
+
+
+@mutant(BEST, "Where there are no fakes the share is exactly 1")
+def clamped_above(p_data, p_g):
+    return (p_data / (p_data + p_g)).clamp(max=0.99)
+
+
+@mutant(BEST, "Where there is nothing real the share is exactly 0")
+def clamped_below(p_data, p_g):
+    return (p_data / (p_data + p_g)).clamp(min=1e-3)
+
+
+@mutant(BEST, "never looks at p_g")
+def share_of_all_real(p_data, p_g):
+    return p_data / p_data.sum()
+
+
+@mutant(BEST, "Each place has its own share")
+def share_of_everything(p_data, p_g):
+    return p_data / (p_data + p_g).sum()
+
+
+@mutant(BEST, "stands above and below, and cancels")
+def half_above_only(p_data, p_g):
+    return 0.5 * p_data / (p_data + p_g)
+
+
+@mutant(BEST, "not the difference of the densities")
+def sigmoid_of_the_difference(p_data, p_g):
+    return torch.sigmoid(p_data - p_g)
+
+
+@mutant(BEST, "Only the ratio of the densities counts")
+def with_a_small_number(p_data, p_g):
+    return p_data / (p_data + p_g + 1e-8)
+
+
+@mutant(BEST, "torch.float64, expected torch.float32")
+def best_in_float64(p_data, p_g):
+    return p_data.double() / (p_data + p_g)
+
+
+@mutant(BEST, "the input p_data was changed in place")
+def divides_in_place(p_data, p_g):
+    return p_data.div_(p_data + p_g)
+
+
+@variant(BEST)
+def place_by_place(p_data, p_g):
+    shares = [a / (a + b) for a, b in zip(p_data.flatten().tolist(), p_g.flatten().tolist(), strict=True)]
+    return torch.tensor(shares, dtype=p_data.dtype).reshape(p_data.shape)
+
+
+@variant(BEST)
+def by_the_softmax(p_data, p_g):
+    return torch.stack([p_data.log(), p_g.log()]).softmax(0)[0]
+
+
 @variant(BEST)
 def by_the_sigmoid(p_data, p_g):
-    return torch.sigmoid(p_data.double().log() - p_g.double().log())
+    return torch.sigmoid(p_data.log() - p_g.log())
 
 
 @variant(BEST)
@@ -64,7 +126,7 @@ def value_instead_of_loss(real_logits, fake_logits):
     return F.logsigmoid(real_logits).mean() + F.logsigmoid(-fake_logits).mean()
 
 
-@mutant(D_LOSS, "log(0) is minus infinity")
+@mutant(D_LOSS, "rounds sigmoid(-200) to 0")
 def overflow(real_logits, fake_logits):
     return -torch.sigmoid(real_logits).log().mean() - (1 - torch.sigmoid(fake_logits)).log().mean()
 
@@ -95,6 +157,82 @@ def logarithm_of_logits(real_logits, fake_logits):
     return -real_logits.log().mean() - (1 - fake_logits).log().mean()
 
 
+@mutant(D_LOSS, "Both are treated as fake")
+def all_fake(real_logits, fake_logits):
+    return softplus(real_logits).mean() + softplus(fake_logits).mean()
+
+
+@mutant(D_LOSS, "One mean was taken over real and fake together")
+def one_mean(real_logits, fake_logits):
+    return softplus(torch.cat([-real_logits, fake_logits])).mean()
+
+
+@mutant(D_LOSS, "The fakes are missing")
+def real_only(real_logits, fake_logits):
+    return softplus(-real_logits).mean() + 0 * fake_logits.sum()
+
+
+@mutant(D_LOSS, "The real samples are missing")
+def fake_only(real_logits, fake_logits):
+    return softplus(fake_logits).mean() + 0 * real_logits.sum()
+
+
+@mutant(D_LOSS, "a Wasserstein loss")
+def wasserstein(real_logits, fake_logits):
+    return fake_logits.mean() - real_logits.mean()
+
+
+@mutant(D_LOSS, "divided by the number of real samples")
+def divided_by_the_real(real_logits, fake_logits):
+    return (softplus(-real_logits).sum() + softplus(fake_logits).sum()) / len(real_logits)
+
+
+@mutant(D_LOSS, "This is the hinge loss")
+def hinge(real_logits, fake_logits):
+    return (1 - real_logits).relu().mean() + (1 + fake_logits).relu().mean()
+
+
+@mutant(D_LOSS, "The mean came before the logarithm")
+def loss_of_the_mean(real_logits, fake_logits):
+    return softplus(-real_logits.mean()) + softplus(fake_logits.mean())
+
+
+@mutant(D_LOSS, "is the Python number")
+def a_python_number(real_logits, fake_logits):
+    return (softplus(-real_logits).mean() + softplus(fake_logits).mean()).item()
+
+
+@mutant(D_LOSS, "no gradient comes back to fake_logits")
+def fakes_cut_off(real_logits, fake_logits):
+    return softplus(-real_logits).mean() + softplus(fake_logits.detach()).mean()
+
+
+@mutant(D_LOSS, "has no way back")
+def loss_without_gradient(real_logits, fake_logits):
+    with torch.no_grad():
+        return softplus(-real_logits).mean() + softplus(fake_logits).mean()
+
+
+@mutant(D_LOSS, "expected its own name")
+def logits_renamed(real, fake):
+    return softplus(-real).mean() + softplus(fake).mean()
+
+
+@mutant(D_LOSS, "No way leads back from this number", state="error")
+def goes_backward_itself(real_logits, fake_logits):
+    loss = softplus(-real_logits).mean() + softplus(fake_logits).mean()
+    loss.backward()
+    return loss
+
+
+@variant(D_LOSS)
+def by_logsumexp(real_logits, fake_logits):
+    def mean_cost(a):
+        return torch.stack([torch.zeros_like(a), a]).logsumexp(0).sum() / len(a)
+
+    return mean_cost(-real_logits) + mean_cost(fake_logits)
+
+
 @variant(D_LOSS)
 def by_cross_entropy(real_logits, fake_logits):
     real = F.binary_cross_entropy_with_logits(real_logits, torch.ones_like(real_logits))
@@ -103,7 +241,7 @@ def by_cross_entropy(real_logits, fake_logits):
 
 @variant(D_LOSS)
 def by_logsigmoid(real_logits, fake_logits):
-    return -F.logsigmoid(real_logits).double().mean() - F.logsigmoid(-fake_logits).double().mean()
+    return -(F.logsigmoid(real_logits).double().mean() + F.logsigmoid(-fake_logits).double().mean()).float()
 
 
 @mutant(G_LOSS, "saturating loss")
@@ -131,9 +269,54 @@ def not_averaged(fake_logits):
     return softplus(-fake_logits)
 
 
-@mutant(G_LOSS, "log(0) is minus infinity")
+@mutant(G_LOSS, "rounds sigmoid(-200) to 0")
 def logarithm_of_zero(fake_logits):
     return -torch.sigmoid(fake_logits).log().mean()
+
+
+@mutant(G_LOSS, "The loss must go on growing")
+def clamped_probability(fake_logits):
+    return -torch.sigmoid(fake_logits).clamp(min=1e-12).log().mean()
+
+
+@mutant(G_LOSS, "This is the sum over the batch")
+def summed_over_fakes(fake_logits):
+    return softplus(-fake_logits).sum()
+
+
+@mutant(G_LOSS, "a Wasserstein loss")
+def minus_the_mean_logit(fake_logits):
+    return -fake_logits.mean()
+
+
+@mutant(G_LOSS, "The mean came before the logarithm")
+def generator_loss_of_the_mean(fake_logits):
+    return softplus(-fake_logits.mean())
+
+
+@mutant(G_LOSS, "The logarithm of a logit was taken")
+def logarithm_of_fake_logits(fake_logits):
+    return -fake_logits.log().mean()
+
+
+@mutant(G_LOSS, "is the Python number")
+def generator_loss_as_a_number(fake_logits):
+    return softplus(-fake_logits).mean().item()
+
+
+@mutant(G_LOSS, "has no way back")
+def generator_loss_detached(fake_logits):
+    return softplus(-fake_logits.detach()).mean()
+
+
+@mutant(G_LOSS, "torch.float64, expected torch.float32")
+def generator_loss_in_float64(fake_logits):
+    return softplus(-fake_logits.double()).mean()
+
+
+@variant(G_LOSS)
+def generator_by_logsigmoid(fake_logits):
+    return torch.stack([-F.logsigmoid(a) for a in fake_logits]).mean()
 
 
 @variant(G_LOSS)
@@ -205,6 +388,150 @@ def maximises_its_loss(G, D, optimizer, x, z):
     return loss.detach()
 
 
+@mutant(D_STEP, "D learned from the real samples only")
+def real_samples_only(G, D, optimizer, x, z):
+    loss = softplus(-D(x)).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@mutant(D_STEP, "D learned from the fakes only")
+def fakes_only(G, D, optimizer, x, z):
+    loss = softplus(D(G(z).detach())).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@mutant(D_STEP, "followed old gradients only")
+def old_gradients_only(G, D, optimizer, x, z):
+    with torch.no_grad():
+        loss = discriminator_loss(D(x), D(G(z)))  # noqa: F821
+    optimizer.step()
+    return loss
+
+
+@mutant(D_STEP, "No way leads back from this number", state="error")
+def all_under_no_grad(G, D, optimizer, x, z):
+    with torch.no_grad():
+        loss = discriminator_loss(D(x), D(G(z)))  # noqa: F821
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@mutant(D_STEP, "The step always has the same rate")
+def d_step_by_hand(G, D, optimizer, x, z):
+    loss = discriminator_loss(D(x), D(G(z).detach()))  # noqa: F821
+    gradients = torch.autograd.grad(loss, list(D.parameters()))
+    with torch.no_grad():
+        for parameter, gradient in zip(D.parameters(), gradients, strict=True):
+            parameter -= 0.1 * gradient
+    return loss.detach()
+
+
+@mutant(D_STEP, "twice as long as it should be")
+def d_step_backward_twice(G, D, optimizer, x, z):
+    loss = discriminator_loss(D(x), D(G(z).detach()))  # noqa: F821
+    optimizer.zero_grad()
+    loss.backward(retain_graph=True)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@mutant(D_STEP, "the loss that is returned is a Python number")
+def d_step_returns_a_number(G, D, optimizer, x, z):
+    loss = discriminator_loss(D(x), D(G(z).detach()))  # noqa: F821
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+@mutant(D_STEP, "still records gradients")
+def d_step_returns_the_graph(G, D, optimizer, x, z):
+    loss = discriminator_loss(D(x), D(G(z).detach()))  # noqa: F821
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+@mutant(D_STEP, "the loss that is returned is None")
+def d_step_returns_nothing(G, D, optimizer, x, z):
+    loss = discriminator_loss(D(x), D(G(z).detach()))  # noqa: F821
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+@mutant(D_STEP, "the network G was left in evaluation mode")
+def d_step_leaves_evaluation_mode(G, D, optimizer, x, z):
+    G.eval()
+    loss = discriminator_loss(D(x), D(G(z).detach()))  # noqa: F821
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@mutant(D_STEP, "the network G was left with its parameter")
+def d_step_freezes_the_other(G, D, optimizer, x, z):
+    G.requires_grad_(False)
+    loss = discriminator_loss(D(x), D(G(z).detach()))  # noqa: F821
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@mutant(D_STEP, "the parameter z is called noise here")
+def d_step_renamed(G, D, optimizer, x, noise):
+    loss = discriminator_loss(D(x), D(G(noise).detach()))  # noqa: F821
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@mutant(D_STEP, "must be the same as input size", state="error")
+def one_label_for_each_sample(G, D, optimizer, x, z):
+    real = F.binary_cross_entropy_with_logits(D(x), torch.ones(len(x)))
+    loss = real + F.binary_cross_entropy_with_logits(D(G(z).detach()), torch.zeros(len(z)))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@variant(D_STEP)
+def by_closure(G, D, optimizer, x, z):
+    with torch.no_grad():
+        fake = G(z)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = discriminator_loss(D(x), D(fake))  # noqa: F821
+        loss.backward()
+        return loss
+
+    return optimizer.step(closure).detach()
+
+
+@mutant(D_STEP, "the loss after the update")
+def d_step_returns_the_new_loss(G, D, optimizer, x, z):
+    loss = discriminator_loss(D(x), D(G(z).detach()))  # noqa: F821
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return discriminator_loss(D(x), D(G(z).detach())).detach()  # noqa: F821
+
+
 @variant(D_STEP)
 def without_gradients_for_G(G, D, optimizer, x, z):
     optimizer.zero_grad(set_to_none=False)
@@ -213,7 +540,7 @@ def without_gradients_for_G(G, D, optimizer, x, z):
     loss = softplus(-D(x)).mean() + softplus(D(fake)).mean()
     loss.backward()
     optimizer.step()
-    return loss.item()
+    return torch.tensor(loss.item())
 
 
 @variant(D_STEP)
@@ -227,7 +554,7 @@ def in_two_passes(G, D, optimizer, x, z):
     return real.detach() + fake.detach()
 
 
-@mutant(G_STEP, "Is something detached?")
+@mutant(G_STEP, "followed old gradients only")
 def detached_and_old_gradients(G, D, optimizer, z):
     loss = generator_loss(D(G(z).detach()))  # noqa: F821
     loss.backward()
@@ -280,15 +607,111 @@ def old_gradients_kept(G, D, optimizer, z):
     return loss.detach()
 
 
+@mutant(G_STEP, "It went uphill")
+def g_step_uphill(G, D, optimizer, z):
+    loss = generator_loss(D(G(z)))  # noqa: F821
+    optimizer.zero_grad()
+    (-loss).backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@mutant(G_STEP, "The step always has the same rate")
+def g_step_by_hand(G, D, optimizer, z):
+    loss = generator_loss(D(G(z)))  # noqa: F821
+    gradients = torch.autograd.grad(loss, list(G.parameters()))
+    with torch.no_grad():
+        for parameter, gradient in zip(G.parameters(), gradients, strict=True):
+            parameter -= 0.1 * gradient
+    return loss.detach()
+
+
+@mutant(G_STEP, "twice as long as it should be")
+def g_step_backward_twice(G, D, optimizer, z):
+    loss = generator_loss(D(G(z)))  # noqa: F821
+    optimizer.zero_grad()
+    loss.backward(retain_graph=True)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@mutant(G_STEP, "the loss that is returned is a Python number")
+def g_step_returns_a_number(G, D, optimizer, z):
+    loss = generator_loss(D(G(z)))  # noqa: F821
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+@mutant(G_STEP, "still records gradients")
+def g_step_returns_the_graph(G, D, optimizer, z):
+    loss = generator_loss(D(G(z)))  # noqa: F821
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+@mutant(G_STEP, "the loss that is returned is None")
+def g_step_returns_nothing(G, D, optimizer, z):
+    loss = generator_loss(D(G(z)))  # noqa: F821
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+@mutant(G_STEP, "the network D was left in evaluation mode")
+def g_step_leaves_evaluation_mode(G, D, optimizer, z):
+    D.eval()
+    loss = generator_loss(D(G(z)))  # noqa: F821
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@mutant(G_STEP, "the network D was left with its parameter")
+def g_step_freezes_the_other(G, D, optimizer, z):
+    D.requires_grad_(False)
+    loss = generator_loss(D(G(z)))  # noqa: F821
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@variant(G_STEP)
+def frozen_for_a_while(G, D, optimizer, z):
+    D.requires_grad_(False)
+    loss = generator_loss(D(G(z)))  # noqa: F821
+    D.requires_grad_(True)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@mutant(G_STEP, "the loss after the update")
+def g_step_returns_the_new_loss(G, D, optimizer, z):
+    loss = generator_loss(D(G(z)))  # noqa: F821
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return generator_loss(D(G(z))).detach()  # noqa: F821
+
+
 @variant(G_STEP)
 def clears_everything_first(G, D, optimizer, z):
     G.zero_grad()
     D.zero_grad()
-    loss = F.binary_cross_entropy_with_logits(D(G(z)), torch.ones(len(z)))
+    logits = D(G(z))
+    loss = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
     loss.backward()
     optimizer.step()
     D.zero_grad()
-    return loss.item()
+    return loss.detach()
 
 
 @variant(G_STEP)
@@ -311,7 +734,7 @@ def length_not_squared(D, x):
     return gradient_of(D, x).flatten(1).norm(dim=1).mean()
 
 
-@mutant(R1, "create_graph=True")
+@mutant(R1, "the gradient itself must be differentiable")
 def no_graph(D, x):
     return gradient_of(D, x, create_graph=False).square().flatten(1).sum(1).mean()
 
@@ -348,6 +771,95 @@ def half_included(D, x):
     return gradient_of(D, x).square().flatten(1).sum(1).mean() / 2
 
 
+@mutant(R1, "This is the sum over the batch")
+def summed_over_the_batch(D, x):
+    return gradient_of(D, x).square().sum()
+
+
+@mutant(R1, "This is one number for each sample")
+def not_averaged_over_the_batch(D, x):
+    return gradient_of(D, x).square().flatten(1).sum(1)
+
+
+@mutant(R1, "slopes of both signs cancel")
+def sum_before_the_square(D, x):
+    return gradient_of(D, x).flatten(1).sum(1).square().mean()
+
+
+@mutant(R1, "The batch was averaged before the square")
+def batch_averaged_first(D, x):
+    return gradient_of(D, x).mean(0).square().sum()
+
+
+@mutant(R1, "the square is missing")
+def slopes_added_up(D, x):
+    return gradient_of(D, x).flatten(1).sum(1).mean()
+
+
+@mutant(R1, "Take the tensor out", state="error")
+def tuple_not_unpacked(D, x):
+    x = x.detach().requires_grad_()
+    gradient = torch.autograd.grad(D(x).sum(), x, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean()
+
+
+@mutant(R1, "makes one of them", state="error")
+def pictures_only(D, x):
+    return gradient_of(D, x).square().sum((1, 2, 3)).mean()
+
+
+@mutant(R1, "This adds up absolute values")
+def absolute_slopes(D, x):
+    return gradient_of(D, x).abs().flatten(1).sum(1).mean()
+
+
+@mutant(R1, "the input x was left with requires_grad=True")
+def marks_the_callers_pictures(D, x):
+    (gradient,) = torch.autograd.grad(D(x.requires_grad_()).sum(), x, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean()
+
+
+@mutant(R1, "the network D was left with a gradient in weight")
+def with_backward(D, x):
+    x = x.detach().requires_grad_()
+    D(x).sum().backward(create_graph=True)
+    return x.grad.square().flatten(1).sum(1).mean()
+
+
+@mutant(R1, "the network D was left with its parameter weight set to be frozen")
+def freezes_the_discriminator(D, x):
+    penalty = gradient_of(D, x).square().flatten(1).sum(1).mean()
+    D.requires_grad_(False)
+    return penalty
+
+
+@mutant(R1, "was not used on the way", state="error")
+def gradient_by_a_copy(D, x):
+    copy = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(D(x).sum(), copy, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean()
+
+
+@mutant(R1, "A gradient is that of a single number", state="error")
+def gradient_of_many_logits(D, x):
+    x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(D(x), x, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean()
+
+
+@mutant(R1, "is the Python number")
+def penalty_as_a_number(D, x):
+    return gradient_of(D, x).square().flatten(1).sum(1).mean().item()
+
+
+@variant(R1)
+def by_einsum_over_the_batch(D, x):
+    x = x.clone().detach().requires_grad_(True)
+    logits = D(x)
+    (gradient,) = torch.autograd.grad(logits, x, torch.ones_like(logits), create_graph=True)
+    return torch.linalg.vector_norm(gradient) ** 2 / len(x)
+
+
 @variant(R1)
 def sample_by_sample(D, x):
     total = 0
@@ -370,50 +882,122 @@ def counts(samples, centres, keep):
 
 
 @mutant(MODES, "stray hit")
-def one_is_enough(samples, centres, radius, least):
+def one_is_enough(samples, centres, radius, least=20):
     return int((counts(samples, centres, lambda d: d <= radius) > 0).sum())
 
 
 @mutant(MODES, "radius was not used")
-def without_radius(samples, centres, radius, least):
+def without_radius(samples, centres, radius, least=20):
     return int((counts(samples, centres, lambda d: d >= 0) >= least).sum())
 
 
 @mutant(MODES, "several centres at once")
-def for_all_near_centres(samples, centres, radius, least):
+def for_all_near_centres(samples, centres, radius, least=20):
     return int(((torch.cdist(samples, centres) <= radius).sum(0) >= least).sum())
 
 
 @mutant(MODES, "exactly `least`")
-def strictly_more(samples, centres, radius, least):
+def strictly_more(samples, centres, radius, least=20):
     return int((counts(samples, centres, lambda d: d <= radius) > least).sum())
 
 
 @mutant(MODES, "This counts samples")
-def counts_samples(samples, centres, radius, least):
+def counts_samples(samples, centres, radius, least=20):
     return int((torch.cdist(samples, centres).min(1).values <= radius).sum())
 
 
 @mutant(MODES, "squared distance")
-def squared_distance(samples, centres, radius, least):
+def squared_distance(samples, centres, radius, least=20):
     return int((counts(samples, centres, lambda d: d**2 <= radius) >= least).sum())
 
 
 @mutant(MODES, ".min(1)")
-def nearest_sample_of_each_centre(samples, centres, radius, least):
+def nearest_sample_of_each_centre(samples, centres, radius, least=20):
     return int((torch.cdist(samples, centres).min(0).values <= radius).sum())
 
 
+@mutant(MODES, "Only the first eight centres")
+def eight_modes(samples, centres, radius, least=20):
+    distance, nearest = torch.cdist(samples, centres).min(1)
+    return sum(int((nearest[distance <= radius] == k).sum() >= least) for k in range(8))
+
+
+@mutant(MODES, "Modes are counted, so the number is whole")
+def share_of_modes(samples, centres, radius, least=20):
+    return (counts(samples, centres, lambda d: d <= radius) >= least).float().mean().item()
+
+
+@mutant(MODES, "least is not used")
+def always_twenty(samples, centres, radius, least=20):
+    return int((counts(samples, centres, lambda d: d <= radius) >= 20).sum())
+
+
+@mutant(MODES, "exactly at the radius")
+def strictly_within(samples, centres, radius, least=20):
+    return int((counts(samples, centres, lambda d: d < radius) >= least).sum())
+
+
+@mutant(MODES, "near ones count, not far ones")
+def far_ones(samples, centres, radius, least=20):
+    return int((counts(samples, centres, lambda d: d > radius) >= least).sum())
+
+
+@mutant(MODES, "the centres that have too few samples")
+def too_few(samples, centres, radius, least=20):
+    return int((counts(samples, centres, lambda d: d <= radius) < least).sum())
+
+
+@mutant(MODES, "The comparison with `least` is turned round")
+def at_most(samples, centres, radius, least=20):
+    return int((counts(samples, centres, lambda d: d <= radius) <= least).sum())
+
+
+@mutant(MODES, "the sum of the absolute differences")
+def city_block(samples, centres, radius, least=20):
+    distance, nearest = torch.cdist(samples, centres, p=1).min(1)
+    return int((torch.bincount(nearest[distance <= radius], minlength=len(centres)) >= least).sum())
+
+
+@mutant(MODES, "the largest difference of a coordinate")
+def chessboard(samples, centres, radius, least=20):
+    distance, nearest = torch.cdist(samples, centres, p=torch.inf).min(1)
+    return int((torch.bincount(nearest[distance <= radius], minlength=len(centres)) >= least).sum())
+
+
+@mutant(MODES, "is a tensor with one number")
+def modes_as_a_tensor(samples, centres, radius, least=20):
+    return (counts(samples, centres, lambda d: d <= radius) >= least).sum()
+
+
+@mutant(MODES, "cannot be called as modes_covered(samples, centres, radius)")
+def without_default(samples, centres, radius, least):
+    return int((counts(samples, centres, lambda d: d <= radius) >= least).sum())
+
+
+@mutant(MODES, "the default 10, expected least=20")
+def default_of_ten(samples, centres, radius, least=10):
+    return int((counts(samples, centres, lambda d: d <= radius) >= least).sum())
+
+
 @variant(MODES)
-def modes_in_a_loop(samples, centres, radius, least):
+def modes_by_numpy(samples, centres, radius, least=20):
+    distance = ((samples[:, None] - centres) ** 2).sum(-1).sqrt().numpy()
+    own = distance.argmin(1)[distance.min(1) <= radius]
+    return (np.bincount(own, minlength=len(centres)) >= least).sum()
+
+
+@variant(MODES)
+def modes_by_one_hot(samples, centres, radius, least=20):
+    distance = torch.cdist(samples, centres)
+    own = F.one_hot(distance.argmin(1), len(centres)) * (distance <= radius)
+    return (own.sum(0) >= least).sum().item()
+
+
+@variant(MODES)
+def modes_in_a_loop(samples, centres, radius, least=20):
     found = [0] * len(centres)
     for sample in samples:
         lengths = (centres - sample).norm(dim=1)
-        if lengths.min() < radius:
+        if lengths.min() <= radius:
             found[int(lengths.argmin())] += 1
     return sum(number >= least for number in found)
-
-
-@variant(MODES)
-def modes_as_a_tensor(samples, centres, radius, least):
-    return (counts(samples, centres, lambda d: d < radius) >= least).sum()
