@@ -1,11 +1,14 @@
 """Runs every notebook as a test: within its budgets, with the state that each of its exercises must report.
 
 Chapters run as the learner finds them: every exercise must report `todo`, and nothing may raise. Solutions
-run strictly: every exercise must report `pass`. nbval runs the cells, each as one test.
+run strictly: every exercise must report `pass`. nbval runs the cells, each as one test. The source of each chapter runs
+with right answers that were written in another way: what a check accepts must work in later cells.
 """
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -28,6 +31,42 @@ EXPECTED_STATE = {"chapters": "todo", "solutions": "pass"}
 
 # Learners' copies are theirs, and hold attempts that may well raise.
 collect_ignore = ["work", "runs", ".venv"]
+
+
+def pytest_collect_file(file_path, parent):
+    if file_path.parent == ROOT / "solutions" / "source" and file_path.suffix == ".py":
+        return Afterwards.from_parent(parent, path=file_path)
+    return None
+
+
+class Afterwards(pytest.File):
+    """A chapter's source; each of its tests runs all cells with other right answers (tests/exercises/afterwards.py).
+
+    A file of its own to pytest, so that chapters spread over its processes.
+    """
+
+    def collect(self):
+        sys.path.insert(0, str(ROOT / "tests" / "exercises"))
+        from afterwards import rounds
+
+        for number in range(rounds(self.path.name[:2])):
+            yield Round.from_parent(self, name=f"answers-{number}", number=number)
+
+
+class Round(pytest.Item):
+    def __init__(self, number, **named):
+        super().__init__(**named)
+        self.number = number
+
+    def runtest(self):
+        command = [sys.executable, str(ROOT / "tests" / "exercises" / "afterwards.py")]
+        command += [self.path.name[:2], str(self.number)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+        if result.returncode:
+            pytest.fail(result.stderr, pytrace=False)
+
+    def reportinfo(self):
+        return self.path, None, f"{self.path.name} with {self.name}"
 
 
 def is_cell(item):

@@ -1,6 +1,6 @@
 """How much prompt adherence falls with unknown words in a prompt, and where pictures go that name no place.
 
-    python -m benchmarks.unknown_words [--model FOLDER --judge FOLDER] [--count 200] [--steps 20 --guidance 4]
+    python3 course.py benchmark unknown_words [--model FOLDER --judge FOLDER] [--count 200] [--steps 20 --guidance 4]
 
 The frozen prompts, in the order of the file, each with 0, 1 and 3 words inserted that the model never saw. Picture i
 has seed i in every row, so that the rows differ by the words alone; the interval is the 95% bootstrap interval of the

@@ -30,8 +30,8 @@ TOO_LARGE = "It wanted more memory than a check may take. Print the shapes: is o
 
 # What usually is behind an exception, by words of its text
 REASONS = {
-    "must match the size of tensor": "Two shapes do not broadcast. One number for each sample must become "
-    "(batch, 1, 1, 1) before it meets pictures: expand_like(values, x) does that.",
+    "must match the size of tensor": "Two shapes do not broadcast: print both just before this line. If one of them "
+    "has a number for each sample, it needs as many axes as the pictures have, (batch, 1, 1, 1)",
     "has no attribute 'sqrt'": "Only tensors have .sqrt(); for Python's numbers write math.sqrt(x) or x ** 0.5.",
     "'float' object has no attribute": "A plain number has no tensor methods. torch.as_tensor(x) makes a tensor of a "
     "number and leaves a tensor as it is.",
@@ -113,7 +113,7 @@ def _outcome(learner: Learner, error: BaseException | None) -> Outcome:
         error = error.__cause__ or error
         if isinstance(error, NotImplementedError) and _raised_by(learner.candidate, error):
             return Outcome("todo")
-        return Outcome("error", learner.called, learners_lines(error), _reason(error))
+        return Outcome("error", learner.called, learners_lines(error), _reason(error, learner.exercise.chapter))
     if error is None or not getattr(error, "advice", ""):
         error = learner.broken or error
     if error is None:
@@ -143,5 +143,9 @@ def in_words(error: BaseException) -> str:
     return "".join(traceback.format_exception_only(error)).rstrip()
 
 
-def _reason(error) -> str:
-    return next((advice for words, advice in REASONS.items() if words in in_words(error)), "")
+def _reason(error, chapter: str) -> str:
+    """Return what usually is behind an exception, in the words that the chapter knows."""
+    reason = next((advice for words, advice in REASONS.items() if words in in_words(error)), "")
+    if reason is REASONS["must match the size of tensor"]:
+        return f"{reason}: expand_like(values, x) does that." if chapter >= "05" else f"{reason}."
+    return reason
