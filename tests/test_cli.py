@@ -9,30 +9,13 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-import tiny
 from tqdm import tqdm
 from typer.testing import CliRunner
 
 from course_utils import authoring, cli, recipes
-from course_utils.pipelines import picture_book as pipelines
 from course_utils.pipelines.png_info import Settings, read_png
 
 PROMPT = "a cute corgi puppy"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    pipelines.save_pipeline(tiny.tiny_pipeline(), folder)
-    return str(folder)
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty folder to work in, on the CPU."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COURSE_DEVICE", "cpu")
-    return tmp_path
 
 
 def run(*arguments):

@@ -8,27 +8,11 @@ import subprocess
 import sys
 
 import pytest
-import tiny
 from typer.testing import CliRunner
 
 from course_utils import cli
 from course_utils.pipelines import picture_book, png_info
 from course_utils.pipelines.png_info import read_png
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    picture_book.save_pipeline(tiny.tiny_pipeline(), folder)
-    return str(folder)
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty folder to work in, on the CPU."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COURSE_DEVICE", "cpu")
-    return tmp_path
 
 
 def run(*arguments):

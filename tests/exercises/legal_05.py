@@ -1,9 +1,9 @@
 """Legal inputs of chapter 05."""
 
 import torch
-from legal import legal
+from legal import legal, noisy
 
-from course_utils.diffusion.schedules import alpha_bar_from_beta, linear_beta, scaled_linear_beta
+from course_utils.diffusion.schedules import linear_beta, scaled_linear_beta
 
 SHAPES = ((1, 3, 4, 2), (5, 2), (4,), (2, 1, 3, 3, 2), (3, 6))
 
@@ -25,15 +25,7 @@ def alpha_bar(case):
 
 @legal("05.add_noise")
 def add_noise(case):
-    for table in (
-        (1 - case.uniform(0.02, 0.3, 9)).cumprod(0),
-        alpha_bar_from_beta(linear_beta(1000)),
-        torch.tensor([0.4]),
-    ):
-        T = len(table)
-        for shape in SHAPES:
-            for t in (case.whole(0, T - 1, shape[0]), torch.zeros(shape[0]).long(), torch.full((shape[0],), T - 1)):
-                yield case.normal(*shape), case.normal(*shape), t, table
+    yield from noisy(case, SHAPES)
 
 
 @legal("05.cosine_beta")

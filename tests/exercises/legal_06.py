@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from legal import drive, legal
+from legal import drive, legal, noisy
 from torch import nn
 
 from course_utils.diffusion.schedules import alpha_bar_from_beta, linear_beta
@@ -73,15 +73,7 @@ def ema_update(update, case):
 
 @legal("06.x0_from_eps")
 def x0_from_eps(case):
-    for table in (
-        (1 - case.uniform(0.02, 0.3, 9)).cumprod(0),
-        alpha_bar_from_beta(linear_beta(1000)),
-        torch.tensor([0.4]),
-    ):
-        T = len(table)
-        for shape in SHAPES:
-            for t in (case.whole(0, T - 1, shape[0]), torch.zeros(shape[0]).long(), torch.full((shape[0],), T - 1)):
-                yield case.normal(*shape), case.normal(*shape), t, table
+    yield from noisy(case, SHAPES)
 
 
 @legal("06.loss_by_time")
