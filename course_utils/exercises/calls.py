@@ -9,6 +9,7 @@ from torch import nn
 
 from course_utils.exercises.oracles import Wrong
 from course_utils.exercises.promises import (
+    CHANCE,
     Facts,
     detached,
     function_name,
@@ -35,7 +36,8 @@ class Learner:
 
     promised: the facts of the reference's calls, in order; None while these are being noted. gradients: whether results
     must lead back to the inputs, and the gradients be the reference's. `broken` is the first promise that was not kept:
-    the oracle goes on, since it may know better what is wrong, and `run` reports it at the end.
+    the oracle goes on, since it may know better what is wrong, and `run` reports it at the end. `suspect` is what may
+    explain a wrong answer and is no fault by itself.
     """
 
     def __init__(self, candidate: Callable, exercise: Exercise, promised: list[Facts] | None = None, gradients=False):
@@ -44,6 +46,7 @@ class Learner:
         self.calls: list[Facts] = []
         self.called = ""
         self.broken: Wrong | None = None
+        self.suspect: Wrong | None = None
 
     def __call__(self, *inputs):
         """Call the function (or make an object of the class) and return what comes back."""
@@ -83,6 +86,7 @@ class Learner:
                 "Pass it on, as in torch.randn(shape, generator=generator): same seed, same picture.",
             )
         facts = Facts(function_name(reference), dict(leaves_of(result)))
+        facts.random = not random.equal(torch.get_rng_state())
         self._keep(lambda: require_inputs_left(named, wanted, states))
         facts.drawn = {name: not states[name][0].equal(value.get_state()) for name, value in generators.items()}
         facts.networks = {name: left_after(parts, named[name]) for name, parts in networks.items()}
@@ -105,6 +109,8 @@ class Learner:
         if number < len(self.promised) and self.promised[number].name == facts.name:
             promised = self.promised[number]
             self._keep(lambda: require_same_kinds(facts.results, promised.results))
+            if facts.random and not promised.random:
+                self.suspect = self.suspect or CHANCE
             self._keep(lambda: require_drawn(facts.drawn, promised.drawn))
             self._keep(lambda: require_networks_left(facts.networks, promised.networks))
             self._keep(lambda: require_same_gradients(facts.gradients, promised.gradients))
@@ -140,7 +146,7 @@ def _require_unchanged(name, value, after) -> None:
             return
         advice = (
             f"Methods that end in an underscore, `{name} += ...` and `{name}[...] = ...` write into the caller's "
-            "tensor. Make a new one: a = a + b."
+            "tensor. Make a new one, a = a + b, or write into a copy, x.clone()."
         )
     elif isinstance(value, list | dict | set | np.ndarray) and not _same(value, after):
         kind = type(value).__name__
@@ -188,9 +194,13 @@ def _described_value(value) -> str:
     if isinstance(value, torch.Tensor):
         if value.numel() <= 6 and value.ndim <= 1:
             numbers = [f"{number:.4g}" for number in value.flatten().tolist()]
-            return f" = [{', '.join(numbers)}]" if value.ndim else f" = {numbers[0]}"
+            return f" = [{', '.join(numbers)}]" if value.ndim else f" = tensor({numbers[0]})"
         return f" {tuple(value.shape)}"
-    return f" = {value:.4g}" if isinstance(value, int | float) else ""
+    if isinstance(value, float):
+        return f" = {value:.4g}"
+    if isinstance(value, str):
+        return f" = {value[:40]!r}"
+    return f" = {value}" if value is None or isinstance(value, int | torch.dtype) else ""
 
 
 def _names(reference: Callable, inputs) -> list[str]:

@@ -45,6 +45,18 @@ def bits_per_dim(learner, case):
         close_bits(learner(logits, x), logits, x)
     close(learner(torch.zeros(2, 17, 8, 8), case.whole(0, 16, 2, 8, 8)), torch.full((2,), math.log2(17)),
           what="for a model that thinks all 17 symbols equally likely, the result")  # fmt: skip
+    sure = torch.tensor([0.0, 120.0]).reshape(1, 2, 1, 1)
+    close(
+        learner(sure, torch.zeros(1, 1, 1, dtype=torch.int64)),
+        torch.tensor([120 / math.log(2)]),
+        [
+            (torch.tensor([torch.inf]), "The probability is 0 in float32, and its logarithm minus infinity. "
+             "log_softmax goes from the logits to the logarithm at once."),
+            (torch.tensor([8 * math.log2(10)]), "A clamp or a small number in the logarithm cuts off what an unlikely "
+             "level costs. log_softmax needs neither."),
+        ],
+        what="for a model that is sure and wrong, by a logit of 120, the result",
+    )  # fmt: skip
 
 
 @exercise(

@@ -267,6 +267,15 @@ def importance_bound(learner, case):
             f"{advice} torch.logsumexp takes the largest out first.",
         )
         close(got, expected + shift, what=f"with log-weights near {shift}, the result")
+    apart = torch.tensor([[-100.0, -2000.0, 900.0], [-160.0, -1890.0, 300.0]])  # (K, batch)
+    got = learner(apart)
+    require(
+        not isinstance(got, torch.Tensor) or bool(got.isfinite().all()),
+        "with log-weights that lie far apart, the result is not finite.",
+        "Take out the largest log-weight of each picture's own K samples, not one for the batch, a mean or the "
+        "smallest: torch.logsumexp(log_w, 0).",
+    )
+    close(got, apart.amax(0) - math.log(2), what="with log-weights that lie far apart, the result")
 
 
 @exercise(

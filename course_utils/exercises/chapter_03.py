@@ -11,6 +11,7 @@ from course_utils.exercises.mistakes_03 import (
     Critic,
     Maker,
     boundary,
+    crowded,
     flat,
     leave_gradients,
     mode_mistakes,
@@ -316,7 +317,7 @@ def r1_penalty(learner, case):
 def modes_covered(learner, case):
     """Count the places where a generator draws often enough."""
     settings = []
-    for samples, centres, radius, least, expected in (plane(case), space(case), boundary()):
+    for samples, centres, radius, least, expected in (plane(case), space(case), crowded(), boundary()):
         mistakes = mode_mistakes(samples, centres, radius, least)
         name = f"the number of modes with least = {least}"
         got = learner(samples, centres, radius, least)

@@ -101,6 +101,11 @@ def attention(learner, case):
         close(_attend(learner, q, k, v), F.scaled_dot_product_attention(q, k, v), mistakes, tolerance=1e-3)
     q, k, v = case.normal(2, 3, 7), case.normal(2, 1, 7), case.normal(2, 1, 4)
     close(learner(q, k, v), v.expand(2, 3, 4), what="with one key, the result")
+    q, k, v = torch.full((1, 4), 15.0), torch.stack([torch.full((4,), 15.0), torch.zeros(4)]), case.normal(2, 3)
+    got = learner(q, k, v)
+    require(not isinstance(got, torch.Tensor) or bool(got.isfinite().all()), "for a score of 450 the result is not "
+            "finite.", "exp(450) is infinite in float32. torch.softmax takes the largest score out first.")  # fmt: skip
+    close(got, v[:1], what="for a score of 450, the result")
 
 
 def _attend(learner, q, k, v):

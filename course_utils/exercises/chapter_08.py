@@ -232,6 +232,9 @@ def info_nce(learner, case):
     close(learner(logits), right, mistakes)
     close(learner(torch.full((n, n), 1.7)), torch.tensor(float(n)).log(), what="for equal logits, the result")
     close(learner(case.normal(1, 1)), torch.tensor(0.0), what="for a single pair, the result")
+    sharp = 100 * torch.tensor([[0.9, 0.2], [0.3, 0.95]])
+    overflow = "exp(90) is infinite in float32. cross_entropy and log_softmax take the largest logit out first."
+    close(learner(sharp), torch.tensor(0.0), [(torch.tensor(torch.nan), overflow)], what="for logits of 90, the result")
 
 
 @exercise(

@@ -7,7 +7,7 @@ from torch import nn
 
 from course_utils.exercises.mistakes_07 import same
 from course_utils.exercises.mistakes_11 import ORDER, bright_autoencoder, ddim, euler, small_text_parts, small_unet
-from course_utils.exercises.oracles import close, require
+from course_utils.exercises.oracles import Wrong, close, require
 from course_utils.exercises.registry import exercise
 from course_utils.machine import memory, memory_plan
 from course_utils.pipelines import denoising
@@ -195,13 +195,14 @@ def clean_guess(learner, case):
     close(got[0], right[0], tolerance=5e-3, what="the clean latents")
     try:
         learner.candidate(ddim("flow_prediction"), output, t, x_t)
-    except NotImplementedError:
-        raise
-    except Exception:  # any error will do: it stopped
+    except ValueError:
         return
-    require(
-        False,
-        "prediction_type 'flow_prediction' gave an answer, expected an error.",
+    except Exception as error:
+        got = type(error).__name__
+    else:
+        got = "an answer"
+    raise Wrong(
+        f"prediction_type 'flow_prediction' gave {got}, expected a ValueError.",
         "Stop at a word that you do not know: raise ValueError. A bare `else` would draw mud.",
     )
 
@@ -336,6 +337,7 @@ def weight_bytes(learner, case):
     """Count the bytes that a model's weights take in a number format."""
     wide, deep = int(case.whole(3, 9)), int(case.whole(2, 6))
     model = nn.Sequential(nn.Linear(wide, deep), nn.BatchNorm1d(deep), nn.Conv1d(deep, 2, 3, bias=False))
+    model[2].requires_grad_(False)  # frozen, and there all the same
     model.register_buffer("position_ids", torch.arange(wide), persistent=False)  # as in CLIP: not saved
     trained, means = wide * deep + deep + 2 * deep + 6 * deep, 2 * deep  # by hand; and whole numbers of 8 bytes
     whole = 1 + wide
@@ -343,11 +345,13 @@ def weight_bytes(learner, case):
         got = learner(model, dtype)
         right = (trained + means) * width + 8 * whole
         mistakes = [
+            ((trained - 6 * deep + means) * width + 8 * whole, "Parameters that are frozen are missing; they take "
+                                                               "memory too."),
             (trained * width, "The buffers are missing: running means, counters and position ids take memory too."),
             ((trained + means + whole) * width, "Counters and position ids are whole numbers of 8 bytes; they do not "
                                                 "become shorter."),
-            ((trained + means) * 4 + 8 * whole, "This counts in the format that the weights have now. Count in "
-                                                "`dtype`."),
+            ((trained + means) * 4 + 8 * whole, "This counts 4 bytes a number, as in float32. Each takes "
+                                                "dtype.itemsize bytes."),
             (trained + means + whole, "This is the number of numbers. Each takes dtype.itemsize bytes."),
             (right * 8, "These are bits; a byte has eight."),
             ((trained + means) * width, "The whole numbers were left out; they take memory too."),
@@ -374,12 +378,14 @@ def memory_need(learner, case):
     weights = {name: size + int(case.whole(0, 40)) for name, size in weights.items()}
     layers = {name: size // 10 + int(case.whole(1, 9)) for name, size in weights.items()}
     for work in ({"text_encoder": 5, "unet": 260, "vae": 402}, {"text_encoder": 5, "unet": 700, "vae": 3001}):
-        work = {name: size + int(case.whole(0, 9)) for name, size in work.items()}
+        work = {name: size + int(case.whole(0, 9)) for name, size in reversed(work.items())}  # in any order
         total, largest = sum(weights.values()), max(weights.values())
         peaks = {name: (sum(weights.values()) + work[name], weights[name] + work[name], layers[name] + work[name])
                  for name in names}  # fmt: skip
         for place, offload in enumerate(("none", "model", "sequential")):
             right = max(peak[place] for peak in peaks.values())
+            there = {"model": weights, "sequential": layers}.get(offload, {})
+            by_order = max((a + b for a, b in zip(there.values(), work.values(), strict=False)), default=0)
             mistakes = [
                 (total + sum(work.values()), "Activations of different parts do not add up: one part works at a time, "
                                              "and its activations are gone when the next begins."),
@@ -388,6 +394,7 @@ def memory_need(learner, case):
                                                "to different parts. Sum for each part, then take the largest sum."),
                 (max(layers.values()) + max(work.values()),
                  "The largest layer and the largest work may belong to different parts. Sum for each part first."),
+                (by_order, "Two numbers were added that may belong to other parts: look each part up by its name."),
                 (largest, "The part that works needs room for its activations too."),
                 (max(layers.values()), "The layer that works is not all: the part's activations are there as well."),
                 (peaks["unet"][place], "This looks at the U-Net alone. With many pictures the VAE needs more."),

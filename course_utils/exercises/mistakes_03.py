@@ -127,6 +127,13 @@ def boundary():
     return torch.cat([torch.tensor([[3.0, 4.0]]).expand(24, 2), centres[1:].expand(11, 2)]), centres, 5.0, 12, 1
 
 
+def crowded():
+    """Centres so close that most samples lie within the radius of two, the first of which is not the nearest."""
+    centres = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 9.0]])
+    samples = torch.cat([torch.tensor([[0.9, 0.0]]).expand(15, 2), torch.tensor([[0.2, 0.0]]).expand(12, 2)])
+    return samples, centres, 2.0, 12, 2
+
+
 def mode_mistakes(samples, centres, radius, least):
     def distances(p=2.0):
         return (samples[:, None] - centres).abs().pow(p).sum(2).pow(1 / p)
@@ -140,6 +147,10 @@ def mode_mistakes(samples, centres, radius, least):
 
     def at_least(keep, number=least):
         return int((counts(keep) >= number).sum())
+
+    def at_first():
+        within = distance <= radius * (1 + 1e-6)
+        return int((counts(within.any(1), within.int().argmax(1)) >= least).sum())
 
     def by(distance):
         near, nearest = distance.min(1)
@@ -161,6 +172,7 @@ def mode_mistakes(samples, centres, radius, least):
          "squares: torch.cdist."),
         (by((samples[:, None] - centres).abs().amax(2)), "This is the largest difference of a coordinate. A distance "
          "is the root of the sum of squares: torch.cdist."),
+        (at_first(), "Samples were counted for the first centre within the radius. Each belongs to its *nearest* one."),
         (int(((distance <= radius * (1 + 1e-6)).sum(0) >= least).sum()), "Samples were counted for several centres at "
          "once. Each belongs to its nearest one."),
         (int((distance.min(0).values <= radius).sum()), ".min(0) finds for each centre its nearest sample. Wanted is "

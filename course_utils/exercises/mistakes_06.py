@@ -21,7 +21,7 @@ def require_range(t, T):
         raise Wrong(found, "All samples have the same time. Each draws its own: torch.randint(0, T, (count,), ...).")
     if (low, high) == (1, T):
         raise Wrong(found, "These are the paper's times, 1 ... T. In code they start at 0: subtract 1.")
-    require(high < T, found, f"alpha_bar has T = {T} entries, and the last one has the index T - 1.")
+    require(high < T, found, f"T is passed in, and here it is {T}: times run from 0 to T - 1.")
     require(high == T - 1, found, "The largest time never comes: torch.randint leaves its upper bound out, so that "
             "bound is T.")  # fmt: skip
     require(low == 0, found, "Time 0, the least noise, never comes. In code times start at 0.")
@@ -100,7 +100,8 @@ def require_one_call(model, x0, T):
             "Each sample has a time of its own: one for each of the batch.")  # fmt: skip
     t = t.long() if t.equal(t.round()) else t  # 7.0 is as good as 7
     require(not t.is_floating_point() and t.min() >= 0 and t.max() < T,
-            f"the model got times from {t.min()} to {t.max()}, expected whole numbers from 0 to {T - 1}.",
+            f"the model got times from {t.min().item():.4g} to {t.max().item():.4g}, expected whole numbers from 0 to "
+            f"{T - 1}.",
             "The model is given the t with which x_t was made.")  # fmt: skip
     return x_t, t
 

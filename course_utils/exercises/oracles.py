@@ -68,11 +68,11 @@ def close(got, expected, mistakes=(), tolerance: float = 1e-4, what: str = "the 
     got = got.detach()
     if got.is_complex():
         _require_kind(got, expected, what)
-    if got.shape == expected.shape and largest_error(got, expected)[0] <= tolerance:
+    if got.shape == expected.shape and largest_error(got, expected) <= tolerance:
         return _require_kind(got, expected, what)
     for value, advice in mistakes:
         value = torch.as_tensor(value).detach()
-        if got.shape == value.shape and largest_error(got, value)[0] <= tolerance:
+        if got.shape == value.shape and largest_error(got, value) <= tolerance:
             raise Wrong(_difference(got, expected, tolerance, what), advice)
     _require_shape(got, expected, what)
     _require_kind(got, expected, what)
@@ -118,24 +118,33 @@ def _way_to_a_tensor(got) -> str:
     return "Return the tensor itself."
 
 
-def largest_error(got: torch.Tensor, expected: torch.Tensor) -> tuple[float, tuple[int, ...]]:
-    """Return the largest relative error and where it is; shapes must agree. NaN agrees only with NaN."""
+def largest_error(got: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the largest relative error; shapes must agree. NaN agrees only with NaN, infinity with the same one."""
     if expected.numel() == 0:
-        return 0.0, ()
-    got, expected = got.double(), expected.double()
-    scale = expected.abs()
+        return 0.0
+    scale = expected.double().abs()
     largest = scale.nan_to_num(0, 0, 0).max().item()
-    error = (got - expected).abs() / scale.clamp(min=max(SMALL * largest, 1e-12))
-    error = error.masked_fill((got == expected) | (got.isnan() & expected.isnan()), 0).nan_to_num(torch.inf)
-    worst = error.flatten().argmax()
-    place = tuple(int(index) for index in torch.unravel_index(worst, error.shape)) if error.ndim else ()
-    return error.max().item(), place
+    error = _distance(got, expected) / scale.clamp(min=max(SMALL * largest, 1e-12))
+    return error.masked_fill(_same(got, expected), 0).nan_to_num(torch.inf, torch.inf).max().item()
+
+
+def _same(got: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    return (got == expected) | (got.isnan() & expected.isnan())
+
+
+def _distance(got: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    """Return |got - expected|, infinite where only one of them is a number."""
+    away = (got.double() - expected.double()).abs()
+    return away.masked_fill(_same(got, expected), 0).nan_to_num(torch.inf, torch.inf)
 
 
 def _difference(got, expected, tolerance, what) -> str:
     if got.shape != expected.shape:
         return _shapes(got, expected, what)
-    error, place = largest_error(got, expected)
+    error, away = largest_error(got, expected), _distance(got, expected)
+    # The element that is farthest off tells more than the one with the largest relative error, which is near 0
+    # (by NumPy: torch's own unravel_index imports a library that takes a second)
+    place = tuple(map(int, np.unravel_index(int(away.argmax()), away.shape))) if away.ndim else ()
     at = f" at {list(place)}" if place else ""
     found = f"{what}{at}: got {_number(got[place])}, expected {_number(expected[place])}."
     if not expected.is_floating_point() or not expected[place].isfinite() or not got[place].isfinite():
@@ -161,8 +170,12 @@ def _require_shape(got, expected, what) -> None:
         advice = "The number of elements is right: there is an axis too many, too few, or in another place."
     elif not expected.ndim:
         advice = "The values are not yet summed or averaged to one."
-    elif got.ndim > expected.ndim and expected.numel() < got.numel():
+    elif (
+        got.ndim > expected.ndim and got.shape[-expected.ndim :] == expected.shape and got.shape[0] == expected.shape[0]
+    ):
         advice = "Two tensors were broadcast against each other that should go element by element, or be averaged."
+    elif got.ndim > expected.ndim:
+        advice = "There are more axes than expected: one is still to be reduced, by a sum, a mean, or argmax."
     raise Wrong(_shapes(got, expected, what), advice)
 
 
@@ -187,9 +200,9 @@ def _require_kind(got, expected, what) -> None:
 
 def _require_finite(got, expected, what) -> None:
     bad = (~got.isfinite() & expected.isfinite()).sum().item()
-    if bad:
-        elements = f"{bad} of {got.numel()} elements" if got.numel() > 1 else "the number"
+    if bad and expected.isfinite().all():  # elsewhere NaN may be an answer
+        elements = f"{bad} of {got.numel()} elements are" if got.numel() > 1 else "got"
         raise Wrong(
-            f"{what}: {elements} came out as NaN or infinite, expected finite numbers.",
+            f"{what}: {elements} NaN or infinite, expected finite numbers.",
             "Look for a division by zero, the square root of a negative number, or log(0).",
         )

@@ -17,6 +17,10 @@ CUT = (
     ".item(), float(), .detach(), .data, torch.tensor(...), math functions, NumPy and torch.no_grad() cut the way "
     "back. Stay with tensors and torch functions from the inputs to the result."
 )
+CHANCE = Wrong(
+    "random numbers were drawn, expected none: the same inputs must give the same result.",
+    "All chance comes in with the arguments: what they hold is used as it is.",
+)
 SEED = "Use the generator as it is passed, in torch.randn(..., generator=generator): whoever calls decides on the seed."
 
 
@@ -26,6 +30,7 @@ class Facts:
 
     name: str  # of the function or method
     results: dict[str, object]  # where in what came back: a tensor, or a number
+    random: bool = False  # whether numbers were drawn from torch's own, global generator
     drawn: dict[str, bool] = field(default_factory=dict)  # generator: whether numbers were drawn from it
     networks: dict[str, dict[str, "Part"]] = field(default_factory=dict)  # network: its parts, by name
     gradients: dict[str, torch.Tensor | None] = field(default_factory=dict)  # input: of the results, with respect to it
@@ -140,12 +145,20 @@ def require_same_kinds(results, promised) -> None:
             raise Wrong(
                 f"{what} has the dtype {got.dtype}, expected {expected.dtype}.",
                 "Later cells combine it with tensors and networks in float32, which refuse other dtypes. If you "
-                "calculate in another one, convert the result: .to(x.dtype), or .float() where there is no input x.",
+                "calculate in another one, convert the result: .to(x.dtype), or .float() where there is no input x."
+                if expected.dtype == torch.float32
+                else "It follows the inputs, or the dtype that is asked for, from the start.",
+            )
+        if not got.is_floating_point() and not expected.is_floating_point() and got.dtype != expected.dtype:
+            raise Wrong(
+                f"{what} has the dtype {got.dtype}, expected {expected.dtype}.",
+                f"For whole numbers and truth values there are several dtypes: .to({expected.dtype}).",
             )
         if got.requires_grad and not expected.requires_grad:
             raise Wrong(
                 f"{what} still records gradients, expected one without.",
-                "Nothing is learned from it, and the record keeps every step's memory: torch.no_grad(), or .detach().",
+                "Nothing more is learned from it, and the record holds on to the step's memory: end with .detach(), "
+                "or work under torch.no_grad() where nothing is learned at all.",
             )
         if expected.requires_grad and not got.requires_grad:
             raise Wrong(
@@ -195,7 +208,7 @@ def require_networks_left(networks, promised) -> None:
             got = own.get(name)
             if got is None:
                 continue
-            whose = "the network" if network == "self" else f"the network {network}"
+            whose = "the network" if network in ("self", "network") else f"the network {network}"
             if got.training != expected.training:
                 raise Wrong(
                     f"{whose} was left in {_mode(got)} mode, expected {_mode(expected)} mode, as the course's version "
@@ -221,8 +234,8 @@ def require_networks_left(networks, promised) -> None:
             if got.has_grad and not expected.has_grad:
                 raise Wrong(
                     f"{whose} was left with a gradient in {name}, expected none.",
-                    "backward() leaves gradients in every parameter it meets, and they add up. Return the loss and let "
-                    "the caller go backward, or cut the way with .detach().",
+                    "backward() leaves gradients in every parameter it meets, and they add up. Return the loss, and "
+                    "let the caller go backward.",
                 )
 
 

@@ -31,7 +31,7 @@ TOO_LARGE = "It wanted more memory than a check may take. Print the shapes: is o
 # What usually is behind an exception, by words of its text
 REASONS = {
     "must match the size of tensor": "Two shapes do not broadcast: print both just before this line. If one of them "
-    "has a number for each sample, it needs as many axes as the pictures have, (batch, 1, 1, 1)",
+    "has a number for each sample, it needs as many axes as the other, such as (batch, 1, 1, 1)",
     "has no attribute 'sqrt'": "Only tensors have .sqrt(); for Python's numbers write math.sqrt(x) or x ** 0.5.",
     "'float' object has no attribute": "A plain number has no tensor methods. torch.as_tensor(x) makes a tensor of a "
     "number and leaves a tensor as it is.",
@@ -48,6 +48,8 @@ REASONS = {
     "Sequence length must be less": "Long prompts must be cut: truncation=True, max_length=tokenizer.model_max_length.",
     "Unable to create tensor": "Two prompts of different lengths do not go into one tensor of tokens. Fill both up to "
     'the same length, padding="max_length", and cut the longer, truncation=True.',
+    "cannot be converted to Scalar": "A tensor with several numbers was turned into one number. Indexing by None keeps "
+    "the whole table: is None treated first?",
     "math domain error": "math.sqrt and math.log were given a negative number, or 0: print it. (For the clean picture, "
     "alpha_bar[-1] is the table's last entry and not 1.)",
     "division by zero": "What is divided by became 0. For the clean picture 1 - alpha_bar is 0: that step may need a "
@@ -115,7 +117,7 @@ def _outcome(learner: Learner, error: BaseException | None) -> Outcome:
             return Outcome("todo")
         return Outcome("error", learner.called, learners_lines(error), _reason(error, learner.exercise.chapter))
     if error is None or not getattr(error, "advice", ""):
-        error = learner.broken or error
+        error = learner.broken or (learner.suspect if error else None) or error
     if error is None:
         return Outcome("pass", learner.called)
     if not isinstance(error, Wrong):  # an oracle accepts the reference: it stumbled over what the learner returned

@@ -53,4 +53,4 @@ def _same(got, value, tolerance) -> bool:
     if not isinstance(got, (torch.Tensor, *NUMBERS)):
         return False
     got, value = torch.as_tensor(got).detach(), torch.as_tensor(value).detach()
-    return got.shape == value.shape and largest_error(got, value)[0] <= tolerance
+    return got.shape == value.shape and largest_error(got, value) <= tolerance

@@ -140,7 +140,8 @@ assert math.prod(given_to_the_truth) == 2 ** -sum(bits)
 #
 # The network gives *logits*, any real numbers; softmax over axis 1 makes them probabilities. Torch's logarithms are
 # natural, their unit is the nat: one bit is $\ln 2$ nats. The network will be trained with this number, so stay with
-# tensors: gradients must reach the logits. If you are stuck, take the `#` away before `hint`; each call
+# tensors: gradients must reach the logits. And let it hold for a model that is sure and wrong, with logits 100 apart,
+# whose probabilities float32 rounds to 0. If you are stuck, take the `#` away before `hint`; each call
 # says a little more. All answers are in the [solved notebook](../solutions/01_autoregressive_pixels.ipynb).
 
 
@@ -294,7 +295,7 @@ print(counted[0, 0].int())
 # ### Exercise 3 · The layer
 #
 # **Difficulty** ●●●○○ **Minutes** 15. It will be trained, so beware: an update changes *all* weights. What must be
-# zero must be made zero each time the layer is used.
+# zero must be made zero each time the layer is used, while the weights themselves stay as they are.
 #
 # A *buffer* is a tensor that belongs to a layer (it moves to the GPU with it) and is not trained. Keep the mask as the
 # buffer `mask`, and let `forward` use `self.mask`: later cells read and replace it by this name.

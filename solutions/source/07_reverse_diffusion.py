@@ -1196,7 +1196,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # %% [markdown] id="ex-inversion-text"
 # ### Exercise 8 · The inversion step
 #
-# ●●●○○ · 10 minutes. From the clean picture, `t = -1`, the model has no time to be asked for: tell it `later`. (Your
+# ●●●○○ · 10 minutes. From the clean picture, `t = -1`: the model knows no time −1, so pass `later` as its time. (Your
 # `ddim_step` does not go this way: its $\sigma$ is a root of something that would be negative.)
 
 

@@ -482,7 +482,7 @@ assert neighbours > 0.3
 #
 # ### Exercise 4 · The scaling factor
 #
-# ●○○○○ · 5 minutes. Of latents that are not yet scaled.
+# ●○○○○ · 5 minutes. Of latents that are not yet scaled. Return a plain number.
 
 
 # %% id="ex-factor"

@@ -776,6 +776,7 @@ explore(clouds)
 # ### Exercise 6 · Text to image
 #
 # ●●●●○ · 20 minutes. The parts come in as functions: `encode(list of texts)`, `model(x_t, t, cond)`, `decode(latents)`.
+# The model wants `t` as a tensor, (n,), one time for each sample.
 # The step is your DDIM step of chapter 07. `negative` is the text that stands in the place of the empty prompt; section
 # 7 says what for.
 

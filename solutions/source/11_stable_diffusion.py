@@ -387,7 +387,8 @@ guided_output = check("11.guided_output", guided_output)
 #
 # ### Exercise 5 · The clean guess
 #
-# ●●●○○ · 10 minutes. We shall use it to watch the loop. Scaled as the U-Net sees it, $x$ has variance 1 for *every*
+# ●●●○○ · 10 minutes. We use it to watch the loop. Some schedulers' times have a fraction: look up
+# `scheduler.alphas_cumprod[int(t)]`. Scaled as the U-Net sees it, $x$ has variance 1 for *every*
 # scheduler, so one table serves all.
 
 

@@ -120,6 +120,16 @@ def renamed(logits, target):
     return cross_entropy(logits, target, reduction="none").flatten(1).mean(1) / math.log(2)
 
 
+@mutant(BITS, "goes from the logits to the logarithm at once")
+def bits_by_the_probability(logits, x):
+    return -logits.softmax(1).gather(1, x[:, None]).log2().flatten(1).mean(1)
+
+
+@mutant(BITS, "cuts off what an unlikely")
+def bits_with_a_clamp(logits, x):
+    return -logits.softmax(1).gather(1, x[:, None]).clamp(min=1e-8).log2().flatten(1).mean(1)
+
+
 @variant(BITS)
 def bits_by_one_hot(logits, x):
     chosen = torch.nn.functional.one_hot(x, logits.shape[1]).to(logits)
@@ -137,10 +147,10 @@ def bits_by_categorical(logits, x):
 def bits_in_a_loop(logits, x):
     bits = []
     for one, picture in zip(logits, x, strict=True):
-        p = one.softmax(0)
+        p = one.double().softmax(0)
         rows, columns = torch.meshgrid(*(torch.arange(n) for n in picture.shape), indexing="ij")
         bits.append(-p[picture, rows, columns].log2().sum() / picture.numel())
-    return torch.stack(bits)
+    return torch.stack(bits).float()
 
 
 @mutant(MASK, "A and B are swapped")

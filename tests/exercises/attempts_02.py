@@ -740,6 +740,11 @@ def weights_in_place(log_w):
     return top + log_w.sub_(top).exp_().mean(0).log()
 
 
+@mutant(BOUND, "each picture's own K samples")
+def one_maximum_for_the_batch(log_w):
+    return log_w.max() + (log_w - log_w.max()).exp().mean(0).log()
+
+
 @variant(BOUND)
 def largest_out_first(log_w):
     top = log_w.max(0).values

@@ -979,6 +979,13 @@ def default_of_ten(samples, centres, radius, least=10):
     return int((counts(samples, centres, lambda d: d <= radius) >= least).sum())
 
 
+@mutant(MODES, "for the first centre within the radius")
+def first_centre_within(samples, centres, radius, least=20):
+    within = torch.cdist(samples, centres) <= radius
+    first = within.int().argmax(1)[within.any(1)]
+    return int((torch.bincount(first, minlength=len(centres)) >= least).sum())
+
+
 @variant(MODES)
 def modes_by_numpy(samples, centres, radius, least=20):
     distance = ((samples[:, None] - centres) ** 2).sum(-1).sqrt().numpy()

@@ -208,6 +208,11 @@ def counts_in_a_list(size, kernel, stride):
     return count
 
 
+@mutant(OVERLAP, "has the dtype torch.int32, expected torch.int64")
+def counts_in_int32(size, kernel, stride):
+    return overlap_by_bincount(size, kernel, stride).int()
+
+
 @variant(OVERLAP)
 def overlap_by_the_library(size, kernel, stride):
     ones = torch.ones(1, 1, size, dtype=torch.float64), torch.ones(1, 1, kernel, dtype=torch.float64)
@@ -259,6 +264,12 @@ def scaled_by_the_number_of_keys(q, k, v):
 @mutant(ATTENTION, "These are the weights")
 def weights_only(q, k, v):
     return (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
+
+
+@mutant(ATTENTION, "takes the largest score out first")
+def exponentials_by_hand(q, k, v):
+    e = (q @ k.mT / q.shape[-1] ** 0.5).exp()
+    return e / e.sum(-1, keepdim=True) @ v
 
 
 @variant(ATTENTION)

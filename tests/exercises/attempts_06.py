@@ -118,7 +118,7 @@ def times_of_the_paper(count, T, generator):
     return torch.randint(1, T + 1, (count,), generator=generator)
 
 
-@mutant(TIMES, "the last one has the index T - 1")
+@mutant(TIMES, "times run from 0 to T - 1")
 def one_time_too_many(count, T, generator):
     return torch.randint(0, T + 1, (count,), generator=generator)
 

@@ -403,6 +403,12 @@ def one_side_detached(logits):
     return (pictures_only(logits) + captions_only(logits.detach())) / 2
 
 
+@mutant(LOSS, "take the largest logit out first")
+def exponentials_that_overflow(logits):
+    e = logits.exp()
+    return -((e.diagonal() / e.sum(1)).log().mean() + (e.diagonal() / e.sum(0)).log().mean()) / 2
+
+
 @variant(LOSS)
 def by_log_softmax(logits):
     return -(logits.log_softmax(1).diagonal() + logits.log_softmax(0).diagonal()).mean() / 2
@@ -410,8 +416,8 @@ def by_log_softmax(logits):
 
 @variant(LOSS)
 def by_exponentials(logits):
-    e = logits.exp()
-    return -((e.diagonal() / e.sum(1)).log().sum() + (e.diagonal() / e.sum(0)).log().sum()) / (2 * len(e))
+    e = (logits - logits.max()).exp().double()
+    return (-((e.diagonal() / e.sum(1)).log().sum() + (e.diagonal() / e.sum(0)).log().sum()) / (2 * len(e))).float()
 
 
 # False negatives

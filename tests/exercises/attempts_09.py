@@ -116,6 +116,14 @@ def left_in_training(vae, pictures, generator=None):
 
 
 @variant(ENCODE)
+def noise_like_the_mean(vae, pictures, generator=None):
+    mean, logvar = halves(vae, pictures)
+    if generator is not None:
+        mean = mean + (logvar / 2).exp() * torch.randn_like(mean, generator=generator)
+    return mean * vae.config.scaling_factor
+
+
+@variant(ENCODE)
 def by_the_library(vae, pictures, generator=None):
     q = vae.encode(pictures).latent_dist
     return (q.mode() if generator is None else q.sample(generator)) * vae.config.scaling_factor
@@ -538,6 +546,11 @@ def no_pairs(size, channels, attention=True):
 def one_place_a_kernel(size, channels, attention=True):
     places = size**2
     return 4 * channels**2 * places + attention * (8 * channels**2 * places + 4 * channels * places**2)
+
+
+@mutant(FLOPS, "without it there are none")
+def projections_always(size, channels, attention=True):
+    return 44 * channels**2 * size**2 + (4 * channels * size**4 if attention else 0)
 
 
 @variant(FLOPS)

@@ -333,7 +333,10 @@ def table_of_formulas(scheduler, output, t, x_t):
     a = scheduler.alphas_cumprod[int(t)].item()
     formulas = {"epsilon": lambda: x / a**0.5 - (1 / a - 1) ** 0.5 * output, "sample": lambda: output,
                 "v_prediction": lambda: a**0.5 * x - (1 - a) ** 0.5 * output}  # fmt: skip
-    return formulas[scheduler.config["prediction_type"]]()
+    kind = scheduler.config["prediction_type"]
+    if kind not in formulas:
+        raise ValueError(kind)
+    return formulas[kind]()
 
 
 @variant(GUESS)
@@ -539,7 +542,7 @@ def everything_shorter(model, dtype):
     return sum(t.numel() * dtype.itemsize for t in [*model.parameters(), *model.buffers()])
 
 
-@mutant(BYTES, "Count in `dtype`")
+@mutant(BYTES, "counts 4 bytes a number")
 def as_it_is(model, dtype):
     return sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
 
@@ -565,6 +568,12 @@ def what_is_saved(model, dtype):
 def fractions_only(model, dtype):
     tensors = [*model.parameters(), *model.buffers()]
     return sum(t.numel() * dtype.itemsize for t in tensors if t.is_floating_point())
+
+
+@mutant(BYTES, "Parameters that are frozen are missing")
+def learning_ones_only(model, dtype):
+    learning = sum(p.numel() * dtype.itemsize for p in model.parameters() if p.requires_grad)
+    return learning + sum(b.numel() * (dtype.itemsize if b.is_floating_point() else 8) for b in model.buffers())
 
 
 @variant(BYTES)
@@ -651,6 +660,14 @@ def smallest_part(weights, work, layers, offload):
 def part_by_part(weights, work, layers, offload):
     resident = {"none": lambda name: sum(weights.values()), "model": weights.get, "sequential": layers.get}[offload]
     return max(resident(name) + work[name] for name in weights)
+
+
+@mutant(NEED, "may belong to other parts")
+def by_order(weights, work, layers, offload):
+    if offload == "none":
+        return right_need(weights, work, layers, offload)
+    there = weights if offload == "model" else layers
+    return max(a + b for a, b in zip(there.values(), work.values(), strict=True))
 
 
 @variant(NEED)

@@ -78,8 +78,8 @@ def stops_python(x):
         (lambda x: (x / 2).to(torch.complex64), "fail", "came out complex"),
         (lambda x: x > 0, "fail", "A comparison gives True and False"),
         (lambda x: x.relu, "fail", "are its brackets missing?"),
-        (lambda x: x / 0, "fail", "6 of 6 elements came out as NaN or infinite"),
-        (lambda x: torch.full((2, 3), torch.nan), "fail", "6 of 6 elements came out as NaN or infinite"),
+        (lambda x: x / 0, "fail", "6 of 6 elements are NaN or infinite"),
+        (lambda x: torch.full((2, 3), torch.nan), "fail", "6 of 6 elements are NaN or infinite"),
         (lambda x: (x / 2).to("meta"), "fail", "on the device 'meta', expected 'cpu'"),
         (lambda x: x / 2 + 0.001, "fail", "The largest relative error is"),
         (lambda: 1, "fail", "cannot be called as halve(x)"),
@@ -246,7 +246,11 @@ def test_close_compares_numbers_and_names_mistakes():
     close(3, torch.tensor(3))
     close(torch.tensor([1.0, torch.nan]), torch.tensor([1.0, torch.nan]))
     close(torch.tensor([1.0, 1e-9]), torch.tensor([1.0, 0.0]))
-    for got, expected in ((torch.tensor([torch.nan]), torch.ones(1)), (torch.ones(1), torch.tensor([torch.nan])),
+    close(torch.tensor([-torch.inf, 1.0]), torch.tensor([-torch.inf, 1.0]))
+    for got, expected in ((torch.tensor([0.0, 1.0]), torch.tensor([-torch.inf, 1.0])),
+                          (torch.tensor([-torch.inf, 2.0]), torch.tensor([-torch.inf, 1.0])),
+                          (torch.tensor([torch.nan, 1.0]), torch.tensor([torch.inf, 1.0])),
+                          (torch.tensor([torch.nan]), torch.ones(1)), (torch.ones(1), torch.tensor([torch.nan])),
                           (True, 1), (torch.ones(2), torch.ones(1)), (torch.ones(1), torch.ones(1).long()),
                           (torch.tensor([1.0, 0.01]), torch.tensor([1.0, 0.011]))):  # fmt: skip
         with pytest.raises(Wrong):
@@ -262,7 +266,7 @@ def test_close_compares_numbers_and_names_mistakes():
 def test_calls_are_described_in_words():
     t = torch.tensor([0, 7])
     said = described(add_noise, (torch.zeros(4, 3, 8, 8), torch.zeros(2, 2), t, torch.tensor(0.123456)))
-    assert said == "add_noise(x0 (4, 3, 8, 8), eps (2, 2), t = [0, 7], alpha_bar = 0.1235)"
+    assert said == "add_noise(x0 (4, 3, 8, 8), eps (2, 2), t = [0, 7], alpha_bar = tensor(0.1235))"
     assert described(alpha_bar_from_beta, (3,)) == "alpha_bar_from_beta(beta = 3)"
 
 

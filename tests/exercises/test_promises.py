@@ -171,6 +171,21 @@ def test_the_generator_is_used_as_it_is_passed(candidate, words):
     require_broken(words, noisy, noise_oracle, candidate)
 
 
+def test_chance_where_none_belongs_is_noticed():
+    require_broken("random numbers were drawn, expected none", double, doubles, with_noise)
+    assert outcome_of(double, doubles, by_a_layer).state == "pass"  # its weights are drawn, and then written over
+
+
+def with_noise(x, times=2.0):
+    return x * times + torch.randn_like(x)
+
+
+def by_a_layer(x, times=2.0):
+    layer = nn.Linear(1, 1, bias=False).requires_grad_(False)
+    layer.weight.fill_(times)
+    return layer(x[:, None])[:, 0]
+
+
 # Networks
 
 
