@@ -157,3 +157,26 @@ def unexpected_states(source, report, expected):
         if reported.get(name) != {expected}
     ]
     return f"expected every exercise to report '{expected}', but {'; '.join(wrong)}" if wrong else None
+
+
+# What tests of the command line share
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """The folder of a small pipeline with random weights."""
+    import tiny  # of tests/
+
+    from course_utils.pipelines.picture_book import save_pipeline
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_pipeline(tiny.tiny_pipeline(), folder)
+    return str(folder)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder to work in, on the CPU."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COURSE_DEVICE", "cpu")
+    return tmp_path

@@ -138,10 +138,10 @@ def test_a_full_disk_is_a_fault_until_something_is_deleted(checkpoints, monkeypa
     assert run().exit_code == 0
 
 
-VERBS = [["doctor"], ["generate", "a"], ["train", "vae"], ["check", "chapters/00_text_in_picture_out.ipynb"], ["build"]]
+VERBS = [["doctor"], ["generate", "a"], ["train", "vae"], ["check", "chapters/05_forward_diffusion.ipynb"], ["build"]]
 
 
-@pytest.mark.parametrize("missing, verbs", [("torch", VERBS[:3]), ("nbclient", VERBS[3:4]), ("typer", VERBS)])
+@pytest.mark.parametrize("missing, verbs", [("torch", VERBS[:3]), ("jupyter_client", VERBS[3:4]), ("typer", VERBS)])
 def test_every_verb_says_in_one_sentence_that_a_package_is_missing(missing, verbs):
     code = (
         "import sys; sys.modules[sys.argv[1]] = None\n"

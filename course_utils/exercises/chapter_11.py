@@ -37,19 +37,18 @@ def _prompt(case, count: int) -> str:
 def encode_both(learner, case):
     """Turn two prompts into the features that the U-Net reads, the negative one first."""
     tokenizer, encoder = small_text_parts(case)
-    length, end = tokenizer.model_max_length, tokenizer.eos_token_id
+    length = tokenizer.model_max_length
     for count in (4, length + 8):
         prompt, negative = _prompt(case, count), _prompt(case, 2)
-        # Each prompt by itself, cut and filled by hand
+        # Each prompt by itself, and filled by hand
         rows = []
         for text in (negative, prompt):
-            ids = tokenizer(text).input_ids
-            ids = ids if len(ids) <= length else [*ids[: length - 1], end]
+            ids = tokenizer(text, truncation=True, max_length=length).input_ids
             rows.append(torch.tensor(ids + [tokenizer.pad_token_id] * (length - len(ids))))
         answers = [encoder(row[None]) for row in rows]
         hidden = [answer.last_hidden_state[0] for answer in answers]
         right = torch.stack(hidden)
-        longest = max(len(tokenizer(text).input_ids) for text in (negative, prompt))
+        longest = max(len(tokenizer(text, truncation=True).input_ids) for text in (negative, prompt))
         null = encoder(tokenizer("", padding="max_length", return_tensors="pt").input_ids).last_hidden_state[0]
         mistakes = [
             (right.flip(0), ORDER),
