@@ -162,7 +162,8 @@ def time_of_equal_snr(learner, case):
         if all(isinstance(times, torch.Tensor) and times.shape == t.shape for times in got):
             mistakes = [m for m in _snr_mistakes(t, T, shift, aheads) if not torch.equal(m[0], torch.cat([right] * 2))]
             close(torch.cat(got), torch.cat([right] * 2), mistakes, what="the times for two values of std")
-        close(got[0], right, what="the times")
+        for times in got:
+            close(times, right, what="the times")
     close(learner(t[1:2], 1.0, alpha_bar), t[1:2], [(t[1:2] + 1, "At std = 1 the SNR at t itself is not above the "
           "wanted one, so t is the answer: compare with >, not with >=.")], what="for std = 1, the time")  # fmt: skip
 

@@ -154,7 +154,8 @@ def guide(learner, case):
         values = zip(*(guide_mistakes(null, cond, scale) for scale in scales), strict=True)
         mistakes = [(torch.cat([value for value, _ in same]), same[0][1]) for same in values]
         close(torch.cat(got), torch.cat(right), mistakes, tolerance=1e-3, what=f"at the scales {scales} the guess")
-    close(got[0], right[0], tolerance=1e-3, what=f"at scale {scales[0]:g} the guess")
+    for one, expected, scale in zip(got, right, scales, strict=True):
+        close(one, expected, tolerance=1e-3, what=f"at scale {scale:g} the guess")
     close(learner(null[:1, 0, 0], cond[:1, 0, 0], 3.0), torch.lerp(null, cond, 3.0)[:1, 0, 0], tolerance=1e-3,
           what="for a batch of one point, the guess")  # fmt: skip
 
