@@ -20,6 +20,7 @@ from course_utils.exercises.mistakes_10 import (
 )
 from course_utils.exercises.oracles import close, require
 from course_utils.exercises.registry import exercise
+from course_utils.exercises.settings import close_in_all
 from course_utils.models import attention
 
 TITLE = "Text to image"
@@ -146,16 +147,14 @@ def guide(learner, case):
     """Exaggerate what the prompt changes."""
     null, cond = case.normal(3, 4, 5, 5), case.normal(3, 4, 5, 5)
     scales = (round(case.uniform(2, 9).item(), 2), 1.0, 0.0)
-    # a straight line through the two guesses, as torch draws it
-    right = [torch.lerp(null, cond, scale) for scale in scales]
-    got = [learner(null, cond, scale) for scale in scales]
-    if all(isinstance(one, torch.Tensor) and one.shape == null.shape for one in got):
-        # a mistake is named if it explains what came back at every scale
-        values = zip(*(guide_mistakes(null, cond, scale) for scale in scales), strict=True)
-        mistakes = [(torch.cat([value for value, _ in same]), same[0][1]) for same in values]
-        close(torch.cat(got), torch.cat(right), mistakes, tolerance=1e-3, what=f"at the scales {scales} the guess")
-    for one, expected, scale in zip(got, right, scales, strict=True):
-        close(one, expected, tolerance=1e-3, what=f"at scale {scale:g} the guess")
+    settings = []
+    for scale in scales:
+        right = torch.lerp(null, cond, scale)  # a straight line through the two guesses, as torch draws it
+        got = learner(null, cond, scale)
+        settings.append(
+            (got, right, guide_mistakes(null, cond, scale), f"at scale {scale:g} the guess", learner.called)
+        )
+    close_in_all(settings, tolerance=1e-3)
     close(learner(null[:1, 0, 0], cond[:1, 0, 0], 3.0), torch.lerp(null, cond, 3.0)[:1, 0, 0], tolerance=1e-3,
           what="for a batch of one point, the guess")  # fmt: skip
 
