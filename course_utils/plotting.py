@@ -56,21 +56,30 @@ def picture_grid(pictures: torch.Tensor, columns: int | None = None, padding: in
 
 
 def plot_pictures(
-    pictures: torch.Tensor, titles: Sequence[str] | None = None, columns: int | None = None, ax: "Axes | None" = None
+    pictures: torch.Tensor,
+    titles: Sequence[str] | None = None,
+    columns: int | None = None,
+    ax: "Axes | None" = None,
+    *,
+    heads: Sequence[str] | None = None,
+    rows: Sequence[str] | None = None,
 ) -> "Axes":
-    """Show a batch of pictures row by row on one axes, each under its title; return the axes.
+    """Show a batch of pictures row by row on one axes; return the axes.
 
     pictures: (batch, 1 or 3, height, width) in [-1, 1]; values outside are clipped.
-    titles: one for each picture; long ones are broken into lines. Raises ValueError for another number.
+    titles: one for each picture, above it. heads: one for each column, above the first row. rows: one for each row,
+    at its left. Long ones are broken into lines. Raises ValueError for another number of them.
     """
     import matplotlib.pyplot as plt
 
     tiles = to_pil(pictures)
-    titles = [str(title) for title in titles] if titles is not None else [""] * len(tiles)
-    if len(titles) != len(tiles):
-        raise ValueError(f"Expected one title for each of the {len(tiles)} pictures, got {len(titles)}.")
     columns = _columns(len(tiles), columns)
-    rows = math.ceil(len(tiles) / columns)
+    number_of_rows = math.ceil(len(tiles) / columns)
+    if titles is not None and heads is not None:
+        raise ValueError("Expected titles (one for each picture) or heads (one for each column), got both.")
+    if heads is not None:
+        titles = [*_as_many(heads, columns, "head", "columns"), *[""] * (len(tiles) - columns)]
+    titles = [""] * len(tiles) if titles is None else _as_many(titles, len(tiles), "title", "pictures")
     if ax is None:
         inches = max(0.75, min(2.4, 8 / columns))  # the width of one picture
     else:
@@ -78,25 +87,43 @@ def plot_pictures(
         inches = box.width / ax.figure.dpi / columns
     # Lengths on the axes are in picture widths, so that titles (in points) need a conversion.
     font_size = 9
+    line = 1.25 * font_size / 72 / inches
     letters = max(4, int(inches * 72 / (0.55 * font_size)))  # a letter is about 0.55 of its size wide
     titles = [textwrap.fill(title, letters) for title in titles]
-    lines = max(title.count("\n") + 1 if title else 0 for title in titles)
+    labels = [""] * number_of_rows if rows is None else _as_many(rows, number_of_rows, "label", "rows")
+    labels = [textwrap.fill(label, 14) for label in labels]
+    margin = max((len(part) for label in labels for part in label.split("\n")), default=0) * 0.5 * line
     tile_height = tiles[0].height / tiles[0].width
-    pitch = tile_height + 0.05 + lines * 1.25 * font_size / 72 / inches
+    bottoms, below = [], 0.0  # the lower edge of each row
+    for first in range(0, len(tiles), columns):
+        lines = max(title.count("\n") + 1 if title else 0 for title in titles[first : first + columns])
+        below += lines * line + tile_height + 0.05
+        bottoms.append(below)
+    width = columns * 1.04 - 0.04 + margin
     if ax is None:
-        _, ax = plt.subplots(figsize=(columns * 1.04 * inches, rows * pitch * inches))
+        _, ax = plt.subplots(figsize=(width * inches, below * inches))
     # Small pictures keep their pixels; larger ones would alias.
     interpolation = "nearest" if tiles[0].width <= 128 else "auto"
     for index, (tile, title) in enumerate(zip(tiles, titles, strict=True)):
         row, column = divmod(index, columns)
-        left, bottom = column * 1.04, (row + 1) * pitch
+        left, bottom = column * 1.04, bottoms[row]
         extent = (left, left + 1, bottom, bottom - tile_height)
         ax.imshow(tile, extent=extent, cmap="gray", vmin=0, vmax=255, interpolation=interpolation)
         if title:
             ax.text(left + 0.5, bottom - tile_height - 0.03, title, ha="center", va="bottom", size=font_size)
-    ax.set(xlim=(0, columns * 1.04 - 0.04), ylim=(rows * pitch, 0), aspect="equal")
+    for label, bottom in zip(labels, bottoms, strict=True):
+        if label:
+            ax.text(-0.06, bottom - tile_height / 2, label, ha="right", va="center", size=font_size)
+    ax.set(xlim=(-margin, columns * 1.04 - 0.04), ylim=(below, 0), aspect="equal")
     ax.axis("off")
     return ax
+
+
+def _as_many(texts: Sequence[str], number: int, name: str, things: str) -> list[str]:
+    """Return the texts as strings, if there are as many as things to be named."""
+    if len(texts) != number:
+        raise ValueError(f"Expected one {name} for each of the {number} {things}, got {len(texts)}.")
+    return [str(text) for text in texts]
 
 
 def plot_points(

@@ -87,6 +87,34 @@ def test_plotted_pictures_are_shown_whole_each_under_its_title():
     assert boxes[0].x0 < boxes[1].x0 and boxes[3].y1 < boxes[0].y0
 
 
+def test_rows_and_columns_are_named_once():
+    heads, rows = ["left", "right"], ["above", "a label so long that it is broken into lines", "below"]
+    ax = plotting.plot_pictures(random_pictures(5), columns=2, heads=heads, rows=rows)
+    assert [text.get_text().replace("\n", " ") for text in ax.texts] == heads + rows
+    ax.figure.canvas.draw()
+    pictures, words = ([thing.get_window_extent() for thing in things] for things in (ax.images, ax.texts))
+    for column, word in enumerate(words[:2]):
+        assert word.y0 > pictures[0].y1 - 1 and pictures[column].x0 < word.x0 + word.width / 2 < pictures[column].x1
+    for row, word in enumerate(words[2:]):
+        assert ax.figure.bbox.x0 - 1 <= word.x0 and word.x1 < pictures[2 * row].x0
+        assert pictures[2 * row].y0 < word.y0 and word.y1 < pictures[2 * row].y1
+    first_gap, second_gap = pictures[0].y0 - pictures[2].y1, pictures[2].y0 - pictures[4].y1
+    assert first_gap == pytest.approx(second_gap) and first_gap < 0.1 * pictures[0].height  # no room for absent titles
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        ({"heads": ["a"]}, "one head for each of the 2 columns, got 1"),
+        ({"rows": ["a"]}, "one label for each of the 2 rows, got 1"),
+        ({"heads": ["a", "b"], "titles": "abcd"}, "got both"),
+    ],
+)
+def test_wrong_names_of_rows_and_columns(names, message):
+    with pytest.raises(ValueError, match=message):
+        plotting.plot_pictures(random_pictures(4), columns=2, **names)
+
+
 def test_pictures_on_given_axes_and_wrong_titles():
     figure, axes = plt.subplots(1, 2)
     assert plotting.plot_pictures(random_pictures(4, channels=1), ax=axes[1]) is axes[1]
