@@ -95,7 +95,7 @@ def main(arguments, folder=ROOT):
         print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     try:
-        newly_installed = set_up(folder, anew=verb == "repair")
+        newly_installed = set_up(folder, again=verb == "repair")
         if verb == "repair":
             return 0
         if verb == "lab":
@@ -186,7 +186,7 @@ def wanted_stamp(folder, unpinned):
 
 
 def stale_reason(folder, wanted):
-    """Return why the environment must be made or mended, or None if it is fresh."""
+    """Return why the environment must be made or repaired, or None if it is fresh."""
     if not (folder / ".venv").exists():
         return "it is not there yet"
     if not is_finished(folder):
@@ -241,8 +241,8 @@ def write_stamp(folder, stamp):
 # Making it.
 
 
-def set_up(folder, anew=False):
-    """Make or mend the environment if it is not fresh, or if asked. Returns whether there was anything to do."""
+def set_up(folder, again=False):
+    """Make or repair the environment if it is not fresh, or if asked. Returns whether there was anything to do."""
     unpinned = os.environ.get("COURSE_UNPINNED") == "1"
     computer = platform.system(), platform.machine(), platform.mac_ver()[0]
     problem = machine_problem(sys.version_info[:2], *computer, sys.maxsize)
@@ -250,20 +250,20 @@ def set_up(folder, anew=False):
         raise SetupError(problem)
     wanted = wanted_stamp(folder, unpinned)
     venv, previous, discarded = places(folder)
-    if not (anew or previous.exists() or discarded.exists()) and stale_reason(folder, wanted) is None:
+    if not (again or previous.exists() or discarded.exists()) and stale_reason(folder, wanted) is None:
         return False
     with setup_lock(folder) as lock:
         refuse_foreign(venv)
         settle(folder)
         # Asked again: the start that we waited for may have done the work.
-        reason = "it is to be made again" if anew else stale_reason(folder, wanted)
+        reason = "it is to be made again" if again else stale_reason(folder, wanted)
         if reason is None:
             return False
         say(f"Setting up the course's own Python environment, .venv, because {reason}.")
         started = time.monotonic()
         try:
             begin(folder, wanted)
-            if reason == CHANGED_PACKAGES:  # mended in a copy: most of it stays as it is, and need not be loaded
+            if reason == CHANGED_PACKAGES:  # repaired in a copy: most of it stays as it is, and need not be loaded
                 shutil.copytree(previous, venv, True, shutil.ignore_patterns(STAMP), dirs_exist_ok=True)
             else:
                 make_venv(folder, lock)

@@ -55,7 +55,7 @@ def compare(by_eye: list[bool], by_judge: list[bool]) -> dict:
         "right by the judge": sum(by_judge),
         "agreement": round(sum(a == b for a, b in pairs) / len(pairs), 3),
         "only the eye says right": sum(a and not b for a, b in pairs),
-        "only the judge says right": sum(b and not a for a, b in pairs),
+        "only the judge finds right": sum(b and not a for a, b in pairs),
     }
 
 

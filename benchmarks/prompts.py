@@ -1,4 +1,4 @@
-"""The frozen 1,000 prompts that prompt adherence is measured on: `python -m benchmarks.prompts` writes the file anew.
+"""The frozen 1,000 prompts that prompt adherence is measured on: `python -m benchmarks.prompts` writes the file again.
 
 Six tasks in turn, named after GenEval's (arXiv:2310.11513), in all styles and places; two prompts of five name a
 combination of subject, colour and place that was never trained on. The scenes behind the prompts belong to a data

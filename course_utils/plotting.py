@@ -212,7 +212,7 @@ class LivePlot:
             live.update(record.step, record.loss)
         live.finish()
 
-    It is drawn anew at most once in `seconds`, and takes at most about a twentieth of the time.
+    It is redrawn at most once in `seconds`, and takes at most about a twentieth of the time.
     """
 
     def __init__(self, description: str, seconds: float = 1.0, log_scale: bool = False):

@@ -113,7 +113,7 @@ def test_labels_by_eye_are_counted_against_the_judge():
         "right by the judge": 2,
         "agreement": 0.6,
         "only the eye says right": 1,
-        "only the judge says right": 1,
+        "only the judge finds right": 1,
     }
     labels = json.loads(eyes.LABELS.read_text())
     assert len(labels["model"]) == 64 and labels["right"] == sorted(set(labels["right"]) & set(range(eyes.COUNT)))

@@ -329,7 +329,7 @@ def test_advice_on_the_machine_is_true(course):
 def test_the_launcher_prints_on_every_console(folder, encoding):
     code = (
         "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import course\n"
-        "course.set_up = lambda folder, anew: course.say('\\u67ef\\udcff')\n"
+        "course.set_up = lambda folder, again: course.say('\\u67ef\\udcff')\n"
         "sys.exit(course.main(['repair'], pathlib.Path('.')))"
     )
     environment = {**os.environ, "PYTHONIOENCODING": encoding}

@@ -118,7 +118,7 @@ def test_pip_failure_becomes_one_sentence(course, output, word):
     ],
 )
 def test_failures_end_without_a_traceback(course, folder, monkeypatch, capsys, raised, code, word):
-    def fail(folder, anew):
+    def fail(folder, again):
         raise raised
 
     monkeypatch.setattr(course, "set_up", fail)

@@ -59,7 +59,7 @@ def run(notebook, root, name):
     try:
         executed = client.execute(env={**environment, "COURSE_PROFILE": PROFILE})
     except CellExecutionError as error:
-        message = f"{name}: a cell raised in the {PROFILE} profile; mend it and build again.\n{error}"
+        message = f"{name}: a cell raised in the {PROFILE} profile; fix it and build again.\n{error}"
         raise ValueError(message) from error
     for cell in executed.cells:
         if cell.cell_type == "code":

@@ -1,7 +1,7 @@
 """One step of each sampler: from x_t at time t to the next time, for a whole batch at once.
 
 Shapes throughout: x_t, x0, eps, noise (batch, ...); alpha_bar (T,). t and `earlier` are whole numbers, t > earlier;
-earlier = -1 is the clean picture, where alpha_bar is 1. `earlier` need not be t - 1: whoever skips steps gets the same
+earlier = -1 is the clean picture, where alpha_bar is 1. `earlier` need not be t - 1: skipping steps uses the same
 formulas, with alpha_t = alpha_bar_t / alpha_bar_earlier and beta_t = 1 - alpha_t. `clip`, if given, holds the guess of
 x0 within [-clip, clip]. model: any callable eps(x_t, t, cond). Times out of range raise ValueError.
 """

@@ -21,7 +21,7 @@ CHANCE = Wrong(
     "random numbers were drawn, expected none: the same inputs must give the same result.",
     "All chance comes in with the arguments: what they hold is used as it is.",
 )
-SEED = "Use the generator as it is passed, in torch.randn(..., generator=generator): whoever calls decides on the seed."
+SEED = "Use the generator as it is passed, in torch.randn(..., generator=generator): the caller decides on the seed."
 
 
 @dataclass
@@ -58,7 +58,7 @@ def require_inputs_left(named, wanted, states) -> None:
     for name, (_, seed) in states.items():
         if named[name].initial_seed() != seed:
             raise Wrong(
-                f"the {name} was seeded anew inside the function, expected it to go on from where it was.", SEED
+                f"the {name} was seeded again inside the function, expected it to go on from where it was.", SEED
             )
 
 

@@ -18,7 +18,7 @@ DECODERS = ("whole", "sliced", "tiled")
 RESERVE = GIBIBYTE // 2  # libraries, kernels and their scratch memory, which no count of tensors shows
 GAPS = 1.1  # memory is given out in blocks, with gaps between them
 # Convolutions need scratch memory beside the tensors that are counted. On a CPU the whole was measured as 1.5 to 2.6
-# times the count (chapter 11 measures it anew); the others are careful guesses.
+# times the count (chapter 11 measures it again); the others are careful guesses.
 SCRATCH = {"cpu": 3.0, "mps": 3.0, "cuda": 1.5}
 
 

@@ -106,7 +106,7 @@ class TextEncoder(nn.Module):
 
 
 class PatchEmbeddings(nn.Module):
-    """Pictures (batch, 3, size, size) -> (batch, 1 + patches, width): a learnt vector, then one for each patch."""
+    """Pictures (batch, 3, size, size) -> (batch, 1 + patches, width): a learned vector, then one for each patch."""
 
     def __init__(self, size: int, patch: int, width: int):
         super().__init__()
@@ -121,7 +121,7 @@ class PatchEmbeddings(nn.Module):
 
 
 class PictureEncoder(nn.Module):
-    """Pictures (batch, 3, size, size) -> one vector each (batch, width): the state of the learnt first token."""
+    """Pictures (batch, 3, size, size) -> one vector each (batch, width): the state of the learned first token."""
 
     def __init__(self, size: int, patch: int, width: int, layers: int, heads: int):
         super().__init__()

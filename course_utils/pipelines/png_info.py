@@ -73,7 +73,7 @@ def _tidy(name: str, text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"The {name} is not valid Unicode text: {text!r}. Type it anew.") from None
+        raise ValueError(f"The {name} is not valid Unicode text: {text!r}. Type it again.") from None
     lines = [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     if any(line.startswith(NEGATIVE) for line in lines):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""diffusers' schedulers, two of them mended: all seven take any number of steps and end at the clean picture.
+"""diffusers' schedulers, two of them corrected: all seven take any number of steps and end at the clean picture.
 
 A scheduler of diffusers steps from t to t - T // n where n steps are taken. Where n does not divide T that is not the
 next of its times, and the last step may end at t = 0, a little noise still there, rather than at the clean picture.

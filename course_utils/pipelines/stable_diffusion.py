@@ -75,7 +75,7 @@ def count_part(name: str, part: "PreTrainedModel | ModelMixin") -> Part:
 
 @functools.cache
 def v1_5_parts() -> dict[str, Part]:
-    """The counts for Stable Diffusion v1.5, made anew from its configurations (a few seconds, once)."""
+    """The counts for Stable Diffusion v1.5, made again from its configurations (a few seconds, once)."""
     return {name: count_part(name, part) for name, part in bare_parts().items()}
 
 

@@ -54,7 +54,7 @@ def build_vae(folder: Path, device: torch.device) -> Task:
     """L = |x - x_hat| + 4 |x - x_hat|^2 + 1e-6 KL, on 32 x 32 crops.
 
     Convolutions do not mind crops, and four times as many different ones fit into an update. Three of four lie near
-    the middle of a thing: skies are learnt soon, eyes late.
+    the middle of a thing: skies are learned soon, eyes late.
     """
     data, kl_weight = training_set(), 1e-6
     model = placed(Reconstruct(small_vae()), device)

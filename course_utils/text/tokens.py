@@ -1,4 +1,4 @@
-"""From words to numbers: a byte-pair tokenizer learnt from captions, and the null prompt."""
+"""From words to numbers: a byte-pair tokenizer learned from captions, and the null prompt."""
 
 import json
 import re
@@ -71,8 +71,8 @@ def train_tokenizer(captions: Iterable[str], vocabulary_size: int = 1000, length
     )
     backend.train_from_iterator(captions, trainer)
     state = _model_state(backend)
-    learnt = [token for token in state["vocab"] if token not in alphabet and token not in (START, END)]
-    tokens = list(dict.fromkeys([*alphabet, *(character + "</w>" for character in alphabet), *learnt, START, END]))
+    learned = [token for token in state["vocab"] if token not in alphabet and token not in (START, END)]
+    tokens = list(dict.fromkeys([*alphabet, *(character + "</w>" for character in alphabet), *learned, START, END]))
     return CLIPTokenizer(
         {token: i for i, token in enumerate(tokens)},
         [tuple(pair) for pair in state["merges"]],
@@ -82,7 +82,7 @@ def train_tokenizer(captions: Iterable[str], vocabulary_size: int = 1000, length
 
 
 def known_words(tokenizer: "CLIPTokenizer") -> set[str]:
-    """The words of the captions that the tokenizer was learnt from (saved in `tokenizer_config.json`).
+    """The words of the captions that the tokenizer was learned from (saved in `tokenizer_config.json`).
 
     Empty for a tokenizer that `train_tokenizer` did not make.
     """

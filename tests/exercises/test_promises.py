@@ -161,7 +161,7 @@ def always_drawn(x, generator, noise=True):
     "candidate, words",
     [
         (own_generator, "no number was drawn from the generator that was passed"),
-        (seeded_anew, "the generator was seeded anew inside the function"),
+        (seeded_anew, "the generator was seeded again inside the function"),
         (put_back, "no number was drawn from the generator"),
         (always_drawn, "numbers were drawn from the generator, expected none in this case"),
         (lambda x, generator, noise=True: x + torch.randn(x.shape) if noise else x, "torch's own, global generator"),
