@@ -9,7 +9,7 @@ from course_utils.exercises.registry import Exercise
 from course_utils.exercises.running import Outcome
 
 MARKS = {"pass": "✓", "fail": "✗", "error": "!", "todo": "○"}
-HEADLINES = {"fail": "not right yet", "error": "it could not be run to its end", "todo": "still to do"}
+HEADLINES = {"fail": "not right yet", "error": "it did not run to the end", "todo": "still to do"}
 COLOURS = {"pass": "#009E73", "fail": "#D55E00", "error": "#D55E00", "todo": "#0072B2"}
 
 
@@ -82,7 +82,9 @@ def not_passed(exercise: Exercise, outcome: Outcome, seed: int, strict: bool, so
 def _next_step(exercise: Exercise, state: str) -> str:
     start = "Change your code and run the cell again."
     if state == "todo":
-        start = f"Replace `raise NotImplementedError` by your code and run the cell (about {exercise.minutes} minutes)."
+        start = (
+            f"Replace `raise NotImplementedError` with your code and run the cell (about {exercise.minutes} minutes)."
+        )
     return f'{start} hint("{exercise.id}") gives a hint, solution("{exercise.id}") shows one way to write it.'
 
 
@@ -95,7 +97,7 @@ def not_yours(exercise: Exercise) -> Outcome:
 
 def not_callable(exercise: Exercise, candidate) -> Outcome:
     return Outcome("error", found=f"expected the function {exercise.name} itself, got {type(candidate).__name__}.",
-                   advice=f'Hand it over without calling it: check("{exercise.id}", {exercise.name}).')  # fmt: skip
+                   advice=f'Pass it without calling it: check("{exercise.id}", {exercise.name}).')  # fmt: skip
 
 
 def hints(exercise: Exercise, revealed: int) -> Message:
@@ -104,7 +106,7 @@ def hints(exercise: Exercise, revealed: int) -> Message:
     parts = [(f"Hint {number}", text) for number, text in enumerate(exercise.hints[:revealed], start=1)]
     more = f'hint("{exercise.id}") again gives the next of {total}.'
     if revealed == total:
-        more = f'These were all {total}. solution("{exercise.id}") shows one way to write it.'
+        more = f'That was the last of {total}. solution("{exercise.id}") shows one way to write it.'
     return Message(f"{exercise.id}: {exercise.task}", (*parts, ("Next", more)))
 
 

@@ -104,15 +104,15 @@ def _in_words(expected: torch.Tensor) -> str:
 def _way_to_a_tensor(got) -> str:
     """Return how what came back becomes the tensor that was wanted."""
     if isinstance(got, tuple) and len(got) == 1:
-        return "A comma at the end of `return ...` makes a tuple of one: take it away."
+        return "A comma at the end of `return ...` makes a tuple of one: remove it."
     if isinstance(got, tuple):
-        return f"{len(got)} values came back, separated by commas. One is wanted."
+        return f"{len(got)} values were returned, separated by commas. Return one."
     if isinstance(got, list):
         return "torch.stack(list) makes one tensor of a list of tensors, torch.tensor(list) one of a list of numbers."
     if isinstance(got, np.ndarray):
         return "torch.from_numpy(array) makes a tensor of it; better stay with torch functions throughout."
     if isinstance(got, NUMBERS):
-        return "This is one number. Was everything summed or averaged, or one element taken?"
+        return "This is one number. Was everything summed or averaged, or a single element taken?"
     if callable(got):
         return "This is a function or module that was not called: are its brackets missing?"
     return "Return the tensor itself."
@@ -175,7 +175,7 @@ def _require_shape(got, expected, what) -> None:
     ):
         advice = "Two tensors were broadcast against each other that should go element by element, or be averaged."
     elif got.ndim > expected.ndim:
-        advice = "There are more axes than expected: one is still to be reduced, by a sum, a mean, or argmax."
+        advice = "There are more axes than expected: one still has to be reduced, by a sum, a mean, or argmax."
     raise Wrong(_shapes(got, expected, what), advice)
 
 
@@ -184,14 +184,15 @@ def _require_kind(got, expected, what) -> None:
     if got.is_floating_point() == expected.is_floating_point() and numbers:
         return
     if got.is_complex():
-        advice = "A root or power of a negative number came out complex. What stands under the root should be positive."
+        advice = "A root or power of a negative number came out complex. What is under the root should be positive."
     elif got.dtype == torch.bool:
         advice = (
             "A comparison gives True and False. For numbers end with .float() or .long(), or choose by torch.where."
         )
     elif expected.is_floating_point():
         advice = (
-            "Whole numbers lose everything behind the point. Look for .long(), // or an integer tensor to write in."
+            "Whole numbers lose everything after the decimal point. Look for .long(), //, or values that are assigned "
+            "to an integer tensor."
         )
     else:
         advice = "These count or index something, so they are whole numbers: end with .long()."

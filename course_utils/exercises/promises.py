@@ -14,12 +14,12 @@ from torch import nn
 from course_utils.exercises.oracles import NUMBERS, Wrong
 
 CUT = (
-    ".item(), float(), .detach(), .data, torch.tensor(...), math functions, NumPy and torch.no_grad() cut the way "
-    "back. Stay with tensors and torch functions from the inputs to the result."
+    ".item(), float(), .detach(), .data, torch.tensor(...), math functions, NumPy and torch.no_grad() cut off "
+    "the gradient. Stay with tensors and torch functions from the inputs to the result."
 )
 CHANCE = Wrong(
     "random numbers were drawn, expected none: the same inputs must give the same result.",
-    "All chance comes in with the arguments: what they hold is used as it is.",
+    "All randomness comes in with the arguments: use them as they are.",
 )
 SEED = "Use the generator as it is passed, in torch.randn(..., generator=generator): the caller decides on the seed."
 

@@ -26,7 +26,7 @@ from course_utils.exercises.registry import Exercise, find
 FOREIGN = [str(Path(__file__).resolve().parents[1]), *(sysconfig.get_path(n) for n in ("stdlib", "purelib", "platlib")),
            str(Path(torch.__file__).resolve().parents[1]), "<frozen"]  # fmt: skip
 
-TOO_LARGE = "It wanted more memory than a check may take. Print the shapes: is one axis far too long, or a loop too?"
+TOO_LARGE = "It needed more memory than a check may use. Print the shapes: is one axis, or a loop, far too long?"
 
 # What usually is behind an exception, by words of its text
 REASONS = {
@@ -37,11 +37,11 @@ REASONS = {
     "number and leaves a tensor as it is.",
     "is out of bounds for dimension": "An index is larger than its axis is long. Indices run from 0 to length - 1, and "
     "height and width may differ.",
-    "greater or equal to the number of dimensions": "What is written has an axis more than the place that it is "
-    "written into: take one element of it, as in [:, 0].",
-    "element 0 of tensors does not require grad": "No way leads back from this number to a parameter. Was something "
+    "greater or equal to the number of dimensions": "The values have one axis more than the place that they "
+    "are assigned to: take one element along it, as in [:, 0].",
+    "element 0 of tensors does not require grad": "No gradient can flow from this number to a parameter. Was something "
     "detached, made under torch.no_grad(), or turned into a plain number?",
-    "must be Tensor, not": "torch.sqrt and its kind want tensors; for Python's numbers use math.sqrt, or x ** 0.5.",
+    "must be Tensor, not": "torch.sqrt and similar functions take tensors; for Python's numbers use math.sqrt.",
     "tensors used as indices must be": "Times that index a tensor are whole numbers: t.long().",
     "is not defined": "Is the name spelled as in the cell above? Was the cell that defines it run?",
     "NoneType": "One of the values here is None. Does the docstring say when an input may be None, and what then?",
@@ -52,20 +52,20 @@ REASONS = {
     "the whole table: is None treated first?",
     "math domain error": "math.sqrt and math.log were given a negative number, or 0: print it. (For the clean picture, "
     "alpha_bar[-1] is the table's last entry and not 1.)",
-    "division by zero": "What is divided by became 0. For the clean picture 1 - alpha_bar is 0: that step may need a "
+    "division by zero": "The divisor became 0. For the clean picture 1 - alpha_bar is 0: that step may need a "
     "case of its own.",
-    "differentiated Tensors does not require grad": "A tensor by which a gradient is taken must want one before it is "
-    "used: x = x.detach().requires_grad_().",
-    "to not have been used in the graph": "The gradient is asked for by a tensor that was not used on the way: a copy, "
-    "or one of another name. Give the function the very tensor that the gradient is taken by.",
+    "differentiated Tensors does not require grad": "A tensor with respect to which a gradient is taken needs "
+    "requires_grad before it is used: x = x.detach().requires_grad_().",
+    "to not have been used in the graph": "The gradient is taken with respect to a tensor that was not used in the "
+    "computation: a copy, or one of another name. Use the same tensor in both places.",
     "'tuple' object has no attribute": "This is a tuple of several tensors, or of one: torch.autograd.grad gives such. "
     "Take the tensor out, as in (gradient,) = torch.autograd.grad(...).",
     "Dimension out of range": "An axis is asked for that this tensor does not have. (batch, ...) means any number of "
     "axes after the first; .flatten(1) makes one of them.",
-    "implicitly created only for scalar": "A gradient is that of a single number: sum or average first.",
+    "implicitly created only for scalar": "Gradients are taken of a single number: sum or average first.",
     "MemoryError": TOO_LARGE,
     "can't allocate memory": TOO_LARGE,
-    "a leaf Variable that requires grad": "Parameters that learn may not be changed in place while gradients are "
+    "a leaf Variable that requires grad": "Trainable parameters may not be changed in place while gradients are "
     "recorded: put the change under `with torch.no_grad():`.",
 }
 
@@ -121,7 +121,7 @@ def _outcome(learner: Learner, error: BaseException | None) -> Outcome:
     if error is None:
         return Outcome("pass", learner.called)
     if not isinstance(error, Wrong):  # an oracle accepts the reference: it stumbled over what the learner returned
-        found = f"what came back cannot be used as intended: {in_words(error)}"
+        found = f"the result cannot be used as intended: {in_words(error)}"
         error = Wrong(found, "Compare the kind of value with what the docstring promises.")
     return Outcome("fail", getattr(error, "called", learner.called), error.found, error.advice)
 
