@@ -128,7 +128,7 @@ def test_hints_come_one_by_one(capsys):
         hint(STEP)
         said = capsys.readouterr().out
         assert said.count("Hint ") == min(number, 3)
-    assert "These were all 3" in said
+    assert "That was the last of 3" in said
 
 
 def test_solution_shows_the_source(capsys):

@@ -74,7 +74,7 @@ def stops_python(x):
         (lambda x: x[:, None] - x / 2, "fail", "broadcast against each other"),
         (lambda x: (x / 2).long(), "fail", "dtype torch.int64, expected numbers with a fraction"),
         (lambda x: [x / 2], "fail", "torch.stack(list)"),
-        (lambda x: (x / 2, x), "fail", "2 values came back"),
+        (lambda x: (x / 2, x), "fail", "2 values were returned"),
         (lambda x: (x / 2).to(torch.complex64), "fail", "came out complex"),
         (lambda x: x > 0, "fail", "A comparison gives True and False"),
         (lambda x: x.relu, "fail", "are its brackets missing?"),
