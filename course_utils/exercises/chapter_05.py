@@ -17,8 +17,8 @@ TITLE = "Forward diffusion"
     "05.forward_step", schedules.forward_step, difficulty=1, minutes=5,
     hints=[
         "A step keeps most of x_{t-1} and adds a little noise. beta_t is the *variance* of what is added.",
-        "A variance v is reached by multiplying standard normal noise with its root, sqrt(v). What is left for "
-        "x_{t-1}, if a variance of 1 is to stay 1, is the variance 1 - beta_t.",
+        "Standard normal noise gets a given variance if you multiply it by the root of that variance. If the total "
+        "is to stay 1, the variance 1 - beta_t is left for x_{t-1}.",
         "Return (1 - beta_t) ** 0.5 * x_before + (...) ** 0.5 * eps.",
     ],
 )  # fmt: skip
@@ -136,7 +136,7 @@ def _noised(learner, x0, eps, t, table):
         "Compute f(t) for t = 0 ... T first: that is T + 1 numbers, one more than there are betas.",
         "alpha_bar_t / alpha_bar_{t-1} is f(t) / f(t-1), since f(0) cancels: f[1:] / f[:-1].",
         "At the very end f is 0, so beta would be 1 and nothing at all would be left: .clamp(max=0.999).",
-        "f = torch.cos((t / T + s) / (1 + s) * math.pi / 2) ** 2, and then (1 - f[1:] / f[:-1]).clamp(max=0.999).",
+        "f = torch.cos((t / T + 0.008) / 1.008 * math.pi / 2) ** 2, and then (1 - f[1:] / f[:-1]).clamp(max=0.999).",
     ],
 )  # fmt: skip
 def cosine_beta(learner, case):
@@ -154,7 +154,7 @@ def cosine_beta(learner, case):
     mistakes = [
         (betas(T, clip=math.inf), "The last beta is 1: it would delete the picture and make later formulas divide by "
                                "0. Clip the betas at 0.999."),
-        (betas(T, offset=0.0), "The small offset s = 0.008 is missing; without it the first betas are too small."),
+        (betas(T, offset=0.0), "The small offset 0.008 is missing; without it the first betas are too small."),
         (betas(T, power=1), "This is the cosine; alpha_bar is its square."),
         (betas(T, first=0), "This is one step early: beta[0] belongs to the paper's t = 1, so it is 1 - f(1) / f(0)."),
         (share[1:] / share[0], "This is alpha_bar. From it comes beta_t = 1 - alpha_bar_t / alpha_bar_{t-1}."),
@@ -168,11 +168,11 @@ def cosine_beta(learner, case):
         (betas(T, steps=T - 1), "t is divided by T - 1. The paper's t goes from 0 to T, so t / T goes from 0 to 1."),
         (
             betas(T, angle=lambda u: (u + s) / (1 + s) * 90),
-            "cos takes radians: a quarter of the wave is pi / 2, not 90.",
+            "cos takes radians: a quarter of its period is pi / 2, not 90.",
         ),
         (
             betas(T, angle=lambda u: u + s / (1 + s) * math.pi / 2),
-            "Brackets are missing: (t / T + s) / (1 + s), and all of it times pi / 2.",
+            "Brackets are missing: (t / T + 0.008) / 1.008, and all of it times pi / 2.",
         ),
         (
             betas(T, clip=math.inf).clamp(min=0.999),
@@ -206,7 +206,7 @@ def snr(learner, case):
         ((1 - share) / share, "This is upside down: signal to noise has the signal above."),
         ((share / (1 - share)).sqrt(), "This is the ratio of the factors √ᾱ and √(1 - ᾱ). The signal-to-noise ratio "
                                        "compares variances: no roots."),
-        (10 * (share / (1 - share)).log10(), "These are decibels; wanted is the ratio itself."),
+        (10 * (share / (1 - share)).log10(), "These are decibels; the ratio itself is wanted."),
         ((share / (1 - share)).square(), "This is the square. alpha_bar and 1 - alpha_bar are variances already."),
         (share.sqrt() / (1 - share), "The signal has a root and the noise has none; both are variances."),
         ((share / (1 - share)).log(), "This is the logarithm of the signal-to-noise ratio: leave it out."),
@@ -220,7 +220,7 @@ def snr(learner, case):
 @exercise(
     "05.variance_at", schedules.variance_at, difficulty=2, minutes=5,
     hints=[
-        "x_t is a sum of two things that know nothing of each other. Then their variances add.",
+        "x_t is a sum of two independent parts, so their variances add.",
         "A factor c makes the variance c² times as large. The factor of x0 is sqrt(alpha_bar_t).",
         "So alpha_bar_t times the variance of x0, plus the variance of the noise part.",
     ],
@@ -231,9 +231,9 @@ def variance_at(learner, case):
     expected = torch.tensor([a * variance + 1 - a for a in share.tolist()])
     mistakes = [
         (expected.sqrt(), "This is the standard deviation; the variance is its square."),
-        (torch.ones(6), "It is 1 only if the pictures have variance 1. Here they do not: x0_variance counts."),
-        (torch.full((6,), variance), "The variance does not stay that of x0: the noise has variance 1, whatever the "
-                                     "pictures have."),
+        (torch.ones(6), "It is 1 only if the images have variance 1. Here they do not: use x0_variance."),
+        (torch.full((6,), variance), "The variance does not stay the same as x0's: the noise has variance 1, whatever "
+                                     "the images have."),
         (share.sqrt() * variance + (1 - share).sqrt(), "A factor c makes the variance c² times as large: the factors "
                                                        "are roots, so their squares are alpha_bar and 1 - alpha_bar."),
         (share.square() * variance + (1 - share).square(), "The factors of x_t are roots already, √ᾱ and √(1 - ᾱ): "
@@ -254,9 +254,9 @@ def variance_at(learner, case):
 @exercise(
     "05.kl_to_normal", schedules.kl_to_normal, difficulty=4, minutes=20,
     hints=[
-        "q(x_t | x0) is normal in each dimension, with mean m = sqrt(alpha_bar_t) x0 and variance v = 1 - alpha_bar_t.",
-        "In nats, KL( N(m, v) || N(0, 1) ) = (v + m² - 1 - ln v) / 2 for one dimension.",
-        "Put m and v in: v + m² - 1 = alpha_bar_t (x0² - 1).",
+        "q(x_t | x0) is normal in each dimension, with mean sqrt(alpha_bar_t) x0 and variance 1 - alpha_bar_t.",
+        "In nats, KL( N(μ, σ²) || N(0, 1) ) = (σ² + μ² - 1 - ln σ²) / 2 for one dimension.",
+        "Insert both: σ² + μ² - 1 = alpha_bar_t (x0² - 1).",
         "Average over all axes but the first, .flatten(1).mean(1), and divide by ln 2 for bits.",
     ],
 )  # fmt: skip
@@ -279,6 +279,7 @@ def _distance(learner, x0, share):
     except Exception as raised:
         text = str(raised.__cause__)
         if "Dimension out of range" in text:
-            raise Wrong(f"averaging failed: {text}", "Samples may have any number of axes, points of the plane only "
-                        "one: .flatten(1).mean(1) averages over all but the first.") from None  # fmt: skip
+            raise Wrong(f"averaging failed: {text}", "Samples may have any number of axes, and points of the "
+                        "plane have only one: .flatten(1).mean(1) averages over all but the first."
+                        ) from None  # fmt: skip
         raise

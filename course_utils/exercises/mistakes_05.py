@@ -23,9 +23,9 @@ def add_noise_mistakes(x0, eps, t, table, share, column):
         (early.sqrt() * x0 + (1 - early).sqrt() * eps, "This looks up t - 1. In code t starts at 0, and so does the "
                                                        "table; index -1 would be its end."),
         (signal * x0 - noise * eps, "The noise has a minus sign; the equation adds it."),
-        (signal * x0 + eps, "The noise has its full strength; it is multiplied by sqrt(1 - alpha_bar_t)."),
-        (again.sqrt() * x0 + (1 - again).sqrt() * eps, "The table holds alpha_bar already, and is multiplied up once "
-                                                       "more."),
+        (signal * x0 + eps, "The noise is added at full strength; multiply it by sqrt(1 - alpha_bar_t)."),
+        (again.sqrt() * x0 + (1 - again).sqrt() * eps, "The table holds alpha_bar already; here its running product "
+                                                       "was taken once more."),
         (as_beta.sqrt() * x0 + (1 - as_beta).sqrt() * eps, "The table was taken for betas. It holds alpha_bar: look "
                                                            "up alpha_bar[t]."),
         (step.sqrt() * x0 + (1 - step).sqrt() * eps, "This takes one step's alpha_t out of the table. alpha_bar_t is "
@@ -67,14 +67,14 @@ def kl_and_mistakes(x0, share):
             of_terms(share * (x0**2 - 1), -v.log2()) * math.log(2),
             "Only the logarithm is in bits. The whole sum is divided by ln 2.",
         ),
-        (of_terms(share * (x0**2 - 1), -torch.log1p(share)), "This is ln(1 + alpha_bar_t); v is 1 - alpha_bar_t."),
+        (of_terms(share * (x0**2 - 1), -torch.log1p(share)), "This is ln(1 + alpha_bar_t); σ² is 1 - alpha_bar_t."),
         (nats.mean(1) / math.log10(2), "This divides by log10(2). Bits are nats over the natural logarithm of 2."),
         (bits.mean(0), "The batch was averaged away: .flatten(1).mean(1) averages over the dimensions of each sample."),
-        (of_terms(share * (x0**2 - 1)), "The logarithm is missing: v + m² - 1 - ln v has four terms."),
-        (of_terms(share * (x0**2 - 1), v.log()), "ln v has the wrong sign: it is v + m² - 1 - ln v."),
+        (of_terms(share * (x0**2 - 1)), "The logarithm is missing: σ² + μ² - 1 - ln σ² has four terms."),
+        (of_terms(share * (x0**2 - 1), v.log()), "ln σ² has the wrong sign: it is σ² + μ² - 1 - ln σ²."),
         (
             of_terms(share**2 * x0**2 - share, -v.log()),
-            "The mean m is sqrt(alpha_bar_t) x0, with the root, so that m² is alpha_bar_t x0².",
+            "The mean μ is sqrt(alpha_bar_t) x0, with the root, so that μ² is alpha_bar_t x0².",
         ),
         (
             of_terms(share * (x0.flatten(1).mean(1)[:, None] ** 2 - 1), -v.log()),

@@ -245,7 +245,7 @@ def noise_subtracted(x0, eps, t, alpha_bar):
     return a.sqrt() * x0 - (1 - a).sqrt() * eps
 
 
-@mutant(NOISE, "The noise has its full strength")
+@mutant(NOISE, "The noise is added at full strength")
 def noise_at_full_strength(x0, eps, t, alpha_bar):
     return expand_like(alpha_bar[t], x0).sqrt() * x0 + eps
 
@@ -280,7 +280,7 @@ def not_clipped(T):
     return 1 - f[1:] / f[:-1]
 
 
-@mutant(COSINE, "offset s = 0.008")
+@mutant(COSINE, "offset 0.008")
 def no_offset(T):
     f = cosine(T, s=0)
     return (1 - f[1:] / f[:-1]).clamp(max=0.999)
@@ -418,7 +418,7 @@ def snr_by_one_over(alpha_bar):
     return 1 / (1 / alpha_bar.double() - 1).to(alpha_bar.dtype)
 
 
-@mutant(VARIANCE, "only if the pictures have variance 1")
+@mutant(VARIANCE, "only if the images have variance 1")
 def always_one(alpha_bar, x0_variance):
     return torch.ones_like(alpha_bar)
 
@@ -438,7 +438,7 @@ def squared_again(alpha_bar, x0_variance):
     return alpha_bar * x0_variance**2 + 1 - alpha_bar
 
 
-@mutant(VARIANCE, "does not stay that of x0")
+@mutant(VARIANCE, "does not stay the same as x0")
 def noise_like_the_pictures(alpha_bar, x0_variance):
     return alpha_bar * x0_variance + (1 - alpha_bar) * x0_variance
 
@@ -538,8 +538,8 @@ def wrong_kl(words, terms):
 
 wrong_kl("The variance of x_t is 1 - alpha_bar_t", lambda m, v, a, x0: a + m**2 - 1 - a.log())
 wrong_kl("The logarithm is missing", lambda m, v, a, x0: v + m**2 - 1)
-wrong_kl("ln v has the wrong sign", lambda m, v, a, x0: v + m**2 - 1 + v.log())
-wrong_kl("The mean m is sqrt(alpha_bar_t) x0", lambda m, v, a, x0: v + (a * x0) ** 2 - 1 - v.log())
+wrong_kl("ln σ² has the wrong sign", lambda m, v, a, x0: v + m**2 - 1 + v.log())
+wrong_kl("The mean μ is sqrt(alpha_bar_t) x0", lambda m, v, a, x0: v + (a * x0) ** 2 - 1 - v.log())
 wrong_kl("The factor 1/2 is missing", lambda m, v, a, x0: 2 * (v + m**2 - 1 - v.log()))
 
 
@@ -559,7 +559,7 @@ def bits_by_multiplying(x0, alpha_bar_t):
     return (alpha_bar_t * (x0**2 - 1) - torch.log1p(-alpha_bar_t)).flatten(1).mean(1) / 2 * math.log(2)
 
 
-@mutant(KL, "points of the plane only one")
+@mutant(KL, "points of the plane have only one")
 def for_pictures_alone(x0, alpha_bar_t):
     return (alpha_bar_t * (x0**2 - 1) - torch.log1p(-alpha_bar_t)).mean((1, 2, 3)) / 2 / math.log(2)
 
@@ -595,7 +595,7 @@ def product_from_the_end(beta):
     return (1 - beta).flip(0).cumprod(0).flip(0)
 
 
-@mutant(NOISE, "multiplied up once more")
+@mutant(NOISE, "running product was taken once more")
 def product_of_products(x0, eps, t, alpha_bar):
     a = expand_like(alpha_bar.cumprod(0)[t], x0)
     return a.sqrt() * x0 + (1 - a).sqrt() * eps
