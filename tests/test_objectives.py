@@ -5,7 +5,7 @@ import torch
 from diffusers import DDPMScheduler
 from scipy.stats import binned_statistic
 
-from course_utils.diffusion import objectives
+from course_utils.diffusion import objectives, steps
 from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 
 ALPHA_BAR = alpha_bar_from_beta(scaled_linear_beta())
@@ -120,6 +120,25 @@ def test_loss_by_time():
     for bad in ({"bins": 0}, {"bins": 51}, {"t": t + 1}, {"t": t[:-1]}):
         with pytest.raises(ValueError, match="Expected"):
             objectives.loss_by_time(**{"losses": losses, "t": t, "T": 50, "bins": 5} | bad)
+
+
+def test_bound_weights_turn_the_noise_loss_into_the_divergence_of_each_step():
+    beta = torch.tensor([0.05, 0.1, 0.3, 0.6], dtype=torch.float64)
+    alpha_bar = alpha_bar_from_beta(beta)
+    generator = torch.Generator().manual_seed(0)
+    x0, eps, eps_hat = torch.randn(3, 1, 5, generator=generator, dtype=torch.float64)
+    weights = objectives.bound_weights(beta)
+    assert weights.shape == (3,)
+    for t in (1, 2, 3):
+        x_t = alpha_bar[t].sqrt() * x0 + (1 - alpha_bar[t]).sqrt() * eps
+        x0_hat = objectives.x0_from_eps(x_t, eps_hat, torch.tensor([t]), alpha_bar)
+        mean, variance = steps.posterior(x0, x_t, t, t - 1, alpha_bar)
+        mean_hat, _ = steps.posterior(x0_hat, x_t, t, t - 1, alpha_bar)
+        q, p = (torch.distributions.Normal(m, variance**0.5) for m in (mean, mean_hat))
+        divergence = torch.distributions.kl_divergence(q, p).sum()
+        assert torch.isclose(weights[t - 1] * (eps - eps_hat).square().sum(), divergence)
+    with pytest.raises(ValueError, match="at least two times, got \\(1,\\)"):
+        objectives.bound_weights(beta[:1])
 
 
 def test_logit_normal_times_have_the_density_of_the_paper():

@@ -152,6 +152,24 @@ def training_step(
     return noise_prediction_loss(model(x_t, t), eps).mean()
 
 
+def bound_weights(beta: torch.Tensor) -> torch.Tensor:
+    """Return the weight of each time t = 1 ... T-1 in the variational bound on -log p(x0); (T-1,), dtype of beta.
+
+        omega_t = beta_t^2 / (2 beta_tilde_t alpha_t (1 - alpha_bar_t))
+        beta_tilde_t = (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t) beta_t, the variance of q(x_{t-1} | x_t, x0)
+
+    so that omega_t || eps - eps_hat ||^2 is the KL divergence of a step whose variance is beta_tilde_t. At t = 0 that
+    variance is 0. beta: (T,), between 0 and 1. DDPM (arXiv:2006.11239), equation 12, t counted from 0.
+    Raises ValueError for fewer than two betas.
+    """
+    if beta.ndim != 1 or len(beta) < 2:
+        raise ValueError(f"Expected betas of shape (T,) for at least two times, got {tuple(beta.shape)}.")
+    alpha_bar = (1 - beta).cumprod(0)
+    now, before = alpha_bar[1:], alpha_bar[:-1]
+    beta_tilde = (1 - before) / (1 - now) * beta[1:]
+    return beta[1:] ** 2 / (2 * beta_tilde * (1 - beta[1:]) * (1 - now))
+
+
 def loss_by_time(losses: torch.Tensor, t: torch.Tensor, T: int, bins: int) -> torch.Tensor:
     """Return the mean loss in each of `bins` equal stretches of the times 0 ... T-1; shape (bins,).
 

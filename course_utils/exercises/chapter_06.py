@@ -1,4 +1,6 @@
-"""The exercises of chapter 06: the network learns to see the noise."""
+"""The exercises of chapter 06: the network learns to predict the noise."""
+
+import math
 
 import torch
 from torch import nn
@@ -14,6 +16,7 @@ from course_utils.exercises.mistakes_06 import (
     require_range,
     require_times,
     stepped,
+    weights_and_mistakes,
 )
 from course_utils.exercises.oracles import Wrong, close, require
 from course_utils.exercises.registry import exercise
@@ -39,10 +42,10 @@ def noise_prediction_loss(learner, case):
                                   "picture's size: take the mean."),
         (expected.mean(), "This is one number for the whole batch. Keep one for each sample: later they are sorted "
                           "by t, and weighted."),
-        (error.sum(), "This is the sum over everything. Wanted is one mean for each sample."),
+        (error.sum(), "This is the sum over everything. Return one mean for each sample."),
         (error.flatten(1).mean(0), "The mean went over the batch. Average over the pixels of each sample: .mean(1)."),
-        (error.flatten(1).sum(1).sqrt(), "This is the length of the error, the root of a sum. Wanted is the mean of "
-                                         "the squares."),
+        (error.flatten(1).sum(1).sqrt(), "This is the length of the error, the root of a sum. Return the mean of the "
+                                         "squares."),
         (expected / 2, "This is half of it; there is no factor 1/2."),
         (expected[:, None], "The averaged axis is still there: leave keepdim away."),
         (error, "The squares are not averaged yet: the mean over pixels is missing."),
@@ -63,7 +66,7 @@ def noise_prediction_loss(learner, case):
     x_t = share.sqrt() * x0 + (1 - share).sqrt() * eps
     worst = learner((x_t - share.sqrt() * x0) / (1 - share).sqrt(), eps).abs().max().item()
     require(worst < 1e-8, f"for the exact prediction got a loss of {worst:.3g}, expected 0.",
-            "If eps_hat and eps agree, nothing may be left.")  # fmt: skip
+            "If eps_hat and eps agree, the loss is 0.")  # fmt: skip
 
 
 def _compared(learner, eps_hat, eps):
@@ -72,7 +75,7 @@ def _compared(learner, eps_hat, eps):
     except Exception as raised:
         text = str(raised.__cause__)
         if "Dimension out of range" in text:
-            raise Wrong(f"averaging failed: {text}", "Not all data are pictures; points of the plane are (batch, 2). "
+            raise Wrong(f"averaging failed: {text}", "Not all data are images; points of the plane are (batch, 2). "
                         "Average over every axis but the first, whatever their number.") from None  # fmt: skip
         raise
 
@@ -111,10 +114,28 @@ def sample_times(learner, case):
 
 
 @exercise(
+    "06.bound_weights", objectives.bound_weights, difficulty=3, minutes=15,
+    hints=[
+        "You need alpha_bar at t and at t - 1, for t = 1 ... T-1: two slices of one running product.",
+        "alpha_bar = (1 - beta).cumprod(0). Then alpha_bar[1:] belongs to t, and alpha_bar[:-1] to t - 1.",
+        "beta_tilde = (1 - alpha_bar[:-1]) / (1 - alpha_bar[1:]) * beta[1:]. Put it into the formula for omega_t.",
+    ],
+)  # fmt: skip
+def bound_weights(learner, case):
+    """Weigh each time as the variational bound does."""
+    beta = case.uniform(0.05, 0.4, 9).double()
+    right, mistakes = weights_and_mistakes(beta)
+    close(learner(beta), right, mistakes)
+    for beta in (torch.tensor([0.1, 0.2]), case.uniform(0.1, 0.9, 4), torch.linspace(1e-4, 0.02, 1000).double()):
+        alpha_bar = torch.tensor([math.prod(1 - b for b in beta[: t + 1].tolist()) for t in range(len(beta) - 1)])
+        close(learner(beta), beta[1:] / (2 * (1 - beta[1:]) * (1 - alpha_bar).to(beta)), tolerance=1e-3)
+
+
+@exercise(
     "06.training_step", objectives.training_step, difficulty=3, minutes=15,
     uses=("05.add_noise", "06.sample_times", "06.noise_prediction_loss"),
     hints=[
-        "Four lines: draw t, draw eps, make x_t, compare the model's answer with eps. You have written three of them.",
+        "Four lines: draw t, draw eps, make x_t, compare the prediction with eps. You have written three of them.",
         "t = sample_times(len(x0), len(alpha_bar), generator), and the noise has the shape of x0.",
         "The model sees x_t and t, never eps and never x0: model(x_t, t).",
         "noise_prediction_loss(model(x_t, t), eps) has shape (batch,). Return its mean, as a tensor.",
@@ -159,7 +180,7 @@ def training_step(learner, case):
     ],
 )  # fmt: skip
 def ema_update(learner, case):
-    """Let an average follow the model's parameters slowly."""
+    """Update the moving average of a model's parameters."""
     model, average = _network(case), _network(case).requires_grad_(False)
     decay = round(case.uniform(0.8, 0.95).item(), 3)
     before, new = _flat(average), _flat(model)
@@ -220,7 +241,7 @@ def _flat(model):
     ],
 )  # fmt: skip
 def x0_from_eps(learner, case):
-    """Guess the clean picture in one step: the ink blot."""
+    """Predict the clean image in one step."""
     for T, shape in ((40, (5, 3, 8, 8)), (40, (5, 2)), (7, (2, 1, 2, 3)), (7, (3, 4))):
         table = (1 - case.uniform(0.01, 0.1, T)).cumprod(0)
         t = torch.cat([torch.tensor([0, T - 1]), case.whole(1, T - 2, shape[0] - 2)])
@@ -268,7 +289,7 @@ def _check_guess(learner, x0, eps, t, table, named):
     ],
 )  # fmt: skip
 def loss_by_time(learner, case):
-    """Find at which times the model has most to learn."""
+    """Find the mean loss at each noise level."""
     T, bins, n = 100, 5, 300
     empty = int(case.whole(1, 3))
     t = case.whole(0, T - 1, n)

@@ -58,13 +58,13 @@ def stepped(learner, model, x0, table, generator):
 
 
 def require_loss(model, loss, x0, x_t, eps):
-    """Raise Wrong unless the loss is the mean square error of the model's answer, with its gradient."""
+    """Raise Wrong unless the loss is the mean square error of the model's prediction, with its gradient."""
     prediction = 0.5 * x_t
     per_sample = (prediction - eps).square().flatten(1).mean(1)
     mistakes = [
-        ((prediction - x0).square().mean(), "The model's answer is compared with x0. It predicts the noise, eps."),
-        ((prediction - x_t).square().mean(), "The model's answer is compared with x_t. It predicts the noise, eps."),
-        ((eps - x0).square().mean(), "The noise is compared with x0. The model's answer belongs in its place."),
+        ((prediction - x0).square().mean(), "The model's output is compared with x0. It predicts the noise, eps."),
+        ((prediction - x_t).square().mean(), "The model's output is compared with x_t. It predicts the noise, eps."),
+        ((eps - x0).square().mean(), "The noise is compared with x0. The model's output belongs in its place."),
         (per_sample, "This is one loss for each sample. The optimizer needs one number: .mean()."),
         (per_sample.sum(), "This is the sum over the batch. The mean does not depend on the batch's size."),
         ((prediction - eps).square().sum(), "This is a sum over everything; the mean does not depend on the sizes."),
@@ -75,12 +75,12 @@ def require_loss(model, loss, x0, x_t, eps):
         independent = prediction.square().mean() + 1  # what noise that has nothing to do with x_t would give
         unrelated = abs(loss - independent) < 0.1 * independent and loss > 1.2 * per_sample.mean()
         require(not unrelated, f"got a loss of {loss:.4g}, expected {per_sample.mean():.4g}.",
-                "The model's answer is compared with noise that is not in x_t. Draw eps once.")  # fmt: skip
+                "The model's output is compared with noise that is not in x_t. Draw eps once.")  # fmt: skip
     close(loss, per_sample.mean(), mistakes)
     if isinstance(loss, torch.Tensor) and loss.requires_grad:
         (slope,) = torch.autograd.grad(loss, model.scale, allow_unused=True)
         require(slope is not None, "no gradient comes back to the model, expected one: it could not learn.",
-                "No .detach() and no torch.no_grad() between the model's answer and the loss.")  # fmt: skip
+                "No .detach() and no torch.no_grad() between the model's output and the loss.")  # fmt: skip
         close(
             slope, (2 * (prediction - eps) * x_t).mean(), tolerance=1e-2, what="the gradient of the model's parameter"
         )
@@ -94,7 +94,7 @@ def require_one_call(model, x0, T):
     require(x_t.shape == x0.shape, f"the model got an input of shape {tuple(x_t.shape)}, expected {tuple(x0.shape)}.",
             "model(x_t, t): first the noisy samples, of the shape of x0, then their times.")  # fmt: skip
     require(not x_t.equal(x0), "the model was given x0 itself, expected x_t.",
-            "There is no noise to find in a clean picture: call add_noise first.")  # fmt: skip
+            "A clean image has no noise to predict: call add_noise first.")  # fmt: skip
     shape = tuple(t.shape) if isinstance(t, torch.Tensor) else type(t).__name__
     require(shape == (len(x0),), f"the model got times of shape {shape}, expected ({len(x0)},).",
             "Each sample has a time of its own: one for each of the batch.")  # fmt: skip
@@ -124,7 +124,7 @@ def require_noise(x0, x_t, t, table):
     if left_of_x0(t) > 0.1:
         other = min(left_of_x0(t - 1), left_of_x0(t + 1))
         raise Wrong("x_t minus sqrt(alpha_bar_t) x0 still holds some x0, expected noise only.",
-                    "x_t was made with another time than the model was told: use one t for both." if other < 0.08 else
+                    "x_t was made with another time than the model was given: use one t for both." if other < 0.08 else
                     "Is x_t = add_noise(x0, eps, t, alpha_bar), with the t that the model is given?")  # fmt: skip
     eps = noise_at(t, x0, x_t, table)
     require((eps[0] - eps[1]).abs().max() > 1e-3, "all samples have the same noise, expected each its own.",
@@ -134,3 +134,42 @@ def require_noise(x0, x_t, t, table):
             f"{std:.2f}, expected 0 and 1.", "torch.randn draws standard normal numbers; torch.rand draws uniform "
             "ones between 0 and 1.")  # fmt: skip
     return eps
+
+
+def weights_and_mistakes(beta):
+    """The weights of the bound by their shortest form, beta_t / (2 alpha_t (1 - alpha_bar_{t-1})), and wrong ones."""
+    alpha = 1 - beta
+    alpha_bar = alpha.cumprod(0)
+    now, before, later, kept = alpha_bar[1:], alpha_bar[:-1], beta[1:], alpha[1:]
+    tilde = (1 - before) / (1 - now) * later
+    right = later / (2 * kept * (1 - before))
+    mistakes = [
+        (2 * right, "The factor 1/2 is missing."),
+        (later**2 / (2 * later * kept * (1 - now)), "This takes beta_t for the variance. The step back has "
+                                                    "beta_tilde_t."),
+        (later**2 / (2 * tilde**2 * kept * (1 - now)), "beta_tilde_t is a variance already; do not square it."),
+        (later / (2 * tilde * kept * (1 - now)), "beta_t is not squared: the difference of the means has the factor "
+                                                 "beta_t, and its square is needed."),
+        (later**2 / (2 * tilde * now * (1 - now)), "This divides by alpha_bar_t where alpha_t = 1 - beta_t belongs."),
+        (later**2 / (2 * tilde * kept.sqrt() * (1 - now)), "The difference of the means has the factor 1 / √α. Its "
+                                                           "square is 1 / α: no root."),
+        (later**2 / (2 * tilde * kept * (1 - now).sqrt()), "The difference of the means has √(1 - ᾱ) below. Its square "
+                                                           "is 1 - ᾱ: no root."),
+        (later**2 / (2 * tilde * (1 - now)), "The factor alpha_t = 1 - beta_t below is missing."),
+        (later**2 / (2 * tilde * kept), "The factor 1 - alpha_bar_t below is missing."),
+        (later**2 / (2 * tilde * kept * now), "This divides by alpha_bar_t where 1 - alpha_bar_t belongs."),
+        (later**2 / (2 * tilde * kept * (1 - before)), "This divides by 1 - alpha_bar of t - 1; the last factor "
+                                                       "belongs to t."),
+        (later**2 / (2 * (1 - now) / (1 - before) * later * kept * (1 - now)),
+         "beta_tilde_t is upside down: it is smaller than beta_t, so 1 - alpha_bar_{t-1} stands above."),
+        (later**2 / (2 * before / now * later * kept * (1 - now)),
+         "In beta_tilde_t this divides alpha_bars; it is the ratio of 1 - alpha_bar at t - 1 and at t."),
+        (torch.cat([torch.full_like(beta[:1], torch.inf), right]), "This has an entry for t = 0, where the variance is "
+                                                                   "0. Leave it out: the result starts at t = 1."),
+        (right[:-1], "The last time is missing. Leave out t = 0 and keep T - 1."),
+        (right.flip(0), "The times are in the opposite order."),
+        (right / right.sum(), "The weights were divided by their sum. Return them as they are."),
+        (right.sum(), "This is the sum of all weights. Return one for each time."),
+        (right.mean(), "This is the mean of all weights. Return one for each time."),
+    ]  # fmt: skip
+    return right, mistakes

@@ -9,6 +9,7 @@ from torch import nn
 from course_utils.shapes import expand_like
 
 LOSS, TIMES, STEP = "06.noise_prediction_loss", "06.sample_times", "06.training_step"
+BOUND = "06.bound_weights"
 EMA, X0, BY_TIME = "06.ema_update", "06.x0_from_eps", "06.loss_by_time"
 
 
@@ -211,7 +212,7 @@ def clean_input(model, x0, alpha_bar, generator):
     return F.mse_loss(model(x0, t), eps)
 
 
-@mutant(STEP, "another time than the model was told")
+@mutant(STEP, "another time than the model was given")
 def told_another_time(model, x0, alpha_bar, generator):
     t, eps, x_t = draw(x0, alpha_bar[:-1], generator)
     return F.mse_loss(model(x_t, t + 1), eps)
@@ -816,6 +817,69 @@ def bins_from_one(losses, t, T, bins):
     return torch.stack([losses[t * bins // T == b].mean() for b in range(1, bins + 1)])
 
 
-@mutant(LOSS, "nothing may be left")
+@mutant(LOSS, "the loss is 0")
 def never_quite_zero(eps_hat, eps):
     return (eps_hat - eps).square().flatten(1).mean(1) + 1e-6
+
+
+def parts_of_bound(beta):
+    """beta_t, alpha_t, alpha_bar at t and at t - 1, and the variance of the step back, for t = 1 ... T-1."""
+    alpha_bar = (1 - beta).cumprod(0)
+    now, before = alpha_bar[1:], alpha_bar[:-1]
+    return beta[1:], 1 - beta[1:], now, before, (1 - before) / (1 - now) * beta[1:]
+
+
+def wrong_bound(words, formula):
+    mutant(BOUND, words)(lambda beta: formula(*parts_of_bound(beta)))
+
+
+wrong_bound("factor 1/2 is missing", lambda b, a, now, before, tilde: b**2 / (tilde * a * (1 - now)))
+wrong_bound("takes beta_t for the variance", lambda b, a, now, before, tilde: b / (2 * a * (1 - now)))
+wrong_bound("do not square it", lambda b, a, now, before, tilde: b**2 / (2 * tilde**2 * a * (1 - now)))
+wrong_bound("beta_t is not squared", lambda b, a, now, before, tilde: b / (2 * tilde * a * (1 - now)))
+wrong_bound(
+    "divides by alpha_bar_t where alpha_t", lambda b, a, now, before, tilde: b**2 / (2 * tilde * now * (1 - now))
+)
+wrong_bound("is 1 / α: no root", lambda b, a, now, before, tilde: b**2 / (2 * tilde * a.sqrt() * (1 - now)))
+wrong_bound("is 1 - ᾱ: no root", lambda b, a, now, before, tilde: b**2 / (2 * tilde * a * (1 - now).sqrt()))
+wrong_bound("factor alpha_t = 1 - beta_t below", lambda b, a, now, before, tilde: b**2 / (2 * tilde * (1 - now)))
+wrong_bound("factor 1 - alpha_bar_t below", lambda b, a, now, before, tilde: b**2 / (2 * tilde * a))
+wrong_bound("where 1 - alpha_bar_t belongs", lambda b, a, now, before, tilde: b**2 / (2 * tilde * a * now))
+wrong_bound("the last factor belongs to t", lambda b, a, now, before, tilde: b**2 / (2 * tilde * a * (1 - before)))
+wrong_bound("upside down", lambda b, a, now, before, tilde: b * (1 - before) / (2 * a * (1 - now) ** 2))
+wrong_bound("this divides alpha_bars", lambda b, a, now, before, tilde: b * now / (2 * before * a * (1 - now)))
+wrong_bound(
+    "divided by their sum", lambda b, a, now, before, tilde: (b / a / (1 - before)) / (b / a / (1 - before)).sum()
+)
+wrong_bound("in the opposite order", lambda b, a, now, before, tilde: (b / (2 * a * (1 - before))).flip(0))
+wrong_bound("the sum of all weights", lambda b, a, now, before, tilde: (b / (2 * a * (1 - before))).sum())
+wrong_bound("the mean of all weights", lambda b, a, now, before, tilde: (b / (2 * a * (1 - before))).mean())
+wrong_bound("Leave out t = 0 and keep T - 1", lambda b, a, now, before, tilde: (b / (2 * a * (1 - before)))[:-1])
+
+
+@mutant(BOUND, "has an entry for t = 0")
+def bound_with_the_first_time(beta):
+    alpha_bar = (1 - beta).cumprod(0)
+    before = torch.cat([torch.ones_like(beta[:1]), alpha_bar[:-1]])
+    return beta / (2 * (1 - beta) * (1 - before))
+
+
+@mutant(BOUND, "without `return`")
+def bound_without_return(beta):
+    beta[1:] / (2 * (1 - beta[1:]) * (1 - (1 - beta).cumprod(0)[:-1]))
+
+
+@variant(BOUND)
+def bound_in_its_shortest_form(beta):
+    return beta[1:] / (1 - beta[1:]) / (1 - (1 - beta).cumprod(0)[:-1]) / 2
+
+
+@variant(BOUND)
+def bound_in_a_loop(beta):
+    left, weights = 1 - beta[0], []
+    for b in beta[1:]:
+        now = left * (1 - b)
+        tilde = (1 - left) / (1 - now) * b
+        weights.append(b**2 / (2 * tilde * (1 - b) * (1 - now)))
+        left = now
+    return torch.stack(weights)

@@ -19,6 +19,14 @@ def noise_prediction_loss(case):
         yield eps + 0.01 * case.normal(*shape), eps
 
 
+@legal("06.bound_weights")
+def bound_weights(case):
+    for count in (2, 3, 12):
+        yield (case.uniform(0.01, 0.5, count),)
+        yield (case.uniform(0.01, 0.99, count).double(),)
+    yield (linear_beta(1000).double(),)
+
+
 @legal("06.sample_times")
 def sample_times(case):
     for count, T in ((1, 1), (1, 1000), (7, 2), (500, 5), (3000, 1000)):
