@@ -54,6 +54,21 @@ def test_the_two_stacks_see_all_that_came_before_and_nothing_else(size):
         assert torch.equal(field, before(8, 8, row, column))
 
 
+def test_a_layer_of_two_stacks_sees_rows_above_and_what_is_left_and_v_knows_nothing_of_h():
+    above, left = torch.nn.Conv2d(2, 3, (2, 3)).double(), torch.nn.Conv2d(2, 3, (1, 2)).double()
+    both = torch.randn(1, 4, 5, 6, generator=torch.Generator().manual_seed(0)).double()
+    seen_by_v = pixelcnn.receptive_field(
+        lambda x: pixelcnn.two_stack_layer(x, both[:, 2:], above, left)[0], both[:, :2], 2, 3
+    )
+    assert seen_by_v.nonzero().tolist() == [[1, 2], [1, 3], [1, 4], [2, 2], [2, 3], [2, 4]]
+    seen_by_h = pixelcnn.receptive_field(
+        lambda x: pixelcnn.two_stack_layer(both[:, :2], x, above, left)[1], both[:, 2:], 2, 3
+    )
+    assert seen_by_h.nonzero().tolist() == [[2, 2], [2, 3]]
+    h = both[:, 2:].requires_grad_()
+    assert not pixelcnn.two_stack_layer(both[:, :2].detach(), h, above, left)[0].sum().backward() and h.grad is None
+
+
 def test_the_plain_stack_is_causal_and_has_a_blind_spot():
     torch.manual_seed(0)
     field = pixelcnn.receptive_field(StackedPixelCNN(blocks=12).see, torch.randn(1, 3, 8, 8), 5, 2)

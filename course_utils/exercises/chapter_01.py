@@ -20,6 +20,7 @@ from course_utils.exercises.mistakes_01 import (
     networks,
     require_state,
     same_fields,
+    stacks_and_mistakes,
 )
 from course_utils.exercises.oracles import Wrong, close, require
 from course_utils.exercises.registry import exercise
@@ -39,12 +40,12 @@ TITLE = "Autoregressive pixels"
     ],
 )  # fmt: skip
 def bits_per_dim(learner, case):
-    """Count the bits that each picture costs, per pixel."""
+    """Compute the bits that each picture costs, per pixel."""
     for batch, symbols, height, width in ((4, 7, 5, 3), (1, 3, 2, 6)):
         logits, x = 2 * case.normal(batch, symbols, height, width), case.whole(0, symbols - 1, batch, height, width)
         close_bits(learner(logits, x), logits, x)
     close(learner(torch.zeros(2, 17, 8, 8), case.whole(0, 16, 2, 8, 8)), torch.full((2,), math.log2(17)),
-          what="for a model that thinks all 17 symbols equally likely, the result")  # fmt: skip
+          what="for a model that gives all 17 symbols the same probability, the result")  # fmt: skip
     sure = torch.tensor([0.0, 120.0]).reshape(1, 2, 1, 1)
     close(
         learner(sure, torch.zeros(1, 1, 1, dtype=torch.int64)),
@@ -55,7 +56,7 @@ def bits_per_dim(learner, case):
             (torch.tensor([8 * math.log2(10)]), "A clamp or a small number in the logarithm cuts off what an unlikely "
              "level costs. log_softmax needs neither."),
         ],
-        what="for a model that is sure and wrong, by a logit of 120, the result",
+        what="for a model that is certain and wrong, by a logit of 120, the result",
     )  # fmt: skip
 
 
@@ -127,14 +128,14 @@ def masked_conv(learner, case):
 @exercise(
     "01.receptive_field", pixelcnn.receptive_field, difficulty=3, minutes=12,
     hints=[
-        "Ask torch to record what happens to the input: x = x.clone().requires_grad_(True), then y = network(x).",
-        "y[0, :, row, column].sum() is one number. Its gradient by x has the shape of x: (1, channels, h, w).",
+        "Let torch record what happens to the input: x = x.clone().requires_grad_(True), then y = network(x).",
+        "y[0, :, row, column].sum() is one number. Its gradient with respect to x has the shape of x.",
         "torch.autograd.grad(number, x) gives a tuple with one tensor.",
         "A pixel counts if the gradient of any of its channels is not 0: (gradient[0] != 0).any(0).",
     ],
 )  # fmt: skip
 def receptive_field(learner, case):
-    """Find out by gradients which input pixels one output pixel depends on."""
+    """Find by gradients which input pixels an output pixel depends on."""
     for channels, height, width, places in ((2, 6, 9, ((2, 5), (4, 1), (0, 0))), (3, 5, 4, ((4, 3), (1, 2)))):
         x, fields = case.normal(1, channels, height, width), []
         for row, column in places:
@@ -167,6 +168,50 @@ def receptive_field(learner, case):
 
 
 @exercise(
+    "01.two_stacks", pixelcnn.two_stack_layer, difficulty=3, minutes=15, gradients=True,
+    hints=[
+        "First v: which sides need zeros so that a kernel of 2 rows and 3 columns sees its own row and the one above?",
+        "One column on either side and one row at the top: above(pad(v, (1, 1, 1, 0))).",
+        "Then h: one column of zeros at the left, pad(h, (1, 0, 0, 0)), the convolution `left`, and plus the new v.",
+    ],
+)  # fmt: skip
+def two_stacks(learner, case):
+    """Write one layer of the network that sees all earlier pixels."""
+    for channels, out, (height, width) in ((2, 2, (4, 6)), (1, 3, (5, 3)), (2, 2, (1, 1))):
+        above, left = nn.Conv2d(channels, out, (2, 3)), nn.Conv2d(channels, out, (1, 2))
+        with torch.no_grad():
+            for parameter in (*above.parameters(), *left.parameters()):
+                parameter.copy_(case.normal(*parameter.shape))
+        v, h = case.normal(2, channels, height, width), case.normal(2, channels, height, width)
+        (new_v, of_v), (new_h, of_h) = stacks_and_mistakes(v, h, above, left)
+        got = _layer(learner, v, h, above, left)
+        named = height * width > 1
+        require(not named or not _same(got[0], new_h) or not _same(got[1], new_v), "got h where v is expected, and v "
+                "where h is.", "Return v first, then h.")  # fmt: skip
+        close(got[0], new_v, of_v if named else (), what="the new v")
+        close(got[1], new_h, of_h if named else (), what="the new h")
+
+
+def _layer(learner, v, h, above, left):
+    try:
+        got = learner(v, h, above, left)
+    except Exception as raised:
+        text = str(raised.__cause__)
+        if "must match the size" in text or "Kernel size can't be greater" in text:
+            raise Wrong(f"the sizes do not fit: {text}", "The kernels have no padding of their own. With "
+                        "pad(v, (1, 1, 1, 0)) and pad(h, (1, 0, 0, 0)) height and width stay as they are."
+                        ) from None  # fmt: skip
+        raise
+    require(isinstance(got, (tuple, list)) and len(got) == 2, f"got {type(got).__name__}, expected two tensors.",
+            "Return both stacks: v, h.")  # fmt: skip
+    return got
+
+
+def _same(got, expected):
+    return isinstance(got, torch.Tensor) and got.shape == expected.shape and torch.allclose(got, expected, atol=1e-4)
+
+
+@exercise(
     "01.pixel_probabilities", pixelcnn.pixel_probabilities, difficulty=1, minutes=5,
     hints=[
         "The temperature divides the logits. What does dividing by a large number do to their differences?",
@@ -186,7 +231,7 @@ def pixel_probabilities(learner, case):
             (p, "The temperature is not used, or it cancels out: it divides the logits, before the softmax."),
             (p / temperature, "The temperature divides the probabilities here, so that they do not add up to 1. It "
              "divides the logits."),
-            *((scaled.softmax(axis), NOT_ONE + "The symbols are axis 1.") for axis in range(len(shape)) if axis != 1),
+            *((scaled.softmax(axis), NOT_ONE + "They are on axis 1.") for axis in range(len(shape)) if axis != 1),
             (scaled.log_softmax(1), "These are the logarithms of the probabilities: softmax, not log_softmax."),
             (p ** (1 / temperature), "The powers of the probabilities do not add up to 1 for each pixel. Divide the "
              "logits, then take the softmax."),
@@ -253,7 +298,7 @@ def _close_count(learner, case, start, keep):
         raise
     mistakes = [
         (filled(plain, start, keep, one_pass=True), "All pixels are drawn from one single pass, so none has seen "
-         "those just drawn. The loop must ask the model for each pixel."),
+         "those just drawn. The loop must evaluate the model again for each pixel."),
         (filled(plain, start, keep + 1), "This is one late: the first pixel to draw has the index i = keep, "
          "since they count from 0."),
         (filled(plain, start, max(keep - 1, 0)), "This draws the last of the pixels that should be kept: keep pixels "
@@ -265,7 +310,7 @@ def _close_count(learner, case, start, keep):
         (filled(plain, start, keep, shift=1), "The probabilities are read at the pixel before. In a model with "
          "masks the logits at a pixel's own place are those of that pixel."),
         (filled(plain, start, 0), "keep is not used: the first keep pixels stay as they are in x."),
-        (start if keep == 0 else expected, "Nothing was drawn: this is x as it came."),
+        (start if keep == 0 else expected, "Nothing was drawn: this is x as it was passed."),
         (filled(plain, start, keep * start.shape[2]), "keep counts pixels, not rows."),
         (filled(plain, torch.zeros_like(start), keep), "The pixels that should be kept are 0. Start from a copy of x: "
          "x.clone()."),
@@ -277,8 +322,8 @@ def _close_count(learner, case, start, keep):
     close(got, expected, mistakes, 0.0, f"with keep = {keep} and a model that leaves no choice, the result")
     require(
         model.passes == number - keep,
-        f"the model was asked {model.passes} times for {number - keep} pixels, expected once for each pixel.",
-        "A pass is what costs time. Ask once in each round of the loop, for all pictures of the batch together.",
+        f"the model was evaluated {model.passes} times for {number - keep} pixels, expected once for each pixel.",
+        "A pass is what costs time. Evaluate the model once in each round of the loop, for the whole batch together.",
     )
 
 
@@ -307,9 +352,9 @@ def _draws_right(learner, case, temperature, number=3000):
         others = [learner(model, blank[:1], 0, random, temperature) for _ in range(30)]
         if any(not torch.equal(other, others[0]) for other in others):
             raise Wrong(found, "One draw serves the whole batch. Each picture needs random numbers of its own.")
-        raise Wrong(found, "All pictures are the same: the likeliest symbol is taken (argmax) instead of a draw. "
+        raise Wrong(found, "All pictures are the same: the most likely symbol is taken (argmax) instead of a draw. "
                     "Draw with torch.multinomial.")  # fmt: skip
-    for t, advice in ((1.0, "The temperature is not used: hand it on to pixel_probabilities."),
+    for t, advice in ((1.0, "The temperature is not used: pass it to pixel_probabilities."),
                       (1 / temperature, "The temperature multiplies here. It divides.")):  # fmt: skip
         if far(joint(t)) < 5:
             raise Wrong(found, advice)

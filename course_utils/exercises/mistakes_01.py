@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.functional import conv2d, one_hot
+from torch.nn.functional import conv2d, one_hot, pad
 
 from course_utils.exercises.calls import Raised
 from course_utils.exercises.oracles import Wrong, close, require
@@ -290,3 +290,45 @@ def filled(model, x, keep, end=None, one_pass=False, by_columns=False, shift=0):
         at = divmod(max(i - shift, 0), width) if shift else (row, column)
         x[:, row, column] = logits[:, :, at[0], at[1]].argmax(1)
     return x
+
+
+def stacks_and_mistakes(v, h, above, left):
+    """Both stacks after a layer, by kernels of full size with zeros in them, and what mistakes make of `h` and `v`."""
+    tall = pad(above.weight, (0, 0, 0, 1))  # (out, in, 3, 3): nothing below
+    wide = pad(left.weight, (0, 1, 0, 0))  # (out, in, 1, 3): nothing to the right
+
+    def up(x, kernel=tall):
+        return conv2d(x, kernel, above.bias, padding=1)
+
+    def aside(x, kernel=wide):
+        return conv2d(x, kernel, left.bias, padding=(0, 1))
+
+    new_v, new_h = up(v), aside(h)
+    below, right = pad(above.weight, (0, 0, 1, 0)), pad(left.weight, (1, 0, 0, 0))  # kernels that look ahead
+    moved = "The kernel of `above` stands too far to the {}: one column of zeros on either side, pad(v, (1, 1, 1, 0))."
+    of_v = [
+        (
+            up(v, below),
+            "The stack of the rows above looks down: its kernel needs zeros at the top, pad(v, (1, 1, 1, 0)).",
+        ),
+        (new_v + new_h, "h flows into v. Then later rows would know what is hidden from them: only h gets the other."),
+        (up(pad(v, (1, 0, 0, 0)))[..., :-1], moved.format("left")),
+        (up(pad(v, (0, 1, 0, 0)))[..., 1:], moved.format("right")),
+        (up(h), "`above` was given h. It reads v, which has seen the rows above."),
+    ]
+    of_h = [
+        (new_h, "The second stack does not get what the first one found: add the new v."),
+        (aside(h, right) + new_v, "The second stack looks right, at pixels that come later: zeros go to the left, "
+                                  "pad(h, (1, 0, 0, 0))."),
+        (aside(v) + new_v, "`left` was given v. It reads h, which has seen its own row."),
+        (new_h * new_v, "The two are multiplied; add them."),
+        (new_h - new_v, "v is subtracted; add it."),
+    ]  # fmt: skip
+    if v.shape == new_v.shape:  # of as many channels as the result
+        of_h += [
+            (new_h + v, "h gets the v that came in. Add the new one, after `above`."),
+            (aside(h + new_v), "v was added before `left`. Add it to the result."),
+            (h + new_h + new_v, "h itself was added as well. The skeleton has no skip connections."),
+        ]
+        of_v += [(v + new_v, "v itself was added as well. The skeleton has no skip connections.")]
+    return (new_v, of_v), (new_h + new_v, of_h)

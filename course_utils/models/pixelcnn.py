@@ -106,6 +106,21 @@ def gate(y: torch.Tensor) -> torch.Tensor:
     return value.tanh() * opening.sigmoid()
 
 
+def two_stack_layer(
+    v: torch.Tensor, h: torch.Tensor, above: Callable, left: Callable
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the next (v, h) of a layer of both stacks, without gates; (batch, out_channels, height, width) each.
+
+        v <- above(v), which sees its own row and the one above, three columns;   h <- left(h) + v
+
+    v, h: (batch, channels, height, width), the stack that sees rows above and the one that looks left in its row, v one
+    row down and h one column to the right. above: a convolution with a kernel of 2 x 3, left: of 1 x 2, both without
+    padding. Nothing flows from h to v. van den Oord et al. 2016 (arXiv:1606.05328), section 2.2.
+    """
+    v = above(pad(v, (1, 1, 1, 0)))
+    return v, left(pad(h, (1, 0, 0, 0))) + v
+
+
 class TwoStackBlock(nn.Module):
     """One layer of both stacks: `above` knows the rows above a pixel, `left` also what is left of it in its row."""
 

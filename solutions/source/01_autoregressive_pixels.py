@@ -1,19 +1,18 @@
 # %% [markdown] id="title"
 # # 01 · Autoregressive pixels
 #
-# How do you draw a picture that nobody has drawn before? As a writer writes: one sign after the other, each chosen in
-# view of all that stand there already. Here the signs are pixels. It is slow, and it can say *exactly* how probable a
-# picture is.
+# A writer writes one word after the other, each chosen in view of all that is already there. An image can be drawn in the
+# same way, one pixel after the other. It is slow, but such a model can say *exactly* how probable an image is.
 #
 # ![Handwritten digits that grow pixel by pixel from an empty sheet, and sixty finished
 # ones.](../chapters/figures/01_digits_pixel_by_pixel.png)
 #
 # **After this chapter you can**
-# 1. write the probability of a picture as a product, and measure any such model in bits per dimension;
+# 1. write the probability of an image as a product, and measure any such model in bits per dimension;
 # 2. build a convolution that cannot look ahead, and prove with gradients what it sees and what it misses;
-# 3. train a PixelCNN, draw with it, and say what a picture costs.
+# 3. train a PixelCNN, draw with it, and say what an image costs.
 #
-# **Time** 60 minutes of reading, 70 of exercises. The training takes about two minutes of processor time, all other
+# **Time** 60 minutes of reading, 85 of exercises. The training takes about two minutes of processor time, all other
 # cells less than one. **You need** chapter 00, and what a convolution, a softmax and a gradient are.
 
 # %% id="set-up"
@@ -33,25 +32,33 @@ device = pick_device()
 # %% [markdown] id="symbols"
 # | symbol | in code | what it is | shape |
 # |:--|:--|:--|:--|
-# | $x$ | `x` | pictures, whole numbers: the level of each pixel | (batch, height, width) |
+# | $x$ | `x` | images, whole numbers: the level of each pixel | (batch, height, width) |
 # | $x_i$ | `x[:, row, column]` | pixel number $i$ in *raster order*: along the rows, from the top | (batch,) |
 # | $x_{<i}$ | | all pixels before pixel $i$ | |
-# | $K$ | `levels` | how many levels there are: 0 ... 16 | 17 |
-# | $D$ | `height * width` | how many pixels a picture has: its dimensions | 64 |
-# | $p(x_i \mid x_{<i})$ | `logits.softmax(1)` | how likely each level is, given the pixels before | as `logits` |
-# | $T$ | `temperature` | how freely we draw | a number |
+# | $m$ | `levels` | the number of levels of a pixel: 0 ... 16 | 17 |
+# | $d_x$ | `height * width` | the number of pixels of an image: its dimension | 64 |
+# | $p(\cdot)$ | `logits.softmax(1)` | a probability; here of each level, given the pixels before | as `logits` |
+# | $\ell$ | `logits` | the logits, before the softmax | (batch, levels, height, width) |
+# | $W$, $b$ | `weight`, `bias` | kernel and bias of a convolution | |
+# | $\tau$ | `temperature` | the temperature: how random the drawing is | a number |
 #
-# Papers count $i$ from 1 to $D$, the code from 0 to $D-1$: `row, column = divmod(i, width)`.
+# Papers count $i$ from 1 to $d_x$, the code from 0 to $d_x-1$: `row, column = divmod(i, width)`.
 
 # %% [markdown] id="toy"
 # ## Two pixels
 #
-# Start with a picture of *two* pixels. We take two neighbours in the middle of scikit-learn's handwritten digits, and
-# only three levels: paper, grey, ink. So there are nine pictures. Count how often each occurs in 1,440 digits and you
-# have a perfect model of these pictures: a table.
+# Start with an image of *two* pixels. We take two neighbours in the middle of scikit-learn's handwritten digits, and
+# only three levels: paper, grey, ink. So there are nine images. Count how often each occurs in 1,440 digits, and you
+# have a perfect model of these images: a table.
 #
-# **Predict first.** Somebody tells you how often the left pixel is ink, and how often the right one is. Can you work
-# out the nine numbers? And what if they tell you how the right pixel depends on the left one?
+# **Predict first.** Suppose you know how often the left pixel is ink, and how often the right one is, and so on for all
+# levels. Can you work out the nine numbers? And what if you also know how the right pixel depends on the left one?
+#
+# <details><summary>Answer (after running the cells below)</summary>
+# From the two pixels by themselves, no: their product is a different table, which has lost that neighbours are alike. But
+# "one pixel, then the other <em>given</em> the first" loses nothing, and it does not matter which comes first. This is
+# no approximation; it is the definition of "given": p(b | a) = p(a, b) / p(a).
+# </details>
 
 # %% id="toy-table"
 x_train, x_test = digits.levels(), digits.levels("test")  # (1440, 8, 8), (357, 8, 8), int64 in 0..16
@@ -92,40 +99,36 @@ assert torch.allclose(left_first, joint) and torch.allclose(right_first, joint)
 assert (independent - joint).abs().max() > 0.02
 
 # %% [markdown] id="toy-read"
-# The product of the two single pixels is another table: it has lost that neighbours go together. "One pixel, then the
-# other *given* the first" loses nothing, and it does not matter which one comes first. That is no approximation. It is
-# what "given" means: $p(b \mid a) = p(a, b) / p(a)$.
-#
 # So why not count a table for whole digits?
 
 # %% id="table-size"
 entries = 17**64
-print(f"levels to the power of pixels: 17^64 = {entries:.1e} pictures, and we have {len(x_train)} of them")
+print(f"levels to the power of pixels: 17^64 = {entries:.1e} images, and we have {len(x_train)} of them")
 
 # %% [markdown] id="chain-text"
-# ## 1 · A picture is a product
+# ## 1 · An image is a product
 #
-# The same step again and again, for as many pixels as there are, is the **chain rule**:
+# The same step, repeated for all pixels, is the **chain rule** of probability:
 #
-# $$p(x) = p(x_1)\; p(x_2 \mid x_1)\; p(x_3 \mid x_1, x_2) \cdots = \prod_{i=1}^{D} p(x_i \mid x_{<i})$$
+# $$p(x) = p(x_1)\; p(x_2 \mid x_1)\; p(x_3 \mid x_1, x_2) \cdots = \prod_{i=1}^{d_x} p(x_i \mid x_{<i})$$
 #
-# In words: the probability of the picture $x$ is the product, over its $D$ pixels, of the probability of pixel $i$
+# In words: the probability of the image $x$ is the product, over its $d_x$ pixels, of the probability of pixel $i$
 # given all pixels before it. It holds for every distribution and every order of the pixels. We take **raster order**:
 # row by row, as you read.
 #
-# A model of this kind is called *autoregressive*: it predicts each piece from the earlier ones. Each factor is a
-# modest thing, a choice between 17 levels. That a network can learn.
+# A model of this kind is called *autoregressive*: it predicts each piece from the earlier ones. Each factor is
+# a choice between only 17 levels, which a network can learn.
 
 # %% [markdown] id="bits-text"
 # ### How good is a model? Count bits
 #
 # A product of 64 small numbers is tiny, so take logarithms, which add up. With base 2 the unit is the *bit*, and it
-# has a meaning: something of probability $1/2^n$ costs $n$ bits to write down, if you use the model as a code book.
+# has a meaning: a code based on the model needs $n$ bits for something of probability $1/2^n$.
 #
-# $$\text{bits per dimension} = -\frac{1}{D} \sum_{i=1}^{D} \log_2 p(x_i \mid x_{<i})$$
+# $$\text{bits per dimension} = -\frac{1}{d_x} \sum_{i=1}^{d_x} \log_2 p(x_i \mid x_{<i})$$
 #
-# In words: minus the mean, over the $D$ pixels, of the base-2 logarithm of the probability that the model gave to the
-# level that was really there. Low is good. By hand, for three pixels:
+# In words: minus the mean, over the $d_x$ pixels, of the base-2 logarithm of the probability that the model gave to the
+# level that was really there. Lower is better. By hand, for three pixels:
 
 # %% id="bits-by-hand"
 given_to_the_truth = [0.5, 0.25, 0.125]  # what a model gave to the true level of each pixel
@@ -136,13 +139,13 @@ assert math.prod(given_to_the_truth) == 2 ** -sum(bits)
 # %% [markdown] id="bits-exercise"
 # ### Exercise 1 · Bits per dimension
 #
-# **Difficulty** ●●○○○ **Minutes** 10. The one number by which this chapter compares models.
+# **Difficulty** ●●○○○ **Minutes** 10. This one number compares the models of this chapter.
 #
 # The network gives *logits*, any real numbers; softmax over axis 1 makes them probabilities. Torch's logarithms are
-# natural, their unit is the nat: one bit is $\ln 2$ nats. The network will be trained with this number, so stay with
-# tensors: gradients must reach the logits. And let it hold for a model that is sure and wrong, with logits 100 apart,
-# whose probabilities float32 rounds to 0. If you are stuck, take the `#` away before `hint`; each call
-# says a little more. All answers are in the [solved notebook](../solutions/01_autoregressive_pixels.ipynb).
+# natural, and their unit is the nat: one bit is $\ln 2$ nats. The network will be trained with this number, so stay with
+# tensors: gradients must reach the logits. And it should hold for a model that is certain and wrong, with logits 100 apart,
+# whose probabilities float32 rounds to 0. If you are stuck, remove the `#` before `hint`; each call
+# reveals a little more. All answers are in the [solved notebook](../solutions/01_autoregressive_pixels.ipynb).
 
 
 # %% id="bits-per-dim"
@@ -163,7 +166,7 @@ bits_per_dim = check("01.bits_per_dim", bits_per_dim)
 # hint("01.bits_per_dim")
 
 # %% [markdown] id="same-text"
-# All versions agree: yours, the package's, and torch's distribution of whole numbers.
+# All versions agree: yours, the package's, and torch's categorical distribution.
 
 # %% id="same"
 from course_utils.models import pixelcnn
@@ -174,11 +177,11 @@ for answer in (pixelcnn.bits_per_dim(logits, x), library):
     torch.testing.assert_close(bits_per_dim(logits, x), answer)
 
 # %% [markdown] id="baseline-text"
-# ### Two models that know little
+# ### Two simple baselines
 #
-# A model that knows nothing gives every level $1/17$. A better one counts, for each of the 64 places, how often each
-# level occurs there in the training digits, and takes the pixels as independent. (It counts everything once more than
-# it occurred. Otherwise one new level at one place would make a test digit impossible: infinitely many bits.)
+# A model without any knowledge gives every level the probability $1/17$. A better one counts, for each of the 64 places,
+# how often each level occurs there in the training digits, and treats the pixels as independent. (It adds one to every
+# count. Otherwise a single new level at one place would make a test digit impossible: infinitely many bits.)
 #
 # We measure on the 357 test digits. No model of this chapter is trained on them.
 
@@ -197,19 +200,19 @@ drawn = torch.distributions.Categorical(logits=histograms[0].permute(1, 2, 0))
 torch.manual_seed(0)
 apart = drawn.sample((10,))  # (10, 8, 8)
 show(
-    plot_pictures(pixelcnn.to_pictures(torch.cat([x_test[:10], apart]), 17), columns=10),
-    "Upper row: ten test digits of 8 x 8 pixels. Lower row: ten pictures with each pixel drawn by itself, clouds of "
+    plot_pictures(pixelcnn.to_pictures(torch.cat([x_test[:10], apart]), 17), columns=10, rows=["real", "independent"]),
+    "Upper row: ten test digits of 8 x 8 pixels. Lower row: ten images with each pixel drawn by itself, clouds of "
     "grey in which no digit can be read.",
 )
 
 # %% [markdown] id="baseline-read"
-# The histograms know where ink is likely. But each pixel is drawn alone, and neighbours do not agree: this is the
+# The histograms know where ink is likely. But each pixel is drawn on its own, and neighbours do not agree: this is the
 # second table of the toy, in 64 dimensions.
 #
 # ### Why so few pixels?
 #
-# Other chapters draw digits of 16 × 16, blown up from these 8 × 8. That looks nicer, and would make the number above
-# meaningless. First the plain case: double every pixel. Three of four are copies of one that came before, and a model
+# Other chapters use digits of 16 × 16, enlarged from these 8 × 8. That looks nicer, but it would make the number above
+# meaningless. First the simplest case: double every pixel. Three of four are copies of an earlier one, and a model
 # may know that. A copy costs $\log_2 1 = 0$ bits.
 
 # %% id="upsampled"
@@ -217,44 +220,42 @@ copies_cost = 0.0
 doubled_bits = (64 * histogram_bits + 192 * copies_cost) / 256
 print(f"the same digits and model, each pixel doubled: {doubled_bits:.3f} bits/dim, not {histogram_bits:.3f}")
 
-blown_up, test_16 = (digits.load(16, split)[0].flatten(1).double() for split in ("train", "test"))  # (n, 256)
-print(f"blown up smoothly: {torch.linalg.matrix_rank(blown_up)} of 256 directions are used")
+enlarged, test_16 = (digits.load(16, split)[0].flatten(1).double() for split in ("train", "test"))  # (n, 256)
+print(f"enlarged smoothly: {torch.linalg.matrix_rank(enlarged)} of 256 directions are used")
 for sigma in (0.1, 0.01, 0.001, 1e-6):
-    covariance = blown_up.T.cov() + sigma**2 * torch.eye(256)
-    normal = torch.distributions.MultivariateNormal(blown_up.mean(0), covariance)
-    print(
-        f"  density of a normal distribution with noise {sigma:g}: "
-        f"{-normal.log_prob(test_16).mean() / 256 / math.log(2):8.2f} bits/dim"
-    )
+    covariance = enlarged.T.cov() + sigma**2 * torch.eye(256)
+    normal = torch.distributions.MultivariateNormal(enlarged.mean(0), covariance)
+    density_bits = -normal.log_prob(test_16).mean() / 256 / math.log(2)
+    print(f"  density of a normal distribution with noise {sigma:g}: {density_bits:8.2f} bits/dim")
 
 # %% [markdown] id="upsampled-read"
-# Doubling divides the bits by four, and nothing was learnt. Smooth enlarging is worse. Grey values are then real
-# numbers with a *density*, and three quarters of the 256 directions hold nothing at all. A density may be as narrow there as it
-# likes, so the score falls for ever, on unseen digits too. Bits per dimension mean something only for data as they
-# were recorded: here, 17 levels in 8 × 8 pixels.
+# Doubling divides the bits by four, although nothing was learned. Smooth enlarging is worse. Grey values are then real
+# numbers with a *density*, and three quarters of the 256 directions are not used at all. There a density may be as narrow
+# as you like, so the number falls without limit, on unseen digits too. Bits per dimension are meaningful only for data as
+# they were recorded: here, 17 levels in 8 × 8 pixels.
 
 # %% [markdown] id="mask-text"
 # ## 2 · A convolution that cannot look ahead
 #
-# We need 64 conditionals. 64 networks would learn the same strokes 64 times. A convolution does one thing at all
-# places. Let its last layer give 17 logits for each pixel, and read them as $p(x_i \mid x_{<i})$.
+# We need 64 conditional distributions. 64 networks would learn the same strokes 64 times, while a convolution does the
+# same at all places. Let its last layer give 17 logits for each pixel, and read them as $p(x_i \mid x_{<i})$.
 #
 # That is allowed on one condition: the logits at pixel $i$ must not depend on pixel $i$, nor on any later one.
-# Otherwise the network copies the answer. An ordinary kernel looks in all directions. So we set to zero those of its
-# weights that look ahead. With a 0/1 **mask** $M$ over the kernel $W$:
+# Otherwise the network copies the answer. An ordinary kernel looks in all directions, so we set to zero those of its
+# weights that look ahead, by a **mask** of zeros and ones over the kernel $W$:
 #
-# $$y = (W \odot M) * x + b$$
+# $$y = (W \odot \text{mask}) * x + b$$
 #
-# $*$ is the convolution, $\odot$ multiplies element by element, $b$ is the bias.
+# $y$ is the layer's output, $*$ is the convolution, $\odot$ multiplies element by element, and $b$ is the bias.
 
 # %% [markdown] id="mask-exercise"
 # ### Exercise 2 · The mask, kinds A and B
 #
-# **Difficulty** ●●○○○ **Minutes** 8. Who may see what.
+# **Difficulty** ●●○○○ **Minutes** 8. The mask decides which pixels a layer may see.
 #
-# The *first* layer reads the picture. The middle of its kernel lies on pixel $i$ itself, the answer: hidden. This is
-# kind **A**. *Later* layers read the features of layers before them. The features at place $i$ know only pixels before
-# $i$, so the middle may be seen: kind **B**. Return a tensor of float32, since a kernel will be multiplied with it.
+# The *first* layer reads the image. The middle of its kernel lies on pixel $i$ itself, the answer, so it is hidden. This
+# is kind **A**. *Later* layers read the features of layers before them. The features at place $i$ depend only on pixels
+# before $i$, so the middle may be seen: kind **B**. Return a tensor of float32, since a kernel will be multiplied with it.
 
 
 # %% id="causal-mask"
@@ -277,7 +278,7 @@ causal_mask = check("01.causal_mask", causal_mask)
 # hint("01.causal_mask")
 
 # %% [markdown] id="mask-look-text"
-# Use it once by hand, before it becomes a layer: the kernel of ones, masked, on a picture of ones *counts* the pixels
+# Use it once by hand, before it becomes a layer: a masked kernel of ones, on an image of ones, *counts* the pixels
 # that are seen.
 
 # %% id="mask-look"
@@ -289,13 +290,13 @@ counted = conv2d(torch.ones(1, 1, 4, 5), causal_mask(3, "A")[None, None], paddin
 print(counted[0, 0].int())
 
 # %% [markdown] id="mask-look-read"
-# The first pixel sees nothing, those of the first row one, those at the edges fewer than the four in the middle. At
-# the edges zeros are filled in (*padding*).
+# The first pixel sees nothing, the others of the first row one, those at the edges fewer than the four in the middle.
+# Outside the image zeros are filled in (*padding*).
 #
 # ### Exercise 3 · The layer
 #
-# **Difficulty** ●●●○○ **Minutes** 15. It will be trained, so beware: an update changes *all* weights. What must be
-# zero must be made zero each time the layer is used, while the weights themselves stay as they are.
+# **Difficulty** ●●●○○ **Minutes** 15. The layer will be trained, and an update changes *all* weights. So the hidden
+# weights have to be masked each time the layer is used, while the weights themselves stay as they are.
 #
 # A *buffer* is a tensor that belongs to a layer (it moves to the GPU with it) and is not trained. Keep the mask as the
 # buffer `mask`, and let `forward` use `self.mask`: later cells read and replace it by this name.
@@ -324,7 +325,7 @@ MaskedConv2d = check("01.masked_conv", MaskedConv2d)
 # hint("01.masked_conv")
 
 # %% [markdown] id="layer-same-text"
-# By hand, yours and the package's: one output, as the sum that it should be, and all of them.
+# By hand, yours and the package's: one output as the sum that it should be, and then all of them.
 
 # %% id="layer-same"
 torch.manual_seed(0)
@@ -339,21 +340,21 @@ torch.testing.assert_close(by_hand, mine(x)[0, 0, 3, 2])
 torch.testing.assert_close(mine(x), package(x))
 
 # %% [markdown] id="field-text"
-# ## 3 · What does the network see? Ask the gradient
+# ## 3 · What does the network see? Use the gradient
 #
-# Layers on layers reach further: that is the point of stacking them. Which pixels does a *stack* see? There is a test
-# that needs no thinking. If an output depends on a pixel, its derivative by that pixel is not zero:
+# Several layers reach further than one: that is the point of stacking them. Which pixels does a *stack* see? There is a
+# simple test. If an output depends on a pixel, its derivative with respect to that pixel is not zero:
 #
-# $$\text{field}(r, c) = \Bigl\{\,j : \frac{\partial\, y_{r,c}}{\partial x_j} \neq 0\,\Bigr\}$$
+# $$\text{field}(r, c) = \Bigl\{\,i : \frac{\partial\, y_{r,c}}{\partial x_i} \neq 0\,\Bigr\}$$
 #
-# In words: the *receptive field* of the output at row $r$, column $c$ is the set of pixels $j$ by which its gradient is
-# not zero. Autograd computes it for any network, and finds every leak.
+# In words: the *receptive field* of the output at row $r$, column $c$ is the set of pixels $i$ with respect to which its
+# gradient is not zero. Autograd computes it for any network, and finds every leak.
 #
 # ### Exercise 4 · The receptive field
 #
-# **Difficulty** ●●●○○ **Minutes** 12. A tool that will serve you for any network, so it must leave the network as it
-# was: `torch.autograd.grad(number, x)` asks for one gradient, where `number.backward()` would leave one in every
-# parameter.
+# **Difficulty** ●●●○○ **Minutes** 12. This tool works for any network, a module or a plain function, and must leave it
+# as it was: `torch.autograd.grad(number, x)` returns one gradient, where `number.backward()` would leave one in every
+# parameter. The place is given as row, then column, both counted from 0.
 
 
 # %% id="receptive-field"
@@ -364,7 +365,7 @@ def receptive_field(network, x, row, column):
     x = x.clone().requires_grad_(True)
     #: one number from the output at this place: the sum over its channels
     number = network(x)[0, :, row, column].sum()
-    #: its gradient by the input
+    #: its gradient with respect to the input
     (gradient,) = torch.autograd.grad(number, x)  # (1, channels, height, width)
     #: where it is not zero, in any channel
     return (gradient[0] != 0).any(0)
@@ -376,10 +377,17 @@ receptive_field = check("01.receptive_field", receptive_field)
 # hint("01.receptive_field")
 
 # %% [markdown] id="blind-text"
-# Now look. A stack: one layer of kind A, then layers of kind B, each with a 3 × 3 kernel. Black is the pixel that is to
-# be predicted; blue is what its prediction depends on; a cross marks pixels that came before and are *not* seen.
+# Apply it to a stack: one layer of kind A, then layers of kind B, each with a 3 × 3 kernel. Black is the pixel that is to
+# be predicted; blue is what its prediction depends on; a cross marks pixels that come before and are *not* seen.
 #
 # **Predict first.** With enough layers, will the stack see all earlier pixels?
+#
+# <details><summary>Answer (after running the cell below)</summary>
+# No. To the upper right there is a <em>blind spot</em>, and depth does not help. Since the right part of its own row is
+# hidden, a layer has to go up one row to reach one column further right. So the stack never sees below that diagonal: of
+# the row just above it sees one pixel to the right and no further. No pixel from the future is seen; this network is
+# <em>correct</em>, but it misses information. The first PixelCNN paper used it, and the second one fixed it.
+# </details>
 
 # %% id="blind" tags=["static"]
 from course_utils.widgets.pixel_by_pixel import plot_field
@@ -408,29 +416,48 @@ before = 11 * row + column
 print(f"with 30 layers {seen_by_plain} of the {before} earlier pixels: {before - seen_by_plain} are missed")
 assert seen_by_plain < before
 
-# %% [markdown] id="blind-read"
-# No. To the right there is a **blind spot**, and depth does not help. Why? To get information from the right, a layer must go up one row to move one column to the right, since the right
-# part of its own row is hidden. So it never sees below that diagonal. Of the row just above it sees one pixel to the
-# right and no further, and a flat stroke that leans to the right is lost.
-#
-# No pixel from the future is seen; this network is *correct*, only poorer than it could be. It is what the first
-# PixelCNN paper proposed, and the second one repaired.
-
 # %% [markdown] id="cure-text"
-# ### The cure: two stacks
+# ### The fix: two stacks
 #
-# Let one stack see **rows above** only. For it a whole row is one moment, so left and right are both allowed, and it
-# needs no mask, only a shift: move the picture down by one row, and a kernel that looks up and to both sides cannot see
-# the row that it stands in. A second stack looks **left in its own row** (the picture moved one column to the right),
-# and after each layer hears what the first one knows.
+# Let one stack see the **rows above** only. There, left and right are both allowed, and it needs no mask, only a shift:
+# move the image down by one row, and a kernel that looks up and to both sides cannot see the row that it is in. A second
+# stack looks **left in its own row** (the image moved one column to the right), and after each layer adds what the
+# first one found.
 #
-# Information flows from the first to the second, never back: the second knows parts of the row that the first must not
-# know. In the small version, without anything else:
+# Information flows from the first stack to the second, never back: the second has seen parts of the row that the first
+# must not see.
+#
+# ### Exercise 5 · One layer of both stacks
+#
+# **Difficulty** ●●●○○ **Minutes** 15. `v` is the state of the stack that sees rows above, `h` of the one that looks left;
+# both are already shifted, so a layer may read its own (shifted) row and column. `above` is a convolution with a
+# kernel of 2 rows and 3 columns, `left` one with 1 row and 2 columns, both *without* padding. `pad(x, (left, right, top,
+# bottom))` adds zeros at the four sides. Return the new `v`, and the new `h` to which the *new* `v` has been added.
 
-# %% id="cure"
+# %% id="two-stack-layer"
 from torch.nn.functional import pad
 
 
+def two_stack_layer(v, h, above, left):
+    """v <- above(v): this row and the one above, three columns; h <- left(h) + v: this column and the one to its left."""
+    ### BEGIN SOLUTION
+    #: zeros so that the 2 x 3 kernel sees its own row, the row above, and one column to either side
+    v = above(pad(v, (1, 1, 1, 0)))
+    #: zeros so that the 1 x 2 kernel sees its own column and the one to the left; then the news from above
+    h = left(pad(h, (1, 0, 0, 0))) + v
+    return v, h
+    ### END SOLUTION
+
+
+# %% id="two-stack-layer-check"
+two_stack_layer = check("01.two_stacks", two_stack_layer)
+# hint("01.two_stacks")
+
+# %% [markdown] id="two-stacks-text"
+# A whole network of such layers, with the two shifts in front:
+
+
+# %% id="cure"
 class TwoStacks(torch.nn.Module):
     """The skeleton: (batch, 1, h, w) -> (batch, 8, h, w); each output sees the pixels before it, and no other."""
 
@@ -444,8 +471,7 @@ class TwoStacks(torch.nn.Module):
     def forward(self, x):
         v, h = pad(x, (0, 0, 1, -1)), pad(x, (1, -1, 0, 0))  # one row down; one column to the right
         for above, left in zip(self.above, self.left):
-            v = above(pad(v, (1, 1, 1, 0)))  # this (moved) row and the one above it, three columns
-            h = left(pad(h, (1, 0, 0, 0))) + v  # this (moved) column and the one to the left, and the news from above
+            v, h = two_stack_layer(v, h, above, left)
         return h
 
 
@@ -460,20 +486,18 @@ show(
     "With two stacks the field grows to both sides; with ten layers it holds all earlier pixels, and no later one.",
 )
 earlier = (torch.arange(121) < 11 * row + column).reshape(11, 11)
-print(
-    f"with 10 layers {int(field.sum())} of the {11 * row + column} earlier pixels, "
-    f"and {int((field & ~earlier).sum())} of the others"
-)
+print(f"with 10 layers {int(field.sum())} of the {int(earlier.sum())} earlier pixels, ", end="")
+print(f"and {int((field & ~earlier).sum())} of the others")
 assert torch.equal(field, earlier)
 
 # %% [markdown] id="gates-text"
-# The package's `PixelCNN` is this skeleton with three additions. *Skip connections* ($h + \ldots$) make depth
-# trainable. Two channels more tell row and column, which are no secret. And each layer ends in a **gate**:
+# The package's `PixelCNN` is this skeleton with three additions. *Skip connections* ($h + \ldots$) make deep networks
+# trainable. Two more input channels hold row and column, which are known in advance. And each layer ends in a **gate**:
 #
-# $$y = \tanh(W_f * h) \odot \sigma(W_g * h)$$
+# $$y = \tanh(W_f * h) \odot \text{sigmoid}(W_g * h)$$
 #
 # In words: one convolution, with kernel $W_f$, proposes a value between −1 and 1; another, with kernel $W_g$, decides
-# by a sigmoid $\sigma$, between 0 and 1, how much of it passes. The explorer shows both stacks at any depth and place.
+# with a number between 0 and 1 how much of it passes. The explorer shows both stacks at any depth and place.
 
 # %% id="field-strip" tags=["static"]
 from course_utils.widgets import explore, filmstrip, receptive_field_explorer
@@ -484,8 +508,14 @@ filmstrip(
 )
 
 # %% [markdown] id="field-explore-text"
-# **Predict, then move the sliders.** From which row on does the plain stack see all of the pixels before it, in the
-# rightmost column? How many layers do two stacks need until the upper right corner is seen from the lower left one?
+# **Predict first, then move the sliders.** Is there a blind spot in the rightmost column of the plain stack? How many
+# layers do two stacks need until the upper right corner is seen from the lower left one?
+#
+# <details><summary>Answer (after moving the sliders)</summary>
+# In the rightmost column there is none: nothing lies to the right, and with enough layers everything above is
+# seen. From the lower left corner the upper right one is ten columns away, and each layer of the two stacks
+# reaches one column further: ten layers.
+# </details>
 
 # %% id="field-explore"
 explore(explorer)
@@ -493,9 +523,9 @@ explore(explorer)
 # %% [markdown] id="train-text"
 # ## 4 · Training
 #
-# The loss is the bits per dimension itself: make the data probable. A digit goes in *whole*, and one pass gives all 64
-# conditionals at once, since the masks see to it that none of them knows its answer. That is why this model is fast to
-# train.
+# The loss is the bits per dimension itself: training makes the data probable (*maximum likelihood*). A digit goes in
+# *whole*, and one pass gives all 64 conditional distributions at once, since the masks make sure that none of them sees
+# its answer. That is why this model is fast to train.
 
 # %% id="model"
 torch.manual_seed(0)
@@ -503,25 +533,22 @@ model = pixelcnn.PixelCNN(levels=17, hidden=48, blocks=6, dropout=0.2).to(device
 x_train, x_test = x_train.to(device), x_test.to(device)
 print(f"{sum(p.numel() for p in model.parameters()):,} parameters; logits {tuple(model(x_test[:2]).shape)}")
 
-for place in (0, 20, 63):  # the real network, examined by your tool
+for place in (0, 20, 63):  # the real network, examined with your tool
     spot = divmod(place, 8)
     field = receptive_field(model.eval().see, torch.randn(1, 3, 8, 8, device=device), *spot)
-    print(
-        f"pixel {place} at {spot} sees {int(field.sum())} pixels, the last of them number "
-        f"{field.flatten().nonzero().max().item() if field.any() else None}"
-    )
-    assert int(field.sum()) == place
+    print(f"pixel {place} at {spot} sees {int(field.sum())} pixels, all of them before it")
+    assert int(field.sum()) == place and not field.flatten()[place:].any()
 
 # %% [markdown] id="loop-text"
-# The loop is a generator: it makes one update and hands you step and loss. `Adam` changes the weights, with a learning
-# rate that falls to zero along a cosine. Gradients longer than 1 are shortened, so that one odd batch does no harm.
-# (*Dropout* hides a fifth of the features at random during training: 1,440 digits are few, and are soon learnt by
-# heart.)
+# The loop is a generator: it makes one update and yields step and loss. `Adam` changes the weights, with a learning
+# rate that falls to zero along a cosine. Gradients longer than 1 are shortened (*clipped*), so that one unusual batch does
+# no harm. (*Dropout* hides a fifth of the features at random during training: with only 1,440 digits a network soon
+# memorises them.)
 
 
 # %% id="loop"
 def fit(model, x, steps, batch=16, learning_rate=3e-3, seed=0):
-    """Make the pictures x probable; yields (step, bits per dimension of its batch) after each update."""
+    """Train by maximum likelihood on the images x; yields (step, bits per dimension of its batch) after each update."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -560,37 +587,71 @@ training_seconds = time.process_time() - start
 print(f"{steps} updates took {training_seconds:.0f} seconds of processor time")
 
 # %% [markdown] id="exam-text"
-# The exam, on digits that it has never seen:
+# The test, on digits that the network has not been trained on:
 
 # %% id="exam"
-model_bits, known_bits = bits_of(model, x_test).mean().item(), bits_of(model, x_train).mean().item()
+test_bits, known_bits = bits_of(model, x_test), bits_of(model, x_train).mean().item()
+model_bits, error = test_bits.mean().item(), 1.96 * test_bits.std().item() / len(x_test) ** 0.5
 print(f"uniform               {uniform_bits:.3f} bits/dim on test digits")
 print(f"independent pixels    {histogram_bits:.3f}")
 print(f"PixelCNN, untrained   {before:.3f}")
-print(f"PixelCNN              {model_bits:.3f}   (on its training digits {known_bits:.3f})")
+print(f"PixelCNN              {model_bits:.3f} ± {error:.3f}, n = 357   (on its training digits {known_bits:.3f})")
 gain = 64 * (histogram_bits - model_bits)
-print(
-    f"a digit costs {64 * model_bits:.0f} bits, {gain:.0f} fewer than with independent pixels: it is "
-    f"2^{gain:.0f} times as probable"
-)
+print(f"a digit costs {64 * model_bits:.0f} bits, {gain:.0f} fewer than with independent pixels: ", end="")
+print(f"on average 2^{gain:.0f} times as probable")
 assert model_bits < before
 if budget(smoke=False, laptop=True, gpu=True):
     assert model_bits < histogram_bits - 0.4
 
+# %% [markdown] id="bars-text"
+# What does such a conditional distribution look like? Here is one pixel (marked) of the first two test digits, with the 17
+# probabilities that both models give to its level. The network is given the pixels before it; the histograms give the
+# same for every digit.
+
+# %% id="bars" tags=["static"]
+row, column = 5, 4
+with torch.no_grad():
+    predicted = model(x_test[:2])[:, :, row, column].softmax(1).cpu()  # (2, 17)
+counted = histograms.softmax(1)[0, :, row, column].cpu()  # (17,)
+figure, axes = plt.subplots(1, 4, figsize=(9.6, 2.6), width_ratios=[1, 2, 1, 2])
+for n in range(2):
+    level = int(x_test[n, row, column])
+    plot_pictures(pixelcnn.to_pictures(x_test[n : n + 1], 17).cpu(), ax=axes[2 * n])
+    spot = plt.Rectangle((column / 8, row / 8), 1 / 8, 1 / 8, fill=False, color="#D55E00", linewidth=2)
+    axes[2 * n].add_patch(spot)
+    bars = axes[2 * n + 1]
+    bars.bar(range(17), predicted[n], color="#56B4E9", label="PixelCNN")
+    bars.step(range(17), counted, where="mid", color="black", linewidth=1, label="histogram")
+    bars.axvline(level, color="#D55E00", linestyle=":", label="what was there")
+    bars.set(xlabel="level", xticks=(0, 8, 16))
+    print(f"digit {n}: level {level} was there; PixelCNN gave it {predicted[n, level]:.2f}, ", end="")
+    print(f"the histogram {counted[level]:.2f}")
+axes[1].set_ylabel("probability")
+axes[1].legend(fontsize=8)
+show(
+    figure,
+    "Two digits with one marked pixel each, and beside each the probabilities of its 17 levels: blue bars, which differ "
+    "between the digits, and the outline of the histogram, the same for both; a dotted line at the true level.",
+)
+
 # %% [markdown] id="where-text"
-# Where does it save? The same number before the mean over the pixels: a map of bits.
+# Where does the network save bits? Here is the same number before the mean over the pixels: a map of bits.
 
 # %% id="where" tags=["static"]
 from torch.nn.functional import cross_entropy
 
+
+def bits_by_place(logits):
+    """The mean bits of each pixel on the test digits: (8, 8)."""
+    return cross_entropy(logits, x_test, reduction="none").mean(0).cpu() / math.log(2)
+
+
 with torch.no_grad():
-    by_place = [
-        cross_entropy(logits, x_test, reduction="none").mean(0).cpu() / math.log(2)
-        for logits in (histograms.to(device).expand(len(x_test), -1, -1, -1), model(x_test))
-    ]
+    by_network = bits_by_place(model(x_test))
+by_histograms = bits_by_place(histograms.to(device).expand(len(x_test), -1, -1, -1))
+saved = by_histograms - by_network
 figure, axes = plt.subplots(1, 3, figsize=(8.4, 2.9))
-maps = [*by_place, by_place[0] - by_place[1]]
-for ax, bits, title in zip(axes, maps, ("independent pixels", "PixelCNN", "saved")):
+for ax, bits, title in zip(axes, (by_histograms, by_network, saved), ("independent pixels", "PixelCNN", "saved")):
     drawn = ax.imshow(bits.numpy(), cmap="viridis", vmin=0, vmax=4.1)
     ax.set(title=title, xlabel="column", ylabel="row")
     ax.grid(False)
@@ -600,26 +661,28 @@ show(
     "Bits at each of the 64 places. Independent pixels pay up to four bits in the middle; PixelCNN pays less "
     "almost everywhere, and saves most in the lower half.",
 )
-print(f"bits saved in the first two rows {maps[2][:2].sum():.1f}, in the last two {maps[2][-2:].sum():.1f}")
+print(f"bits saved in the upper four rows {saved[:4].sum():.1f}, in the lower four {saved[4:].sum():.1f}")
+if budget(smoke=False, laptop=True, gpu=True):
+    assert saved[4:].sum() > saved[:4].sum()
 
 # %% [markdown] id="where-read"
-# At the top there is nothing to go by, and little is saved. Further down most of the digit stands there already, and
-# the rest follows from it. Empty margins cost next to nothing in either model.
+# At the top there is little to go by. Further down most of the digit is already there, and much of the rest follows from
+# it. Empty margins cost next to nothing in either model.
 
 # %% [markdown] id="temperature-text"
 # ## 5 · Drawing
 #
-# The chain rule is a recipe as well. Draw the first pixel. Given it, draw the second; given both, the third. This is
-# **ancestral sampling**: each pixel after its ancestors.
+# The chain rule is also a recipe for drawing. Draw the first pixel. Given it, draw the second; given both, the third.
+# This is **ancestral sampling**: each pixel after its ancestors.
 #
-# Often one adds a knob, the *temperature* $T$:
+# Often one adds a control, the *temperature* $\tau$:
 #
-# $$p_T(k) = \frac{e^{\ell_k / T}}{\sum_{j} e^{\ell_j / T}}$$
+# $$p_\tau(j) = \frac{e^{\ell_j / \tau}}{\sum_{i} e^{\ell_i / \tau}}$$
 #
-# In words: the logits $\ell_k$ of the levels $k$ are divided by $T$ before the softmax. $T = 1$ is the model as it was
-# trained. Cold ($T < 1$) makes the likely likelier, hot ($T > 1$) makes all more equal.
+# In words: the logit $\ell_j$ of each level $j$ is divided by $\tau$ before the softmax. $\tau = 1$ is the model as
+# trained. A low temperature ($\tau < 1$) makes likely levels more likely, a high one ($\tau > 1$) makes all more equal.
 #
-# ### Exercise 5 · Temperature
+# ### Exercise 6 · Temperature
 #
 # **Difficulty** ●○○○○ **Minutes** 5. Axis 1 holds the levels, whatever comes after it: logits may be (batch, levels) or
 # (batch, levels, height, width).
@@ -638,17 +701,17 @@ pixel_probabilities = check("01.pixel_probabilities", pixel_probabilities)
 # hint("01.pixel_probabilities")
 
 # %% [markdown] id="fill-in-text"
-# ### Exercise 6 · Pixel by pixel
+# ### Exercise 7 · Pixel by pixel
 #
-# **Difficulty** ●●●●○ **Minutes** 20. The sampler, and a bit more: it keeps the first `keep` pixels of `x` and draws
-# only the others. With `keep=0` it draws from nothing.
+# **Difficulty** ●●●●○ **Minutes** 20. This is the sampler, and a bit more: it keeps the first `keep` pixels of `x` and
+# draws only the others. With `keep=0` it draws everything.
 #
-# What stands in `x` behind the kept pixels does not matter: the network cannot look ahead. Ask the model once for each
+# What `x` holds after the kept pixels does not matter: the network cannot look ahead. Evaluate the model once for each
 # pixel that is drawn, leave the caller's `x` as it is, and return whole numbers (int64). `torch.multinomial(p, 1,
-# generator=generator)` draws for each row of `p` (batch, levels) one index, (batch, 1): same seed, same picture. `p` must
-# be where the generator is, so write `p.cpu()`.
+# generator=generator)` draws one index for each row of `p` (batch, levels), giving (batch, 1). `p` must be on the
+# generator's device, so write `p.cpu()`.
 #
-# For example, with two pictures of 8 × 8, `fill_in(model, x, 24, generator)` keeps the first three rows of each and
+# For example, with two images of 8 × 8, `fill_in(model, x, 24, generator)` keeps the first three rows of each and
 # draws forty pixels, from row 3, column 0 on.
 
 
@@ -672,7 +735,7 @@ fill_in = check("01.fill_in", fill_in)
 # hint("01.fill_in")
 
 # %% [markdown] id="grow-text"
-# Watch one row of digits grow. Blue is not drawn yet.
+# Watch a row of digits grow. Blue means not drawn yet.
 
 # %% id="grow" tags=["static"]
 from course_utils.widgets.pixel_by_pixel import UNSEEN
@@ -685,7 +748,7 @@ for drawn in (8, 20, 32, 44, 64):
     picture.flatten(2)[:, :, drawn:] = UNSEEN[:, None]
     stages.append(picture)
 show(
-    plot_pictures(torch.cat(stages), columns=8),
+    plot_pictures(torch.cat(stages), columns=8, rows=[f"{drawn} pixels" for drawn in (8, 20, 32, 44, 64)]),
     "Eight digits after 8, 20, 32, 44 and 64 pixels: each grows from the top, row by row, until it is whole.",
 )
 
@@ -695,21 +758,19 @@ from course_utils.models.pixelcnn import sample_by_rows, to_pictures
 blank = torch.zeros(60, 8, 8, dtype=torch.int64, device=device)
 drawn = fill_in(model, blank, 0, torch.Generator().manual_seed(0))
 package = pixelcnn.fill_in(model, blank, 0, torch.Generator().manual_seed(0))
-print(f"{int((drawn == package).flatten(1).all(1).sum())} of 60 are the package's, pixel by pixel")
+print(f"{int((drawn == package).flatten(1).all(1).sum())} of 60 equal the package's, pixel by pixel")
 show(
     plot_pictures(to_pictures(drawn, 17), columns=15),
-    "Sixty digits drawn pixel by pixel by the trained network: seed 0, nothing chosen.",
+    "Sixty digits drawn pixel by pixel by the trained network: seed 0, none selected.",
 )
 
 # %% [markdown] id="grid-read"
 # With `torch.multinomial` and the same seed, your function and the package's draw the same sixty. Many can be read as
-# digits, some cannot: one early unlikely pixel leads the rest astray, and nothing is ever corrected.
-#
-# "Many" is no number.
+# digits, some cannot: an unlikely pixel drawn early is never corrected later. "Many" is not a number, so we measure.
 #
 # > **Given now, explained in chapter 15: the Fréchet distance** between drawn and real digits, in features of a small
-# > network that reads digits. 0 would be a perfect match of means and spreads. It wants 16 × 16, so everything is blown
-# > up alike. The floor is what unseen real digits get.
+# > network that classifies digits. 0 would be a perfect match of means and covariances. It needs 16 × 16 pixels, so
+# > everything is enlarged in the same way. The floor is what unseen real digits get.
 
 # %% id="fid"
 from torch.nn.functional import interpolate
@@ -718,7 +779,7 @@ from course_utils.metrics.pictures import digit_fid
 
 
 def as_16(x):
-    """Levels (n, 8, 8) as pictures (n, 1, 16, 16), blown up as `digits.load(16)` does it."""
+    """Levels (n, 8, 8) as images (n, 1, 16, 16), enlarged as `digits.load(16)` does it."""
     return interpolate(to_pictures(x, 17).cpu(), size=(16, 16), mode="bilinear", align_corners=False)
 
 
@@ -734,29 +795,32 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert floor < fid < alone_fid / 3
 
 # %% [markdown] id="copies-text"
-# Has it learnt digits by heart? For each drawn digit, look for the nearest training digit: the mean difference of
-# levels a pixel. Unseen real digits set the scale.
+# Has it memorised training digits? For each drawn digit, find the nearest training digit by the mean difference in
+# levels per pixel. Unseen real digits set the scale.
 
 # %% id="copies"
 known = x_train.flatten(1).float()
 for name, pictures in (("drawn", many), ("unseen real", x_test)):
     nearest = torch.cdist(pictures.flatten(1).float(), known, p=1).min(1).values / 64
-    print(
-        f"{name:12} nearest training digit {nearest.median():.2f} levels away (the middle one of 357), "
-        f"exact copies {(nearest == 0).sum()}"
-    )
+    print(f"{name:12} nearest training digit {nearest.median():.2f} levels away (median of 357), ", end="")
+    print(f"exact copies {(nearest == 0).sum()}")
 
 # %% [markdown] id="fill-strip-text"
 # ### Half a digit
 #
-# A model of this kind completes what you begin. The explorer keeps the first pixels of a real digit (one that it was
-# not trained on) and draws the rest four times.
+# A model of this kind completes what you begin. The explorer keeps the first pixels of a real test digit and draws the
+# rest four times.
 #
-# **Predict, then move the sliders.** After how many rows do all four continuations show the same digit? What does a
-# temperature of 0.1 do to four drawings from nothing, and what one of 2?
+# **Predict first, then move the sliders.** After how many rows do all four continuations show the same digit? What does
+# a temperature of 0.3 do to drawings from nothing, and what does one of 2?
+#
+# <details><summary>Answer (after running the cells below)</summary>
+# After six of eight rows a digit classifier reads all four alike for most digits, after two rows only for a few: see
+# the printed shares. At a low temperature the drawings resemble each other, at a high one they dissolve into noise.
+# </details>
 
 # %% id="fill-strip" tags=["static"]
-from course_utils.widgets import fill_in_explorer
+from course_utils.widgets import explore, fill_in_explorer, filmstrip
 
 explorer = fill_in_explorer(model, x_test)
 filmstrip(explorer, [{"keep": 16}, {"keep": 32}, {"keep": 48}, {"keep": 0, "temperature": 0.3}])
@@ -764,16 +828,38 @@ filmstrip(explorer, [{"keep": 16}, {"keep": 32}, {"keep": 48}, {"keep": 0, "temp
 # %% id="fill-explore"
 explore(explorer)
 
+# %% [markdown] id="alike-text"
+# The same question with numbers: four continuations of each of 60 test digits, read by a digit classifier.
+
+# %% id="alike"
+from course_utils.recipes import load_reader
+
+classifier = load_reader()
+begun = x_test[:60].repeat_interleave(4, 0)  # (240, 8, 8)
+shares = {}
+for kept_rows in (2, 4, 6):
+    continued = sample_by_rows(model, begun, 8 * kept_rows, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        read = classifier(as_16(continued)).argmax(1).reshape(60, 4)
+    shares[kept_rows] = (read == read[:, :1]).all(1).float().mean().item()
+    error = 1.96 * (shares[kept_rows] * (1 - shares[kept_rows]) / 60) ** 0.5
+    print(f"{kept_rows} rows kept: all four read alike for {shares[kept_rows]:.0%} ± {error:.0%} of 60 digits")
+for temperature in (0.3, 1, 2):
+    found = sample_by_rows(model, blank[:40], 0, torch.Generator().manual_seed(0), temperature).flatten(1).float()
+    print(f"temperature {temperature}: two drawings differ by {torch.pdist(found, p=1).mean() / 64:.1f} levels a pixel")
+if budget(smoke=False, laptop=True, gpu=True):
+    assert shares[2] < 0.5 < shares[6]
+
 # %% [markdown] id="cost-text"
-# ## 6 · What a picture costs
+# ## 6 · What an image costs
 #
-# To *score* a picture takes one pass. To *draw* one takes as many passes as it has pixels, one after the other: no
-# computer, however wide, can draw pixel 20 before pixel 19 is known. Count them.
+# To *score* an image takes one pass. To *draw* one takes as many passes as it has pixels, one after the other: no
+# computer, however parallel, can draw pixel 20 before pixel 19 is known. Count them.
 
 
 # %% id="cost"
 class Counting(torch.nn.Module):
-    """A model that counts how often it is asked."""
+    """A model that counts how often it is evaluated."""
 
     def __init__(self, model):
         super().__init__()
@@ -801,27 +887,24 @@ fill_in(counting, one, 0, torch.Generator().manual_seed(0))
 with torch.no_grad():
     score_seconds = seconds(lambda: model(one))
 draw_seconds = seconds(lambda: fill_in(model, one, 0, torch.Generator().manual_seed(0)), 3)
-print(f"scoring one picture: 1 pass, {1000 * score_seconds:.1f} ms")
-print(
-    f"drawing one picture: {counting.passes} passes, {1000 * draw_seconds:.0f} ms, "
-    f"{draw_seconds / score_seconds:.0f} times as long"
-)
+print(f"scoring one image: 1 pass, {1000 * score_seconds:.1f} ms")
+ratio = draw_seconds / score_seconds
+print(f"drawing one image: {counting.passes} passes, {1000 * draw_seconds:.0f} ms, {ratio:.0f} times as long")
 
 with torch.no_grad():
     per_pixel = seconds(lambda: model(x_test), 2) / x_test.numel()
 large = 512 * 512
-print(
-    f"a photograph of 512 x 512 in this way: {large:,} passes over {large:,} pixels each, at "
-    f"{1e6 * per_pixel:.1f} microseconds a pixel: {large**2 * per_pixel / 86_400:.0f} days"
-)
+days = large**2 * per_pixel / 86_400
+print(f"a photograph of 512 x 512 in this way: {large:,} passes over {large:,} pixels each, ", end="")
+print(f"at {1e6 * per_pixel:.1f} microseconds a pixel: {days:.0f} days")
 assert counting.passes == 64
 if budget(smoke=False, laptop=True, gpu=True):
     assert draw_seconds > 20 * score_seconds
 
 # %% [markdown] id="rows-text"
-# Much of that work is done again and again. Rows that are finished do not change, so the first stack need run only once
-# a row, and the second only on the row at hand. The package's `sample_by_rows` does so (it drew the 357 above). It
-# gives the same picture, number for number, but it still takes 64 steps, one after the other.
+# Much of that work is repeated. Rows that are finished do not change, so the first stack needs to run only once
+# per row, and the second only on the current row. The package's `sample_by_rows` does this (it drew the 357 above). It
+# gives the same image, number for number, but it still takes 64 steps, one after the other.
 
 # %% id="rows"
 slow = seconds(lambda: fill_in(model, blank[:60], 0, torch.Generator().manual_seed(0)), 1)
@@ -832,8 +915,16 @@ print(f"sixty digits: {slow:.2f} s, with finished rows kept {fast:.2f} s: {slow 
 # %% [markdown] id="leak-text"
 # ## A failure, explained: the answer leaks
 #
-# One letter is wrong: the first layer gets a mask of kind B. Nothing crashes. The shapes are right, and the loss is
-# splendid. **Predict first:** how low will it go, and what will the samples look like?
+# One letter is wrong: the first layer gets a mask of kind B. Nothing crashes, and all shapes are right.
+#
+# **Predict first.** How low will the loss go, and what will the samples look like?
+#
+# <details><summary>Answer (after running the two cells below)</summary>
+# Far too low: the network copies the level that it is meant to predict. When it draws, the place of the next pixel
+# holds a zero, and it copies the zero: the samples are nearly blank. Its number is not a likelihood, because its factors
+# are not conditional probabilities. Whenever a likelihood looks too good, check the receptive field first; it takes
+# one line.
+# </details>
 
 # %% id="leak"
 torch.manual_seed(0)
@@ -860,26 +951,28 @@ if budget(smoke=False, laptop=True, gpu=True):
     print(f"mean level: drawn {junk.float().mean():.2f}, real {x_test.float().mean():.2f}")
     assert junk.float().mean() < x_test.float().mean() / 2
 
-# %% [markdown] id="leak-read"
-# It learnt to copy: "the level here is the level here". When it draws, the place of the next pixel holds a zero, and it
-# faithfully copies the zero. Its number is no likelihood at all, because its factors are no conditionals. Whenever a
-# likelihood looks too good, look at the receptive field first. It takes one line.
-
 # %% [markdown] id="latent-text"
-# ## The failure that leads on: no place to stand
+# ## The failure that leads on: no latent space
 #
-# Suppose you want a digit *between* a 3 and an 8, or this 3 but rounder. Where would you turn? PixelCNN has no code
-# for a picture, no point in a space that you could move. All it has are pixels and dice.
+# Suppose you want a digit *between* a 3 and an 8, or this 3 but rounder. PixelCNN has no code for an image, no point in a
+# space that you could move. It has only pixels and random numbers.
 #
-# **Predict first.** Blend two digits pixel by pixel. What does the network think of the blend? And if we draw with the
-# *same dice* and change one pixel at the top by hand, is the picture almost the same?
+# **Predict first.** Blend two digits pixel by pixel. How probable is the blend under the model? And if we draw with the
+# *same random numbers* and change one pixel at the top by hand, is the image almost the same?
+#
+# <details><summary>Answer (after running the cells below)</summary>
+# The blend is less probable than either digit. And one changed pixel may leave the image nearly as it was or turn
+# it into another digit; the last printed line says how often. No short list of numbers says <em>what</em> the image shows,
+# such that similar numbers mean similar images. Chapter 02 builds models that have one, a <em>latent space</em>, and
+# that draw in a single pass. The price is that the likelihood is no longer exact.
+# </details>
 
 # %% id="latent" tags=["static"]
 labels = digits.load(8, "test")[1]
 threes, eights = x_test[(labels == 3).to(device)][:30], x_test[(labels == 8).to(device)][:30]
 blends = (threes + eights + 1) // 2  # half-way, rounded to levels
 three, blend, eight = (bits_of(model, x).mean().item() for x in (threes, blends, eights))
-print(f"bits per dimension: threes {three:.2f}, their blends {blend:.2f}, eights {eight:.2f}")
+print(f"bits per dimension, 30 of each: threes {three:.2f}, their blends {blend:.2f}, eights {eight:.2f}")
 
 changed = blank[:6].clone()
 changed[:, 0, 3] = torch.tensor([0, 3, 6, 9, 12, 15])  # the fourth pixel, by hand
@@ -888,26 +981,35 @@ titles = ["3", "blend", "8"] * 2 + [f"pixel {level}" for level in (0, 3, 6, 9, 1
 shown = torch.cat([*(torch.stack([threes[i], blends[i], eights[i]]) for i in (0, 1)), *rows])
 show(
     plot_pictures(to_pictures(shown, 17), titles, columns=6),
-    "Above: a three, its blend with an eight, the eight, twice; the blends are ghosts of both. Below: six digits "
-    "drawn with the same dice, but for one pixel in the first row; some stay alike, others become another digit.",
+    "Above: a three, its blend with an eight, the eight, twice; the blends show both at once. Below: six digits "
+    "drawn with the same random numbers, but for one pixel in the first row.",
 )
 if budget(smoke=False, laptop=True, gpu=True):
     assert blend > max(three, eight)
 
 # %% [markdown] id="latent-read"
-# The blend is improbable: it is no digit. And one pixel, changed a little, may leave the picture nearly as it was or
-# make another digit of it: there is no telling. There is no short
-# list of numbers that says *what* the picture is, so that near numbers mean like pictures. Chapter 02 builds models
-# that have one, a **latent space**, and that draw in a single pass. The price is that the likelihood is no longer
-# exact.
+# How often does it become another digit? We draw 100 pairs. The two of a pair share all random numbers, but the fourth
+# pixel is 0 in one and 15 in the other; a digit classifier reads both.
+
+# %% id="latent-pairs"
+read = []
+for level in (0, 15):
+    start_with = torch.zeros(100, 8, 8, dtype=torch.int64, device=device)
+    start_with[:, 0, 3] = level
+    found = sample_by_rows(model, start_with, 4, torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        read.append(classifier(as_16(found)).argmax(1))
+other = (read[0] != read[1]).float().mean().item()
+error = 1.96 * (other * (1 - other) / 100) ** 0.5
+print(f"read as another digit after one pixel was changed: {other:.0%} ± {error:.0%} of 100 pairs")
 
 # %% [markdown] id="compare-text"
 # ## The families, side by side
 #
 # Each of the next chapters adds a kind of model to one table. The upper rows are the course's: every model gets one
 # minute of processor time on digits, and one on small pages of the picture book (32 × 32 pixels, one thing on each).
-# *Real* is the floor: other real pictures. *FID* is the Fréchet distance, *one thing* the share of pages on which a
-# judge, a small detector, finds just one thing. Your row: what it cost to train and to draw, and how good it is.
+# *Real* is the floor: other real images. *FID* is the Fréchet distance, *one thing* the share of pages on which
+# a small detector finds exactly one thing. Your row: what it cost to train and to draw, and how good it is.
 
 # %% id="compare"
 from course_utils.metrics.families import Row, compare
@@ -926,15 +1028,16 @@ compare(
 )
 
 # %% [markdown] id="compare-read"
-# On pages the same recipe is nowhere near. They have 16 times as many pixels as a digit, each one of 512 colours, and a
-# minute is enough for a few dozen updates. Their bits are left out: the table's likelihoods are of 8 × 8 digits.
+# On pages the same recipe fails: they have 16 times as many pixels as a digit, each with one of 512 colours, and the
+# minute is over long before the network has learned them. The column of bits is left empty there, since its likelihoods
+# are of 8 × 8 digits.
 
 # %% [markdown] id="elsewhere"
 # ## What you will read elsewhere
 #
-# **"PixelCNN, a method of the 1990s."** Its two papers are from January and June 2016. (arXiv numbers are dates.) What
-# comes from the 1980s and 1990s is the convolutional network: Fukushima's neocognitron of 1980, LeCun's reader of
-# handwritten digits of 1989. What PixelCNN adds is the mask. Take it away, and the old layer is left:
+# **"PixelCNN, a method of the 1990s."** Some introductions date it so. Its two papers are from January and June 2016. (arXiv numbers are dates.) What does come from that time is the convolutional network: Fukushima's
+# neocognitron of 1980, LeCun's network for handwritten digits of 1989. What PixelCNN adds is the mask. Remove
+# it, and the old layer is left:
 
 # %% id="elsewhere-date"
 for number in ("1601.06759", "1606.05328"):
@@ -947,8 +1050,8 @@ print("with a mask of ones the layer is an ordinary convolution")
 
 # %% [markdown] id="elsewhere-order"
 # **"Autoregressive models are trained pixel by pixel."** They *draw* pixel by pixel. In training one pass gives all
-# conditionals. Here are both ways, for the same digit: 64 passes, each on a picture that ends before pixel $i$, and
-# one pass.
+# conditional distributions, because all pixels before each one are known from the data (*teacher forcing*). Here are both
+# ways, for the same digit: 64 passes, each on an image that ends before pixel $i$, and one pass.
 
 # %% id="elsewhere-order-run"
 digit = x_test[:1]
@@ -964,9 +1067,9 @@ print(f"largest difference of any logit: {difference:.1e}")
 assert difference < 1e-3
 
 # %% [markdown] id="elsewhere-quality"
-# **"A better likelihood means better pictures."** Not even nearly. Make a model that throws dice: once in a hundred
-# times it uses PixelCNN, 99 times it paints pure noise. Its probability of any $x$ is at least a hundredth of
-# PixelCNN's. So it costs at most $\log_2 100 = 6.6$ bits more a *picture*, whatever the picture's size.
+# **"A better likelihood means better images."** Not necessarily. Build a model that uses PixelCNN with probability 1/100,
+# and otherwise draws pure noise. Its probability of any $x$ is at least a hundredth of PixelCNN's. So it costs at most
+# $\log_2 100 = 6.6$ bits more per *image*, whatever the image's size.
 
 # %% id="elsewhere-quality-run"
 log_p = -64 * bits_of(model, x_test).double() * math.log(2)  # of whole pictures, in nats
@@ -983,15 +1086,16 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # | equation | code |
 # |:--|:--|
-# | $-\frac{1}{D}\sum_i \log_2 p(x_i \mid x_{<i})$ | `bits_per_dim(logits, x)` |
-# | $M$, of kind A or B | `causal_mask(size, kind)` |
-# | $(W \odot M) * x + b$ | `MaskedConv2d(in_channels, out_channels, size, kind)` |
-# | $\{j : \partial y_{r,c} / \partial x_j \neq 0\}$ | `receptive_field(network, x, row, column)` |
-# | $\text{softmax}(\ell / T)$ | `pixel_probabilities(logits, temperature)` |
+# | $-\frac{1}{d_x}\sum_i \log_2 p(x_i \mid x_{<i})$ | `bits_per_dim(logits, x)` |
+# | mask of kind A or B | `causal_mask(size, kind)` |
+# | $(W \odot \text{mask}) * x + b$ | `MaskedConv2d(in_channels, out_channels, size, kind)` |
+# | $\{i : \partial y_{r,c} / \partial x_i \neq 0\}$ | `receptive_field(network, x, row, column)` |
+# | the rows above, then left in the own row | `two_stack_layer(v, h, above, left)` |
+# | $\text{softmax}(\ell / \tau)$ | `pixel_probabilities(logits, temperature)` |
 # | $x_i \sim p(x_i \mid x_{<i})$, one after the other | `fill_in(model, x, keep, generator)` |
 #
-# Exact likelihood, one pass to score, $D$ passes to draw, no latent space. The same recipe with words in place of
-# pixels is a language model; chapter 13 uses it once more, on a picture's *tokens*.
+# Exact likelihood, one pass to score, $d_x$ passes to draw, no latent space. The same recipe with words in place of
+# pixels is a language model; chapter 13 uses it again, on an image's *tokens*.
 
 # %% [markdown] id="questions"
 # `progress()`, in a cell of its own, shows which exercises of the course you have solved.
@@ -1002,16 +1106,16 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # <details><summary>1. Would the digits come out differently if the pixels were drawn from bottom to top?</summary>
 # A perfect model would give the same distribution: the chain rule holds for every order, as in the toy. A network is
-# not perfect, and some orders are easier to learn, so its digits and its bits would differ a little.
+# not perfect, and some orders may be easier to learn, so its digits and its bits can differ.
 # </details>
 # <details><summary>2. What is the lowest possible number of bits per dimension on the test digits?</summary>
-# The entropy of digits themselves, which nobody knows: handwriting is really random. It is not 0. A model that gives 0
-# bits to new digits has seen them, or looks ahead.
+# The entropy of the digits themselves, which is unknown: handwriting is truly random. It is not 0. A model that needs
+# 0 bits for new digits has seen them, or looks ahead.
 # </details>
-# <details><summary>3. A language model says "temperature 0". What would that be here, and why a bad
+# <details><summary>3. Language models offer "temperature 0". What would that be here, and why is it a bad
 # idea?</summary>
-# The likeliest level at each pixel: no randomness, so always the same picture. Going for the likeliest pixel each time
-# is also not the way to the likeliest picture, and it tends to stay on blank paper.
+# The most likely level at each pixel: no randomness, so always the same image. And taking the most likely pixel each
+# time does not lead to the most likely image.
 # </details>
 
 # %% [markdown] id="papers"
@@ -1037,8 +1141,9 @@ pages = book.pictures([book.sample_scene(n) for n in range(8)], size=32)
 symbols = pixelcnn.to_symbols(pages, levels=8)  # (8, 32, 32), int64 in 0..511
 coarse = to_pictures(symbols, levels=8, channels=3)
 show(
-    plot_pictures(torch.cat([pages, coarse]), columns=8),
-    "Upper row: eight pages of the picture book. Lower row: the same with eight levels a channel; soft shades became flat areas.",
+    plot_pictures(torch.cat([pages, coarse]), columns=8, rows=["page", "512 colours"]),
+    "Upper row: eight pages of the picture book. Lower row: the same with eight levels a channel; soft shades became flat "
+    "areas.",
 )
 
 colourful = pixelcnn.PixelCNN(levels=8, channels=3, hidden=32, blocks=4, size=5).to(device)
@@ -1048,5 +1153,5 @@ print(f"{symbols.unique().numel()} of 512 colours occur; logits {tuple(logits.sh
 print(f"untrained: {bits_per_dim(logits, symbols.to(device)).mean() / 3:.2f} bits per channel and pixel")
 
 # %% [markdown] id="bonus-read"
-# `fit(colourful, symbols, steps)` trains it, with your own loop. Take thousands of pages, and patience, or a GPU. To
+# `fit(colourful, symbols, steps)` trains it, with your own loop. It needs thousands of pages, and patience or a GPU. To
 # draw one page takes 1,024 passes.

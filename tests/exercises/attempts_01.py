@@ -5,11 +5,12 @@ import math
 import torch
 from attempts import mutant, variant
 from torch import nn
-from torch.nn.functional import conv2d, cross_entropy
+from torch.nn.functional import conv2d, cross_entropy, pad
 
 from course_utils.models.pixelcnn import causal_mask, pixel_probabilities
 
 BITS, MASK, CONV = "01.bits_per_dim", "01.causal_mask", "01.masked_conv"
+STACKS = "01.two_stacks"
 FIELD, HEAT, FILL = "01.receptive_field", "01.pixel_probabilities", "01.fill_in"
 
 
@@ -777,7 +778,7 @@ def seeded_at_each_call(model, x, keep, generator, temperature=1.0):
     return loop(model, x, keep, generator.manual_seed(generator.initial_seed()), temperature)
 
 
-@mutant(FILL, "was seeded anew inside")
+@mutant(FILL, "was seeded again inside")
 def seeded_with_zero(model, x, keep, generator, temperature=1.0):
     return loop(model, x, keep, generator.manual_seed(0), temperature)
 
@@ -867,3 +868,129 @@ def by_the_inverse_of_the_cumulative(model, x, keep, generator, temperature=1.0)
         u = torch.rand(len(x), 1, generator=generator)
         flat[:, i] = (p.cumsum(1) < u).sum(1).clamp(max=p.shape[1] - 1)
     return flat.reshape(x.shape)
+
+
+def wrong_stacks(words, layer):
+    mutant(STACKS, words)(lambda v, h, above, left: layer(v, h, above, left))
+
+
+def down_columns(v, above):
+    return above(pad(v, (1, 1, 1, 0)))
+
+
+def along(h, left):
+    return left(pad(h, (1, 0, 0, 0)))
+
+
+@mutant(STACKS, "The stack of the rows above looks down")
+def sees_the_row_below(v, h, above, left):
+    v = above(pad(v, (1, 1, 0, 1)))
+    return v, along(h, left) + v
+
+
+@mutant(STACKS, "The second stack looks right")
+def sees_to_the_right(v, h, above, left):
+    v = down_columns(v, above)
+    return v, left(pad(h, (0, 1, 0, 0))) + v
+
+
+@mutant(STACKS, "does not get what the first one found")
+def nothing_from_above(v, h, above, left):
+    return down_columns(v, above), along(h, left)
+
+
+@mutant(STACKS, "h gets the v that came in")
+def the_old_v(v, h, above, left):
+    if v.shape[1] != above.out_channels:
+        return down_columns(v, above), along(h, left)
+    return down_columns(v, above), along(h, left) + v
+
+
+@mutant(STACKS, "h flows into v")
+def both_ways(v, h, above, left):
+    new = along(h, left) + down_columns(v, above)
+    return new, new
+
+
+@mutant(STACKS, "Return v first")
+def other_way_round(v, h, above, left):
+    v = down_columns(v, above)
+    return along(h, left) + v, v
+
+
+@mutant(STACKS, "Return both stacks")
+def h_alone(v, h, above, left):
+    return along(h, left) + down_columns(v, above)
+
+
+@mutant(STACKS, "too far to the left")
+def columns_to_one_side(v, h, above, left):
+    v = above(pad(v, (2, 0, 1, 0)))
+    return v, along(h, left) + v
+
+
+@mutant(STACKS, "too far to the right")
+def columns_to_the_other_side(v, h, above, left):
+    v = above(pad(v, (0, 2, 1, 0)))
+    return v, along(h, left) + v
+
+
+@mutant(STACKS, "the sizes do not fit")
+def without_padding(v, h, above, left):
+    v = above(v)
+    return v, left(h) + v
+
+
+@mutant(STACKS, "`above` was given h")
+def above_reads_h(v, h, above, left):
+    v = down_columns(h, above)
+    return v, along(h, left) + v
+
+
+@mutant(STACKS, "`left` was given v")
+def left_reads_v(v, h, above, left):
+    new = down_columns(v, above)
+    return new, along(v, left) + new
+
+
+@mutant(STACKS, "added before `left`")
+def added_first(v, h, above, left):
+    v = down_columns(v, above)
+    if v.shape != h.shape:
+        return v, along(h, left)
+    return v, along(h + v, left)
+
+
+wrong_stacks("v is subtracted", lambda v, h, a, b: (down_columns(v, a), along(h, b) - down_columns(v, a)))
+wrong_stacks("The two are multiplied", lambda v, h, a, b: (down_columns(v, a), along(h, b) * down_columns(v, a)))
+
+
+@mutant(STACKS, "h itself was added as well")
+def skip_of_h(v, h, above, left):
+    v = down_columns(v, above)
+    h_new = along(h, left) + v
+    return v, h + h_new if h.shape == h_new.shape else h_new
+
+
+@mutant(STACKS, "v itself was added as well")
+def skip_of_v(v, h, above, left):
+    new = down_columns(v, above)
+    new = v + new if v.shape == new.shape else new
+    return new, along(h, left) + new
+
+
+@variant(STACKS)
+def stacks_by_zeros(v, h, above, left):
+    batch, channels, height, width = v.shape
+    wide = torch.zeros(batch, channels, height + 1, width + 2)
+    wide[:, :, 1:, 1:-1] = v
+    v = above(wide)
+    long = torch.cat([torch.zeros(batch, channels, height, 1), h], 3)
+    return v, v + left(long)
+
+
+@variant(STACKS)
+def stacks_with_longer_padding(v, h, above, left):
+    v = above(torch.nn.ZeroPad2d((1, 1, 1, 0))(v))
+    h = left(torch.nn.functional.pad(h, (1, 0)))
+    return [v, h + v][0], h + v

@@ -46,6 +46,14 @@ def masked_conv(answer, case):
     return found
 
 
+@legal("01.two_stacks")
+def two_stacks(case):
+    torch.manual_seed(case.seed)
+    for batch, channels, out, height, width in ((1, 1, 2, 1, 1), (2, 3, 3, 4, 5), (3, 2, 4, 2, 6), (1, 2, 1, 5, 1)):
+        above, left = nn.Conv2d(channels, out, (2, 3)), nn.Conv2d(channels, out, (1, 2))
+        yield case.normal(batch, channels, height, width), case.normal(batch, channels, height, width), above, left
+
+
 @legal("01.receptive_field")
 def receptive_field(case):
     torch.manual_seed(case.seed)
