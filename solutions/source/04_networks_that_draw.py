@@ -947,19 +947,21 @@ norms = {
     "batch norm": nn.BatchNorm2d(6),
     "layer norm": nn.LayerNorm((6, 3, 3)),
     "instance norm": nn.InstanceNorm2d(6),
-    "group norm, 3 groups": nn.GroupNorm(3, 6),
+    "group norm (3 groups)": nn.GroupNorm(3, 6),
 }
-figure, axes = plt.subplots(1, 4, figsize=(9.4, 2.3), sharey=True)
+counts = []
+figure, axes = plt.subplots(1, 4, figsize=(9.4, 2.5), sharey=True)
 for ax, (name, norm) in zip(axes, norms.items(), strict=True):
     (gradient,) = torch.autograd.grad(norm.double()(x)[0, 0, 1, 1], x)
     used = (gradient.abs() > 1e-9).int()
+    counts.append(int(used.sum()))
     used[0, 0, 1, 1] = 2  # the output number itself
     ax.imshow(used.permute(0, 2, 1, 3).reshape(12, 18), cmap=ListedColormap(["#E8E8E8", "#56B4E9", "#D55E00"]))
     ax.hlines([2.5, 5.5, 8.5], -0.5, 17.5, color="white", linewidth=3)
     ax.vlines([2.5, 5.5, 8.5, 11.5, 14.5], -0.5, 11.5, color="white", linewidth=3)
-    ax.set(title=name, xlabel="channel", xticks=range(1, 18, 3), xticklabels=range(6))
+    ax.set(title=f"{name}\n{counts[-1]} numbers", xlabel="channel", xticks=range(1, 18, 3), xticklabels=range(6))
     ax.grid(False)
-    print(f"{name:21} takes its mean over {int((used > 0).sum()):2} numbers")
+assert counts == [4 * 9, 6 * 9, 9, 2 * 9]
 axes[0].set(ylabel="image", yticks=range(1, 12, 3), yticklabels=range(4))
 show(figure, "Four grids of 4 images by 6 channels, 9 pixels in each cell. Blue are the numbers that the orange one is "
      "normalised with: its channel in all images (batch norm), its whole image (layer norm), its own channel and image "
@@ -1054,22 +1056,23 @@ print("                           gradient, median of 5 seeds:   factor per laye
 print("stack     weights              1 layer  10 layers  40 layers   lowest to highest")
 for place, (name, (residual, norm)) in enumerate(stacks.items()):
     for (weights, gain), colour in zip(gains.items(), ("#0072B2", "#D55E00"), strict=True):
-        sizes = torch.tensor(
-            [[arriving(depth, residual, norm, gain, seed) for depth in (1, 10, 40)] for seed in range(5)]
-        )  # (5 seeds, 3 depths)
+        rows = []
+        for seed in range(5):
+            rows.append([arriving(depth, residual, norm, gain, seed) for depth in (1, 10, 40)])
+        sizes = torch.tensor(rows)  # (5 seeds, 3 depths)
         per_layer = (sizes[:, 2] / sizes[:, 0]) ** (1 / 39)
         factors[name, weights] = per_layer
         listed = " ".join(f"{size:10.1e}" for size in sizes.median(0).values)
         print(f"{name:9} {weights:16} {listed}   {per_layer.min():.3f} to {per_layer.max():.3f}")
-        ax.scatter([place + 0.2 * (gain > 1) - 0.1] * 5, per_layer, color=colour, s=25, label=weights)
+        ax.scatter([place + 0.2 * (gain > 1) - 0.1] * 5, per_layer, color=colour, s=25, label="" if place else weights)
 ax.axhline(1, color="black", linewidth=0.8)
 ax.set(xticks=range(4), xticklabels=stacks, ylim=(0, 1.6), ylabel="factor per layer")
-ax.legend(*[part[:2] for part in ax.get_legend_handles_labels()])
+ax.legend()
 show(figure, "The factor by which a layer multiplies the gradient: far below 1 in the plain stack, above 1 with a norm "
      "or a residual alone, closest to 1 with both; two initialisations, five seeds each, as points.")  # fmt: skip
 
 # %% [markdown] id="depth-check-text"
-# These orders are checked:
+# For all five seeds, and under both initialisations:
 
 # %% id="depth-check"
 for weights in gains:
@@ -1302,11 +1305,9 @@ def draw_u(shapes, skips):
 
 
 shapes = {name: shape for name, shape in came_out.items() if name != "time"}
-show(
-    draw_u(shapes, [("down 0", "up 1"), ("down 1", "up 0")]),
-    "The U-Net, each part as a box with the shape of its output: down from 16 x 16 to 4 x 4 pixels while the channels "
-    "grow from 16 to 64, and up again; two arrows lead across from the way down to the way up at the same level.",
-)
+u = draw_u(shapes, [("down 0", "up 1"), ("down 1", "up 0")])
+show(u, "The U-Net, each part as a box with the shape of its output: down from 16 x 16 to 4 x 4 pixels while the "
+     "channels grow from 16 to 64, and up again; two arrows lead from the way down to the way up.")  # fmt: skip
 
 # %% [markdown] id="unet-read"
 # Follow the boxes. *first* turns 1 channel into 16. *down* works at one size; *shrink* is a convolution with stride 2;
