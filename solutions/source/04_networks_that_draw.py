@@ -599,7 +599,8 @@ with torch.no_grad():
 # ### What it costs
 #
 # An image of $n \times n$ pixels has $n^2$ queries and $n^2$ keys, so the map has $n^4$ numbers. In float32 that is
-# $4 n^4$ bytes per head and image, and training keeps the map for the backward pass. How much is kept in fact? `saved_tensors_hooks` calls a function for every tensor that is saved.
+# $4 n^4$ bytes per head and image, and training keeps the map for the backward pass. How much is kept in fact?
+# `saved_tensors_hooks` calls a function for every tensor that is saved.
 
 
 # %% id="memory"
@@ -766,8 +767,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 # of chapter 08 does.
 #
 # > **Given now, built in chapters 06 to 10:** the finished picture-book model, whose U-Net reads a sentence in the same
-# > way. We record queries and keys of its last two cross-attention layers, where 8 × 8 pixels attend to the words, while
-# > it draws with four different seeds.
+# > way. We record queries and keys of its last two cross-attention layers, where 8 × 8 pixels attend to the words,
+# while > it draws with four different seeds.
 
 # %% id="real-maps"
 from course_utils.pipelines.picture_book import load_picture_book
@@ -1157,8 +1158,8 @@ torch.testing.assert_close(block(x, e), library(x, e), rtol=1e-4, atol=1e-5)
 assert torch.equal(blocks.ResidualBlock(16, 16, 64)(x, e), x), "a fresh block passes its input on unchanged"
 
 # %% [markdown] id="zero-text"
-# Can a block that starts at zero learn at all? We compute the gradients of the first training step, with $\text{conv}_2$
-# at zero, and for comparison with more layers at zero.
+# Can a block that starts at zero learn at all? We compute the gradients of the first training step, with
+# $\text{conv}_2$ at zero, and for comparison with more layers at zero.
 
 
 # %% id="zero-start"
@@ -1205,10 +1206,10 @@ assert gradients[3] == (0, 0)
 #
 # **Difficulty** ●●●○○ **Minutes** 20. The wiring of every U-Net, independent of what its blocks are.
 #
-# `down` and `shrink` are lists of functions from fine to coarse, `grow` and `up` from coarse to fine. Keep the output of
-# `down`; on the way up concatenate `[grown, kept]` in this order, along the channels. There may be any number of levels,
-# and the four lists must stay unchanged. With one level, `up[0]` gets `[grow[0](middle(shrink[0](kept))), kept]`, where
-# `kept` is `down[0](x)`.
+# `down` and `shrink` are lists of functions from fine to coarse, `grow` and `up` from coarse to fine. Keep the output
+# of `down`; on the way up concatenate `[grown, kept]` in this order, along the channels. There may be any number of
+# levels, and the four lists must stay unchanged. With one level, `up[0]` gets `[grow[0](middle(shrink[0](kept))),
+# kept]`, where `kept` is `down[0](x)`.
 
 
 # %% id="through-the-u"
@@ -1705,8 +1706,8 @@ assert total == 859_520_964 and kinds["convolutions"] > 0.6 * total and sides ==
 # 13); DALL·E 2 and 3 are diffusion models. Stable Diffusion 3 and Flux replaced the U-Net by a transformer (chapter
 # 14).
 #
-# **"Attention takes into account where pixels are."** It does not. If the pixels are shuffled, the outputs are shuffled in the same
-# way, and each stays the same: attention is *permutation-equivariant*. A convolution is not:
+# **"Attention takes into account where pixels are."** It does not. If the pixels are shuffled, the outputs are shuffled
+# in the same way, and each stays the same: attention is *permutation-equivariant*. A convolution is not:
 
 # %% id="elsewhere-where"
 x = torch.randn(1, 16, 8, 8, generator=generator)
