@@ -768,7 +768,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # > **Given now, built in chapters 06 to 10:** the finished picture-book model, whose U-Net reads a sentence in the same
 # > way. We record queries and keys of its last two cross-attention layers, where 8 × 8 pixels attend to the words,
-# while > it draws with four different seeds.
+# > while it draws with four different seeds.
 
 # %% id="real-maps"
 from course_utils.pipelines.picture_book import load_picture_book
@@ -1208,8 +1208,8 @@ assert gradients[3] == (0, 0)
 #
 # `down` and `shrink` are lists of functions from fine to coarse, `grow` and `up` from coarse to fine. Keep the output
 # of `down`; on the way up concatenate `[grown, kept]` in this order, along the channels. There may be any number of
-# levels, and the four lists must stay unchanged. With one level, `up[0]` gets `[grow[0](middle(shrink[0](kept))),
-# kept]`, where `kept` is `down[0](x)`.
+# levels, and the four lists must stay unchanged. With one level, `kept` is `down[0](x)`, and `up[0]` gets
+# `[grow[0](middle(shrink[0](kept))), kept]`.
 
 
 # %% id="through-the-u"
@@ -1707,7 +1707,7 @@ assert total == 859_520_964 and kinds["convolutions"] > 0.6 * total and sides ==
 # 14).
 #
 # **"Attention takes into account where pixels are."** It does not. If the pixels are shuffled, the outputs are shuffled
-# in the same way, and each stays the same: attention is *permutation-equivariant*. A convolution is not:
+# in the same way and otherwise unchanged: attention is *permutation-equivariant*. A convolution is not:
 
 # %% id="elsewhere-where"
 x = torch.randn(1, 16, 8, 8, generator=generator)
