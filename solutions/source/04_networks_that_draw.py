@@ -1375,7 +1375,7 @@ with torch.no_grad():
 # noise in?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# For photographs: the skips gain about 3 dB there, on digits hardly anything. Without skips, the network removes more
+# For photographs: the skips gain about 3.5 dB there, on digits hardly anything. Without skips, the network removes more
 # error from digits than it adds; on photographs it does not: its output is further from the clean image than the noisy
 # input is.
 # </details>
@@ -1542,7 +1542,7 @@ for world, (_, test, sigma) in WORLDS.items():
         print(f"{world:12} without the {name:6} skip: {', '.join(f'{one:.1f}' for one in lost)} dB less")
 if budget(smoke=False, laptop=True, gpu=False):
     gain = {world: score[True] - score[False] for world, score in scores.items()}
-    assert gain["digits"].abs().max() < 0.6 and gain["photographs"].min() > 1.5
+    assert gain["digits"].abs().max() < 0.6 and 2.5 < gain["photographs"].min() < gain["photographs"].max() < 4.5
     assert scores["photographs"][True].min() > scores["photographs"]["noisy"] + 1
     assert scores["photographs"][False].max() < scores["photographs"]["noisy"]
     assert all((score["fine"] > score["coarse"]).all() for score in scores.values())
@@ -1619,6 +1619,7 @@ for level in (0.1, 0.3, 0.6, 1.0, 1.5, 2.0):
     )
 if budget(smoke=False, laptop=True, gpu=False):
     assert legible[0.6][1] > 0.92 and 0.78 < legible[1.0][1] < 0.92 and 0.38 < legible[2.0][1] < 0.62
+    assert all(legible[level][1] > legible[level][0] for level in (0.6, 1.0, 1.5, 2.0))
     assert quality[0.1][0] > quality[0.1][1] + 4 and quality[1.5][1] > quality[1.5][0] + 1.5
 
 # %% [markdown] id="failure-look-text"
