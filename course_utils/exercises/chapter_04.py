@@ -1,4 +1,4 @@
-"""The exercises of chapter 04: what networks that draw are made of, and how it is put together."""
+"""The exercises of chapter 04: the components of a U-Net, and how they are put together."""
 
 import math
 
@@ -31,14 +31,14 @@ TITLE = "Networks that draw"
 @exercise(
     "04.conv_output_size", blocks.conv_output_size, difficulty=2, minutes=10,
     hints=[
-        "Dilation spreads the kernel: with gaps it covers dilation * (kernel - 1) + 1 pixels. Padding comes on both "
+        "Dilation spreads the kernel: with gaps it covers dilation * (kernel - 1) + 1 pixels. Padding is added on both "
         "sides.",
-        "The kernel's first place is free. After it, each further place costs `stride` pixels of what is left.",
+        "The first position of the kernel is free. Each further position uses up `stride` of the pixels that are left.",
         "left = size + 2 * padding - (dilation * (kernel - 1) + 1), and then left // stride + 1.",
     ],
 )  # fmt: skip
 def conv_output_size(learner, case):
-    """Find how many pixels a convolution leaves along one side."""
+    """Compute the output size of a convolution, along one side."""
     settings = [(16, 3, 1, 0, 1), (16, 3, 1, 1, 1), (8, 2, 2, 0, 1), (17, 3, 2, 1, 2), (12, 3, 4, 0, 1)]
     settings += [(5, 5, 3, 0, 1), (5, 3, 1, 0, 2), (7, 1, 3, 0, 3), (1, 1, 1, 0, 1), (9, 2, 5, 0, 4)]  # it just fits
     ranges = ((12, 40), (2, 4), (1, 4), (0, 3), (1, 3))
@@ -55,10 +55,10 @@ def conv_output_size(learner, case):
         learner(*setting)  # once more, so that this call is the one that is named
         named = ", ".join(f"{name} {value}" for name, value in zip(CONV, setting, strict=True))
         wrong = [advice for formula, advice in CONV_MISTAKES if [formula(*each) for each in settings] == got]
-        draw = "Draw it: a row of pixels, the padding at both ends, the kernel with its gaps, all its places."
+        draw = "Draw it: a row of pixels, the padding at both ends, the kernel with its gaps, all its positions."
         raise Wrong(f"for {named}: got {one:g}, expected {right}.", wrong[0] if wrong else draw)
     require(not isinstance(one, float | np.floating), f"the result is {one!r}, a float, expected the int {right}.",
-            "The side of a picture is a whole number, and torch.zeros and range refuse a float: use //, or "
+            "The side of an image is a whole number, and torch.zeros and range refuse a float: use //, or "
             "int(...).")  # fmt: skip
 
 
@@ -86,15 +86,15 @@ def overlap_count(learner, case):
 @exercise(
     "04.attention", attending.attention, difficulty=3, minutes=15, gradients=True,
     hints=[
-        "Three lines: scores of each query with each key, a softmax over the keys, an average of the values.",
+        "Three lines: the scores of each query with each key, a softmax over the keys, an average of the values.",
         "k.transpose(-2, -1) swaps the last two axes and leaves any batch and head axes alone. The scores are divided "
-        "by the root of d = q.shape[-1].",
+        "by the square root of d = q.shape[-1].",
         "The softmax goes over the keys: they are the last axis of the scores (..., queries, keys).",
         "weights = (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(-1), and then weights @ v.",
     ],
 )  # fmt: skip
 def attention(learner, case):
-    """Let each query average the values whose keys fit it."""
+    """Average the values for each query, weighted by how well their keys fit."""
     for lead, d in (((2, 3), 7), ((2,), 3), ((), 5), ((1, 1), 1)):  # batch and heads, a batch, neither, one of all
         q, k, v = case.normal(*lead, 5, d), case.normal(*lead, 6, d), case.normal(*lead, 6, 4)
         mistakes = attention_mistakes(q, k, v) if d == 7 else attention_of_fixed_width(q, k, v)
@@ -104,7 +104,7 @@ def attention(learner, case):
     q, k, v = torch.full((1, 4), 15.0), torch.stack([torch.full((4,), 15.0), torch.zeros(4)]), case.normal(2, 3)
     got = learner(q, k, v)
     require(not isinstance(got, torch.Tensor) or bool(got.isfinite().all()), "for a score of 450 the result is not "
-            "finite.", "exp(450) is infinite in float32. torch.softmax takes the largest score out first.")  # fmt: skip
+            "finite.", "exp(450) is infinite in float32. torch.softmax subtracts the largest score first.")  # fmt: skip
     close(got, v[:1], what="for a score of 450, the result")
 
 
@@ -114,7 +114,7 @@ def _attend(learner, q, k, v):
     except Exception as raised:
         text = str(raised.__cause__)
         if any(words in text for words in ("must match", "Expected size", "cannot be multiplied", "dimension")):
-            raise Wrong(f"multiplying failed: {text}", "(..., queries, d) @ (..., d, keys) gives the scores, and (..., "
+            raise Wrong(f"a product failed: {text}", "(..., queries, d) @ (..., d, keys) gives the scores, and (..., "
                         "queries, keys) @ (..., keys, d_v) the result. k.transpose(-2, -1) swaps the last two axes of "
                         "k, and only these.") from None  # fmt: skip
         raise
@@ -129,17 +129,17 @@ def _attend(learner, q, k, v):
     ],
 )  # fmt: skip
 def split_heads(learner, case):
-    """Cut each token's vector into one shorter vector a head."""
+    """Cut each token's vector into one shorter vector per head."""
     for batch, tokens, heads, d in ((2, 5, 3, 4), (1, 6, 2, 5), (3, 4, 1, 6), (2, 1, 4, 1)):
         x = case.normal(batch, tokens, heads * d)
         expected = torch.stack([x[..., h * d : (h + 1) * d] for h in range(heads)], 1)
         comb = torch.stack([x[..., h::heads] for h in range(heads)], 1)
         mistakes = [
-            (x.reshape(batch, heads, tokens, d), "The vector was cut without a transpose, so a head gets pieces of "
+            (x.reshape(batch, heads, tokens, d), "The vector was cut without a transpose, so one head gets pieces of "
                                                  "several tokens. Reshape to (batch, tokens, heads, d) first, then "
                                                  "swap two axes."),
             (x.reshape(batch, tokens, heads, d), "The transpose is missing: heads come before tokens."),
-            (comb, "Each head got every heads-th number. By agreement, head 0 has the *first* d numbers of a token: "
+            (comb, "Each head got every heads-th number. By convention, head 0 has the *first* d numbers of a token: "
                    "reshape to (..., heads, d), not to (..., d, heads)."),
             (expected.transpose(2, 3), "The last two axes are swapped: (batch, heads, tokens, d) is wanted."),
             (expected.transpose(0, 1), "The heads came before the batch: (batch, heads, tokens, d) is wanted."),
@@ -153,13 +153,13 @@ def split_heads(learner, case):
 @exercise(
     "04.time_embedding", blocks.time_embedding, difficulty=2, minutes=10,
     hints=[
-        "half = width // 2 waves. Their speeds fall from 1 by equal factors: 10000 ** (-i / half), i = 0 ... half - 1.",
-        "An angle for each time and each wave: t[:, None] * speeds, of shape (batch, half).",
+        "half = width // 2 frequencies. They fall from 1 by equal factors: 10000 ** (-i / half), i = 0 ... half - 1.",
+        "One angle for each time and each frequency: t[:, None] * frequencies, of shape (batch, half).",
         "All sines first, then all cosines: torch.cat([angles.sin(), angles.cos()], dim=1).",
     ],
 )  # fmt: skip
 def time_embedding(learner, case):
-    """Say a time by sines and cosines of many speeds."""
+    """Encode times as sines and cosines of many frequencies."""
     width = 2 * int(case.whole(4, 9))
     half = width // 2
     _require_waves(learner, case.whole(1, 60, 10), width)
@@ -169,10 +169,10 @@ def time_embedding(learner, case):
         close(learner(t, other), _waves(t, other), tolerance=1e-3)
     between = torch.cat([case.uniform(0.1, 0.9, 2), torch.tensor([37.5])])
     close(learner(between, width), _waves(between, width), [
-        (_waves(between.floor(), width), "The fractions of the times were cut off. Some samplers ask between two "
-                                         "times: calculate with t.float()."),
-        (_waves(between.round(), width), "The times were rounded. Some samplers ask between two times: calculate with "
-                                         "t.float()."),
+        (_waves(between.floor(), width), "The fractions of the times were cut off. Some samplers use times between "
+                                         "two integers: compute with t.float()."),
+        (_waves(between.round(), width), "The times were rounded. Some samplers use times between two integers: "
+                                         "compute with t.float()."),
     ], tolerance=1e-3, what="for times with a fraction, the result")  # fmt: skip
 
 
@@ -206,43 +206,43 @@ def _require_waves(learner, t, width):
         (torch.cat(waves(divisor=half - 1), 1), "The frequencies are off by one: divide i by half, not by half - 1. "
                                                 "(Both are in use; diffusers calls the difference "
                                                 "downscale_freq_shift.)"),
-        (torch.cat(waves(first=1), 1), "The frequencies are off by one: i starts at 0, so that the quickest wave has "
-                                       "the speed 1."),
-        (torch.cat(waves(divisor=width), 1), "i is divided by the width. There are only half as many waves: divide by "
-                                             "half."),
-        (torch.cat(waves(base=math.e), 1), "The speeds fall only to 1/e. The base is 10000."),
-        (torch.cat(waves(divisor=half / 2), 1), "i is counted twice: 10000^(-i / h), with h = width / 2. (The exponent "
-                                                "2 i / width of other texts is the same.)"),
+        (torch.cat(waves(first=1), 1), "The frequencies are off by one: i starts at 0, so that the highest frequency "
+                                       "is 1."),
+        (torch.cat(waves(divisor=width), 1), "i is divided by the width. There are only half as many frequencies: "
+                                             "divide by half."),
+        (torch.cat(waves(base=math.e), 1), "The frequencies fall only to 1/e. The base is 10000."),
+        (torch.cat(waves(divisor=half / 2), 1), "The exponent is twice too large: it is -2 i / width, which equals "
+                                                "-i / half."),
         (torch.cat(_sin_cos(2 * math.pi * t[:, None] * _speeds(half)), 1), "The angles are w_i t; there is no 2 pi."),
         (torch.cat([sin, sin], 1), "The second half holds sines again; cosines belong there."),
-        (torch.cat([sin, cos], 0), "Sines and cosines were joined along the batch. They stand side by side: dim=1."),
+        (torch.cat([sin, cos], 0), "Sines and cosines were concatenated along the batch. They go side by side: dim=1."),
     ]  # fmt: skip
     try:
         got = learner(t, width)
     except Exception as raised:
         if "must match the size of tensor" not in str(raised.__cause__):
             raise
-        raise Wrong(f"multiplying failed: {raised.__cause__}", "Each of the times meets each of the speeds: t as a "
-                    "column, t[:, None] * speeds.") from None  # fmt: skip
+        raise Wrong(f"the product failed: {raised.__cause__}", "Multiply each time by each frequency: make t a "
+                    "column, t[:, None] * frequencies.") from None  # fmt: skip
     rising = torch.cat(waves(sign=1), 1)
-    if isinstance(got, torch.Tensor) and got.shape == rising.shape:  # float32 knows such angles to some hundredths
+    if isinstance(got, torch.Tensor) and got.shape == rising.shape:  # float32 holds such angles to some hundredths
         require((got - rising).abs().mean().item() > 0.1, f"the first row is {[round(n, 3) for n in got[0].tolist()]}, "
                 f"expected {[round(n, 3) for n in torch.cat([sin, cos], 1)[0].tolist()]}.",
-                "The speeds rise, up to 10000. They fall from 1: the exponent has a minus sign.")  # fmt: skip
+                "The frequencies rise, up to 10000. They fall from 1: the exponent has a minus sign.")  # fmt: skip
     close(got, torch.cat([sin, cos], 1), mistakes, tolerance=1e-3)
 
 
 @exercise(
     "04.group_norm", blocks.group_norm, difficulty=3, minutes=10, gradients=True,
     hints=[
-        "Let each group of each picture be one row: x.reshape(batch, groups, -1). Channels of a group are neighbours.",
+        "Make each group of each image one row: x.reshape(batch, groups, -1). Channels of a group are neighbours.",
         "Mean and variance over the last axis, with keepdim=True. The variance is a plain mean of squares: "
         "unbiased=False.",
-        "eps goes under the root: (row - mean) / (variance + eps) ** 0.5. At the end reshape to x.shape.",
+        "eps goes under the square root: (row - mean) / (variance + eps) ** 0.5. At the end reshape to x.shape.",
     ],
 )  # fmt: skip
 def group_norm(learner, case):
-    """Give each group of channels of each picture mean 0 and variance 1."""
+    """Normalise each group of channels of each image to mean 0 and variance 1."""
     x = 0.05 * case.normal(3, 6, 2, 3) + 0.1 * case.normal(3, 6, 1, 1)  # small, so that eps matters
     groups, eps = 3, 1e-3
     try:
@@ -250,8 +250,8 @@ def group_norm(learner, case):
     except Exception as raised:
         if "must match the size of tensor" not in str(raised.__cause__):
             raise
-        raise Wrong(f"two shapes do not fit: {raised.__cause__}", "keepdim=True leaves an axis of length 1 behind, so "
-                    "that mean and variance meet their rows.") from None  # fmt: skip
+        raise Wrong(f"two shapes do not fit: {raised.__cause__}", "keepdim=True keeps an axis of length 1, so that "
+                    "mean and variance broadcast over their rows.") from None  # fmt: skip
     close(got, F.group_norm(x, groups, eps=eps), norm_mistakes(x, eps))
     shifted = 3 * x + 0.5
     close(learner(shifted, groups, 9 * eps), F.group_norm(x, groups, eps=eps), tolerance=1e-3,
@@ -260,20 +260,20 @@ def group_norm(learner, case):
         other = case.normal(*shape)
         close(learner(other, groups, 1e-5), F.group_norm(other, groups), tolerance=1e-3)
     flat = torch.full((2, 4, 3, 3), 0.75)
-    close(learner(flat, 2, 1e-5), torch.zeros(2, 4, 3, 3), what="for a picture of one colour, the result")
+    close(learner(flat, 2, 1e-5), torch.zeros(2, 4, 3, 3), what="for an image of one colour, the result")
 
 
 @exercise(
     "04.residual_block", blocks.ResidualBlock, difficulty=3, minutes=15, gradients=True,
     hints=[
-        "Twice the same three: norm, silu, conv. Between the two comes the time; at the end what came in is added.",
-        "self.time(silu(embedding)) is (batch, outside). Give it two axes, [:, :, None, None], to meet all pixels.",
+        "Norm, silu, conv, twice. The time is added between the two halves, the shortcut at the end.",
+        "self.time(silu(embedding)) is (batch, outside). With two more axes, [:, :, None, None], it fits all pixels.",
         "h = self.conv1(silu(self.norm1(x))), then h + the time, then self.conv2(silu(self.norm2(h))).",
-        "x itself may have another number of channels than the result. self.shortcut(x) has the right one.",
+        "x itself may have another number of channels than the output; self.shortcut(x) has the same.",
     ],
 )  # fmt: skip
 def residual_block(learner, case):
-    """Let a picture through, changed a little, and told the time."""
+    """Compute a residual block with a time embedding."""
     for inside, outside, batch, groups in ((8, 8, 2, 4), (8, 16, 2, 8), (4, 6, 1, 2)):
         block = learner(inside, outside, 12, groups)
         require(isinstance(block, nn.Module), f"got {type(block).__name__}, expected an nn.Module.",
@@ -298,26 +298,26 @@ def _forward(learner, block, x, embedding):
     except Exception as raised:
         text = str(raised.__cause__)
         if "size of tensor a (8) must match the size of tensor b (16)" in text:
-            raise Wrong(f"adding failed: {text}", "x has another number of channels than what is added to it. "
-                        "self.shortcut(x) has the right one.") from None  # fmt: skip
+            raise Wrong(f"adding failed: {text}", "x has another number of channels than what is added to it; "
+                        "self.shortcut(x) has the same.") from None  # fmt: skip
         if "must match the size of tensor b" in text:
-            raise Wrong(f"adding failed: {text}", "self.time(...) is (batch, channels). To meet (batch, channels, h, "
-                        "w) it needs two more axes: [:, :, None, None].") from None  # fmt: skip
+            raise Wrong(f"adding failed: {text}", "self.time(...) is (batch, channels). To broadcast over h and w "
+                        "it needs two more axes: [:, :, None, None].") from None  # fmt: skip
         raise
 
 
 @exercise(
     "04.through_the_u", unet_by_hand.through_the_u, difficulty=3, minutes=20, gradients=True,
     hints=[
-        "Keep a list. Going down append to it, going up take from its end: kept.append(x), kept.pop().",
-        "What is kept is what `down` made, before it is shrunk, so that it has the size that `grow` comes back to.",
-        "torch.cat([larger, kept.pop()], dim=1) joins along the channels: axis 1 of (batch, channels, h, w).",
+        "Keep a list. Append to it on the way down, take from its end on the way up: kept.append(x), kept.pop().",
+        "Keep the output of `down`, before `shrink`: it has the size to which `grow` returns.",
+        "torch.cat([larger, kept.pop()], dim=1) concatenates along the channels: axis 1 of (batch, channels, h, w).",
         "for block, smaller in zip(down, shrink): ... and after x = middle(x): for larger, block in zip(grow, up): "
         "x = block(torch.cat([larger(x), kept.pop()], dim=1))",
     ],
 )  # fmt: skip
 def through_the_u(learner, case):
-    """Go down, through the middle and up again, with a skip connection at each level."""
+    """Connect the way down, the middle and the way up, with a skip connection at each level."""
     for levels, shape in ((2, (2, 3, 8, 16)), (1, (1, 2, 4, 2)), (3, (2, 1, 16, 8))):
         x, parts = case.normal(*shape), u_parts(case, levels, shape[1])
         got = _walked(learner, x, parts)
@@ -331,11 +331,11 @@ def _walked(learner, x, parts):
     except Exception as raised:
         text = str(raised.__cause__).partition("\n")[0]
         if "Sizes of tensors must match" in text:
-            raise Wrong(f"joining failed: {text}", joining_failed(text, x, parts)) from None
+            raise Wrong(f"concatenating failed: {text}", joining_failed(text, x, parts)) from None
         raise
     channels = [part.given[0] for part in parts[-1] if part.given]
     require(all(number == 2 * x.shape[1] for number in channels), f"`up` was given {channels} channels, expected "
             f"{2 * x.shape[1]} each time: {x.shape[1]} from below and {x.shape[1]} that were kept.",
-            "Skips are joined along the channels, torch.cat([...], dim=1), not added and not along the "
+            "Concatenate skips along the channels, torch.cat([...], dim=1), not added and not along the "
             "batch.")  # fmt: skip
     return got

@@ -9,62 +9,62 @@ from torch.nn import functional as F
 CONV = ("size", "kernel", "stride", "padding", "dilation")
 CONV_MISTAKES = [
     (
-        lambda n, k, s, p, d: (n + 2 * p - d * (k - 1) - 1) / s + 1,
-        "The floor is missing: the kernel fits in whole places only, so a rest is dropped. Use //.",
+        lambda n, k, s, p, r: (n + 2 * p - r * (k - 1) - 1) / s + 1,
+        "The floor is missing: only whole positions count, so the remainder is dropped. Use //.",
     ),
     (
-        lambda n, k, s, p, d: -(-(n + 2 * p - d * (k - 1) - 1) // s) + 1,
-        "This rounds up. Where less than a whole stride is left, the kernel has no further place: round down.",
+        lambda n, k, s, p, r: -(-(n + 2 * p - r * (k - 1) - 1) // s) + 1,
+        "This rounds up. If less than a whole stride is left, there is no further position: round down.",
     ),
     (
-        lambda n, k, s, p, d: (n + p - d * (k - 1) - 1) // s + 1,
-        "Padding is counted once. It is put on both sides: 2 * padding.",
+        lambda n, k, s, p, r: (n + p - r * (k - 1) - 1) // s + 1,
+        "Padding is counted once. It is added on both sides: 2 * padding.",
     ),
     (
-        lambda n, k, s, p, d: (n + 2 * p - k) // s + 1,
+        lambda n, k, s, p, r: (n + 2 * p - k) // s + 1,
         "Dilation is ignored: a kernel with gaps covers dilation * (kernel - 1) + 1 pixels.",
     ),
     (
-        lambda n, k, s, p, d: (n + 2 * p - d * k) // s + 1,
+        lambda n, k, s, p, r: (n + 2 * p - r * k) // s + 1,
         "There are gaps only *between* the weights: dilation * (kernel - 1) + 1 pixels, not dilation * kernel.",
     ),
     (
-        lambda n, k, s, p, d: (n + 2 * p - d * (k - 1) - 1) // s,
-        "One place is missing: the kernel's first place costs no stride. Add 1.",
+        lambda n, k, s, p, r: (n + 2 * p - r * (k - 1) - 1) // s,
+        "One position is missing: the first position of the kernel needs no stride. Add 1.",
     ),
     (
-        lambda n, k, s, p, d: (n + 2 * p - d * (k - 1)) // s,
-        "The 1 belongs behind the division: the kernel's first place costs no stride.",
+        lambda n, k, s, p, r: (n + 2 * p - r * (k - 1)) // s,
+        "The 1 belongs after the division: the first position of the kernel needs no stride.",
     ),
     (
-        lambda n, k, s, p, d: n + 2 * p - d * (k - 1),
-        "The stride is ignored: the kernel jumps `stride` pixels at a time.",
+        lambda n, k, s, p, r: n + 2 * p - r * (k - 1),
+        "The stride is ignored: the kernel moves by `stride` pixels at a time.",
     ),
     (
-        lambda n, k, s, p, d: (n - d * (k - 1) - 1) // s + 1,
+        lambda n, k, s, p, r: (n - r * (k - 1) - 1) // s + 1,
         "The padding is ignored: 2 * padding pixels are added to the side.",
     ),
     (
-        lambda n, k, s, p, d: (n + 2 * p - d * (k - 1)) // s + 1,
-        "The spread kernel covers one pixel more: dilation * (kernel - 1) + 1.",
+        lambda n, k, s, p, r: (n + 2 * p - r * (k - 1)) // s + 1,
+        "The dilated kernel covers one pixel more: dilation * (kernel - 1) + 1.",
     ),
     (
-        lambda n, k, s, p, d: round((n + 2 * p - d * (k - 1) - 1) / s) + 1,
-        "This rounds to the nearest. Where less than a whole stride is left there is no further place: round down.",
+        lambda n, k, s, p, r: round((n + 2 * p - r * (k - 1) - 1) / s) + 1,
+        "This rounds to the nearest. If less than a whole stride is left, there is no further position: round down.",
     ),
     (
-        lambda n, k, s, p, d: (n - 1) * s - 2 * p + d * (k - 1) + 1,
-        "This is the size that a *transposed* convolution makes. An ordinary one divides by the stride.",
+        lambda n, k, s, p, r: (n - 1) * s - 2 * p + r * (k - 1) + 1,
+        "This is the output size of a *transposed* convolution. An ordinary one divides by the stride.",
     ),
     (
-        lambda n, k, s, p, d: -(-n // s),
-        "This is the size where padding is chosen to fit (padding='same'). Count with the padding that is given.",
+        lambda n, k, s, p, r: -(-n // s),
+        "This is the size for a padding that is chosen to fit (padding='same'). Use the padding that is given.",
     ),
 ]
 
 
 def overlap_mistakes(expected, size=5, kernel=5, stride=3):
-    """What goes wrong in counting, for settings at which no two mistakes give the same."""
+    """What wrong counts come to, for settings in which no two mistakes give the same."""
     late, offset = torch.cat([torch.zeros(1, dtype=torch.int64), expected[:-1]]), torch.arange(len(expected)) % stride
     forward = torch.tensor([sum(0 <= place - i < kernel for i in range(size)) for place in range(size + kernel - 1)])
     inside = torch.tensor([len(range(place, kernel, stride)) for place in offset.tolist()])
@@ -74,16 +74,16 @@ def overlap_mistakes(expected, size=5, kernel=5, stride=3):
         (expected[: size * stride], "This is size * stride long. Without padding the output ends where the last kernel "
                                     "ends: (size - 1) * stride + kernel."),
         (F.pad(forward, (0, len(expected) - len(forward))), "The copies lie side by side. Neighbouring pixels write "
-                                                            "`stride` places apart."),
-        (forward, "The stride is ignored: neighbouring pixels write `stride` places apart."),
+                                                            "`stride` positions apart."),
+        (forward, "The stride is ignored: neighbouring pixels write `stride` positions apart."),
         (expected.clamp(max=1), once),
-        (late, "This begins one place late: the first pixel writes at place 0."),
-        (inside, "This counts the weights at each phase of the stride, which is right inside the picture. At the two "
-                 "ends there are fewer neighbours."),
+        (late, "This begins one position late: the first pixel writes at position 0."),
+        (inside, "This counts the weights at each phase of the stride, which is right inside the output. At the two "
+                 "ends fewer copies overlap."),
         (counted(size, stride, kernel), "Kernel and stride are swapped: a pixel's copy is `kernel` long, and the next "
                                         "begins `stride` later."),
         (short, "Each copy is one too short: a slice a:b leaves b out."),
-        (expected[:-1], "The output is one place too short: the last copy begins at (size - 1) * stride and is "
+        (expected[:-1], "The output is one position too short: the last copy begins at (size - 1) * stride and is "
                         "`kernel` long."),
     ]  # fmt: skip
 
@@ -93,26 +93,26 @@ def attention_mistakes(q, k, v):
     scores = torch.einsum("...qd,...kd->...qk", q, k)
     scaled = scores / math.sqrt(7)
     return [
-        (scores.softmax(-1) @ v, "The scale is missing: divide the scores by the root of d, or long vectors make the "
-                                 "softmax nearly a hard choice."),
-        ((scores / 7).softmax(-1) @ v, "The scores are divided by d. Their standard deviation is the root of d, so "
-                                       "divide by sqrt(d)."),
+        (scores.softmax(-1) @ v, "The scale is missing: divide the scores by the square root of d, or wide vectors "
+                                 "make the softmax pick almost a single key."),
+        ((scores / 7).softmax(-1) @ v, "The scores are divided by d. Their standard deviation is the square root of "
+                                       "d, so divide by sqrt(d)."),
         ((scores * math.sqrt(7)).softmax(-1) @ v, "The scores are multiplied by sqrt(d); they are divided by it."),
-        ((scores / math.sqrt(6)).softmax(-1) @ v, "The scale is the root of d, the width of a key, not of the number "
-                                                  "of keys."),
-        ((scores / math.sqrt(5)).softmax(-1) @ v, "The scale is the root of d, the width of a query, not of the "
-                                                  "number of queries."),
-        ((scores / math.sqrt(4)).softmax(-1) @ v, "The scale takes d from the values. It belongs to queries and keys: "
-                                                  "q.shape[-1]."),
+        ((scores / math.sqrt(6)).softmax(-1) @ v, "The scale is the square root of d, the width of a key, not of the "
+                                                  "number of keys."),
+        ((scores / math.sqrt(5)).softmax(-1) @ v, "The scale is the square root of d, the width of a query, not of "
+                                                  "the number of queries."),
+        ((scores / math.sqrt(4)).softmax(-1) @ v, "The scale takes d from the values. It is the width of queries and "
+                                                  "keys: q.shape[-1]."),
         (scores.softmax(-1) @ v / math.sqrt(7), "The scale came too late: the scores are divided before the softmax."),
-        (scaled.softmax(-2) @ v, "The softmax goes over the queries. Each query shares its attention out among the "
+        (scaled.softmax(-2) @ v, "The softmax goes over the queries. Each query distributes its attention over the "
                                  "keys: softmax(-1)."),
         (scaled @ v, "The softmax is missing: weights must be positive and add up to 1."),
         (scaled.softmax(-1), "These are the weights. They still have to average the values: weights @ v."),
-        (scaled.softmax(-1) @ k, "The keys are averaged here. They decide on the weights; what is averaged are the "
-                                 "values."),
+        (scaled.softmax(-1) @ k, "The keys are averaged here. They determine the weights; the values are "
+                                 "averaged."),
         (scaled.masked_fill(torch.ones(5, 6).triu(1).bool(), -math.inf).softmax(-1) @ v,
-         "A causal mask lets each query see the first keys only. Here every query sees all keys."),
+         "A causal mask restricts each query to the first keys. Here every query attends to all keys."),
         (scaled.exp() @ v, "This is exp without the division by its sum, so weights do not add up to 1."),
         (scaled.softmax(0) @ v, "The softmax goes over the batch; the keys are the last axis."),
         (scaled.softmax(1) @ v, "The softmax goes over the heads; the keys are the last axis, -1."),
@@ -151,26 +151,26 @@ def norm_mistakes(x, eps):
     return [
         (normal((unbiased + eps).sqrt()), "The variance is divided by n - 1. Here it is the plain mean of the squares: "
                                           "unbiased=False."),
-        (normal(biased.sqrt() + eps), "eps stands outside the root. It is added to the variance, under the root."),
-        (normal(unbiased.sqrt() + eps), "eps stands outside the root, and the variance is divided by n - 1: "
+        (normal(biased.sqrt() + eps), "eps stands outside the square root. Add it to the variance, under the root."),
+        (normal(unbiased.sqrt() + eps), "eps stands outside the square root, and the variance is divided by n - 1: "
                                         "unbiased=False, and eps under the root."),
         (normal(biased.sqrt()), "eps is missing: a group that is constant would divide by zero."),
-        (normal(biased + eps), "This divides by the variance. The standard deviation is its root."),
-        (F.group_norm(x, 6, eps=eps), "Each channel is normalised alone (that is instance norm). Take the mean over "
-                                      "all channels of a group."),
+        (normal(biased + eps), "This divides by the variance. The standard deviation is its square root."),
+        (F.group_norm(x, 6, eps=eps), "Each channel is normalised separately (that is instance norm). Take the mean "
+                                      "over all channels of a group."),
         (F.group_norm(x, 2, eps=eps), "`groups` is the number of groups, not the number of channels in each."),
         (_over_groups(rows, eps).reshape(x.shape), "The statistics go over the groups. Each group has its own: the "
                                                    "last axis of its row, dim=2."),
-        (F.group_norm(x, 1, eps=eps), "All channels are normalised together (that is layer norm). Each group for "
-                                      "itself."),
-        ((x - batch_mean) / (batch_var + eps).sqrt(), "The statistics go over the batch (that is batch norm). Each "
-                                                      "picture for itself."),
+        (F.group_norm(x, 1, eps=eps), "All channels are normalised together (that is layer norm). Normalise each "
+                                      "group separately."),
+        ((x - batch_mean) / (batch_var + eps).sqrt(), "The statistics go over the batch (that is batch norm). "
+                                                      "Normalise each image separately."),
         (_over_channels(x, eps), "The statistics go over the group's channels at each pixel. They go over all pixels "
                                  "as well."),
-        (_over_batch(x, eps), "The statistics go over the whole batch. Each picture has its own."),
-        (comb, "The groups take every third channel. By agreement a group's channels are neighbours: reshape to "
+        (_over_batch(x, eps), "The statistics go over the whole batch. Each image has its own."),
+        (comb, "The groups take every third channel. By convention a group's channels are neighbours: reshape to "
                "(batch, groups, channels of the group, ...)."),
-        (rows.reshape(x.shape) - mean.repeat_interleave(2, 1)[..., None], "Only the mean is taken away; divide by the "
+        (rows.reshape(x.shape) - mean.repeat_interleave(2, 1)[..., None], "Only the mean is subtracted; divide by the "
                                                                           "standard deviation."),
         (((rows - mean) / (biased + eps).sqrt()), "The result keeps the shape of the rows: end with "
                                                   ".reshape(x.shape)."),
@@ -202,27 +202,27 @@ def residual_mistakes(parts, x, embedding):
     change, way = conv2(silu(norm2(h + told))), shortcut(x)
     found = [
         (way + change, ""),
-        (change, "What came in is not added: return self.shortcut(x) + ... Without it, gradients have no short way "
+        (change, "The input is not added: return self.shortcut(x) + ... Without it, gradients have no short path "
                  "back."),
         (way + conv2(silu(norm2(h))), "The time is not used: add self.time(silu(embedding)) between the convolutions."),
         (way + conv2(silu(norm2(h + raw))), "The embedding goes into self.time without silu."),
-        (way + conv2(silu(norm2(h) + told)), "The time is added after norm2; add it before, to what conv1 gives."),
+        (way + conv2(silu(norm2(h) + told)), "The time is added after norm2; add it before, to the output of conv1."),
         (way + conv2(norm2(h + told)), "The second silu is missing: norm2, silu, conv2."),
         (way + conv2(silu(norm2(conv1(norm1(x)) + told))), "The first silu is missing: norm1, silu, conv1."),
         (way + conv2(silu(norm2(conv1(silu(x)) + told))), "norm1 is not used: norm1, silu, conv1."),
         (way + conv2(silu(h + told)), "norm2 is not used: norm2, silu, conv2."),
         (way + silu(norm2(h + told)), "conv2 is not used: norm2, silu, conv2."),
-        (silu(way + change), "There is a silu behind the sum. Nothing may stand between what came in and what goes "
-                             "out: else the block cannot just pass x on."),
-        (shortcut(silu(norm1(x))) + change, "The shortcut takes the normalised x. It takes x as it came in."),
+        (silu(way + change), "There is a silu after the sum. The shortcut has to reach the output unchanged, or the "
+                             "block cannot pass x on."),
+        (shortcut(silu(norm1(x))) + change, "The shortcut takes the normalised x. It takes the unchanged x."),
         (way + conv2(silu(norm2(h * told))), "The time is multiplied; add it."),
-        (way * change, "The two ways are multiplied; add them."),
+        (way * change, "The two paths are multiplied; add them."),
     ]  # fmt: skip
     relu = F.relu(norm1(x))
     found += [
         (way + conv2(F.relu(norm2(conv1(relu) + time(F.relu(embedding))[:, :, None, None]))),
          "This is relu where silu belongs."),
-        (way + conv2(silu(norm2(h + told[:1]))), "All samples got the time of the first. Each has its own."),
+        (way + conv2(silu(norm2(h + told[:1]))), "All images got the time of the first. Each has its own."),
     ]  # fmt: skip
     if x.shape[1] == h.shape[1]:
         order = "The order of each half is norm, silu, conv: conv1 comes last, not first."
@@ -231,18 +231,18 @@ def residual_mistakes(parts, x, embedding):
             (way + conv2(silu(norm2(silu(norm2(conv1(x))) + told))), order),
             (way + conv2(silu(norm1(h + told))), "norm1 is used twice; the second is norm2."),
             (way + conv1(silu(norm2(h + told))), "conv1 is used twice; the second is conv2."),
-            (way + conv2(silu(norm2(conv1(silu(norm1(x + told)))))), "The time is added to x, before conv1. It is "
-                                                                     "added to what conv1 gives."),
+            (way + conv2(silu(norm2(conv1(silu(norm1(x + told)))))), "The time is added to x, before conv1. Add it "
+                                                                     "to the output of conv1."),
         ]  # fmt: skip
     return found
 
 
 class Part:
-    """A stand-in for a block of the U, which notes the shape it was given: (..., h, w) -> its very own answer."""
+    """A stand-in for a block of the U, which notes the shape it was given: (..., h, w) -> an output of its own."""
 
     def __init__(self, factor, kind, channels):
         self.factor, self.kind, self.channels = factor, kind, channels
-        self.given = ()  # the shape of what it got, without the batch
+        self.given = ()  # the shape of its input, without the batch
 
     def __call__(self, x):
         self.given = tuple(x.shape[1:])
@@ -266,15 +266,19 @@ def u_parts(case, levels, channels):
 
 
 U_MISTAKES = [
-    ("save", "before", "What is kept is the picture before `down`. Keep what `down` made: x = block(x), then append."),
-    ("join", "swapped", "The order is swapped: what comes from below stands first, what was kept second."),
+    ("save", "before", "The input of `down` was kept. Keep its output: x = block(x), then append."),
+    ("join", "swapped", "The order is swapped: what comes from below goes first, what was kept second."),
     ("bottom", "none", "`middle` was not called."),
-    ("bottom", "each", "`middle` was called at each level. It comes once, at the bottom."),
-    ("skip", "zero", "The kept pictures are not used: zeros were joined in their place."),
-    ("skip", "self", "The picture was joined with itself; join it with what was kept at the same level."),
-    ("side", "way", "What `down` made was kept, but did not go on: x = block(x), keep x, and then shrink that x."),
-    ("early", "join", "Joined before `grow`, with what `shrink` made. Keep what `down` made, and join after `grow`."),
-    ("order", "reversed", "`grow` and `up` were run backwards. They are given from coarse to fine already."),
+    ("bottom", "each", "`middle` was called at each level. Call it once, at the bottom."),
+    ("skip", "zero", "What was kept is not used: zeros were concatenated in its place."),
+    ("skip", "self", "The image was concatenated with itself; use what was kept at the same level."),
+    ("side", "way", "The output of `down` was kept, but not passed on: x = block(x), keep x, and then shrink that x."),
+    (
+        "early",
+        "join",
+        "Concatenated before `grow`, with the output of `shrink`. Concatenate after `grow`, with that of `down`.",
+    ),
+    ("order", "reversed", "`grow` and `up` were run backwards. They already go from coarse to fine."),
 ]
 
 
@@ -282,13 +286,13 @@ def joining_failed(error, x, parts):
     """Why torch.cat found sizes that do not fit, of the learner's way through the U."""
     down, grow = parts[0], parts[3]
     if not grow[0].given:
-        return "The picture from below was not enlarged: `grow` comes before it is joined."
+        return "What comes from below was not enlarged: call `grow` before concatenating."
     first, second = map(int, re.findall(r"size (\d+)", error)[:2])
     if first > second and first > down[-1].given[1]:
-        return "The same kept picture was joined twice. Take it out of the list: kept.pop()."
+        return "The same kept tensor was used twice. Take it out of the list: kept.pop()."
     if max(first, second) > down[-1].given[1]:
-        return "The finest picture was taken first. Going up starts at the coarsest, kept last: .pop(), not .pop(0)."
-    return "What is kept was made smaller already: keep what `down` made, before `shrink`."
+        return "The finest level was taken first. The way up starts at the coarsest, kept last: .pop(), not .pop(0)."
+    return "What is kept has already been shrunk: keep the output of `down`, before `shrink`."
 
 
 def walk(x, down, shrink, middle, grow, up, save="", join="", skip="", order="", **other):

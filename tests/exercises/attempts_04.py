@@ -39,7 +39,7 @@ def gap_behind_the_last(size, kernel, stride=1, padding=0, dilation=1):
     return (size + 2 * padding - dilation * kernel) // stride + 1
 
 
-@mutant(SIZE, "One place is missing")
+@mutant(SIZE, "One position is missing")
 def fence_without_last_post(size, kernel, stride=1, padding=0, dilation=1):
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride
 
@@ -69,7 +69,7 @@ def floor_of_numpy(size, kernel, stride=1, padding=0, dilation=1):
     return np.floor((size + 2 * padding - dilation * (kernel - 1) - 1) / stride) + 1
 
 
-@mutant(SIZE, "behind the division")
+@mutant(SIZE, "after the division")
 def one_inside_the_division(size, kernel, stride=1, padding=0, dilation=1):
     return (size + 2 * padding - dilation * (kernel - 1)) // stride
 
@@ -136,7 +136,7 @@ def set_and_not_added(size, kernel, stride):
     return count
 
 
-@mutant(OVERLAP, "right inside the picture")
+@mutant(OVERLAP, "right inside the output")
 def ends_forgotten(size, kernel, stride):
     places = torch.arange((size - 1) * stride + kernel)
     return torch.tensor([len(range(int(place) % stride, kernel, stride)) for place in places])
@@ -175,7 +175,7 @@ def stride_in_the_length_only(size, kernel, stride):
     return count
 
 
-@mutant(OVERLAP, "begins one place late")
+@mutant(OVERLAP, "begins one position late")
 def counted_from_one(size, kernel, stride):
     count = torch.zeros((size - 1) * stride + kernel, dtype=torch.int64)
     for i in range(size):
@@ -183,7 +183,7 @@ def counted_from_one(size, kernel, stride):
     return count
 
 
-@mutant(OVERLAP, "one place too short")
+@mutant(OVERLAP, "one position too short")
 def last_place_missing(size, kernel, stride):
     count = torch.zeros((size - 1) * stride + kernel - 1, dtype=torch.int64)
     for i in range(size):
@@ -266,7 +266,7 @@ def weights_only(q, k, v):
     return (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
 
 
-@mutant(ATTENTION, "takes the largest score out first")
+@mutant(ATTENTION, "subtracts the largest score first")
 def exponentials_by_hand(q, k, v):
     e = (q @ k.mT / q.shape[-1] ** 0.5).exp()
     return e / e.sum(-1, keepdim=True) @ v
@@ -486,17 +486,17 @@ def sines_twice(t, width):
     return torch.cat([sin, sin], 1)
 
 
-@mutant(TIME, "counted twice")
+@mutant(TIME, "twice too large")
 def two_i_over_half(t, width):
     return torch.cat(waves(t, width, width / 4), 1)
 
 
-@mutant(TIME, "joined along the batch")
+@mutant(TIME, "concatenated along the batch")
 def waves_below_each_other(t, width):
     return torch.cat(waves(t, width, width // 2))
 
 
-@mutant(TIME, "t as a column")
+@mutant(TIME, "make t a column")
 def times_not_a_column(t, width):
     angles = t * 10_000.0 ** (-torch.arange(width // 2) / (width // 2))
     return torch.cat([angles.sin(), angles.cos()], 1)
@@ -529,7 +529,7 @@ def unbiased(x, groups, eps=1e-5):
     return ((rows - rows.mean(2, keepdim=True)) / (rows.var(2, keepdim=True) + eps).sqrt()).reshape(x.shape)
 
 
-@mutant(NORM, "eps stands outside the root. It")
+@mutant(NORM, "eps stands outside the square root. Add")
 def eps_outside(x, groups, eps=1e-5):
     rows = grouped(x, groups)
     return ((rows - rows.mean(2, keepdim=True)) / (rows.std(2, keepdim=True, correction=0) + eps)).reshape(x.shape)
@@ -615,14 +615,14 @@ def all_channels_together(x, groups, eps=1e-5):
     return F.layer_norm(x, x.shape[1:], eps=eps)
 
 
-@mutant(NORM, "over the whole batch. Each picture has its own")
+@mutant(NORM, "over the whole batch. Each image has its own")
 def groups_over_the_batch(x, groups, eps=1e-5):
     rows = grouped(x, groups)
     variance, mean = torch.var_mean(rows, (0, 2), keepdim=True, correction=0)
     return ((rows - mean) / (variance + eps).sqrt()).reshape(x.shape)
 
 
-@mutant(NORM, "Only the mean is taken away")
+@mutant(NORM, "Only the mean is subtracted")
 def centred_only(x, groups, eps=1e-5):
     rows = grouped(x, groups)
     return (rows - rows.mean(2, keepdim=True)).reshape(x.shape)
@@ -665,7 +665,7 @@ class RawTime(ResidualBlock):
         return self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
 
 
-@mutant(RESIDUAL, "behind the sum")
+@mutant(RESIDUAL, "after the sum")
 class SiluAtTheEnd(ResidualBlock):
     def forward(self, x, embedding):
         h = self.conv1(F.silu(self.norm1(x))) + self.time(F.silu(embedding))[:, :, None, None]
@@ -721,7 +721,7 @@ block_with("norm1 is not used", lambda b, x, t, _: b.shortcut(x) + second(b, b.c
 block_with("norm2 is not used", lambda b, x, t, _: b.shortcut(x) + b.conv2(F.silu(first(b, x) + t)))
 block_with("conv2 is not used", lambda b, x, t, _: b.shortcut(x) + F.silu(b.norm2(first(b, x) + t)))
 block_with("The time is multiplied", lambda b, x, t, _: b.shortcut(x) + second(b, first(b, x) * t))
-block_with("two ways are multiplied", lambda b, x, t, _: b.shortcut(x) * second(b, first(b, x) + t))
+block_with("two paths are multiplied", lambda b, x, t, _: b.shortcut(x) * second(b, first(b, x) + t))
 block_with("norm1 is used twice", lambda b, x, t, _: b.shortcut(x) + b.conv2(F.silu(b.norm1(first(b, x) + t))))
 block_with("conv1 is used twice", lambda b, x, t, _: b.shortcut(x) + b.conv1(F.silu(b.norm2(first(b, x) + t))))
 block_with("added to x, before conv1", lambda b, x, t, _: b.shortcut(x) + second(b, first(b, x + t)))
@@ -780,7 +780,7 @@ def oldest_first(x, down, shrink, middle, grow, up):
     return x
 
 
-@mutant(U, "What is kept is the picture before `down`")
+@mutant(U, "The input of `down` was kept")
 def kept_too_early(x, down, shrink, middle, grow, up):
     kept = []
     for block, smaller in zip(down, shrink, strict=True):
@@ -792,7 +792,7 @@ def kept_too_early(x, down, shrink, middle, grow, up):
     return x
 
 
-@mutant(U, "made smaller already")
+@mutant(U, "has already been shrunk")
 def kept_too_late(x, down, shrink, middle, grow, up):
     kept = []
     for block, smaller in zip(down, shrink, strict=True):
@@ -841,7 +841,7 @@ def middle_at_each_level(x, down, shrink, middle, grow, up):
     return x
 
 
-@mutant(U, "zeros were joined")
+@mutant(U, "zeros were concatenated")
 def zeros_joined(x, down, shrink, middle, grow, up):
     for block, smaller in zip(down, shrink, strict=True):
         x = smaller(block(x))
@@ -852,7 +852,7 @@ def zeros_joined(x, down, shrink, middle, grow, up):
     return x
 
 
-@mutant(U, "joined with itself")
+@mutant(U, "concatenated with itself")
 def joined_with_itself(x, down, shrink, middle, grow, up):
     for block, smaller in zip(down, shrink, strict=True):
         x = smaller(block(x))
@@ -875,7 +875,7 @@ def up_reversed(x, down, shrink, middle, grow, up):
     return x
 
 
-@mutant(U, "The picture from below was not enlarged")
+@mutant(U, "What comes from below was not enlarged")
 def not_grown(x, down, shrink, middle, grow, up):
     kept = []
     for block, smaller in zip(down, shrink, strict=True):
@@ -1014,7 +1014,7 @@ block_with("time of the first", lambda b, x, t, _: b.shortcut(x) + second(b, fir
 block_with("conv1 comes last, not first", lambda b, x, t, _: b.shortcut(x) + second(b, F.silu(b.norm1(b.conv1(x))) + t))
 
 
-@mutant(U, "but did not go on")
+@mutant(U, "but not passed on")
 def down_beside_the_way(x, down, shrink, middle, grow, up):
     kept = []
     for block, smaller in zip(down, shrink, strict=True):
@@ -1026,7 +1026,7 @@ def down_beside_the_way(x, down, shrink, middle, grow, up):
     return x
 
 
-@mutant(U, "Joined before `grow`")
+@mutant(U, "Concatenated before `grow`")
 def joined_before_grown(x, down, shrink, middle, grow, up):
     kept = []
     for block, smaller in zip(down, shrink, strict=True):
@@ -1038,7 +1038,7 @@ def joined_before_grown(x, down, shrink, middle, grow, up):
     return x
 
 
-@mutant(U, "same kept picture was joined twice")
+@mutant(U, "same kept tensor was used twice")
 def never_taken_out(x, down, shrink, middle, grow, up):
     kept = []
     for block, smaller in zip(down, shrink, strict=True):
