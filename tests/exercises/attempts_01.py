@@ -824,7 +824,7 @@ def eight_by_eight(model, x, keep, generator, temperature=1.0):
     return loop(model, x, keep, generator, temperature, width=8)
 
 
-@mutant(FILL, "has an axis more than the place", state="error")
+@mutant(FILL, "one axis more than the place", state="error")
 def column_of_draws(model, x, keep, generator, temperature=1.0):
     x = x.clone()
     p = pixel_probabilities(model(x)[:, :, 0, 0], temperature)

@@ -218,7 +218,7 @@ def logits_renamed(real, fake):
     return softplus(-real).mean() + softplus(fake).mean()
 
 
-@mutant(D_LOSS, "No way leads back from this number", state="error")
+@mutant(D_LOSS, "No gradient can flow from this number", state="error")
 def goes_backward_itself(real_logits, fake_logits):
     loss = softplus(-real_logits).mean() + softplus(fake_logits).mean()
     loss.backward()
@@ -414,7 +414,7 @@ def old_gradients_only(G, D, optimizer, x, z):
     return loss
 
 
-@mutant(D_STEP, "No way leads back from this number", state="error")
+@mutant(D_STEP, "No gradient can flow from this number", state="error")
 def all_under_no_grad(G, D, optimizer, x, z):
     with torch.no_grad():
         loss = discriminator_loss(D(x), D(G(z)))  # noqa: F821

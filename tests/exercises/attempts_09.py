@@ -97,7 +97,7 @@ def noise_of_spread_one(vae, pictures, generator=None):
     return (mean + drawn(mean, generator)) * vae.config.scaling_factor
 
 
-@mutant(ENCODE, "seeded anew")
+@mutant(ENCODE, "seeded again")
 def seeded_in_encode(vae, pictures, generator=None):
     mean, logvar = halves(vae, pictures)
     if generator is not None:
