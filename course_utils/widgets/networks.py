@@ -16,7 +16,8 @@ SIDE = 12  # of the square of equal pixels that the layer is given
 def overlap_explorer() -> Explorer:
     """A layer on 12 x 12 equal pixels: the sizes, how often each pixel is used, and its profile along one row.
 
-    A convolution reads its input pixels unequally often; a transposed convolution writes its output pixels so.
+    A convolution reads some input pixels more often than others; a transposed convolution writes some output pixels
+    more often than others.
     """
 
     def draw_overlap(axes, kernel: int, stride: int, layer: str) -> str:
@@ -85,7 +86,7 @@ def attention_explorer(picture: torch.Tensor) -> Explorer:
         )
         axes[1].imshow(weights, cmap="magma", vmin=0)
         axes[1].plot(column, row, "o", color="#0072B2", markersize=7, markeredgecolor="white")
-        axes[1].set(title="its weights", xticks=[], yticks=[])
+        axes[1].set(title="its attention map", xticks=[], yticks=[])
         axes[1].grid(False)
         spread = torch.exp(-(weights * weights.clamp(min=1e-30).log()).sum())
         return (

@@ -393,29 +393,14 @@ def pattern(how, kernel, random):
     return x / x.mean()
 
 
-# %% [markdown] id="labelled-text"
-# A small helper for grids: one label for each column and each row.
-
-
-# %% id="labelled"
-def labelled(images, across, down):
-    """A grid of images, row by row, with labels above its columns and beside its rows."""
-    ax = plot_pictures(images, columns=len(across))
-    for column, text in enumerate(across):
-        ax.text(1.04 * column + 0.5, -0.04, text, ha="center", va="bottom", size=9)
-    for row, text in enumerate(down):
-        ax.text(-0.04, 1.05 * row + 0.55, text, ha="right", va="center", size=9)
-    return ax
-
-
 # %% id="cure" tags=["static"]
 ways = (("transposed", 3), ("transposed", 4), ("resize", 3))
 cases = [(how, kernel, random) for random in (False, True) for how, kernel in ways]
 found = [pattern(*case) for case in cases]
 spread = [(x.max() - x.min()).item() for x in found]
 across = ["transposed, kernel 3", "transposed, kernel 4", "resize-convolution"]
-show(
-    labelled(torch.cat(found) - 1, across, ["equal\nweights", "random\nweights"]),  # the mean is shown as grey
+show(  # the mean is shown as grey
+    plot_pictures(torch.cat(found) - 1, columns=3, heads=across, rows=["equal weights", "random weights"]),
     "A constant image after three doublings: a checkerboard for kernel 3, none for kernel 4 with equal weights but "
     "one with random weights, none for resize-convolution.",
 )
@@ -1633,10 +1618,11 @@ for number in (0, 1):
     inputs = torch.stack([*inputs, with_noise(torch.zeros(1, 16, 16), 1.0, seed=number)])  # the last: no digit at all
     rows += [inputs, denoise(weak, inputs)]
 show(
-    labelled(
+    plot_pictures(
         torch.cat(rows),
-        [f"noise {level}" for level in levels] + ["noise alone"],
-        ["input", "output", "input", "output"],
+        columns=5,
+        heads=[f"noise {level}" for level in levels] + ["noise alone"],
+        rows=["input", "output", "input", "output"],
     ),
     "Two digits under four strengths of noise, and noise alone; below each what the network outputs: the digits, "
     "rougher and rougher, and for noise alone blobs that are no digit.",
