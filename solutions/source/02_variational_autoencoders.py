@@ -1,17 +1,17 @@
 # %% [markdown] id="title"
 # # 02 · Variational autoencoders
 #
-# Squeeze a picture into a few numbers, and unfold them again. Whoever can do that holds a handle on pictures: turn the
-# numbers, and the picture changes. But can one *invent* numbers, and get a new picture? Not so easily. This chapter
-# shows why not, and what has to be added so that one can.
+# An autoencoder compresses an image into a few numbers and reconstructs it from them. Those numbers are a handle on the
+# image: change them, and the image changes. But can you *invent* numbers and get a new image? Not so easily. This
+# chapter shows why not, and what has to be added to make it work.
 #
-# ![A square map of small handwritten digits that melt into one another from place to
-# place.](../chapters/figures/02_latent_map.png)
+# ![A square map of decoded digits: neighbours look alike, and the digits change gradually into one
+# another.](../chapters/figures/02_latent_map.png)
 #
 # **After this chapter you can**
-# 1. derive the bound that a variational autoencoder climbs, and check on a world of one number that it is a bound;
-# 2. train one with a loss of which you wrote every term, draw with it, and walk and steer among its latents;
-# 3. measure what it loses: bits, sharpness, and whole dimensions that fall silent.
+# 1. derive the bound that a variational autoencoder maximises, and check on one-dimensional data that it is a bound;
+# 2. train one with a loss of which you wrote every term, sample from it, interpolate between latents and steer them;
+# 3. measure what it loses: bits, sharpness, and entire latent dimensions that collapse.
 #
 # **Time** about three hours, one of them for six exercises. All training together takes about three minutes of
 # processor time. **You need** chapter 01 (bits/dim), the normal distribution, and what a gradient is.
@@ -33,30 +33,36 @@ device = pick_device()
 # %% [markdown] id="symbols"
 # | symbol | in code | what it is | shape |
 # |:--|:--|:--|:--|
-# | $x$ | `x` | a picture, $D$ pixels | (batch, 1, 16, 16) |
-# | $z$ | `z` | its latent, or code: $d$ numbers that nobody ever sees | (batch, d) |
-# | $p(z)$ | `torch.randn` | the prior: how latents are drawn, $N(0, I)$ | |
-# | $p(x \mid z)$ | `model.decode(z)` | the decoder: which pictures belong to $z$ | |
-# | $q(z \mid x)$ | `model.encode(x)` | the encoder: which latents it believes made $x$ | |
-# | $\mu$, $\log s^2$ | `mean`, `logvar` | mean and logarithm of the variance of $q$ | (batch, d) each |
-# | $\hat x$ | `x_hat` | the decoded picture, the mean of $p(x \mid z)$ | as `x` |
-# | $\sigma$ | `sigma` | the spread of $p(x \mid z)$ around $\hat x$ | a number |
+# | $x$ | `x` | an image of $d_x$ pixels | (batch, 1, 16, 16) |
+# | $z$ | `z` | its latent (its code): $d_z$ numbers that are not part of the data | (batch, $d_z$) |
+# | $p(z)$ | `torch.randn` | the prior, the distribution that latents are drawn from: $\mathcal{N}(0, I)$ | |
+# | $p(x \mid z)$ | `model.decode(z)` | the decoder: the distribution of images for a given $z$ | |
+# | $q(z \mid x)$ | `model.encode(x)` | the encoder: an estimate of which latents may have produced $x$ | |
+# | $\mu_z$, $\log \sigma_z^2$ | `mean`, `logvar` | mean and logarithm of the variance of $q$ | (batch, $d_z$) each |
+# | $\hat x$ | `x_hat` | the decoded image, the mean of $p(x \mid z)$ | as `x` |
+# | $\sigma_x$ | `sigma` | the standard deviation of $p(x \mid z)$ around $\hat x$ | a number |
 # | $\varepsilon$ | `eps` | standard normal noise | as `mean` |
-# | $\beta$ | `beta` | the weight of the second term of the loss | a number |
-# | $K$ | `len(log_w)` | how many latents are tried for one picture | |
+# | $\beta_\text{KL}$ | `beta` | the weight of the KL term of the loss | a number |
+# | $M$ | `len(log_w)` | the number of latents sampled for one image | |
+#
+# $\mathbb{E}_q[f(z)]$ is the *expectation* of $f$: the average of $f(z)$ over all $z$ drawn from the distribution $q$.
 
 # %% [markdown] id="hole-question"
 # ## Sixteen numbers for a digit
 #
-# An **autoencoder** is two networks. The encoder turns a picture into a code, here of sixteen numbers. The decoder
-# turns the code into a picture again. They are trained together: the picture that comes out shall be the one that went
-# in.
+# An *autoencoder* consists of two networks. The encoder turns an image into a code, here of sixteen numbers. The decoder
+# turns the code back into an image. They are trained together so that the output matches the input.
 #
 # > **Given now: the network.** `VAE` from the package is a small convolutional encoder and decoder; chapter 04 takes
-# > such networks apart. Its encoder gives two things, `mean` and `logvar`. The plain autoencoder uses `mean` only.
+# > such networks apart. Its encoder outputs two things, `mean` and `logvar`. The plain autoencoder uses `mean` only.
 #
-# **Predict first.** After training, we throw a dart into the box that holds all codes, and decode where it lands. How
+# **Predict first.** After training, we pick random codes inside the box that contains all codes, and decode them. How
 # often is the result a digit?
+#
+# <details><summary>Answer (after running the cells below)</summary>
+# Rarely: under one in five passes, while nearly nine in ten reconstructions do. In sixteen dimensions the codes of real
+# digits fill only a tiny part of their box, and the decoder was never trained on the rest.
+# </details>
 
 # %% id="autoencoder"
 from tqdm.auto import tqdm
@@ -89,63 +95,80 @@ print(f"squared error on unseen digits: before {before:.3f}, after {misses(unsee
 assert misses(unseen) < before
 
 # %% [markdown] id="hole-text"
-# It has learnt to squeeze and unfold. Now the darts: codes drawn evenly over the box in which the codes of the
-# training digits lie, and codes from $N(0, I)$. And a judge, so that we need not argue. A picture **passes** if its
-# nearest training picture is at most half as far away as the middle one of all, and its five nearest all show one
-# digit.
-
+# The autoencoder has learned to compress and reconstruct. Now decode random codes: some drawn uniformly from the box
+# that contains the training codes, and some from $\mathcal{N}(0, I)$. A fixed rule decides what counts as a digit. An
+# image **passes** if two things hold: its nearest training image is at most half as far away as the median training
+# image, and its five nearest training images all show the same digit.
 
 # %% id="legible"
 def legible(candidates):
-    """Which pictures (n, 1, 16, 16) pass as digits: (n,) bool."""
+    """Which images (n, 1, 16, 16) pass as digits: (n,) bool."""
     distance = torch.cdist(candidates.flatten(1), pictures.flatten(1))  # (n, 1440)
     nearest = distance.topk(5, largest=False)
     which = labels.to(device)[nearest.indices]  # (n, 5)
-    return (nearest.values[:, 0] <= distance.median(1).values / 2) & (which == which[:, :1]).all(1)
+    near_enough = nearest.values[:, 0] <= distance.median(1).values / 2
+    same_digit = (which == which[:, :1]).all(1)
+    return near_enough & same_digit
+
+
+def share(passes):
+    """The share of True, with the half-width of its 95% interval."""
+    p = passes.float().mean().item()
+    return p, 1.96 * math.sqrt(p * (1 - p) / len(passes))
 
 
 with torch.no_grad():
     codes = plain.encode(pictures)[0]  # (1440, 16)
     low, high = codes.min(0).values, codes.max(0).values
     generator = torch.Generator().manual_seed(1)
-    darts = low + (high - low) * torch.rand(400, 16, generator=generator).to(device)
-    from_darts, from_normal = plain.decode(darts), plain.sample(400, generator)
-    unfolded = plain.decode(plain.encode(unseen)[0])
-plain_passes = {"digits, squeezed and unfolded": unfolded, "darts in the box": from_darts, "N(0, I)": from_normal}
-plain_passes = {name: legible(drawn).float().mean().item() for name, drawn in plain_passes.items()}
-for name, share in plain_passes.items():
-    print(f"{name:30} {share:4.0%} pass as digits")
+    in_box = low + (high - low) * torch.rand(400, 16, generator=generator).to(device)
+    from_box, from_normal = plain.decode(in_box), plain.sample(400, generator)
+    rebuilt = plain.decode(plain.encode(unseen)[0])
+
+# %% [markdown] id="hole-count-text"
+# An interval shows how much a share can vary by chance: with $n$ images and a share $p$, 95% of repetitions lie within
+# about $\pm 1.96 \sqrt{p(1-p)/n}$.
+
+# %% id="hole-count"
+plain_passes = {
+    "unseen digits, reconstructed": share(legible(rebuilt)),
+    "random codes in the box": share(legible(from_box)),
+    "random codes from N(0, I)": share(legible(from_normal)),
+}
+for name, (passing, error) in plain_passes.items():
+    print(f"{name:30} {passing:4.0%} ± {error:.0%} pass as digits")
+best_random = max(plain_passes["random codes in the box"][0], plain_passes["random codes from N(0, I)"][0])
 if budget(smoke=False, laptop=True, gpu=True):
-    best = max(plain_passes["darts in the box"], plain_passes["N(0, I)"])
-    assert best < plain_passes["digits, squeezed and unfolded"]
+    assert best_random < 0.2 and plain_passes["unseen digits, reconstructed"][0] > 0.8
 
 # %% id="hole" tags=["static"]
-rows = torch.cat([unfolded[:12], from_darts[:12], from_normal[:12]])
+sheet = torch.cat([unseen[:12], rebuilt[:12], from_box[:12], from_normal[:12]])
 show(
-    plot_pictures(rows, ["unfolded"] * 12 + ["dart"] * 12 + ["N(0, I)"] * 12, columns=12),
-    "First row: unseen digits, squeezed and unfolded, good likenesses. Second and third row: what random codes decode "
-    "to.",
+    plot_pictures(sheet, columns=12, rows=["unseen digit", "reconstruction", "code from the box", "code from N(0, I)"]),
+    "First and second row: unseen digits and their reconstructions, which look alike. Third and fourth row: images "
+    "decoded from random codes; most are not digits.",
 )
 
 # %% [markdown] id="hole-read"
-# The space of codes has **holes**. The decoder was never asked what belongs there, so it answers anything. And nobody
-# said how the codes should be spread: the box is an accident of this training.
+# The space of codes has **holes**. The decoder was never trained on the codes between and around those of real digits,
+# so nothing determines its output there. Nor did the loss say how the codes should be distributed: the box is an
+# accident of this training run.
 #
-# To *draw*, we need codes whose distribution we know, and a decoder that was trained on all of it.
+# To *generate* images, we need codes whose distribution we know, and a decoder that was trained on all of it.
 
 # %% [markdown] id="latent-text"
-# ## 1 · A story of how pictures come about
+# ## 1 · A model with a hidden variable
 #
-# Turn it around. Suppose that somebody first draws a hidden number $z$ from $N(0, 1)$, and then makes $x$ from it. $z$
-# is a **latent variable**: it is part of the story and nobody sees it. How likely is a given $x$? Any $z$ may have been
-# behind it, so we add up over all of them:
+# Reverse the direction. Assume that a hidden number $z$ is drawn from $\mathcal{N}(0, 1)$ first, and that $x$ is then
+# produced from it. $z$ is a *latent variable*: it is part of the model, but not of the data. How likely is a given $x$?
+# Any $z$ may have produced it, so we integrate over all of them:
 #
 # $$p(x) = \int p(z)\, p(x \mid z)\, dz$$
 #
-# In words: the density of a picture is the average, over latents $z$ from the prior, of how well $z$ explains it.
+# In words: the density of $x$ is the average, over latents $z$ from the prior, of the density of $x$ given $z$.
 #
-# A world small enough to do it: $x$ is one number, $p(x \mid z) = N(\tanh(3z),\ 0.25^2)$. Then the integral is a sum
-# over a fine grid.
+# A one-dimensional example: $x$ is one number and $p(x \mid z) = \mathcal{N}(\tanh(3z),\ 0.25^2)$. The integral can be
+# approximated by a sum over a fine grid.
 
 # %% id="latent" tags=["static"]
 z = torch.linspace(-6, 6, 2401, dtype=torch.float64)  # the grid of latents
@@ -164,58 +187,64 @@ def joint(x):
 
 
 x_axis = torch.linspace(-2, 2, 201, dtype=torch.float64)
+p_x = joint(x_axis).sum(-1) * dz
+assert abs(p_x.sum() * (x_axis[1] - x_axis[0]) - 1) < 0.01  # p(x) is a density
+assert p_x[x_axis.abs() < 0.05].max() < 0.5 * p_x.max()  # two peaks
+
+# %% [markdown] id="latent-plot-text"
+# The prior, the density of $x$, and, for three values of $x$, the latents that may have produced it:
+
+# %% id="latent-plot" tags=["static"]
 figure, axes = plt.subplots(1, 3, figsize=(9.5, 2.9))
 axes[0].plot(z, normal(z, 0, 1))
 axes[0].set(title="$p(z)$", xlabel="z", xlim=(-3.5, 3.5))
-axes[1].plot(x_axis, joint(x_axis).sum(-1) * dz)
-axes[1].set(title="$p(x)$, the sum over all z", xlabel="x")
+axes[1].plot(x_axis, p_x)
+axes[1].set(title="$p(x)$, summed over all z", xlabel="x")
 for x in (-0.9, 0.0, 0.9):
     axes[2].plot(z, joint(x) / (joint(x).sum() * dz), label=f"x = {x}")
 axes[2].set(title="$p(z|x)$", xlabel="z", xlim=(-2.5, 2.5))
 axes[2].legend(fontsize=8)
 show(
     figure,
-    "A normal bump of latents becomes a density of x with two peaks near -1 and 1; the latents behind x = 0.9 "
-    "form a lopsided bump to the right, those behind 0 a narrow one in the middle.",
+    "A normal density of latents becomes a density of x with two peaks near -1 and 1. The latents that may have "
+    "produced x = 0.9 form a lopsided peak to the right, those for x = 0 a narrow one in the middle.",
 )
-assert abs((joint(x_axis).sum(-1) * dz).sum() * (x_axis[1] - x_axis[0]) - 1) < 0.01
 
 # %% [markdown] id="latent-read"
-# One bump went in, two peaks came out: simple noise and a bent decoder make complicated data. The right panel shows
-# the **posterior** $p(z \mid x) = p(z)\,p(x \mid z) / p(x)$: which latents may have made this $x$.
+# One peak has become two: a simple prior and a nonlinear decoder can describe complicated data. The right panel shows
+# the *posterior* $p(z \mid x) = p(z)\,p(x \mid z) / p(x)$: which latents may have produced this $x$.
 #
-# With sixteen latents the grid would have $2401^{16}$ points. And trying random latents does not help: hardly any of
-# them explains a given digit. We need a guess where to look.
+# With sixteen latents the grid would have $2401^{16}$ points. Drawing random latents from the prior does not help
+# either: hardly any of them explains a given digit. We need an estimate of where to look.
 
 # %% [markdown] id="bound-text"
 # ## 2 · The bound
 #
-# **Step 1: bring in a guess.** Let $q(z)$ be any density. Multiply and divide by it:
+# **Step 1: bring in an approximate posterior.** Let $q(z)$ be any density. Multiply and divide by it:
 #
 # $$\log p(x) = \log \int q(z)\,\frac{p(z)\,p(x \mid z)}{q(z)}\,dz
 #   = \log\, \mathbb{E}_{q}\!\left[\frac{p(z)\,p(x \mid z)}{q(z)}\right]$$
 #
-# In words: the average over the prior became an average over *our* latents, each weighted by what we drew too often
-# or too rarely.
+# In words: the average over the prior becomes an average over latents drawn from $q$. Dividing by $q(z)$ corrects for
+# drawing them more or less often than the prior would.
 #
-# **Step 2: exchange logarithm and average.** The logarithm bends downwards, so the log of a mean is never below the
-# mean of the logs (Jensen's inequality). What is left is the **evidence lower bound**, ELBO:
+# **Step 2: exchange logarithm and expectation.** The logarithm is concave, so the log of a mean is never below the
+# mean of the logs (*Jensen's inequality*). What remains is the *evidence lower bound*, ELBO:
 #
 # $$\log p(x) \;\ge\; \mathbb{E}_{q}\bigl[\log p(z) + \log p(x \mid z) - \log q(z)\bigr]$$
 
 # %% [markdown] id="bound-terms"
 # **Step 3: sort the terms.** The *Kullback–Leibler divergence* $\text{KL}(q \Vert p) = \mathbb{E}_q[\log q(z) - \log
-# p(z)]$ says how far $q$ is from $p$. It is never negative, and 0 only if both are the same. So
+# p(z)]$ measures how far $q$ is from $p$. It is never negative, and 0 only if both are equal. So
 #
 # $$\text{ELBO} = \underbrace{\mathbb{E}_{q}\bigl[\log p(x \mid z)\bigr]}_{\text{how well the latents explain } x}
-#   \;-\; \underbrace{\text{KL}\bigl(q(z) \,\Vert\, p(z)\bigr)}_{\text{how far they stray from the prior}}$$
+#   \;-\; \underbrace{\text{KL}\bigl(q(z) \,\Vert\, p(z)\bigr)}_{\text{how far they are from the prior}}$$
 #
 # **Step 4: what was lost?** Put $p(z)\,p(x \mid z) = p(x)\,p(z \mid x)$ into step 2. $p(x)$ does not depend on $z$:
 #
 # $$\text{ELBO} = \log p(x) - \text{KL}\bigl(q(z) \,\Vert\, p(z \mid x)\bigr)$$
 #
-# The gap is again a divergence: from our guess to the true posterior. On the grid all of this can be computed.
-
+# The gap is another divergence: between $q$ and the true posterior. On the grid we can compute all of this.
 
 # %% id="bound-run"
 def elbo(x, m, s):
@@ -236,16 +265,34 @@ print("    m     s    ELBO     gap   ELBO + gap   log p(x)")
 for m, s in ((0.0, 1.0), (0.5, 1.0), (0.9, 0.5), (0.9, 0.3), (0.9, 0.1)):
     print(f"{m:5} {s:5} {elbo(x, m, s):7.3f} {gap(x, m, s):7.3f} {elbo(x, m, s) + gap(x, m, s):12.3f} {log_p:10.3f}")
     assert elbo(x, m, s) <= log_p and abs(elbo(x, m, s) + gap(x, m, s) - log_p) < 1e-6
-best = max((elbo(x, m / 100, s / 100), m / 100, s / 100) for m in range(30, 150, 3) for s in range(20, 80, 3))
-print(f"the best normal guess: m = {best[1]}, s = {best[2]}, ELBO {best[0]:.3f}; it still lies below {log_p:.3f}")
-assert 0.1 < log_p - best[0] < 0.3
+
+# %% [markdown] id="bound-best-text"
+# Here $m$ and $s$ are the mean and standard deviation of $q$. The last two columns agree to the last digit. Now search
+# for the best normal $q$:
+
+# %% id="bound-best"
+best = (-math.inf, 0.0, 0.0)
+for m in range(30, 150, 3):
+    for s in range(20, 80, 3):
+        best = max(best, (elbo(x, m / 100, s / 100), m / 100, s / 100))
+print(f"the best normal q: m = {best[1]}, s = {best[2]}, ELBO {best[0]:.3f}; log p(x) = {log_p:.3f}")
+assert 0.2 < log_p - best[0] < 0.3
+too_wide, too_narrow = elbo(-0.9, -0.93, 4 * 0.38), elbo(-0.9, -0.93, 0.38 / 4)
+print(f"x = -0.9, m = -0.93: s four times too wide {too_wide:.2f}, four times too narrow {too_narrow:.2f}")
+assert too_wide < too_narrow - 5
 
 # %% [markdown] id="bound-read"
-# ELBO plus gap is $\log p(x)$, to the last digit. The better the guess, the tighter the bound. The best *normal* guess
-# leaves a gap of a quarter of a nat, since the true posterior is lopsided. It never touches.
+# The closer $q$ is to the posterior, the tighter the bound. The best *normal* $q$ leaves a gap of a quarter of a nat,
+# because the true posterior is lopsided; so the bound stays strictly below $\log p(x)$.
 #
-# **Predict first.** For $x = -0.9$, where must the guess go? Which costs more: a guess that is too wide, or one that is
-# too narrow?
+# **Predict first.** For $x = -0.9$, where should the centre of $q$ be? Which costs more: a $q$ that is too wide, or one
+# that is too narrow?
+#
+# <details><summary>Answer (after moving the sliders below)</summary>
+# Everything is mirrored, so the best centre is near −0.93. Too wide costs more: four times too wide gives an ELBO
+# near −20, four times too narrow one near −2 (the last line above). A wide q puts weight on latents whose
+# <em>x</em> would be far from −0.9, and these have a very low log-density; a narrow q only wastes good latents.
+# </details>
 
 # %% id="film-bound" tags=["static"]
 from course_utils.widgets import bound_explorer, explore, filmstrip, interpolation_explorer, latent_map_explorer
@@ -259,22 +306,21 @@ explore(bound_by_hand)
 # %% [markdown] id="kl-text"
 # ### The KL, in closed form
 #
-# A **variational autoencoder** (VAE) lets a network make the guess: the encoder looks at $x$ and states a normal
-# distribution $q(z \mid x) = N(\mu, s^2)$, independent in each dimension. The prior is $N(0, I)$. Then no sum and no
-# sampling is needed for the second term. With $\mathbb{E}_q[z^2] = \mu^2 + s^2$ the two logarithms of normal densities
-# give, for one dimension,
+# In a *variational autoencoder* (VAE) a network estimates the posterior: for an image $x$, the encoder outputs the
+# parameters of a normal distribution $q(z \mid x) = \mathcal{N}(\mu_z, \sigma_z^2)$, independent in each dimension. The
+# prior is $\mathcal{N}(0, I)$. The second term then needs neither a sum over a grid nor sampling. With
+# $\mathbb{E}_q[z^2] = \mu_z^2 + \sigma_z^2$ the two logarithms of normal densities give, for one dimension,
 #
-# $$\text{KL} = \mathbb{E}_q\Bigl[\tfrac{z^2}{2} - \tfrac{(z - \mu)^2}{2 s^2} - \log s\Bigr]
-#   = \tfrac12\bigl(\mu^2 + s^2 - 1 - \log s^2\bigr)$$
+# $$\text{KL} = \mathbb{E}_q\Bigl[\tfrac{z^2}{2} - \tfrac{(z - \mu_z)^2}{2 \sigma_z^2} - \log \sigma_z\Bigr]
+#   = \tfrac12\bigl(\mu_z^2 + \sigma_z^2 - 1 - \log \sigma_z^2\bigr)$$
 #
-# Independent dimensions add up. The encoder states $\log s^2$ and not $s$: any real number is allowed, and $s$ comes
-# out positive.
+# Independent dimensions add up. The encoder outputs $\log \sigma_z^2$ instead of $\sigma_z$: any real number is allowed,
+# and $\sigma_z$ is always positive.
 #
 # ### Exercise 1 · The divergence
 #
-# **Difficulty** ●●○○○ **Minutes** 10. One number for each picture. The encoder learns from it, so stay with tensors:
-# gradients must reach `mean` and `logvar`.
-
+# **Difficulty** ●●○○○ **Minutes** 10. Return one number for each image. The encoder is trained through this result, so
+# use tensor operations only: gradients must reach `mean` and `logvar`.
 
 # %% id="ex-kl"
 def gaussian_kl(mean, logvar):
@@ -286,14 +332,13 @@ def gaussian_kl(mean, logvar):
     return each.flatten(1).sum(1)
     ### END SOLUTION
 
-
 # %% id="check-kl"
 gaussian_kl = check("02.gaussian_kl", gaussian_kl)
 # hint("02.gaussian_kl")
 
 # %% [markdown] id="kl-three-text"
-# Three ways to one number: yours, torch's, and Monte Carlo, which draws latents from $q$ and averages
-# $\log q - \log p$.
+# The same number in three ways: with your function, with torch, and by *Monte Carlo*, which draws latents from $q$ and
+# averages $\log q - \log p$.
 
 # %% id="kl-three"
 from torch.distributions import Normal, kl_divergence
@@ -313,25 +358,26 @@ torch.testing.assert_close(gaussian_kl(mean, logvar), kl_divergence(q, p).sum(1)
 assert abs(each.mean() - gaussian_kl(mean, logvar)) < 5 * error
 
 # %% [markdown] id="reparam-text"
-# ## 3 · A gradient through a dice throw
+# ## 3 · A gradient through a random draw
 #
-# The first term, $\mathbb{E}_q[\log p(x \mid z)]$, has no closed form: between $z$ and $x$ stands a network. So we
-# draw a $z$. But then, how does the *encoder* learn? The gradient must say how the average changes when $\mu$ and $s$
-# change, and a drawn number has no derivative.
+# The first term, $\mathbb{E}_q[\log p(x \mid z)]$, has no closed form, because there is a network between $z$ and $x$. So
+# we draw a $z$. But how can the *encoder* be trained then? We need to know how the average changes when $\mu_z$ and
+# $\sigma_z$ change, and a number from a random generator has no derivative with respect to them.
 #
-# The trick: draw noise that depends on nothing, and *compute* $z$ from it.
+# The *reparametrisation trick*: draw noise that depends on nothing, and *compute* $z$ from it.
 #
-# $$z = \mu + s\,\varepsilon = \mu + e^{\frac12 \log s^2}\,\varepsilon, \qquad \varepsilon \sim N(0, I)$$
+# $$z = \mu_z + \sigma_z\,\varepsilon = \mu_z + e^{\frac12 \log \sigma_z^2}\,\varepsilon,
+#   \qquad \varepsilon \sim \mathcal{N}(0, I)$$
 #
 # In words: the latent is the mean plus the standard deviation times standard normal noise. It has the same
-# distribution as before, and now $\partial z / \partial \mu = 1$.
+# distribution as before, and now $\partial z / \partial \mu_z = 1$ and $\partial z / \partial \sigma_z = \varepsilon$.
 
 # %% [markdown] id="ex-reparam-text"
 # ### Exercise 2 · Reparametrise
 #
-# **Difficulty** ●●○○○ **Minutes** 10. Mind the half: `logvar` is the logarithm of the *variance*. The noise comes from
-# the generator that is passed in, new for each element. Latents may have any shape (batch, ...).
-
+# **Difficulty** ●●○○○ **Minutes** 10. Remember that `logvar` is the logarithm of the *variance*, not of the standard
+# deviation. Draw the noise from the generator that is passed in, independently for each element. Latents may have any
+# shape (batch, ...).
 
 # %% id="ex-reparam"
 def reparametrise(mean, logvar, generator):
@@ -353,54 +399,58 @@ reparametrise = check("02.reparametrise", reparametrise)
 #
 # Yes, and it needs no derivative of $f$ at all. Since $\nabla q = q\, \nabla \log q$,
 #
-# $$\nabla_\mu\, \mathbb{E}_q[f(z)] = \mathbb{E}_q\bigl[f(z)\, \nabla_\mu \log q(z)\bigr]
-#   = \mathbb{E}_q\Bigl[f(z)\, \frac{z - \mu}{s^2}\Bigr]$$
+# $$\nabla_{\mu_z}\, \mathbb{E}_q[f(z)] = \mathbb{E}_q\bigl[f(z)\, \nabla_{\mu_z} \log q(z)\bigr]
+#   = \mathbb{E}_q\Bigl[f(z)\, \frac{z - \mu_z}{\sigma_z^2}\Bigr]$$
 #
-# In words: move $\mu$ towards those draws where $f$ was large. $\nabla_\mu \log q$ is called the *score*, and the
-# estimator *score-function estimator* or REINFORCE. It works for any $f$, even one that is only a table.
+# In words: move $\mu_z$ towards those draws for which $f$ was large. $\nabla_{\mu_z} \log q$ is called the *score*, and
+# this estimator the *score-function estimator* or REINFORCE. It works for any $f$, even for a lookup table.
 #
 # ### Exercise 3 · The score-function gradient
 #
-# **Difficulty** ●●●○○ **Minutes** 15. Return each draw's own estimate; their mean and spread come below.
-
+# **Difficulty** ●●●○○ **Minutes** 15. Return the estimate from each draw; we look at their mean and variance below.
 
 # %% id="ex-score"
 def score_gradient(f_z, z, mean, logvar):
     """f(z) (z - mean) / exp(logvar) for each draw; f_z: (n,), z: (n, d), mean, logvar: (d,) -> (n, d)."""
     ### BEGIN SOLUTION
-    #: the score: the derivative of log N(z; mean, exp(logvar)) by the mean
+    #: the score: the derivative of log N(z; mean, exp(logvar)) with respect to the mean
     score = (z - mean) / logvar.exp()
-    #: each draw's score, weighted with its value of f
+    #: the score of each draw, multiplied by its value of f
     return f_z[:, None] * score
     ### END SOLUTION
-
 
 # %% id="check-score"
 score_gradient = check("02.score_gradient", score_gradient)
 # hint("02.score_gradient")
 
 # %% [markdown] id="variance-text"
-# Now both on a case whose answer is known: $f(z) = \lVert z \rVert^2$, so $\mathbb{E}_q[f] = \sum_j (\mu_j^2 + s^2)$
-# and the gradient is $2\mu$. For $d = 1$ the variances of one draw's estimate are known too: $4 s^2$ with the trick,
-# $\mu^4/s^2 + 14\mu^2 + 15 s^2$ with the score.
+# Compare both on a case with a known answer: $f(z) = \lVert z \rVert^2$, so $\mathbb{E}_q[f] = \sum_j (\mu_{z,j}^2 +
+# \sigma_z^2)$ and the gradient is $2\mu_z$. For $d_z = 1$ the variance of the estimate from one draw is known too:
+# $4 \sigma_z^2$ with the trick, and $\mu_z^4/\sigma_z^2 + 14\mu_z^2 + 15 \sigma_z^2$ with the score.
 #
-# **Predict first.** Both are right on average. Which one spreads more, and what happens in more dimensions?
-
+# **Predict first.** Both estimators are correct on average. Which has the larger variance, and how does that change in
+# more dimensions?
+#
+# <details><summary>Answer (after running the cells below)</summary>
+# The score-function estimator: about 22 times the variance in one dimension, and several thousand times in 32. The
+# reparametrised estimator stays at 1. The score is multiplied by the <em>whole</em> f, to which all the other
+# dimensions contribute noise.
+# </details>
 
 # %% id="two-estimates"
 def two_estimates(d, s=0.5, n=100_000):
-    """Gradients by mu_1 of E||z||^2, with mu = (1, ..., 1): by the trick and by the score, each (n,)."""
+    """Gradients of E||z||^2 with respect to mu_1, at mu = (1, ..., 1): by the trick and by the score, each (n,)."""
     mean, logvar = torch.ones(d, requires_grad=True), torch.full((d,), 2 * math.log(s))
     many = mean.expand(n, d)
     drawn = reparametrise(many, logvar.expand(n, d), torch.Generator().manual_seed(d))
     f_z = drawn.square().sum(1)
-    (by_trick,) = torch.autograd.grad(f_z.sum(), drawn)  # dz/dmean = 1, so this is each draw's gradient by the mean
-    return by_trick[:, 0], score_gradient(f_z.detach(), drawn.detach(), mean.detach(), logvar)[:, 0]
-
+    (by_trick,) = torch.autograd.grad(f_z.sum(), drawn)  # dz/dmean = 1, so this is the gradient of each draw
+    by_score = score_gradient(f_z.detach(), drawn.detach(), mean.detach(), logvar)
+    return by_trick[:, 0], by_score[:, 0]
 
 # %% id="variance" tags=["static"]
 sizes, spreads = (1, 2, 4, 8, 16, 32), []
-print("  d   mean: trick   score   (exact 2)   variance: trick    score   ratio")
+print("d_z   mean: trick   score   (exact 2)   variance: trick    score   ratio")
 for d in sizes:
     trick, score = two_estimates(d)
     spreads.append((trick.var().item(), score.var().item()))
@@ -410,21 +460,23 @@ for d in sizes:
     )
     assert abs(trick.mean() - 2) < 0.05 and abs(score.mean() - 2) < 5 * score.std() / len(score) ** 0.5
 assert abs(spreads[0][0] - 4 * 0.25) < 0.03 and abs(spreads[0][1] - (1 / 0.25 + 14 + 15 * 0.25)) < 1
+assert abs(spreads[-1][0] - 1) < 0.03 and spreads[-1][1] > 3000
 figure, ax = plt.subplots(figsize=(6, 2.9))
 ax.loglog(sizes, [pair[0] for pair in spreads], "o-", label="reparametrised")
 ax.loglog(sizes, [pair[1] for pair in spreads], "s--", label="score function")
-ax.set(xlabel="dimensions d", ylabel="variance of one estimate")
+ax.set(xlabel="dimensions $d_z$", ylabel="variance of one estimate")
 ax.legend()
 show(
     figure,
-    "The variance of the reparametrised gradient stays at 1 for every d; that of the score-function gradient "
-    "starts twenty times higher and grows steeply.",
+    "The variance of the reparametrised gradient stays at 1 in every dimension; the variance of the score-function "
+    "gradient starts about twenty times higher and grows steeply.",
 )
 
 # %% [markdown] id="variance-read"
-# The score estimator knows only *that* a draw was good. The reparametrised one knows *in which direction* it would have
-# been better, in each dimension by itself. To match it in 32 dimensions the score would need as many more draws as the
-# last column says. Keep the score for cases where no derivative exists, such as latents that are whole numbers.
+# The score-function estimator uses only the *value* of $f$ at each draw. The reparametrised estimator uses its
+# *derivative*: the direction in which $f$ grows, for each dimension separately. To reach the same accuracy, the
+# score-function estimator needs as many times more draws as the last column shows. It remains useful where no derivative
+# exists, for example for latents that are whole numbers.
 
 # %% [markdown] id="loss-text"
 # ## 4 · The loss
