@@ -100,6 +100,7 @@ assert misses(unseen) < before
 # image **passes** if two things hold: its nearest training image is at most half as far away as the median training
 # image, and its five nearest training images all show the same digit.
 
+
 # %% id="legible"
 def legible(candidates):
     """Which images (n, 1, 16, 16) pass as digits: (n,) bool."""
@@ -144,7 +145,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # %% id="hole" tags=["static"]
 sheet = torch.cat([unseen[:12], rebuilt[:12], from_box[:12], from_normal[:12]])
 show(
-    plot_pictures(sheet, columns=12, rows=["unseen digit", "reconstruction", "code from the box", "code from N(0, I)"]),
+    plot_pictures(sheet, columns=12, rows=["unseen digit", "reconstruction", "code in the box", "normal code"]),
     "First and second row: unseen digits and their reconstructions, which look alike. Third and fourth row: images "
     "decoded from random codes; most are not digits.",
 )
@@ -246,6 +247,7 @@ show(
 #
 # The gap is another divergence: between $q$ and the true posterior. On the grid we can compute all of this.
 
+
 # %% id="bound-run"
 def elbo(x, m, s):
     """The ELBO of x for q = N(m, s^2), in nats, summed over the grid."""
@@ -322,6 +324,7 @@ explore(bound_by_hand)
 # **Difficulty** ●●○○○ **Minutes** 10. Return one number for each image. The encoder is trained through this result, so
 # use tensor operations only: gradients must reach `mean` and `logvar`.
 
+
 # %% id="ex-kl"
 def gaussian_kl(mean, logvar):
     """KL( N(mean, exp(logvar)) || N(0, I) ) in nats, summed over the dimensions; (batch, ...) twice -> (batch,)."""
@@ -331,6 +334,7 @@ def gaussian_kl(mean, logvar):
     #: the sum over all axes but the first
     return each.flatten(1).sum(1)
     ### END SOLUTION
+
 
 # %% id="check-kl"
 gaussian_kl = check("02.gaussian_kl", gaussian_kl)
@@ -379,6 +383,7 @@ assert abs(each.mean() - gaussian_kl(mean, logvar)) < 5 * error
 # deviation. Draw the noise from the generator that is passed in, independently for each element. Latents may have any
 # shape (batch, ...).
 
+
 # %% id="ex-reparam"
 def reparametrise(mean, logvar, generator):
     """z = mean + exp(logvar / 2) eps, with gradients to both; mean, logvar and z: (batch, ...)."""
@@ -409,6 +414,7 @@ reparametrise = check("02.reparametrise", reparametrise)
 #
 # **Difficulty** ●●●○○ **Minutes** 15. Return the estimate from each draw; we look at their mean and variance below.
 
+
 # %% id="ex-score"
 def score_gradient(f_z, z, mean, logvar):
     """f(z) (z - mean) / exp(logvar) for each draw; f_z: (n,), z: (n, d), mean, logvar: (d,) -> (n, d)."""
@@ -418,6 +424,7 @@ def score_gradient(f_z, z, mean, logvar):
     #: the score of each draw, multiplied by its value of f
     return f_z[:, None] * score
     ### END SOLUTION
+
 
 # %% id="check-score"
 score_gradient = check("02.score_gradient", score_gradient)
@@ -437,6 +444,7 @@ score_gradient = check("02.score_gradient", score_gradient)
 # dimensions contribute noise.
 # </details>
 
+
 # %% id="two-estimates"
 def two_estimates(d, s=0.5, n=100_000):
     """Gradients of E||z||^2 with respect to mu_1, at mu = (1, ..., 1): by the trick and by the score, each (n,)."""
@@ -447,6 +455,7 @@ def two_estimates(d, s=0.5, n=100_000):
     (by_trick,) = torch.autograd.grad(f_z.sum(), drawn)  # dz/dmean = 1, so this is the gradient of each draw
     by_score = score_gradient(f_z.detach(), drawn.detach(), mean.detach(), logvar)
     return by_trick[:, 0], by_score[:, 0]
+
 
 # %% id="variance" tags=["static"]
 sizes, spreads = (1, 2, 4, 8, 16, 32), []
@@ -498,6 +507,7 @@ show(
 # the other. `sigma` is a plain number, or a tensor of shape () that is trained too: gradients must reach it. Images
 # may have any shape (batch, ...). You may call `gaussian_kl`.
 
+
 # %% id="ex-loss"
 def negative_elbo(x, x_hat, sigma, mean, logvar, beta=1.0):
     """sum of [(x - x_hat)^2 / (2 sigma^2) + log sigma + log(2 pi)/2] + beta KL, nats per image: (batch,)."""
@@ -510,6 +520,7 @@ def negative_elbo(x, x_hat, sigma, mean, logvar, beta=1.0):
     return miss.flatten(1).sum(1) + beta * gaussian_kl(mean, logvar)
     ### END SOLUTION
 
+
 # %% id="check-loss"
 negative_elbo = check("02.negative_elbo", negative_elbo)
 # hint("02.negative_elbo")
@@ -520,6 +531,7 @@ negative_elbo = check("02.negative_elbo", negative_elbo)
 # One training step: take a batch, encode it, draw a latent for each image, decode, compute the loss. `bound` computes
 # the loss of a batch; `fit` repeats the step. The learning rate falls to 0 along half a cosine. Gradients with a norm
 # above 1000 are scaled down to it; the limit is this high because the loss is a sum over pixels.
+
 
 # %% id="fit"
 def bound(model, x, generator, beta=1.0):
@@ -543,6 +555,7 @@ def fit(model, data, steps, bound=bound, batch=32, beta=1.0, learning_rate=2e-3,
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1000.0)
         optimizer.step()
         yield step, loss.item()
+
 
 # %% [markdown] id="package-text"
 # The package has the same functions, in `course_utils.models.variational` and `course_utils.models.vae`. Your loss should
@@ -598,6 +611,7 @@ print("losses of five steps", [round(loss, 1) for loss in our_losses])
 # One cloud around 0 without large gaps. Some digits, such as 0, 4 and 6, have regions of their own at the rim; others
 # overlap in the middle, because two numbers are too few to keep ten digits apart.
 # </details>
+
 
 # %% id="train2"
 @torch.no_grad()
@@ -679,11 +693,11 @@ if budget(smoke=False, laptop=True, gpu=True):
 # nats at $r = 4$. Lower squared errors in 256 pixels can save more than that, so for some images it pays. The loss
 # compares each $q(z \mid x)$ with the prior separately; nothing makes all codes *together* match it.
 #
-# **Predict first.** Walk straight from the 0s to the 1s on the map: do you pass through other digits?
+# **Predict first.** Walk straight from the first 0 to the first 1 of the training set: do you pass through other digits?
 #
 # <details><summary>Answer (after running the cells below)</summary>
 # Yes. On a plane most regions are not neighbours, so the way leads through others: the last line below lists them
-# (8 and 2 among them when we ran it).
+# (an 8 and a 2 among them when we ran it).
 # </details>
 
 # %% id="film-map" tags=["static"]
@@ -694,12 +708,12 @@ filmstrip(walk_on_map, [{"z1": -1.5, "z2": 0.0}, {}, {"z1": 1.5, "z2": 0.0}])
 explore(walk_on_map)
 
 # %% [markdown] id="map-way-text"
-# The walk of the question, from the mean code of the 0s to that of the 1s in twelve steps, and which digit the nearest
-# training image of each decoded image shows:
+# The walk of the question in twelve steps, and which digit the nearest training image of each decoded image shows:
 
 # %% id="map-way"
-ends = torch.stack([means[labels == 0].mean(0), means[labels == 1].mean(0)])
-way = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, 12, device=device)[:, None])
+first_0 = means[labels == 0][0]
+first_1 = means[labels == 1][0]
+way = torch.lerp(first_0, first_1, torch.linspace(0, 1, 12, device=device)[:, None])
 with torch.no_grad():
     on_the_way = small.decode(way)
 nearest = torch.cdist(on_the_way.flatten(1), pictures.flatten(1)).argmin(1).cpu()
@@ -809,6 +823,7 @@ for d in (2, 16, 512):
 # Two cases need not be handled: `count` is at least 2, and the ends are never parallel (there $\sin a = 0$; the package
 # raises a `ValueError`).
 
+
 # %% id="ex-path"
 def spherical_path(start, end, count):
     """`count` latents on the arc from start to end, ends included; start, end: (d,) -> (count, d).
@@ -820,6 +835,7 @@ def spherical_path(start, end, count):
     s = torch.linspace(0, 1, count, device=start.device)[:, None]  # (count, 1)
     return (torch.sin((1 - s) * angle) * start + torch.sin(s * angle) * end) / torch.sin(angle)
     ### END SOLUTION
+
 
 # %% id="check-path"
 spherical_path = check("02.spherical_path", spherical_path)
@@ -873,6 +889,7 @@ def at(s):
     fades = torch.lerp(unseen[starts], unseen[ends], s)
     lengths = {"arc": arcs.norm(dim=1).mean().item(), "line": lines.norm(dim=1).mean().item()}
     return {"arc": model.decode(arcs), "line": model.decode(lines), "cross-fade": fades}, lengths
+
 
 # %% [markdown] id="half-way-count-text"
 # The three ways are compared on the same pairs, so the difference between arc and line gets an interval of its own:
@@ -990,6 +1007,7 @@ show(
 # The *gradient energy* is the mean squared difference of neighbouring pixels: sharp edges have much of it. The second
 # measure is the share of the image's energy in waves shorter than four pixels.
 
+
 # %% id="sharpness"
 def gradient_energy(x):
     """Mean squared difference of neighbouring pixels, vertical plus horizontal: a number."""
@@ -1002,6 +1020,7 @@ def fine_share(x):
     frequency = torch.fft.fftfreq(x.shape[-1]).abs().to(x.device)
     fine = torch.maximum(frequency[:, None], frequency[None]) > 0.25
     return (power[fine].sum() / power.sum()).item()
+
 
 # %% [markdown] id="pages-text"
 # **Predict first.** Which are blurred more: unseen pages after encoding and decoding, or images drawn from the prior?
@@ -1111,6 +1130,7 @@ def train_at(beta):
         "drawn": samples,
     }
 
+
 # %% [markdown] id="beta-run-text"
 # The last column is the FID of 357 drawn images, for three sets of samples:
 
@@ -1194,6 +1214,7 @@ class StrongDecoder(VAE):
             h = silu(layer(pad(h, (16, 0))) + self.from_z(z)[:, :, None])
         return self.last(h).reshape(-1, 17, 8, 8)
 
+
 # %% [markdown] id="strong-field-text"
 # Why 49? Three layers of kernel 17 cover 1 + 3 · 16 = 49 values, and the shift by one moves all of them before the
 # pixel itself. Check it with a gradient: on which pixels does the prediction of the last one depend?
@@ -1212,6 +1233,7 @@ def strong_bound(model, level, generator, beta=1.0):
     mean, logvar = model.encode(level[:, None] / 8 - 1)
     logits = model.predict(reparametrise(mean, logvar, generator), level)
     return cross_entropy(logits, level, reduction="none").flatten(1).sum(1) + beta * gaussian_kl(mean, logvar)
+
 
 # %% [markdown] id="weak-text"
 # The decoder of `VAE` with `outputs=17` predicts all pixels at once, each from $z$ alone; `vae.level_bound` is its
@@ -1240,6 +1262,7 @@ def train_levels(name, beta):
     at_most = f"<= {vae.bits_per_dim(torch.tensor(after), 64):.3f}"
     print(f"{name:20} {beta:7} {at_most:>18} {kl.sum():10.3f} {kl.max():27.3f}")
     assert after < before
+
 
 # %% [markdown] id="weak-run-text"
 # **Predict first.** Which of the four models has the largest KL, and which the smallest?
@@ -1284,6 +1307,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # so work with logarithms throughout. With $M = 1$ the bound is `log_w[0]`, and if all $M$ weights of an image are equal,
 # it is their common logarithm. The result has the dtype of `log_w`.
 
+
 # %% id="ex-iwae"
 def importance_bound(log_w):
     """log( 1/M sum_m exp(log_w_m) ), without overflow; log_w: (M, batch) -> (batch,)."""
@@ -1291,6 +1315,7 @@ def importance_bound(log_w):
     log_sum = torch.logsumexp(log_w, 0)
     return log_sum - math.log(len(log_w))
     ### END SOLUTION
+
 
 # %% id="check-iwae"
 importance_bound = check("02.importance_bound", importance_bound)
@@ -1314,6 +1339,7 @@ assert abs(climb[0] - elbo(0.9, 0.0, 1.0)) < 0.8 and climb == sorted(climb) and 
 # %% [markdown] id="iwae-digits-text"
 # Now the digits with 17 levels, with the decoder that receives $z$ only. Its likelihood is a probability of discrete
 # levels, so bits/dim makes sense and can be compared with the exact numbers of chapter 01 on the same unseen digits.
+
 
 # %% id="iwae-digits"
 @torch.no_grad()
@@ -1388,9 +1414,7 @@ assert decibels > from_noise_decibels + 10 and q.std.median() < 0.1
 
 # %% id="diffusers-plot" tags=["static"]
 show(
-    plot_pictures(
-        torch.cat([pages, rebuilt, from_noise]), columns=4, rows=["page", "reconstruction", "random latent"]
-    ),
+    plot_pictures(torch.cat([pages, rebuilt, from_noise]), columns=4, rows=["page", "reconstruction", "random latent"]),
     "Four pages of the picture book; their reconstructions, which look nearly the same; and four images decoded from "
     "random latents: a patchwork of colours without any object.",
 )
@@ -1470,6 +1494,7 @@ def draw_levels():
     drawn = torch.multinomial(chances, 1, generator=generator).reshape(-1, 1, 8, 8)
     return interpolate(drawn / 8 - 1, size=(16, 16), mode="bilinear", align_corners=False)
 
+
 # %% id="families"
 from course_utils.metrics.families import Row, compare
 
@@ -1520,6 +1545,7 @@ def critic_loss(real, fake):
     """The critic's cross-entropy: the target is 1 for real images and 0 for drawn ones."""
     logits = critic(torch.cat([real, fake]))[:, 0]
     return torch.nn.functional.binary_cross_entropy_with_logits(logits, truth)
+
 
 # %% id="failure"
 first = critic_loss(unseen[:32], final[:32]).item()
