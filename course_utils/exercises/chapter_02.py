@@ -178,7 +178,8 @@ def _close_score(learner, f_z, z, mean, logvar):
     score = torch.stack([torch.autograd.grad(q.log_prob(row.double()).sum(), m)[0] for row in z])
     expected, f = f_z[:, None] * score, f_z[:, None]
     mistakes = [
-        (-expected, "The sign is wrong: log N falls when z goes away from the mean, so its derivative with respect to the *mean* is "
+        (-expected, "The sign is wrong: log N falls when z goes away from the mean, so its derivative with "
+         "respect to the *mean* is "
          "(z - mean) / variance, and points towards z."),
         (score, "f is missing: without it this is the score, and its mean is 0. Multiply by f_z[:, None]."),
         (f * (z - mean) / (logvar / 2).exp(), "This divides by the standard deviation. The derivative of "
@@ -187,8 +188,10 @@ def _close_score(learner, f_z, z, mean, logvar):
         (f * (z - mean) * logvar.exp(), "This multiplies by the variance, by which it should be divided."),
         (f * z / logvar.exp(), "The mean is missing: the derivative has z - mean in the numerator."),
         (f * (z - mean), "The division by the variance is missing."),
-        (f * (z - mean).square() / logvar.exp(), "The square is still there: differentiating with respect to the mean removes it."),
-        (f * q.log_prob(z.double()).detach(), "This multiplies f by log N itself. Its derivative with respect to the mean is "
+        (f * (z - mean).square() / logvar.exp(), "The square is still there: differentiating with respect to "
+         "the mean removes it."),
+        (f * q.log_prob(z.double()).detach(), "This multiplies f by log N itself. Its derivative with respect "
+         "to the mean is "
          "wanted."),
         (f.log() * score, "f itself multiplies the score; the logarithm is of q only."),
         (expected.mean(0), "This is the mean over the samples. Return the estimate of each sample: we "

@@ -96,7 +96,8 @@ def bounds(log_w):
     mistakes = [
         (log_w.mean(0), "This is the mean of the logs: the ELBO, averaged over M samples. The mean of the weights "
          "comes first, then the logarithm."),
-        (sums.log(), "log M is missing: this is the logarithm of the sum, not of the mean. It grows with M without limit "
+        (sums.log(), "log M is missing: this is the logarithm of the sum, not of the mean. It grows with M "
+         "without limit "
          "and bounds nothing."),
         (sums.log() + math.log(K), "log M has the wrong sign: dividing by M subtracts it."),
         (sums.log() - K, "This subtracts M. A mean divides by M, and in the logarithm that is minus log M."),
@@ -129,7 +130,8 @@ def paths(start, end, count):
         ((1 - late) * start + late * end, straight),
         (_arc(start, end, a, late), missing_end),
         (_arc(end, start, a, s), "The path runs from end to start: at s = 0 only the start may count."),
-        (_arc(start / start.norm(), end / end.norm(), a, s), "The ends were normalised to length 1. Only the angle needs "
+        (_arc(start / start.norm(), end / end.norm(), a, s), "The ends were normalised to length 1. Only the "
+         "angle needs "
          "that; the path runs between start and end as they are."),
         (_arc(start, end, a, torch.linspace(0, 1, count + 2)[1:-1, None]), "The ends themselves are missing."),
         (_arc(start, end, a, torch.linspace(0, 1, count + 1)[:, None]), "This is one latent too many: count includes "
@@ -138,12 +140,14 @@ def paths(start, end, count):
         (_arc(start, end, torch.arccos(start @ end), s), "The cosine is the dot product *divided by both lengths*; "
          "without it this is no angle."),
         (_arc(start, end, a, s).T, "Each latent is a column. Return one in each row: (count, d)."),
-        (_arc(start, end, torch.tensor(math.pi / 2), s), "This assumes that the ends are at a right angle. Compute the angle "
+        (_arc(start, end, torch.tensor(math.pi / 2), s), "This assumes that the ends are at a right angle. "
+         "Compute the angle "
          "between them, by the arccos of their dot product over both lengths."),
         ((torch.sin(1 - s * a) * start + torch.sin(s * a) * end) / torch.sin(a), "Brackets are missing: the start is "
          "multiplied by sin((1 - s) a)."),
         (_arc(start, end, torch.cos(a), s), "This uses the cosine as the angle. torch.arccos gives the angle."),
-        (line / line.norm(dim=1, keepdim=True) * lengths, "This is the straight line, rescaled to the lengths of an arc. Its "
+        (line / line.norm(dim=1, keepdim=True) * lengths, "This is the straight line, rescaled to the lengths "
+         "of an arc. Its "
          "steps are not equal: they are longest in the middle. Use the two sines."),
     ]  # fmt: skip
     return _arc(start, end, a, s), mistakes
