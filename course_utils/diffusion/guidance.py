@@ -1,4 +1,4 @@
-"""How a prompt steers the drawing: dropped prompts in training, and in drawing the difference that a prompt makes.
+"""How a prompt steers the drawing: prompts dropped in training, and the difference that a prompt makes in drawing.
 
 Shapes throughout: x0, x_t, eps (batch, ...); t (batch,) whole numbers in 0 ... T-1; alpha_bar (T,); cond (batch, words,
 width), the hidden states of the prompts; null (1, words, width), those of the empty prompt "".
@@ -59,7 +59,7 @@ def classifier_score(
 
         grad log p(c | x_t) = grad log p(x_t | c) - grad log p(x_t) = -(eps_cond - eps_null) / sqrt(1 - alpha_bar_t)
 
-    The gradient is taken by x_t; the result has its shape. No classifier is ever trained.
+    The gradient is with respect to x_t and has its shape. No classifier is ever trained.
     Ho & Salimans (arXiv:2207.12598), section 3.2. Raises ValueError if the shapes differ.
     """
     require_same_shape(eps_cond, eps_null, "eps_cond and eps_null")
@@ -68,13 +68,13 @@ def classifier_score(
 
 
 def guide(eps_null: torch.Tensor, eps_cond: torch.Tensor, scale: float) -> torch.Tensor:
-    """Return the guided prediction: from the guess without the prompt, `scale` times the way to that with it.
+    """Return the guided prediction: from the one without the prompt, `scale` times the way to the one with it.
 
         eps = eps_null + w (eps_cond - eps_null)
 
-    w = 0 ignores the prompt, w = 1 is the plain conditional guess, w > 1 exaggerates what the prompt changes. With the
-    guess of a *negative* prompt in the place of eps_null it leads away from that. Ho & Salimans (arXiv:2207.12598),
-    equation 6, whose w is ours minus 1. Raises ValueError if the shapes differ.
+    w = 0 ignores the prompt, w = 1 is the conditional prediction, w > 1 amplifies what the prompt changes. With the
+    prediction for a *negative* prompt in place of eps_null it leads away from that prompt. Ho & Salimans
+    (arXiv:2207.12598), equation 6, whose w is ours minus 1. Raises ValueError if the shapes differ.
     """
     require_same_shape(eps_null, eps_cond, "eps_null and eps_cond")
     return eps_null + scale * (eps_cond - eps_null)

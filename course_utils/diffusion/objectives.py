@@ -1,4 +1,4 @@
-"""What the network is asked to predict (eps, x0 or v), how one follows from another, and the loss.
+"""What the network predicts (eps, x0 or v), how one follows from another, and the loss.
 
 All three say the same about x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps: given x_t and t, each
 yields the other two. Shapes throughout: x_t, x0, eps, v (batch, ...); t (batch,) whole numbers in 0 ... T-1;
@@ -44,7 +44,7 @@ def eps_from_v(x_t: torch.Tensor, v: torch.Tensor, t: torch.Tensor, alpha_bar: t
 
 
 def as_eps(model: Callable, kind: str, alpha_bar: torch.Tensor) -> Callable:
-    """Turn a model that predicts `kind` ("eps", "x0" or "v") into one that predicts eps, as samplers ask.
+    """Turn a model that predicts `kind` ("eps", "x0" or "v") into one that predicts eps, as samplers need it.
 
     Returns a callable eps(x_t, t, cond=None), for t of shape (batch,). Raises ValueError for another kind.
     """
@@ -115,8 +115,8 @@ def v_weight(alpha_bar_t: torch.Tensor) -> torch.Tensor:
 
         |v - v_hat|^2 = w_t |eps - eps_hat|^2,  w_t = 1 / alpha_bar_t
 
-    Almost all of a very noisy x_t is noise, so that eps is soon guessed well there, picture or no picture. This weight
-    counts what is wrong with the picture instead: at those times it is |x0 - x0_hat|^2, nearly.
+    Almost all of a very noisy x_t is noise, so that eps is easy to predict there, whatever the picture. This weight
+    measures the error of the picture instead: at those times it is |x0 - x0_hat|^2, nearly.
     Follows from v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x0. Progressive distillation (arXiv:2202.00512).
     """
     return 1 / alpha_bar_t
@@ -185,7 +185,7 @@ def posterior_weights(x_t: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tenso
 
 
 def best_x0(x_t: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
-    """Return the guess of x0 with the least mean squared error where x0 is one of `data`: the conditional mean.
+    """Return the prediction of x0 with the least mean squared error where x0 is one of `data`: the conditional mean.
 
         E[x0 | x_t] = sum over i of w_i x_i,   w_i from `posterior_weights`
 

@@ -135,7 +135,7 @@ def ddim(
     generator: torch.Generator | list[torch.Generator] | None = None,
     clip: float | None = None,
 ) -> Iterator[Step]:
-    """Sample by aiming at x0_hat and going back to the noise level of the next time.
+    """Sample by a step towards x0_hat, to the noise level of the next time.
 
         x0_hat  = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t)
         sigma   = eta sqrt( (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t) (1 - alpha_bar_t / alpha_bar_{t-1}) )
@@ -167,14 +167,14 @@ def dpm_solver(
     cond: torch.Tensor | None = None,
     clip: float | None = None,
 ) -> Iterator[Step]:
-    """Sample with DPM-Solver++ 2M: DDIM, but aiming where x0_hat is heading, judged by its last two values.
+    """Sample with DPM-Solver++ 2M: DDIM with an x0_hat that is extrapolated from its last two values.
 
         h = lambda_{t-1} - lambda_t,   lambda_t = log( sqrt(alpha_bar_t) / sqrt(1 - alpha_bar_t) )
         D = x0_hat + h / (2 h_before) (x0_hat - x0_hat_before)
         x_{t-1} = sqrt((1 - alpha_bar_{t-1}) / (1 - alpha_bar_t)) x_t - sqrt(alpha_bar_{t-1}) (exp(-h) - 1) D
 
     where t-1 stands for the next of `times`. The first step has no value before it, and the last one, to no
-    noise at all, has h without limit: both take D = x0_hat. One evaluation a step, nothing random.
+    noise at all, has an infinite h: both take D = x0_hat. One evaluation a step, nothing random.
     DPM-Solver++ (arXiv:2211.01095), algorithm 2.
     """
     x_t, x0_hat_before, before = x_T, None, None

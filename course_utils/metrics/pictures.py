@@ -128,8 +128,8 @@ def frechet_distance(features: torch.Tensor, others: torch.Tensor) -> float:
 def digit_fid(pictures: torch.Tensor) -> float:
     """Return the Fréchet distance of drawn digits (n, 1, 16, 16) in [-1, 1] to the 1,440 training digits.
 
-    In the features of the course's own reader of digits, which is at home here, unlike the network trained on
-    photographs that is usual elsewhere. The floor: `digit_fid(digits.load(16, "test")[0])`, 357 digits that are real.
+    In the features of the course's own digit classifier; the network that is usual elsewhere was trained on photographs.
+    The floor: `digit_fid(digits.load(16, "test")[0])`, 357 digits that are real.
     """
     reader = load_reader()
     return frechet_distance(reader.features(pictures.float().cpu()), reader.features(digits.load(16)[0]))

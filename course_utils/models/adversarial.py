@@ -16,11 +16,11 @@ from course_utils.training import ema_update
 
 
 def optimal_discriminator(p_data: torch.Tensor, p_g: torch.Tensor) -> torch.Tensor:
-    """Return what the best discriminator answers where the two densities are p_data and p_g; any one shape, in [0, 1].
+    """Return the optimal discriminator's output where the densities are p_data and p_g; any one shape, in [0, 1].
 
         D*(x) = p_data(x) / (p_data(x) + p_g(x))
 
-    Where both are 0 nothing is ever seen, and the answer is NaN. Raises ValueError if shapes differ.
+    Where both are 0 there are no samples, and the result is NaN. Raises ValueError if shapes differ.
     Goodfellow et al. 2014 (arXiv:1406.2661), proposition 1.
     """
     require_same_shape(p_data, p_g, "p_data and p_g")
@@ -33,7 +33,8 @@ def discriminator_loss(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> 
         L_D = mean softplus(-D_logit(x)) + mean softplus(D_logit(G(z)))
 
     since -log sigmoid(a) = softplus(-a) and -log(1 - sigmoid(a)) = softplus(a), without a logarithm of 0 at any logit.
-    logits: (batch,) each; the batches may differ. Two coins, D = 1/2, cost 2 log 2 = 1.386. (arXiv:1406.2661, eq. 1)
+    logits: (batch,) each; the batches may differ. A discriminator that cannot tell,
+    D = 1/2, has the loss 2 log 2 = 1.386. (arXiv:1406.2661, eq. 1)
     """
     return softplus(-real_logits).mean() + softplus(fake_logits).mean()
 

@@ -45,7 +45,7 @@ def upsample_nearest(x: torch.Tensor, factor: int = 2) -> torch.Tensor:
 
 
 def time_embedding(t: torch.Tensor, width: int) -> torch.Tensor:
-    """Say a time by sines and cosines, from quick to slow waves.
+    """Represent a time by sines and cosines, from high to low frequencies.
 
         [sin(w_0 t), ..., sin(w_{h-1} t), cos(w_0 t), ..., cos(w_{h-1} t)],  w_i = 10000^(-i / h),  h = width / 2
 
@@ -78,11 +78,11 @@ def group_norm(x: torch.Tensor, groups: int, eps: float = 1e-5) -> torch.Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions that change a picture a little, and are told the time between them.
+    """Two convolutions whose result is added to their input, with the time added between them.
 
         h = conv1(silu(norm1(x))) + time(silu(embedding)),  out = shortcut(x) + conv2(silu(norm2(h)))
 
-    conv2 starts at zero: at first the block only passes x on. shortcut is a 1 x 1 convolution if the number of
+    conv2 starts at zero: at first the block returns its shortcut. shortcut is a 1 x 1 convolution if the number of
     channels changes, else nothing. Both are multiples of `groups`. Source: He et al., arXiv:1603.05027; Ho et al.,
     arXiv:2006.11239.
     """

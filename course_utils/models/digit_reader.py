@@ -1,4 +1,4 @@
-"""The reader: a small classifier of handwritten digits, whose features measure how digit-like drawn pictures are."""
+"""A small classifier of handwritten digits, whose features measure how digit-like drawn pictures are."""
 
 import torch
 from torch import nn

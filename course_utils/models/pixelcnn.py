@@ -184,8 +184,8 @@ class PixelCNN(nn.Module):
 def receptive_field(network: Callable, x: torch.Tensor, row: int, column: int) -> torch.Tensor:
     """Return which pixels of x the network's output at (row, column) depends on: bool (height, width).
 
-    True where the gradient of that output, summed over its channels, by an input channel is not 0. network: (1, c,
-    height, width) -> (1, any number, height, width), left as it was. x: where the gradient is taken; take random
+    True where the gradient of that output, summed over its channels, with respect to an input channel is not 0.
+    network: (1, c, height, width) -> (1, any number, height, width), left as it was. x: where the gradient is taken; take random
     numbers.
     """
     x = x.detach().clone().requires_grad_(True)

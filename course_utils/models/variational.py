@@ -43,7 +43,7 @@ def negative_elbo(
     logvar: torch.Tensor,
     beta: float = 1.0,
 ) -> torch.Tensor:
-    """Return the loss of a VAE whose decoder says p(x|z) = N(x_hat, sigma^2 I), in nats for each picture.
+    """Return the loss of a VAE whose decoder is p(x|z) = N(x_hat, sigma^2 I), in nats for each picture.
 
         L = sum_i [ (x_i - x_hat_i)^2 / (2 sigma^2) + log(sigma) + log(2 pi) / 2 ] + beta KL( q(z|x) || N(0, I) )
 
@@ -59,7 +59,7 @@ def negative_elbo(
 
 
 def score_gradient(f_z: torch.Tensor, z: torch.Tensor, mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
-    """Return each sample's estimate of the gradient of E[f(z)] by the mean, from the values of f alone.
+    """Return each sample's estimate of the gradient of E[f(z)] with respect to the mean, from the values of f alone.
 
         g = f(z) * d/d(mean) log N(z; mean, exp(logvar)) = f(z) (z - mean) / exp(logvar)
 
@@ -104,6 +104,6 @@ def spherical_path(start: torch.Tensor, end: torch.Tensor, count: int) -> torch.
 def kl_by_dimension(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
     """Return the mean KL to N(0, 1) of each dimension of the latent, in nats: (batch, d), (batch, d) -> (d,).
 
-    A dimension with nearly 0 says nothing about the picture: it has collapsed onto the prior.
+    A dimension with nearly 0 carries no information about the picture: it has collapsed onto the prior.
     """
     return 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean(0)

@@ -84,7 +84,7 @@ class Stage(NamedTuple):
 
 @torch.no_grad()
 def denoise(unet, scheduler, x_T: torch.Tensor, both: torch.Tensor, guidance: float) -> torch.Tensor:
-    """Return x_0: for each of the scheduler's timesteps, ask for the guided output at x_t and take the step.
+    """Return x_0: for each of the scheduler's timesteps, compute the guided output at x_t and take the step.
 
     The scheduler must know its timesteps: see `first_latents`.
     """

@@ -1,4 +1,4 @@
-"""The U-Net that sees the noise in handwritten digits: chapter 07's network, trained for longer than a chapter can."""
+"""The U-Net that predicts the noise in digits: chapter 07's network, trained for longer than a chapter can."""
 
 from pathlib import Path
 

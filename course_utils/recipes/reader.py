@@ -1,4 +1,4 @@
-"""The reader of digits, trained on shifted and slightly noisy ones."""
+"""The digit classifier, trained on shifted and slightly noisy digits."""
 
 from pathlib import Path
 
@@ -32,5 +32,5 @@ def build_reader(folder: Path, device: torch.device) -> Task:
 
 
 def load_reader(folder: Path = CHECKPOINTS / "digit_reader") -> DigitReader:
-    """The trained reader of digits, in float32 on the CPU."""
+    """The trained digit classifier, in float32 on the CPU."""
     return load_half(DigitReader(), folder)

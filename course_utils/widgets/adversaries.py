@@ -35,7 +35,7 @@ def best_judge_explorer() -> Explorer:
 
 
 def game_explorer(games: dict, data: torch.Tensor) -> Explorer:
-    """Games over the plane, each a list of moments (step, D, samples): where D believes, and where the samples lie.
+    """Games over the plane, each a list of moments (step, D, samples): D's output, and where the samples lie.
 
     D: points (n, 2) -> logits (n,), as it was at that moment. samples: (number, 2) that G drew then. data: (n, 2).
     """

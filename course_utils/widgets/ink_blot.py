@@ -1,4 +1,4 @@
-"""The explorer of chapter 06: what a network guesses behind the noise."""
+"""The explorer of chapter 06: the clean picture that a network predicts from a noisy one."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from course_utils.widgets.explorer import Explorer, Slider
 
 
 def ink_blot_explorer(model: Callable, pictures: torch.Tensor, alpha_bar: torch.Tensor) -> Explorer:
-    """A picture, the same in noise, and two guesses of it: the network's and the average of all that could be there.
+    """A picture, the same in noise, and two predictions of it: the network's and the average of all candidates.
 
     model(x_t, t) -> eps_hat. pictures: the training set, (n, channels, height, width), on the device of alpha_bar.
     """
@@ -26,7 +26,7 @@ def ink_blot_explorer(model: Callable, pictures: torch.Tensor, alpha_bar: torch.
         average = best_x0(x_t, times, alpha_bar, pictures)
         titles = ["x_0", f"t = {t}", "network", "average"]
         plot_pictures(torch.cat([x0, x_t, guess, average]), titles, columns=2, ax=ax)
-        return f"At t = {t} the likeliest single picture has {likely:.0%} of the weight in the average."
+        return f"At t = {t} the most likely single picture has {likely:.0%} of the weight in the average."
 
     return Explorer(
         draw_guesses,

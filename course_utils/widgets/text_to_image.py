@@ -14,7 +14,7 @@ from course_utils.widgets.explorer import Choice, Explorer, Slider
 def guidance_explorer(centres: torch.Tensor, alpha_bar: torch.Tensor, number: int = 400) -> Explorer:
     """Round clouds of points, one of them asked for: where guided drawing ends, beside what the data are.
 
-    centres: (clouds, 2); the first is the one asked for. Both guesses are exact, so all that is seen is guidance.
+    centres: (clouds, 2); the first is the one asked for. Both predictions are exact, so all that is seen is guidance.
     """
     x_T = torch.randn(number, 2, generator=torch.Generator().manual_seed(0))
     offsets = torch.randn(len(centres), 150, 2, generator=torch.Generator().manual_seed(1))

@@ -68,7 +68,10 @@ for text in prompts:
 
 heads = [f"seed {seed}" for seed in seeds]
 grid = plot_pictures(to_tensor(pictures), columns=5, heads=heads, rows=prompts)
-show(grid, "One row for each of four prompts, five seeds each: each row shows one subject in one place, in five versions.")
+show(
+    grid,
+    "One row for each of four prompts, five seeds each: each row shows one subject in one place, in five versions.",
+)
 
 again, _ = draw(pipe, Settings(prompts[0], seed=12, steps=steps))[0]
 difference = (to_tensor(again) - to_tensor(pictures[2])).abs().max().item()
