@@ -782,7 +782,7 @@ fids = {"2": digit_fid(drawn_2), "16": digit_fid(drawn)}
 print(f"FID of 400 drawn images: 2 latents {fids['2']:.0f}, 16 latents {fids['16']:.0f}")
 if budget(smoke=False, laptop=True, gpu=True):
     assert best_random < passes < small_passes
-    assert errors["16"] < errors["2"] / 4 and fids["16"] < fids["2"] / 1.5
+    assert errors["16"] < errors["2"] / 4 and fids["16"] < fids["2"] / 1.2
 
 # %% [markdown] id="two-or-sixteen-read"
 # Both VAEs generate digits far more often than the plain autoencoder. With *two* latents more images pass than with
@@ -867,9 +867,9 @@ show(
 # **Predict first.** Which of the three ways passes as a digit most often in the middle, and by how much?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# The arc with about 40%, then the line with about 30%, then the cross-fade with about 20%. A quarter of the way from one
-# end there is hardly any difference: about 80% each. The arc helps, but it is no guarantee: most of its middles fail
-# too, because they land in holes between the digits.
+# The arc with about 40%, then the line with about 30%, then the cross-fade with about 15%. The difference between arc and
+# line is larger than its interval. A quarter of the way from one end all three reach 80 to 85%. The arc helps half way,
+# but it is no guarantee: most of its middles fail too, because they lie in holes between the digits.
 # </details>
 
 # %% id="half-way"
@@ -997,6 +997,11 @@ show(
     "tops of most close.",
 )
 
+# %% [markdown] id="steer-read"
+# The direction from 4 to 9 changes most of the 4s into 9s; random directions of the same length rarely do. But compare
+# the last two columns: when moved far enough, at 1.5, even one of twenty random directions may do it. A single control is
+# not enough.
+
 # %% [markdown] id="blur-text"
 # ### Why are the images blurred?
 #
@@ -1026,7 +1031,7 @@ def fine_share(x):
 # **Predict first.** Which are blurred more: unseen pages after encoding and decoding, or images drawn from the prior?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# @@PAGES@@
+# The drawn ones. Decoded pages keep about an eighth of the gradient energy, drawn ones about a twentieth.
 # </details>
 
 # %% id="pages-train"
@@ -1051,17 +1056,18 @@ for name, x in (("unseen pages", unseen_book), ("decoded", decoded_book), ("draw
     softness[name] = gradient_energy(x) / gradient_energy(unseen_book)
     print(f"{name:13} gradient energy {softness[name]:4.0%} of the unseen pages', fine waves {fine_share(x):.2%}")
 if budget(smoke=False, laptop=True, gpu=True):
-    assert softness["decoded"] < 0.6 and softness["drawn"] < 0.6
+    assert softness["drawn"] < 0.7 * softness["decoded"] and softness["decoded"] < 0.3
 show(
     plot_pictures(
         torch.cat([unseen_book[:8], decoded_book[:8], drawn_book[:8]]), columns=8, rows=["unseen", "decoded", "drawn"]
     ),
     "Eight unseen pages, the same encoded and decoded, and eight drawn from the prior. Outlines are sharp in the first "
-    "row only; the others show soft patches of colour.",
+    "row only. Decoded pages show the place and a blurred subject, drawn ones only soft patches of colour.",
 )
 
 # %% [markdown] id="mixture-text"
-# **The reason, in a toy example.** Images contain one sharp edge, at one of $n$ positions. Suppose that the code does not
+# Part of this is due to a small model that was trained briefly. But there is a reason that no training removes. **A toy
+# example.** Images contain one sharp edge, at one of $n$ positions. Suppose that the code does not
 # contain the position: $n$ images share one $z$. What should the decoder output? The squared error is smallest for the
 # *mean* of all images that share the code. The mean of $n$ sharp edges is a ramp of $n$ small steps. An edge of height 2
 # has the energy $2^2$; $n$ steps of $2/n$ have $n\,(2/n)^2 = 4/n$.

@@ -128,7 +128,7 @@ def seeded_at_each_call(mean, logvar, generator):
     return mean - (logvar / 2).exp() * noise(mean, generator.manual_seed(generator.initial_seed()))
 
 
-@mutant(SAMPLE, "was seeded anew inside")
+@mutant(SAMPLE, "was seeded again inside")
 def seeded_with_zero(mean, logvar, generator):
     return mean - (logvar / 2).exp() * noise(mean, generator.manual_seed(0))
 
