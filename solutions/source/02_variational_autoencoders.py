@@ -39,19 +39,20 @@ device = pick_device()
 # | $p(x \mid z)$ | `model.decode(z)` | the decoder: the distribution of images for a given $z$ | |
 # | $q(z \mid x)$ | `model.encode(x)` | the encoder: an estimate of which latents may have produced $x$ | |
 # | $\mu_z$, $\log \sigma_z^2$ | `mean`, `logvar` | mean and logarithm of the variance of $q$ | (batch, $d_z$) each |
+# | $d_x$, $d_z$ | `x[0].numel()`, `latent` | the dimensions of $x$ (pixels) and of $z$ | numbers |
 # | $\hat x$ | `x_hat` | the decoded image, the mean of $p(x \mid z)$ | as `x` |
 # | $\sigma_x$ | `sigma` | the standard deviation of $p(x \mid z)$ around $\hat x$ | a number |
 # | $\varepsilon$ | `eps` | standard normal noise | as `mean` |
 # | $\beta_\text{KL}$ | `beta` | the weight of the KL term of the loss | a number |
-# | $M$ | `len(log_w)` | the number of latents sampled for one image | |
+# | $M$, $w_m$ | `len(log_w)`, `log_w` | the number of latents sampled for an image; importance weight (as log) | (M, batch) |
 #
 # $\mathbb{E}_q[f(z)]$ is the *expectation* of $f$: the average of $f(z)$ over all $z$ drawn from the distribution $q$.
 
 # %% [markdown] id="hole-question"
 # ## Sixteen numbers for a digit
 #
-# An *autoencoder* consists of two networks. The encoder turns an image into a code, here of sixteen numbers. The decoder
-# turns the code back into an image. They are trained together so that the output matches the input.
+# An *autoencoder* consists of two networks. The encoder turns an image into a code, here of sixteen numbers. The
+# decoder turns the code back into an image. They are trained together so that the output matches the input.
 #
 # > **Given now: the network.** `VAE` from the package is a small convolutional encoder and decoder; chapter 04 takes
 # > such networks apart. Its encoder outputs two things, `mean` and `logvar`. The plain autoencoder uses `mean` only.
@@ -70,29 +71,29 @@ from tqdm.auto import tqdm
 from course_utils.models.vae import VAE
 
 pictures, labels = digits.load(16)  # (1440, 1, 16, 16) in [-1, 1]
-unseen, unseen_labels = digits.load(16, split="test")  # 357 digits for the exam
+unseen, unseen_labels = digits.load(16, split="test")  # 357 digits for testing
 pictures, unseen = pictures.to(device), unseen.to(device)
 torch.manual_seed(0)
 plain = VAE(channels=1, size=16, latent=16).to(device)
 optimizer, generator = torch.optim.Adam(plain.parameters(), 2e-3), torch.Generator().manual_seed(0)
 
 
-def misses(x):
+def squared_error(x):
     """The plain autoencoder's mean squared error per pixel."""
     return (x - plain.decode(plain.encode(x)[0])).square().mean()
 
 
-before = misses(unseen).item()
+before = squared_error(unseen).item()
 live = LivePlot("The plain autoencoder's squared error per pixel falls quickly, then slowly.", log_scale=True)
 for step in tqdm(range(budget(smoke=15, laptop=600, gpu=2000))):
-    loss = misses(pictures[torch.randint(len(pictures), (32,), generator=generator)])
+    loss = squared_error(pictures[torch.randint(len(pictures), (32,), generator=generator)])
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
     live.update(step, loss.item())
 live.finish()
-print(f"squared error on unseen digits: before {before:.3f}, after {misses(unseen):.3f}")
-assert misses(unseen) < before
+print(f"squared error on unseen digits: before {before:.3f}, after {squared_error(unseen):.3f}")
+assert squared_error(unseen) < before
 
 # %% [markdown] id="hole-text"
 # The autoencoder has learned to compress and reconstruct. Now decode random codes: some drawn uniformly from the box
@@ -316,8 +317,8 @@ explore(bound_by_hand)
 # $$\text{KL} = \mathbb{E}_q\Bigl[\tfrac{z^2}{2} - \tfrac{(z - \mu_z)^2}{2 \sigma_z^2} - \log \sigma_z\Bigr]
 #   = \tfrac12\bigl(\mu_z^2 + \sigma_z^2 - 1 - \log \sigma_z^2\bigr)$$
 #
-# Independent dimensions add up. The encoder outputs $\log \sigma_z^2$ instead of $\sigma_z$: any real number is allowed,
-# and $\sigma_z$ is always positive.
+# Independent dimensions add up. The encoder outputs $\log \sigma_z^2$ instead of $\sigma_z$: any real number is
+# allowed, and $\sigma_z$ is always positive.
 #
 # ### Exercise 1 · The divergence
 #
@@ -364,8 +365,8 @@ assert abs(each.mean() - gaussian_kl(mean, logvar)) < 5 * error
 # %% [markdown] id="reparam-text"
 # ## 3 · A gradient through a random draw
 #
-# The first term, $\mathbb{E}_q[\log p(x \mid z)]$, has no closed form, because there is a network between $z$ and $x$. So
-# we draw a $z$. But how can the *encoder* be trained then? We need to know how the average changes when $\mu_z$ and
+# The first term, $\mathbb{E}_q[\log p(x \mid z)]$, has no closed form, because there is a network between $z$ and $x$.
+# So we draw a $z$. But how can the *encoder* be trained then? We need to know how the average changes when $\mu_z$ and
 # $\sigma_z$ change, and a number from a random generator has no derivative with respect to them.
 #
 # The *reparametrisation trick*: draw noise that depends on nothing, and *compute* $z$ from it.
@@ -484,8 +485,8 @@ show(
 # %% [markdown] id="variance-read"
 # The score-function estimator uses only the *value* of $f$ at each draw. The reparametrised estimator uses its
 # *derivative*: the direction in which $f$ grows, for each dimension separately. To reach the same accuracy, the
-# score-function estimator needs as many times more draws as the last column shows. It remains useful where no derivative
-# exists, for example for latents that are whole numbers.
+# score-function estimator needs as many times more draws as the last column shows. It remains useful where no
+# derivative exists, for example for latents that are whole numbers.
 
 # %% [markdown] id="loss-text"
 # ## 4 · The loss
@@ -497,8 +498,9 @@ show(
 #   \;+\; \beta_\text{KL}\;\text{KL}\bigl(q(z \mid x) \,\Vert\, \mathcal{N}(0, I)\bigr)$$
 #
 # In words: the squared error *summed* over all pixels, in units of $2\sigma_x^2$, plus the constants of the normal
-# density, plus $\beta_\text{KL}$ times the divergence. The ELBO has $\beta_\text{KL} = 1$; section 7 varies it. $\sigma_x$
-# is one number that is learned too: if it is too small, the first term is large; if it is too large, $\log\sigma_x$ is.
+# density, plus $\beta_\text{KL}$ times the divergence. The ELBO has $\beta_\text{KL} = 1$; section 7 varies it.
+# $\sigma_x$ is one number that is learned too: if it is too small, the first term is large; if it is too large,
+# $\log\sigma_x$ is.
 
 # %% [markdown] id="ex-loss-text"
 # ### Exercise 4 · The negative ELBO
@@ -558,8 +560,8 @@ def fit(model, data, steps, bound=bound, batch=32, beta=1.0, learning_rate=2e-3,
 
 
 # %% [markdown] id="package-text"
-# The package has the same functions, in `course_utils.models.variational` and `course_utils.models.vae`. Your loss should
-# equal the package's, and its two parts what torch's own distributions give:
+# The package has the same functions, in `course_utils.models.variational` and `course_utils.models.vae`. Your loss
+# should equal the package's, and its two parts what torch's own distributions give:
 
 # %% id="package"
 from course_utils.models import vae, variational
@@ -689,11 +691,12 @@ if budget(smoke=False, laptop=True, gpu=True):
 # for being far from 0 and for having a small variance. The noise makes neighbours alike: since $z$ is blurred by
 # $\sigma_z$, everything within that distance must decode to nearly the same image.
 #
-# Why do some codes lie where the prior has almost no probability? A code at distance $r$ costs $r^2/2$ nats of KL, 8
-# nats at $r = 4$. Lower squared errors in 256 pixels can save more than that, so for some images it pays. The loss
-# compares each $q(z \mid x)$ with the prior separately; nothing makes all codes *together* match it.
+# Why do some codes lie where the prior has almost no probability? A code at distance $r$ adds $\beta_\text{KL}\, r^2/2$
+# nats to the loss, 32 at $r = 4$. Lower squared errors in 256 pixels can save more than that, so for some images it
+# pays. The loss compares each $q(z \mid x)$ with the prior separately; nothing makes all codes *together* match it.
 #
-# **Predict first.** Walk straight from the first 0 to the first 1 of the training set: do you pass through other digits?
+# **Predict first.** Walk straight from the first 0 to the first 1 of the training set: do you pass through other
+# digits?
 #
 # <details><summary>Answer (after running the cells below)</summary>
 # Yes. On a plane most regions are not neighbours, so the way leads through others: the last line below lists them
@@ -745,8 +748,8 @@ print(f"{steps} updates took {training_seconds:.0f} seconds of processor time")
 assert after < before
 
 # %% [markdown] id="drawn-text"
-# The bound is below zero, and that is not a mistake. The likelihood is a *density*, and a density may exceed 1. Its value
-# depends on the unit of the pixel values, so these nats cannot be turned into bits per pixel. Section 8 does that
+# The bound is below zero, and that is not a mistake. The likelihood is a *density*, and a density may exceed 1. Its
+# value depends on the unit of the pixel values, so these nats cannot be turned into bits per pixel. Section 8 does that
 # properly.
 
 # %% id="drawn" tags=["static"]
@@ -867,9 +870,9 @@ show(
 # **Predict first.** Which of the three ways passes as a digit most often in the middle, and by how much?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# The arc with about 40%, then the line with about 30%, then the cross-fade with about 15%. The difference between arc and
-# line is larger than its interval. A quarter of the way from one end all three reach 80 to 85%. The arc helps half way,
-# but it is no guarantee: most of its middles fail too, because they lie in holes between the digits.
+# The arc with about 40%, then the line with about 30%, then the cross-fade with about 15%. The difference between arc
+# and line is larger than its interval. A quarter of the way from one end all three reach 80 to 85%. The arc helps half
+# way, but it is no guarantee: most of its middles fail too, because they lie in holes between the digits.
 # </details>
 
 # %% id="half-way"
@@ -999,8 +1002,8 @@ show(
 
 # %% [markdown] id="steer-read"
 # The direction from 4 to 9 changes most of the 4s into 9s; random directions of the same length rarely do. But compare
-# the last two columns: when moved far enough, at 1.5, even one of twenty random directions may do it. A single control is
-# not enough.
+# the last two columns: when moved far enough, at 1.5, even one of twenty random directions may do it. A single control
+# is not enough.
 
 # %% [markdown] id="blur-text"
 # ### Why are the images blurred?
@@ -1067,10 +1070,10 @@ show(
 
 # %% [markdown] id="mixture-text"
 # Part of this is due to a small model that was trained briefly. But there is a reason that no training removes. **A toy
-# example.** Images contain one sharp edge, at one of $n$ positions. Suppose that the code does not
-# contain the position: $n$ images share one $z$. What should the decoder output? The squared error is smallest for the
-# *mean* of all images that share the code. The mean of $n$ sharp edges is a ramp of $n$ small steps. An edge of height 2
-# has the energy $2^2$; $n$ steps of $2/n$ have $n\,(2/n)^2 = 4/n$.
+# example.** Images contain one sharp edge, at one of $n$ positions. Suppose that the code does not contain the
+# position: $n$ images share one $z$. What should the decoder output? The squared error is smallest for the *mean* of
+# all images that share the code. The mean of $n$ sharp edges is a ramp of $n$ small steps. An edge of height 2 has the
+# energy $2^2$; $n$ steps of $2/n$ have $n\,(2/n)^2 = 4/n$.
 
 # %% id="mixture" tags=["static"]
 edges = -torch.ones(8, 16)
@@ -1091,12 +1094,12 @@ show(
 )
 
 # %% [markdown] id="mixture-read"
-# As long as one code stands for *several* images and a normal likelihood penalises squared errors, the best prediction is
-# their mean, and the mean of sharp images is blurred, however large the decoder. It need not resemble any image of the
-# data: a true edge has the energy 4, and no image of this data set has 0.5.
+# As long as one code stands for *several* images and a normal likelihood penalises squared errors, the best prediction
+# is their mean, and the mean of sharp images is blurred, however large the decoder. It need not resemble any image of
+# the data: a true edge has the energy 4, and no image of this data set has 0.5.
 #
-# Ways out: put more into the code; let the decoder predict a distribution with more than one peak (chapter 01); or do not
-# compare pixel by pixel at all (chapter 03).
+# Ways out: put more into the code; let the decoder predict a distribution with more than one peak (chapter 01); or do
+# not compare pixel by pixel at all (chapter 03).
 
 # %% [markdown] id="beta-text"
 # ## 7 · Rate, distortion and collapse
@@ -1180,21 +1183,22 @@ show(
 
 # %% [markdown] id="collapse-text"
 # Up to $\beta_\text{KL} = 4$ all sixteen dimensions carry more than a tenth of a nat. At 16 some no longer do; at 64
-# hardly any dimension carries anything; at 256 none does: $q(z \mid x) = p(z)$ for every image, in every dimension. This
-# is *posterior collapse*. The decoder can only output the mean of all digits.
+# hardly any dimension carries anything; at 256 none does: $q(z \mid x) = p(z)$ for every image, in every dimension.
+# This is *posterior collapse*. The decoder can only output the mean of all digits.
 #
 # Compare the two last columns. At a low price the decoded digits are good and the drawn ones are not: the codes are
 # precise and far apart, and the holes are back. At 4 the drawn images are best.
 #
-# For $\beta_\text{KL} \ge 1$ the loss is still an upper bound of $-\log p(x)$, only a looser one. For $\beta_\text{KL} <
-# 1$ it need not be a bound at all.
+# For $\beta_\text{KL} \ge 1$ the loss is still an upper bound of $-\log p(x)$, only a looser one. For $\beta_\text{KL}
+# < 1$ it need not be a bound at all.
 
 # %% [markdown] id="strong-text"
 # ### Collapse for another reason: a decoder that is too powerful
 #
-# Collapse has a second cause. Give the decoder what the PixelCNN of chapter 01 had: when it predicts a pixel, it may use
-# the pixels before it. Is a code still worth its price? We compare on 8 × 8 digits with 17 grey levels. Both decoders
-# output a probability for each level. Each is trained with $\beta_\text{KL} = 1$ and with $\beta_\text{KL} = 3$.
+# Collapse has a second cause. Give the decoder what the PixelCNN of chapter 01 had: when it predicts a pixel, it may
+# use the pixels before it. Is a code still worth its price? We compare on 8 × 8 digits with 17 grey levels. Both
+# decoders output a probability for each level. Each is trained with $\beta_\text{KL} = 1$ and with $\beta_\text{KL} =
+# 3$.
 
 # %% id="strong"
 from torch.nn.functional import cross_entropy, pad, silu
@@ -1290,10 +1294,10 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% [markdown] id="strong-read"
 # Compare the KLs. At $\beta_\text{KL} = 1$ the powerful decoder's code already carries far less information. At
-# $\beta_\text{KL} = 3$ it has collapsed in every dimension, while the decoder that depends on $z$ still uses several. Yet
-# its bound is the better one: it has become a PixelCNN whose encoder has no effect. A good likelihood does not imply a
-# useful code. Remedies in use: a decoder that receives less, a KL that costs nothing up to some nats per dimension
-# (*free bits*), or a $\beta_\text{KL}$ that grows slowly from 0 (*KL annealing*).
+# $\beta_\text{KL} = 3$ it has collapsed in every dimension, while the decoder that depends on $z$ still uses several.
+# Yet its bound is the better one: it has become a PixelCNN whose encoder has no effect. A good likelihood does not
+# imply a useful code. Remedies in use: a decoder that receives less, a KL that costs nothing up to some nats per
+# dimension (*free bits*), or a $\beta_\text{KL}$ that grows slowly from 0 (*KL annealing*).
 
 # %% [markdown] id="iwae-text"
 # ## 8 · How tight is the bound?
@@ -1304,14 +1308,14 @@ if budget(smoke=False, laptop=True, gpu=True):
 # $$L_M = \mathbb{E}\Bigl[\log \frac1M \sum_{m=1}^{M} w_m\Bigr], \qquad
 #   w_m = \frac{p(z_m)\,p(x \mid z_m)}{q(z_m \mid x)}$$
 #
-# In words: the *importance weight* $w_m$ is large if the latent explains $x$ well; dividing by $q$ corrects for how often
-# such latents are drawn. $L_1$ is the ELBO. With more latents $L_M$ rises and never exceeds $\log p(x)$.
+# In words: the *importance weight* $w_m$ is large if the latent explains $x$ well; dividing by $q$ corrects for how
+# often such latents are drawn. $L_1$ is the ELBO. With more latents $L_M$ rises and never exceeds $\log p(x)$.
 #
 # ### Exercise 6 · The importance-weighted bound
 #
 # **Difficulty** ●●●○○ **Minutes** 10. The weights of an image are numbers like $e^{-2000}$, which a float rounds to 0,
-# so work with logarithms throughout. With $M = 1$ the bound is `log_w[0]`, and if all $M$ weights of an image are equal,
-# it is their common logarithm. The result has the dtype of `log_w`.
+# so work with logarithms throughout. With $M = 1$ the bound is `log_w[0]`, and if all $M$ weights of an image are
+# equal, it is their common logarithm. The result has the dtype of `log_w`.
 
 
 # %% id="ex-iwae"
@@ -1373,15 +1377,15 @@ assert list(bits.values()) == sorted(bits.values(), reverse=True)
 
 # %% [markdown] id="iwae-read"
 # The bound on the bits/dim falls as $M$ grows, so the ELBO was loose. These are upper bounds of a negative
-# log-likelihood (up to the sampling error of the mean); the true value lies below. A PixelCNN gives its number exactly, a
-# VAE only "at most". Never put both into one column without marking which is which.
+# log-likelihood (up to the sampling error of the mean); the true value lies below. A PixelCNN gives its number exactly,
+# a VAE only "at most". Never put both into one column without marking which is which.
 
 # %% [markdown] id="diffusers-text"
 # ## 9 · The same parts in a real system
 #
 # Stable Diffusion contains a VAE, the class `AutoencoderKL` of `diffusers`. So does the model of chapter 00, which
-# comes with the course. The parts are the same: an encoder with mean and log-variance, the reparametrisation, a decoder,
-# a KL. Do they compute what yours do?
+# comes with the course. The parts are the same: an encoder with mean and log-variance, the reparametrisation, a
+# decoder, a KL. Do they compute what yours do?
 
 # %% id="diffusers"
 from diffusers import AutoencoderKL
@@ -1428,8 +1432,8 @@ show(
 # %% [markdown] id="diffusers-read"
 # But look at its loss, the first line: means over the pixels, and a KL of weight $10^{-6}$. So it is close to the plain
 # autoencoder of the beginning. It reconstructs well, since its code carries thousands of bits. It cannot generate:
-# $\mathcal{N}(0, I)$ is not the distribution of its codes. In latent diffusion the VAE is not meant to generate. It makes
-# images small. A diffusion model then generates new latents (chapter 09).
+# $\mathcal{N}(0, I)$ is not the distribution of its codes. In latent diffusion the VAE is not meant to generate. It
+# makes images small. A diffusion model then generates new latents (chapter 09).
 
 # %% [markdown] id="elsewhere"
 # ## What you will read elsewhere
@@ -1591,8 +1595,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 # 1. The codes of a plain autoencoder leave holes, so it cannot generate.
 # 2. The ELBO is below $\log p(x)$ by the KL divergence from $q(z \mid x)$ to the true posterior.
 # 3. A latent that is computed from independent noise lets gradients through.
-# 4. The KL is a price for information in the code; if it is too high, or if the decoder does not need the code, the code
-#    collapses.
+# 4. The KL is a price for information in the code; if it is too high, or if the decoder does not need the code, the
+#    code collapses.
 # 5. The best prediction under a squared error is a mean, and a mean of sharp images is blurred.
 
 # %% [markdown] id="questions"
@@ -1604,13 +1608,12 @@ if budget(smoke=False, laptop=True, gpu=True):
 # would be left.
 # </details>
 # <details><summary>2. A colleague reports a VAE with KL = 0.02 nats and excellent bits/dim. What do you want to
-# know?</summary>
-# What the decoder receives besides z. With so little information in the code the decoder must do everything by itself: it
-# is probably autoregressive, and the latent is useless for interpolation or steering.
+# know?</summary> What the decoder receives besides z. With so little information in the code the decoder must do
+# everything by itself: it is probably autoregressive, and the latent is useless for interpolation or steering.
 # </details>
 # <details><summary>3. Why can the bound of a VAE with σ_x = 0.1 not be compared with a PixelCNN's bits/dim?</summary>
-# It is the log of a density over real numbers, which depends on the unit of the pixels and may be positive; the PixelCNN
-# gives probabilities of discrete levels.
+# It is the log of a density over real numbers, which depends on the unit of the pixels and may be positive; the
+# PixelCNN gives probabilities of discrete levels.
 # </details>
 #
 # **Papers** The VAE: Kingma and Welling, [arXiv:1312.6114](https://arxiv.org/abs/1312.6114), and Rezende, Mohamed,
@@ -1629,8 +1632,9 @@ progress()
 # %% [markdown] id="bonus"
 # ## Bonus: draw from where the codes are
 #
-# The prior is $\mathcal{N}(0, I)$, but the codes of real digits have another distribution. Fit a normal distribution with
-# full covariance to samples of $q(z \mid x)$ for the training digits, draw latents from it instead, and look at the FID.
+# The prior is $\mathcal{N}(0, I)$, but the codes of real digits have another distribution. Fit a normal distribution
+# with full covariance to samples of $q(z \mid x)$ for the training digits, draw latents from it instead, and look at
+# the FID.
 
 # %% id="bonus-run"
 with torch.no_grad():
