@@ -676,13 +676,13 @@ if budget(smoke=False, laptop=True, gpu=True):
 # %% id="map-numbers"
 with torch.no_grad():
     drawn_2 = small.sample(400, torch.Generator().manual_seed(1))
-small_passes, error = share(legible(drawn_2))
+small_passes, small_error = share(legible(drawn_2))
 beyond = (means.norm(dim=1) > 3).float().mean().item()
 own_spread = (logvars / 2).exp().mean().item()
 print(f"standard deviation of the codes: {means.std(0)[0]:.2f} and {means.std(0)[1]:.2f}; of the prior: 1")
 print(f"codes farther than 3 from 0: {beyond:.1%}; of the prior: {math.exp(-(3**2) / 2):.1%}")
 print(f"the farthest code is at {means.norm(dim=1).max():.1f}; a code's own standard deviation is {own_spread:.2f}")
-print(f"drawn from N(0, I), {small_passes:.0%} ± {error:.0%} pass as digits")
+print(f"drawn from N(0, I), {small_passes:.0%} ± {small_error:.0%} pass as digits")
 if budget(smoke=False, laptop=True, gpu=True):
     assert beyond > 2 * math.exp(-(3**2) / 2) and own_spread < 0.4 and small_passes > best_random + 0.1
 
@@ -778,20 +778,21 @@ from course_utils.metrics.pictures import digit_fid, load_reader
 
 passes, error = share(legible(drawn))
 print(f"drawn images that pass: plain autoencoder {plain_passes['random codes from N(0, I)'][0]:.0%}, ", end="")
-print(f"VAE with 2 latents {small_passes:.0%}, with 16 {passes:.0%}, each ± {error:.0%}")
+print(f"VAE with 2 latents {small_passes:.0%} ± {small_error:.0%}, with 16 {passes:.0%} ± {error:.0%}")
 errors = {"2": (back_2 - unseen).square().mean().item(), "16": (back - unseen).square().mean().item()}
 print(f"squared error per pixel of decoded digits: 2 latents {errors['2']:.4f}, 16 latents {errors['16']:.4f}")
 fids = {"2": digit_fid(drawn_2), "16": digit_fid(drawn)}
 print(f"FID of 400 drawn images: 2 latents {fids['2']:.0f}, 16 latents {fids['16']:.0f}")
 if budget(smoke=False, laptop=True, gpu=True):
     assert best_random < passes < small_passes
-    assert errors["16"] < errors["2"] / 4 and fids["16"] < fids["2"] / 1.2
+    assert errors["16"] < errors["2"] / 8 and fids["16"] < fids["2"] / 1.2
 
 # %% [markdown] id="two-or-sixteen-read"
 # Both VAEs generate digits far more often than the plain autoencoder. With *two* latents more images pass than with
 # sixteen: it is easier to cover a plane with codes than a sixteen-dimensional space, so fewer draws land in a hole. But
-# these images are blurred averages of digits; they are far from real ones as a set, and most unseen digits cannot be
-# reproduced. No single number decides: the share that passes ignores sharpness and variety, which FID includes.
+# these images are blurred averages of digits: as a set they are farther from real ones, and unseen digits are
+# reconstructed with about twelve times the squared error. (One training run of each.) No single number decides: the
+# share that passes ignores variety and hardly notices blur; the FID includes both.
 
 # %% [markdown] id="walk-text"
 # ### Interpolating between two digits
@@ -1173,7 +1174,13 @@ left.margins(0.15)
 for beta, marker in zip(priced, "osDv^x", strict=True):
     kl = priced[beta]["kl"].clamp(min=1e-5)
     right.plot(range(1, 17), kl, marker=marker, markersize=4, linestyle="-", label=rf"$\beta_{{KL}}$ = {beta:g}")
-right.set(xlabel="dimension of the latent, sorted by KL", ylabel="KL, nats", yscale="log", ylim=(5e-6, 20))
+right.set(
+    xlabel="dimension of the latent, sorted by KL",
+    ylabel="KL, nats",
+    yscale="log",
+    ylim=(5e-6, 20),
+    xticks=(1, 4, 8, 12, 16),
+)
 right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 show(
     figure,
@@ -1250,7 +1257,7 @@ def strong_bound(model, level, generator, beta=1.0):
 # loss.
 
 # %% id="weak"
-steps, networks, kls, fit_seconds = budget(smoke=6, laptop=600, gpu=4000), {}, {}, {}
+steps, networks, kls, bounds, fit_seconds = budget(smoke=6, laptop=600, gpu=4000), {}, {}, {}, {}
 
 
 def train_levels(name, beta):
@@ -1265,7 +1272,7 @@ def train_levels(name, beta):
     for _ in fit(network, level, steps, its_bound, beta=beta):
         pass
     fit_seconds[name, beta] = time.process_time() - start
-    after = examine(network, unseen_level, its_bound)
+    after = bounds[name, beta] = examine(network, unseen_level, its_bound)
     with torch.no_grad():
         mean, logvar = network.encode(unseen_level[:, None] / 8 - 1)
     kl = kls[name, beta] = kl_by_dimension(mean, logvar).cpu()
@@ -1290,6 +1297,7 @@ train_levels("z and pixels before", 1.0)
 train_levels("z and pixels before", 3.0)
 if budget(smoke=False, laptop=True, gpu=True):
     assert kls["z and pixels before", 1.0].sum() < 0.4 * kls["z only", 1.0].sum()
+    assert bounds["z and pixels before", 3.0] < bounds["z only", 1.0]
     assert kls["z and pixels before", 3.0].max() < 0.05 < kls["z only", 3.0].max()
 
 # %% [markdown] id="strong-read"
