@@ -1,4 +1,4 @@
-"""The exercises of chapter 02: the bound of a variational autoencoder, its parts, and walks among its latents."""
+"""The exercises of chapter 02: the bound of a variational autoencoder, its parts, and paths between its latents."""
 
 import math
 
@@ -87,21 +87,21 @@ def _statistics(learner, case):
     require(
         learner.broken is not None or not torch.equal(got, learner(wide, narrow, random)),
         "two calls with one generator, one after the other, gave the same samples.",
-        "The generator is put back to its beginning somewhere. Use it as it is passed, so that it goes on.",
+        "The generator is reset somewhere. Use it as it is passed in, so that each call draws new numbers.",
     )
 
 
 def _gradients(learner, case):
     lost = "Gradients must flow from z back to both, which .detach(), torch.no_grad() and Normal(...).sample() prevent."
-    drawn = "torch.normal draws without a way back to mean and logvar. Draw standard noise, and compute z from it."
+    drawn = "torch.normal passes no gradient on to mean and logvar. Draw standard noise, and compute z from it."
     m, v = case.normal(6, 3).requires_grad_(), case.uniform(-3, 1, 6, 3).requires_grad_()
     z = learner(m, v, case.generator())
     require(z.requires_grad, "no gradient reaches mean and logvar, expected one of both.", lost)
     by_mean, by_logvar = torch.autograd.grad(z.sum(), [m, v], allow_unused=True)
     for name, gradient in (("mean", by_mean), ("logvar", by_logvar)):
         require(gradient is not None, f"no gradient reaches {name}.", f"{name} was cut off. {lost}")
-    close(by_mean, torch.ones_like(m), [(torch.zeros_like(m), drawn)], what="the gradient of z by mean")
-    close(by_logvar, ((z - m) / 2).detach(), what="the gradient of z by logvar", tolerance=1e-3)
+    close(by_mean, torch.ones_like(m), [(torch.zeros_like(m), drawn)], what="the gradient of z with respect to mean")
+    close(by_logvar, ((z - m) / 2).detach(), what="the gradient of z with respect to logvar", tolerance=1e-3)
 
 
 @exercise(
@@ -138,18 +138,18 @@ def gaussian_kl(learner, case):
             (each.sum(0), "This adds up the batch and keeps the dimensions. Add up the dimensions."),
             (each.mean(), "This is the mean over everything. Add up the dimensions, and keep one number for each "
              "sample."),
-            (half_sum(mean**2, (2 * logvar).exp(), 2 * logvar), "logvar is taken for the logarithm of the standard "
-             "deviation. It is that of the variance."),
+            (half_sum(mean**2, (2 * logvar).exp(), 2 * logvar), "logvar is treated as the logarithm of the standard "
+             "deviation. It is the logarithm of the variance."),
             (half_sum(mean**2, (logvar / 2).exp(), logvar), "The variance is exp(logvar); exp(logvar / 2) is its root, "
              "the standard deviation."),
-            (half_sum(mean**2, logvar, logvar.log()), "logvar is taken for the variance itself. The variance is "
+            (half_sum(mean**2, logvar, logvar.log()), "logvar is treated as the variance itself. The variance is "
              "exp(logvar)."),
             (half_sum(mean, logvar.exp(), logvar), "The mean is not squared."),
             (half_sum(mean**2, logvar.exp(), -logvar), "The logarithm of the variance has the wrong sign: a narrow "
              "distribution must cost more, not less."),
             (half_sum(mean**2, logvar.exp() + 1, logvar), "The -1 is missing in each dimension: the divergence of "
              "N(0, I) from itself must come out as 0."),
-            (each.sum(1) / math.log(2), "This is in bits; wanted are nats."),
+            (each.sum(1) / math.log(2), "This is in bits; the result should be in nats."),
             (each.reshape(shape), "This is one number for each dimension. Add them up."),
             (each.reshape(shape).sum(1), "Sum over *all* axes but the first: .flatten(1).sum(1)."),
         ]  # fmt: skip
@@ -159,7 +159,7 @@ def gaussian_kl(learner, case):
 @exercise(
     "02.score_gradient", variational.score_gradient, difficulty=3, minutes=15,
     hints=[
-        "log N(z; m, v) = -(z - m)² / (2 v) + something without m. Differentiate it by m.",
+        "log N(z; m, v) = -(z - m)² / (2 v) + something without m. Differentiate it with respect to m.",
         "That derivative is (z - mean) / variance. Each sample weights it with its own value of f.",
         "f_z has shape (n,), z has (n, d): f_z[:, None] lets them multiply. The variance is logvar.exp().",
     ],
@@ -178,29 +178,31 @@ def _close_score(learner, f_z, z, mean, logvar):
     score = torch.stack([torch.autograd.grad(q.log_prob(row.double()).sum(), m)[0] for row in z])
     expected, f = f_z[:, None] * score, f_z[:, None]
     mistakes = [
-        (-expected, "The sign is wrong: log N falls when z goes away from the mean, so its derivative by the *mean* is "
-         "(z - mean) / variance, and points to z."),
-        (score, "f is missing: without it this is the score, and its mean is 0. Multiply with f_z[:, None]."),
+        (-expected, "The sign is wrong: log N falls when z goes away from the mean, so its derivative with "
+         "respect to the *mean* is "
+         "(z - mean) / variance, and points towards z."),
+        (score, "f is missing: without it this is the score, and its mean is 0. Multiply by f_z[:, None]."),
         (f * (z - mean) / (logvar / 2).exp(), "This divides by the standard deviation. The derivative of "
-         "(z - mean)² / (2 variance) has the variance below the line."),
+         "(z - mean)² / (2 variance) has the variance in the denominator."),
         (f * (z - mean) / logvar, "logvar is a logarithm: the variance is logvar.exp()."),
         (f * (z - mean) * logvar.exp(), "This multiplies by the variance, by which it should be divided."),
-        (f * z / logvar.exp(), "The mean is missing: the derivative has z - mean above the line."),
+        (f * z / logvar.exp(), "The mean is missing: the derivative has z - mean in the numerator."),
         (f * (z - mean), "The division by the variance is missing."),
-        (f * (z - mean).square() / logvar.exp(), "The square is still there: differentiating by the mean takes it "
-         "away."),
-        (f * q.log_prob(z.double()).detach(), "This multiplies f by log N itself. Its derivative by the mean is "
+        (f * (z - mean).square() / logvar.exp(), "The square is still there: differentiating with respect to "
+         "the mean removes it."),
+        (f * q.log_prob(z.double()).detach(), "This multiplies f by log N itself. Its derivative with respect "
+         "to the mean is "
          "wanted."),
         (f.log() * score, "f itself multiplies the score; the logarithm is of q only."),
-        (expected.mean(0), "This is the mean over the samples. Return each one's estimate: their spread is what we "
-         "want to see."),
-        (expected.sum(0), "This adds up the samples. Return each one's estimate, (n, d)."),
+        (expected.mean(0), "This is the mean over the samples. Return the estimate of each sample: we "
+         "look at their variance."),
+        (expected.sum(0), "This adds up the samples. Return the estimate of each sample, (n, d)."),
         (f_z.mean() * score if len(f_z) > 1 else expected, "f was averaged first. Each sample has its own value of f."),
         ((f - f_z.mean()) * score, "The mean of f was subtracted. Such a baseline lowers the variance, but here the "
          "plain estimate is wanted."),
         (expected.sum(1), "This adds up the dimensions. The gradient has one number for each of them."),
         (2 * expected, "The 1/2 of the normal density cancels the 2 that differentiating gives."),
-        (f_z * score if len(f_z) == len(mean) else expected, "f_z met the dimensions instead of the samples. "
+        (f_z * score if len(f_z) == len(mean) else expected, "f_z multiplies the dimensions instead of the samples. "
          "f_z[:, None] makes one row for each."),
     ]  # fmt: skip
     with broadcasting_explained(
@@ -214,7 +216,7 @@ def _close_score(learner, f_z, z, mean, logvar):
     "02.negative_elbo", variational.negative_elbo, difficulty=3, minutes=15, uses=("02.gaussian_kl",),
     gradients=True,
     hints=[
-        "Two terms: what the decoder misses, -log N(x; x_hat, sigma²) summed over the pixels, and beta times the KL.",
+        "Two terms: the reconstruction, -log N(x; x_hat, sigma²) summed over the pixels, and beta times the KL.",
         "For one pixel: (x - x_hat)² / (2 sigma²) + log(sigma) + log(2 pi) / 2.",
         "Sum over all axes but the first, .flatten(1).sum(1), and add beta * gaussian_kl(mean, logvar).",
         "torch.as_tensor(sigma).log() works for a number and for a tensor.",
@@ -242,13 +244,13 @@ def negative_elbo(learner, case):
 @exercise(
     "02.importance_bound", variational.importance_bound, difficulty=3, minutes=10,
     hints=[
-        "Weights average first, then the logarithm is taken: log of the mean, not mean of the logs.",
-        "log(1/K sum w) = log(sum exp(log_w)) - log K. torch.logsumexp does the first part without overflow.",
+        "Weights average first, then the logarithm is taken: the log of the mean, not the mean of the logs.",
+        "log(1/M sum w) = log(sum exp(log_w)) - log M. torch.logsumexp does the first part without overflow.",
         "The samples lie along axis 0, and there are len(log_w) of them.",
     ],
 )  # fmt: skip
 def importance_bound(learner, case):
-    """Turn K samples into one bound that is tighter than the ELBO."""
+    """Turn M samples into one bound that is tighter than the ELBO."""
     for K, batch in ((6, 4), (3, 1), (1, 5)):
         log_w = 2 * case.normal(K, batch)
         expected, mistakes = bounds(log_w)
@@ -272,7 +274,7 @@ def importance_bound(learner, case):
     require(
         not isinstance(got, torch.Tensor) or bool(got.isfinite().all()),
         "with log-weights that lie far apart, the result is not finite.",
-        "Take out the largest log-weight of each picture's own K samples, not one for the batch, a mean or the "
+        "Take out the largest log-weight of each image's own M samples, not one for the batch, a mean or the "
         "smallest: torch.logsumexp(log_w, 0).",
     )
     close(got, apart.amax(0) - math.log(2), what="with log-weights that lie far apart, the result")
@@ -287,12 +289,12 @@ def importance_bound(learner, case):
     ],
 )  # fmt: skip
 def spherical_path(learner, case):
-    """Walk from one latent to another without leaving the shell where latents live."""
+    """Interpolate between two latents along an arc, so that lengths stay typical of the prior."""
     for count, d in ((5, 8), (8, 3), (2, 16)):
         start, end = case.normal(d), case.normal(d)
         expected, mistakes = paths(start, end, count)
-        with broadcasting_explained("start has the shape (d,). Shares of the way as a column, (count, 1), give one row "
-                                    "for each latent: s[:, None]."):  # fmt: skip
+        with broadcasting_explained("start has the shape (d,). Fractions of the way as a column, (count, 1), give one "
+                                    "row for each latent: s[:, None]."):  # fmt: skip
             got = learner(start, end, count)
         close(got, expected, mistakes, tolerance=1e-3)
     start = case.normal(8)

@@ -55,7 +55,7 @@ def generator_forgotten(mean, logvar, generator):
     return mean + (logvar / 2).exp() * torch.randn_like(mean)
 
 
-@mutant(SAMPLE, "torch.normal draws without a way back")
+@mutant(SAMPLE, "torch.normal passes no gradient on")
 def sampled_by_the_library(mean, logvar, generator):
     return torch.normal(mean, (logvar / 2).exp(), generator=generator)
 
@@ -123,7 +123,7 @@ def noise_of_the_batch(mean, logvar, generator):
     ].reshape(len(mean), *(1 for _ in mean.shape[1:])).flip(0)
 
 
-@mutant(SAMPLE, "The generator is put back")
+@mutant(SAMPLE, "The generator is reset somewhere")
 def seeded_at_each_call(mean, logvar, generator):
     return mean - (logvar / 2).exp() * noise(mean, generator.manual_seed(generator.initial_seed()))
 
@@ -245,7 +245,7 @@ def kl_squeezed(mean, logvar):
     return kl_terms(mean**2, logvar.exp(), logvar).squeeze()
 
 
-@mutant(KL, "logvar is taken for the variance itself")
+@mutant(KL, "logvar is treated as the variance itself")
 def kl_of_variance(mean, logvar):
     return kl_terms(mean**2, logvar, logvar.log())
 
@@ -320,7 +320,7 @@ def kl_in_a_loop(mean, logvar):
     return torch.stack([((m.square() + v.exp() - v).sum() - m.numel()) / 2 for m, v in pairs]).float()
 
 
-@mutant(SCORE, "points to z")
+@mutant(SCORE, "points towards z")
 def score_sign(f_z, z, mean, logvar):
     return f_z[:, None] * (mean - z) / logvar.exp()
 
@@ -405,7 +405,7 @@ def score_broadcast(f_z, z, mean, logvar):
     return f_z * (z - mean) / logvar.exp()
 
 
-@mutant(SCORE, "f_z met the dimensions instead of the samples")
+@mutant(SCORE, "f_z multiplies the dimensions instead of the samples")
 def score_broadcast_where_it_can_be(f_z, z, mean, logvar):
     score = (z - mean) / logvar.exp()
     return f_z * score if len(f_z) == len(mean) else f_z[:, None] * score
@@ -492,7 +492,7 @@ def bound_itself(x, x_hat, sigma, mean, logvar, beta=1.0):
     return -miss(x, x_hat, sigma).sum(1) - beta * gaussian_kl(mean, logvar)  # noqa: F821
 
 
-@mutant(LOSS, "of the whole batch. Each picture has its own, as a sum")
+@mutant(LOSS, "of the whole batch. Each image has its own, as a sum")
 def mean_squared_error_of_all(x, x_hat, sigma, mean, logvar, beta=1.0):
     return (x - x_hat).square().mean() + beta * gaussian_kl(mean, logvar)  # noqa: F821
 
@@ -557,7 +557,7 @@ def log_sigma_subtracted(x, x_hat, sigma, mean, logvar, beta=1.0):
     return miss + beta * gaussian_kl(mean, logvar)  # noqa: F821
 
 
-@mutant(LOSS, "sigma sets what a miss costs")
+@mutant(LOSS, "sigma determines what an error costs")
 def squares_and_kl(x, x_hat, sigma, mean, logvar, beta=1.0):
     return (x - x_hat).square().flatten(1).sum(1) + beta * gaussian_kl(mean, logvar)  # noqa: F821
 
@@ -653,12 +653,12 @@ def mean_of_logs(log_w):
     return log_w.mean(0)
 
 
-@mutant(BOUND, "log K is missing")
+@mutant(BOUND, "log M is missing")
 def log_k_missing(log_w):
     return log_w.logsumexp(0)
 
 
-@mutant(BOUND, "This subtracts K")
+@mutant(BOUND, "This subtracts M")
 def k_subtracted(log_w):
     return log_w.logsumexp(0) - len(log_w)
 
@@ -688,7 +688,7 @@ def largest_weight(log_w):
     return log_w.max(0).values
 
 
-@mutant(BOUND, "outside, that is minus log K")
+@mutant(BOUND, "outside, that is minus log M")
 def divided_outside(log_w):
     return log_w.logsumexp(0) / len(log_w)
 
@@ -718,7 +718,7 @@ def two_bases(log_w):
     return log_w.logsumexp(0) - math.log2(len(log_w))
 
 
-@mutant(BOUND, "the bound of -log p(x)")
+@mutant(BOUND, "This bounds -log p(x)")
 def bound_negated(log_w):
     return math.log(len(log_w)) - log_w.logsumexp(0)
 
@@ -740,7 +740,7 @@ def weights_in_place(log_w):
     return top + log_w.sub_(top).exp_().mean(0).log()
 
 
-@mutant(BOUND, "each picture's own K samples")
+@mutant(BOUND, "each image's own M samples")
 def one_maximum_for_the_batch(log_w):
     return log_w.max() + (log_w - log_w.max()).exp().mean(0).log()
 
@@ -780,7 +780,7 @@ def backwards(start, end, count):
     return arc(end, start, torch.linspace(0, 1, count)[:, None])
 
 
-@mutant(PATH, "made to length 1")
+@mutant(PATH, "normalised to length 1")
 def unit_ends(start, end, count):
     return arc(start / start.norm(), end / end.norm(), torch.linspace(0, 1, count)[:, None])
 
@@ -796,7 +796,7 @@ def ends_left_out(start, end, count):
     return arc(start, end, torch.linspace(0, 1, count + 2)[1:-1, None])
 
 
-@mutant(PATH, "Each latent stands in a column")
+@mutant(PATH, "Each latent is a column")
 def path_in_columns(start, end, count):
     return arc(start, end, torch.linspace(0, 1, count)[:, None]).T
 
@@ -814,7 +814,7 @@ def brackets_missing(start, end, count):
     return (torch.sin(1 - s * a) * start + torch.sin(s * a) * end) / torch.sin(a)
 
 
-@mutant(PATH, "Shares of the way as a column")
+@mutant(PATH, "Fractions of the way as a column")
 def shares_in_a_row(start, end, count):
     return arc(start, end, torch.linspace(0, 1, count))
 
@@ -829,12 +829,12 @@ def angle_of_the_dot_product(start, end, count):
     return arc(start, end, torch.linspace(0, 1, count)[:, None], torch.arccos(start @ end))
 
 
-@mutant(PATH, "takes the cosine for the angle")
+@mutant(PATH, "uses the cosine as the angle")
 def cosine_for_the_angle(start, end, count):
     return arc(start, end, torch.linspace(0, 1, count)[:, None], start @ end / start.norm() / end.norm())
 
 
-@mutant(PATH, "pulled out to the shell")
+@mutant(PATH, "rescaled to the lengths of an arc")
 def line_on_the_shell(start, end, count):
     s = torch.linspace(0, 1, count)[:, None]
     line = torch.lerp(start, end, s)
