@@ -22,7 +22,7 @@ def latent_map_explorer(decode: Callable, codes: torch.Tensor, labels: torch.Ten
         z = torch.tensor([[z1, z2]])
         axes[0].scatter(*codes.T, c=labels, cmap="tab10", s=4, vmin=-0.5, vmax=9.5)
         axes[0].plot(z1, z2, "+", color="black", markersize=16, markeredgewidth=2)
-        axes[0].set(xlabel="$z_1$", ylabel="$z_2$", xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), aspect="equal")
+        axes[0].set(xlabel="$z_1$", ylabel="$z_2$", xlim=(-5.5, 5.5), ylim=(-5.5, 5.5), aspect="equal")
         with torch.no_grad():
             picture = decode(z)
         plot_pictures(picture, [f"z = ({z1:.1f}, {z2:.1f})"], ax=axes[1])
@@ -34,7 +34,7 @@ def latent_map_explorer(decode: Callable, codes: torch.Tensor, labels: torch.Ten
             f"{int((found == most).sum())} belong to the digit {most}."
         )
 
-    return Explorer(draw_map, {"z1": Slider(-3.0, 3.0, 0.1), "z2": Slider(-3.0, 3.0, 0.1)}, {"z1": 0.0, "z2": 0.0}, 2)
+    return Explorer(draw_map, {"z1": Slider(-5.0, 5.0, 0.1), "z2": Slider(-5.0, 5.0, 0.1)}, {"z1": 0.0, "z2": 0.0}, 2)
 
 
 def interpolation_explorer(decode: Callable, codes: torch.Tensor) -> Explorer:
