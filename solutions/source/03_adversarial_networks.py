@@ -678,7 +678,9 @@ optimizer_D = torch.optim.SGD(D_line.parameters(), lr=0.2)
 adversarial.discriminator_step(G_line, D_line, optimizer_D, zero, zero, gamma=0.3)
 adversarial.generator_step(G_line, D_line, optimizer_G, zero)
 theta, psi = line_round(1.0, 0.5, gamma=0.3, minimax=False)
-print(f"by hand theta {theta:.4f}, psi {psi:.4f}; by the steps {G_line.theta:.4f}, {D_line[0].weight.item():.4f}")
+print(
+    f"by hand theta {theta:.4f}, psi {psi:.4f}; by the steps {G_line.theta.item():.4f}, {D_line[0].weight.item():.4f}"
+)
 assert abs(theta - G_line.theta.item()) < 1e-5 and abs(psi - D_line[0].weight.item()) < 1e-5
 
 # %% [markdown] id="line-equal-read"
@@ -839,7 +841,7 @@ for start in (2.0, 4.0, 8.0, 16.0):
 
 # %% [markdown] id="critic-read"
 # The critic's estimate follows $W_1$, and its slope stays near 1 at every distance, within about a tenth. (The penalty
-# only discourages slopes above 1, so it can exceed 1 a little.) The slope of the minimax loss shrinks from about 0.5
+# only discourages slopes above 1, so it can exceed 1 a little.) The slope of the minimax loss shrinks from 0.4 to 0.5
 # at $\theta = 2$ to less than 0.001 at 8. The non-saturating loss does have a slope there, which is why it works in
 # practice; but it does not follow the distance.
 #
