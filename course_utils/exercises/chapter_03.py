@@ -83,8 +83,7 @@ def _require_extreme(got, expected):
     """Raise Wrong unless the loss at logits of +-200 is the correct number."""
     got = float(got)
     require(math.isfinite(got), f"at logits of 200 and -200 got {got}, expected {expected:g}.",
-            "float32 rounds sigmoid(-200) to 0, and log(0) is minus infinity: compute the loss from the logit "
-            "directly, "
+            "float32 rounds sigmoid(-200) to 0, and log(0) is minus infinity: compute the loss from the logit, "
             "-log sigmoid(a) = softplus(-a).")  # fmt: skip
     require(abs(got - expected) < 0.01 * expected, f"at logits of 200 and -200 got {got:.4g}, expected {expected:g}.",
             "The loss must keep growing with the logit. A clamp or a small number in the logarithm cuts it off, and "
@@ -243,7 +242,7 @@ def _close_generator_step(learner, case, size, rate):
     w = D.layer.weight.detach()[0]
 
     def slope(of_logit):
-        """The gradient of a loss whose derivative by each logit is given, by A and b."""
+        """The gradient of a loss whose derivative with respect to each logit is given, in A and b."""
         by_output = (of_logit[:, None] * w / len(of_logit)).reshape(len(z), 3)
         return torch.cat([(by_output.T @ z).flatten(), by_output.sum(0)])
 

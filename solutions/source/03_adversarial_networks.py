@@ -583,8 +583,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 # ## 5 · Going round in circles
 #
 # Here is the smallest possible game (Mescheder et al.). All real data are at 0. The generator has one parameter, its
-# sample $\theta$. The discriminator has one parameter $\psi$ and outputs the logit $\psi x$. The ideal end is $\theta
-# = 0$ and $\psi = 0$.
+# sample $\theta$. The discriminator has one parameter $\psi$ and outputs the logit $\psi x$. The ideal end is
+# $\theta=0$ and $\psi=0$.
 #
 # **Predict first.** Both start away from this end and take turns. Do they reach it? Does it matter which of the two
 # generator losses is used?
@@ -631,8 +631,8 @@ r1_penalty = check("03.r1_penalty", r1_penalty)
 
 # %% [markdown] id="line-run-text"
 # The package's `discriminator_step` is yours plus `gamma / 2 * r1_penalty(D, x)`, with a weight `gamma` that is 0 by
-# default. On the line both updates are short enough to write by hand, for either generator loss. With $D(\theta) =
-# \text{sigmoid}(\psi\theta)$:
+# default. On the line both updates are short enough to write by hand, for either generator loss. Write
+# $D(\theta)=\text{sigmoid}(\psi\theta)$ for the output at the fake:
 #
 # $$\frac{\partial L_D}{\partial \psi} = D(\theta)\,\theta + \gamma\,\psi, \qquad
 #   \frac{\partial L_G}{\partial \theta} = -\bigl(1 - D(\theta)\bigr)\,\psi \;\text{ (non-saturating)}
