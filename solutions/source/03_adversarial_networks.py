@@ -1127,7 +1127,7 @@ panels[2].set(title="FID (log scale)", xlabel="round", yscale="log")
 show(
     figure,
     "Left: after a few hundred rounds both losses stay level. Middle: the accuracy fluctuates. Right: "
-    "the distance to real digits falls throughout. Dotted: the values for D = 1/2.",
+    "the distance to real digits falls. Dotted: the values for D = 1/2.",
 )
 
 # %% id="no-progress"

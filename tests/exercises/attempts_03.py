@@ -274,7 +274,7 @@ def logarithm_of_zero(fake_logits):
     return -torch.sigmoid(fake_logits).log().mean()
 
 
-@mutant(G_LOSS, "The loss must go on growing")
+@mutant(G_LOSS, "The loss must keep growing")
 def clamped_probability(fake_logits):
     return -torch.sigmoid(fake_logits).clamp(min=1e-12).log().mean()
 
