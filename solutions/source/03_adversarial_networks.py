@@ -1568,9 +1568,8 @@ assert j < 0.01 < 1 < n and jsd > 0.99 * math.log(2)  # of the last row, theta =
 
 # %% [markdown] id="elsewhere-js-read"
 # The first two columns agree, the next two agree, and the pairs differ. At $\theta = 2.5$ the hills still overlap, and
-# the slope of $2\,\text{JSD}$ is near its largest. Only when they separate does it vanish: at $\theta = 6$ JSD is at
-# its ceiling, $\log 2 = 0.693$, and the slope is down to 0.003, while the slope of the non-saturating loss keeps
-# growing.
+# the slope of $2\,\text{JSD}$ is still 0.36. Only when they separate does it vanish: at $\theta = 6$ JSD is at its
+# ceiling, $\log 2 = 0.693$, and the slope is down to 0.003, while the slope of the non-saturating loss keeps growing.
 #
 # **"The generator learns from the real images."** It never receives one. Look at the arguments of `generator_step`:
 # $G$, $D$, an optimizer, and $z$. All information about the data comes through the gradient of $D$.
