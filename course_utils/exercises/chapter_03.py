@@ -1,4 +1,4 @@
-"""The exercises of chapter 03: two networks that play against each other."""
+"""The exercises of chapter 03: two networks trained against each other."""
 
 import math
 
@@ -31,27 +31,28 @@ TITLE = "Adversarial networks"
 @exercise(
     "03.optimal_discriminator", adversarial.optimal_discriminator, difficulty=1, minutes=5,
     hints=[
-        "Stand at one place x. Of all the samples that fall there, which share is real?",
-        "Real ones come at the rate p_data(x), fakes at the rate p_g(x). The share of the real is real over all.",
+        "Stand at one place x. What share of all the samples that fall there is real?",
+        "Real ones come at the rate p_data(x), fakes at the rate p_g(x). The share is the rate of real ones divided "
+        "by the sum.",
     ],
 )  # fmt: skip
 def optimal_discriminator(learner, case):
-    """Find the best answer that a discriminator can give at each place."""
+    """Return the output of the best discriminator at each place."""
     for shape in ((9,), (2, 3)):
         p, q = case.uniform(0.05, 2, *shape), case.uniform(0.05, 2, *shape)
         pairs = zip(p.flatten().tolist(), q.flatten().tolist(), strict=True)
         expected = torch.tensor([a / (a + b) for a, b in pairs]).reshape(shape)
         mistakes = [
-            (1 - expected, "This is the share of the fakes. D is the probability of *real*: p_data stands above."),
-            (p / q, "This is the ratio of real to fake. A probability divides by all that falls there: real plus "
-             "fake."),
-            ((p / q).log(), "This is the logit of D*, log(p_data / p_g). Wanted is the probability."),
-            ((p - q) / (p + q), "This goes from -1 to 1. A probability has p_data alone above the line."),
+            (1 - expected, "This is the share of the fakes. D is the probability of *real*: p_data is the numerator."),
+            (p / q, "This is the ratio of real to fake. A probability divides by everything that falls there: real "
+             "plus fake."),
+            ((p / q).log(), "This is the logit of D*, log(p_data / p_g). The probability is needed."),
+            ((p - q) / (p + q), "This goes from -1 to 1. A probability has p_data alone as the numerator."),
             (p / p.sum(), "This never looks at p_g. Compare the two at the same place."),
-            (p / (p + q).sum(), "This divides by all densities of all places. Each place has its own share."),
-            ((p > q).float(), "This says which is more likely, and nothing about how sure one can be. Wanted is a "
-             "share."),
-            (p / (p + q) / 2, "The factor 1/2 of 'half real, half fake' stands above and below, and cancels."),
+            (p / (p + q).sum(), "This divides by the sum over all places. Each place has its own share."),
+            ((p > q).float(), "This gives which is more likely, but not how certain that is. A share is "
+             "needed."),
+            (p / (p + q) / 2, "The factor 1/2 (half real, half fake) is in numerator and denominator, and cancels."),
             (p / p + q, "Brackets are missing: a / b + c divides by b alone."),
             ((p - q).sigmoid(), "The sigmoid turns a logit into a probability, and the logit is log(p_data / p_g), not "
              "the difference of the densities."),
@@ -79,55 +80,55 @@ def _softplus(values):
 
 
 def _require_extreme(got, expected):
-    """Raise Wrong unless the loss at logits of +-200 is the number it must be."""
+    """Raise Wrong unless the loss at logits of +-200 is the correct number."""
     got = float(got)
     require(math.isfinite(got), f"at logits of 200 and -200 got {got}, expected {expected:g}.",
-            "float32 rounds sigmoid(-200) to 0, and log(0) is minus infinity: go from the logit to the loss at once, "
+            "float32 rounds sigmoid(-200) to 0, and log(0) is minus infinity: compute the loss from the logit, "
             "-log sigmoid(a) = softplus(-a).")  # fmt: skip
     require(abs(got - expected) < 0.01 * expected, f"at logits of 200 and -200 got {got:.4g}, expected {expected:g}.",
-            "The loss must go on growing with the logit. A clamp or a small number in the logarithm cuts it off, and "
+            "The loss must keep growing with the logit. A clamp or a small number in the logarithm cuts it off, and "
             "its gradient with it: softplus needs neither.")  # fmt: skip
 
 
 @exercise(
     "03.discriminator_loss", adversarial.discriminator_loss, difficulty=2, minutes=10, gradients=True,
     hints=[
-        "Two terms: a real sample costs -log D(x), a fake one costs -log(1 - D(G(z))).",
+        "Two terms: the loss of a real sample is -log D(x), the loss of a fake one is -log(1 - D(G(z))).",
         "With D = sigmoid(a): -log sigmoid(a) = softplus(-a). And 1 - sigmoid(a) = sigmoid(-a).",
         "torch.nn.functional.softplus(-real_logits).mean() + softplus(...).mean()",
     ],
 )  # fmt: skip
 def discriminator_loss(learner, case):
-    """Punish the discriminator for what it believes wrongly, from logits."""
+    """Compute the discriminator's loss from logits of real and of fake samples."""
     shape = getattr(learner(torch.zeros(4), torch.zeros(4)), "shape", ())
     require(shape != (4,), "for four real and four fake logits the result has the shape (4,), expected ().",
-            "This is one number for each pair. The optimizer needs one: .mean() of either term.")  # fmt: skip
+            "This is one number for each pair. The optimizer needs a single number: .mean() of each term.")  # fmt: skip
     real, fake = _logits(case)
     right, wrong = _softplus(-real), _softplus(fake)
     label = (
         "A real sample should get a high logit: softplus(-real_logits). A fake one a low one: softplus(fake_logits)."
     )
-    once = "softplus wants the logit itself; it holds the sigmoid already."
+    once = "softplus takes the logit itself; the sigmoid is part of it."
     mistakes = [
         (_softplus(-real.sigmoid()) + _softplus(fake.sigmoid()), f"The sigmoid is applied twice: {once}"),
         (_softplus(real) + _softplus(-fake), f"The labels are swapped. {label}"),
         (_softplus(-real) + _softplus(-fake), f"Both are treated as real. {label}"),
         (_softplus(real) + _softplus(fake), f"Both are treated as fake. {label}"),
-        (-right - wrong, "The sign is wrong: this is the value that D wants high; a loss is what it wants low."),
+        (-right - wrong, "The sign is wrong: this is the value V, which D maximises; its loss is -V."),
         ((right + wrong) / 2, "This is the mean of the two terms; the equation has their sum."),
         (torch.cat([-real, fake]).double().exp().log1p().mean(), "One mean was taken over real and fake together. Each "
          "term has its own mean: the batches may differ."),
         (-real.log().mean() - (1 - fake).log().mean(), "The logarithm of a logit was taken, which may be negative. A "
          "logit becomes a probability by the sigmoid; softplus does both at once."),
-        (right, "The fakes are missing: D must also be punished for believing them."),
-        (wrong, "The real samples are missing: D must also be punished for not believing them."),
+        (right, "The fakes are missing: a fake with a high logit must also raise the loss."),
+        (wrong, "The real samples are missing: a real sample with a low logit must also raise the loss."),
         (len(real) * right + len(fake) * wrong, "These are sums over the batch. A mean does not depend on its size."),
         ((len(real) * right + len(fake) * wrong) / len(real), "Both sums are divided by the number of real samples. "
          "The fakes may be fewer or more: each term has its own mean."),
         (fake.mean() - real.mean(), "This is the difference of the mean logits (a Wasserstein loss): the logarithms "
          "are missing."),
         ((1 - real).relu().mean() + (1 + fake).relu().mean(), "This is the hinge loss. It has a corner where softplus "
-         "is smooth; here -log D and -log(1 - D) are wanted."),
+         "is smooth; here -log D and -log(1 - D) are needed."),
         (softplus(-real.mean()) + softplus(fake.mean()), "The mean came before the logarithm. Each sample has its own "
          "loss."),
     ]  # fmt: skip
@@ -140,24 +141,26 @@ def discriminator_loss(learner, case):
 @exercise(
     "03.generator_loss", adversarial.generator_loss, difficulty=1, minutes=5, gradients=True,
     hints=[
-        "The generator wants its fakes taken for real. What does D's loss charge for a *real* sample?",
+        "The generator is trained to make D output 1 for its fakes. Which term of D's loss does this for *real* "
+        "samples?",
         "-log D(G(z)), averaged over the batch; from logits, with softplus.",
     ],
 )  # fmt: skip
 def generator_loss(learner, case):
-    """Punish the generator for each fake that was not believed, so that it always has a slope to follow."""
+    """Compute the generator's non-saturating loss, which is steep for each fake that D rejects."""
     _, fake = _logits(case)
     expected = _softplus(-fake)
     mistakes = [
-        (-_softplus(fake), "This is the saturating loss, log(1 - D). Where D is sure of a fake it is flat: no "
-         "gradient. Wanted is -log D."),
-        (-expected, "The sign is wrong: lowering this would make the fakes *less* believed."),
-        (_softplus(fake), "This is what D pays for believing a fake. The generator wants the opposite: softplus of "
+        (-_softplus(fake), "This is the saturating loss, log(1 - D). Where D rejects a fake it is flat: no "
+         "gradient. -log D is needed."),
+        (-expected, "The sign is wrong: minimising this would lower D's output for the fakes."),
+        (_softplus(fake), "This is D's own loss for a fake. The generator's loss is the opposite: softplus of "
          "minus the logit."),
-        (_softplus(-fake.sigmoid()), "The sigmoid is applied twice: softplus wants the logit itself."),
-        (len(fake) * expected, "This is the sum over the batch; wanted is the mean."),
-        (softplus(-fake), "This is one number for each fake. The optimizer needs one: .mean()."),
-        (-fake.mean(), "This is minus the mean logit (a Wasserstein loss). It has no logarithm, hence no floor."),
+        (_softplus(-fake.sigmoid()), "The sigmoid is applied twice: softplus takes the logit itself."),
+        (len(fake) * expected, "This is the sum over the batch; the mean is needed."),
+        (softplus(-fake), "This is one number for each fake. The optimizer needs a single number: .mean()."),
+        (-fake.mean(), "This is minus the mean logit (a Wasserstein loss). It has no logarithm, so it has no lowest "
+         "value."),
         (softplus(-fake.mean()), "The mean came before the logarithm. Each fake has its own loss."),
         (-fake.log().mean(), "The logarithm of a logit was taken, which may be negative. -log D of a logit is softplus "
          "of minus the logit."),
@@ -171,14 +174,14 @@ def generator_loss(learner, case):
     "03.discriminator_step", adversarial.discriminator_step, difficulty=3, minutes=15, uses=("03.discriminator_loss",), 
     given="G, D, optimizer, x, z",
     hints=[
-        "Make fakes with G, and cut them off from G: .detach(). D learns here, and G must not notice.",
-        "loss = discriminator_loss(D(x), D(fake)), with the real samples first.",
+        "Make fakes with G, and cut them off from G: .detach(). Only D is trained here; no gradient may reach G.",
+        "Call D twice, on x and on the fakes: loss = discriminator_loss(D(x), D(fake)), with the real samples first.",
         "Then the three lines of every update: optimizer.zero_grad(), loss.backward(), optimizer.step().",
     ],
 )  # fmt: skip
 def discriminator_step(learner, case):
-    """Let the discriminator learn from one batch, and leave the generator alone."""
-    for size, rate in enumerate(RATES, start=1):  # D looks at one sample at a time, then at two
+    """Update the discriminator once, on one real and one fake batch, and leave the generator unchanged."""
+    for size, rate in enumerate(RATES, start=1):  # D takes one sample at a time, then two
         _close_discriminator_step(learner, case, size, rate)
 
 
@@ -199,17 +202,17 @@ def _close_discriminator_step(learner, case, size, rate):
     old, before, of_G = leave_gradients(D, case), flat(D), flat(G)
     loss = learner(G, D, torch.optim.SGD(D.parameters(), rate), x, z)
     require(flat(G).equal(of_G), "the parameters of G changed, expected only those of D.",
-            "This is D's turn: step the optimizer that was passed, and no other.")  # fmt: skip
+            "This is D's update: step the optimizer that was passed, and no other.")  # fmt: skip
     left = max([0.0, *(p.grad.abs().max().item() for p in G.parameters() if p.grad is not None)])
     require(left == 0, f"G was left with gradients of up to {left:.3g}, expected none.",
-            "The fakes were not cut off from G, and G would take these gradients, which point the wrong way, for its "
-            "own. G(z).detach() ends the graph there, and saves the work.")  # fmt: skip
+            "The fakes were not cut off from G, so these gradients, which point the wrong way, would be added to its "
+            "own. G(z).detach() ends the graph there.")  # fmt: skip
     mistakes = [
         *step_mistakes(before, of_real + of_fake, old, rate),
-        (before - rate * swapped, "The labels are swapped: D learned to believe the fakes. discriminator_loss takes "
+        (before - rate * swapped, "The labels are swapped: D was trained to accept the fakes. discriminator_loss takes "
                                   "D(x) first."),
-        (before - rate * of_real, "D learned from the real samples only."),
-        (before - rate * of_fake, "D learned from the fakes only."),
+        (before - rate * of_real, "D was trained on the real samples only."),
+        (before - rate * of_fake, "D was trained on the fakes only."),
     ]  # fmt: skip
     close(flat(D), before - rate * (of_real + of_fake), mistakes, 1e-3, "after the step, the parameters of D")
     with torch.no_grad():
@@ -226,8 +229,8 @@ def _close_discriminator_step(learner, case, size, rate):
     ],
 )  # fmt: skip
 def generator_step(learner, case):
-    """Let the generator learn what the discriminator would believe, and leave the discriminator as it is."""
-    for size, rate in enumerate(RATES, start=1):  # D looks at one sample at a time, then at two
+    """Update the generator once, through the discriminator, and leave the discriminator unchanged."""
+    for size, rate in enumerate(RATES, start=1):  # D takes one sample at a time, then two
         _close_generator_step(learner, case, size, rate)
 
 
@@ -239,7 +242,7 @@ def _close_generator_step(learner, case, size, rate):
     w = D.layer.weight.detach()[0]
 
     def slope(of_logit):
-        """The gradient of a loss whose derivative by each logit is given, by A and b."""
+        """The gradient of a loss whose derivative with respect to each logit is given, in A and b."""
         by_output = (of_logit[:, None] * w / len(of_logit)).reshape(len(z), 3)
         return torch.cat([(by_output.T @ z).flatten(), by_output.sum(0)])
 
@@ -247,14 +250,15 @@ def _close_generator_step(learner, case, size, rate):
     old, before, of_D = leave_gradients(G, case), flat(G), flat(D)
     loss = learner(G, D, torch.optim.SGD(G.parameters(), rate), z)
     require(flat(D).equal(of_D), "the parameters of D changed, expected only those of G.",
-            "A gradient passes through D, but D must not follow it: it would learn to believe fakes. Step only the "
-            "optimizer that was passed.")  # fmt: skip
+            "A gradient passes through D, but D must not be updated with it: it would be trained to accept fakes. Step "
+            "only the optimizer that was passed.")  # fmt: skip
     mistakes = [
         *step_mistakes(before, right, old, rate),
         (before - rate * slope(-torch.sigmoid(logit)), "This follows the saturating loss, log(1 - D). Use "
          "generator_loss, -log D."),
-        (before - rate * slope(torch.sigmoid(logit)), "This lowers what D pays for the fakes, so G learned to be "
-         "recognised. G wants to be believed."),
+        (before - rate * slope(torch.sigmoid(logit)), "This minimises D's own loss for the fakes, so G was trained "
+         "to be "
+         "recognised. The generator's loss falls when D accepts the fakes."),
     ]  # fmt: skip
     close(flat(G), before - rate * right, mistakes, 1e-3, "after the step, the parameters of G")
     with torch.no_grad():
@@ -265,8 +269,9 @@ def _close_generator_step(learner, case, size, rate):
 @exercise(
     "03.r1_penalty", adversarial.r1_penalty, difficulty=4, minutes=20, gradients=True,
     hints=[
-        "Make x a leaf that wants gradients: x = x.detach().requires_grad_().",
-        "Each D(x_i) depends on its own x_i only, so the gradient of the *sum* of all logits holds each one's own.",
+        "Make x a leaf that requires gradients: x = x.detach().requires_grad_().",
+        "Each D(x_i) depends on its own x_i only, so the gradient of the *sum* of all logits holds the gradient of "
+        "each.",
         "torch.autograd.grad(D(x).sum(), x, create_graph=True) returns a tuple with one tensor, of the shape of x.",
         "The squared length is a sum over all numbers of a sample: .square().flatten(1).sum(1); then the batch's mean.",
     ],
@@ -279,22 +284,24 @@ def r1_penalty(learner, case):
         lengths = gradient.flatten(1).square().sum(1)  # of each sample, squared
         expected = lengths.mean()
         mistakes = [
-            (lengths.sqrt().mean(), "This is the mean length. The penalty has its square."),
-            (gradient.square().mean(), "This is the mean over the pixels. A squared length is their sum; only over the "
-             "batch is the mean taken."),
-            (lengths.sum(), "This is the sum over the batch; wanted is the mean."),
+            (lengths.sqrt().mean(), "This is the mean length. The penalty is the mean of its square."),
+            (gradient.square().mean(), "This is the mean over the pixels. A squared length is their sum; the mean is "
+             "taken over the batch only."),
+            (lengths.sum(), "This is the sum over the batch; the mean is needed."),
             (lengths, "This is one number for each sample; the mean over the batch is missing."),
-            (expected / len(x) ** 2, "The gradient is that of the *mean* logit, so each is 1/batch of its size. Sum "
+            (expected / len(x) ** 2, "This is the gradient of the *mean* logit, so each is 1/batch of its size. Sum "
              "the logits: D(x).sum()."),
-            (x.square().sum(0).square().sum(), "This is the gradient by D's parameters. Wanted is the gradient by the "
-             "pictures x: how does the answer change when the *picture* changes?"),
+            (x.square().sum(0).square().sum(), "This is the gradient with respect to D's parameters. R1 needs the "
+             "gradient with "
+             "respect to x: how does the logit change when the *sample* changes?"),
             (expected / 2, "The factor 1/2 belongs to gamma / 2, outside this function."),
             (gradient.flatten(1).sum(1).mean(), "The slopes are added up with their signs: the square is missing."),
             (gradient.flatten(1).sum(1).square().mean(), "The sum came before the square, so slopes of both signs "
              "cancel."),
             (gradient.mean(0).square().sum(), "The batch was averaged before the square, so slopes cancel. Square "
              "first."),
-            ((lengths.sqrt() - 1).square().mean(), "This is WGAN-GP, which wants slopes of 1. R1 wants slopes of 0."),
+            ((lengths.sqrt() - 1).square().mean(), "This is the penalty of WGAN-GP, which pulls slopes to 1. R1 "
+             "pulls them to 0."),
             (gradient.abs().flatten(1).sum(1).mean(), "This adds up absolute values. A squared length is the sum of "
              "the squares."),
         ]  # fmt: skip
@@ -315,7 +322,7 @@ def r1_penalty(learner, case):
     ],
 )  # fmt: skip
 def modes_covered(learner, case):
-    """Count the places where a generator draws often enough."""
+    """Count the centres that have enough samples near them."""
     settings = []
     for samples, centres, radius, least, expected in (plane(case), space(case), crowded(), boundary()):
         mistakes = mode_mistakes(samples, centres, radius, least)

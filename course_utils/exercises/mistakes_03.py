@@ -59,10 +59,11 @@ def step_mistakes(before, slope, old, rate):
          "optimizer.zero_grad() before it."),
         (before - rate * old, "The step followed old gradients only: none of its own came through. Is something "
          "detached, or is backward() missing?"),
-        (before + rate * slope, "It went uphill: the sign of the loss is wrong. An optimizer lowers what it is given."),
+        (before + rate * slope, "The step went uphill: the sign of the loss is wrong. An optimizer minimises the "
+         "loss."),
         (before - 2 * rate * slope, "The step is twice as long as it should be: was backward() or optimizer.step() "
          "called twice?"),
-        (before - RATES[0] * slope if rate != RATES[0] else before, "The step always has the same rate. Leave it to "
+        (before - RATES[0] * slope if rate != RATES[0] else before, "The step always has the same rate. Use "
          "the optimizer that was passed: optimizer.step()."),
     ]  # fmt: skip
 
@@ -157,17 +158,20 @@ def mode_mistakes(samples, centres, radius, least):
         return int((counts(near <= radius * (1 + 1e-6), nearest) >= least).sum())
 
     return [
-        (at_least(inside, 1), "One sample was enough for a mode. A stray hit is no mode: at least `least` of them."),
+        (at_least(inside, 1), "One sample was enough for a mode. A single stray sample does not count: `least` are "
+         "needed."),
         (int((counts(inside)[:8] >= least).sum()), "Only the first eight centres were looked at. len(centres) says how "
          "many there are."),
-        (at_least(near >= 0), "The radius was not used: samples from nowhere were counted for the nearest centre."),
+        (at_least(near >= 0), "The radius was not used: samples far from all centres were counted for the nearest "
+         "one."),
         (at_least(near**2 <= radius), "The squared distance was compared with the radius."),
         (at_least(inside, least + 1), "A centre with exactly `least` samples counts too: >=."),
         (at_least(inside, 20), "least is not used: it is always taken to be 20."),
         (at_least(near < radius * (1 - 1e-6)), "A sample exactly at the radius counts too: <=."),
-        (at_least(~inside), "The comparison with the radius is turned round: near ones count, not far ones."),
+        (at_least(~inside), "The comparison with the radius is reversed: near samples count, not far ones."),
         (int((counts(inside) < least).sum()), "These are the centres that have too few samples. Count the others."),
-        (int((counts(inside) <= least).sum()), "The comparison with `least` is turned round: at least that many."),
+        (int((counts(inside) <= least).sum()), "The comparison with `least` is reversed: at least that many are "
+         "needed."),
         (by(distances(1.0)), "This is the sum of the absolute differences. A distance is the root of the sum of "
          "squares: torch.cdist."),
         (by((samples[:, None] - centres).abs().amax(2)), "This is the largest difference of a coordinate. A distance "
@@ -175,9 +179,10 @@ def mode_mistakes(samples, centres, radius, least):
         (at_first(), "Samples were counted for the first centre within the radius. Each belongs to its *nearest* one."),
         (int(((distance <= radius * (1 + 1e-6)).sum(0) >= least).sum()), "Samples were counted for several centres at "
          "once. Each belongs to its nearest one."),
-        (int((distance.min(0).values <= radius).sum()), ".min(0) finds for each centre its nearest sample. Wanted is "
-         "for each sample its nearest centre: .min(1)."),
-        (int(inside.sum()), "This counts samples. Wanted are the centres that have enough of them."),
+        (int((distance.min(0).values <= radius).sum()), ".min(0) finds for each centre its nearest sample. What is "
+         "needed "
+         "is the nearest centre of each sample: .min(1)."),
+        (int(inside.sum()), "This counts samples. Count the centres that have enough of them."),
     ]  # fmt: skip
 
 

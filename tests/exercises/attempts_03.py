@@ -30,7 +30,7 @@ def relative_difference(p_data, p_g):
     return (p_data - p_g) / (p_data + p_g)
 
 
-@mutant(BEST, "how sure one can be")
+@mutant(BEST, "not how certain that is")
 def hard_decision(p_data, p_g):
     return (p_data > p_g).float()
 
@@ -60,7 +60,7 @@ def share_of_everything(p_data, p_g):
     return p_data / (p_data + p_g).sum()
 
 
-@mutant(BEST, "stands above and below, and cancels")
+@mutant(BEST, "in numerator and denominator, and cancels")
 def half_above_only(p_data, p_g):
     return 0.5 * p_data / (p_data + p_g)
 
@@ -121,7 +121,7 @@ def all_real(real_logits, fake_logits):
     return softplus(-real_logits).mean() + softplus(-fake_logits).mean()
 
 
-@mutant(D_LOSS, "value that D wants high")
+@mutant(D_LOSS, "which D maximises")
 def value_instead_of_loss(real_logits, fake_logits):
     return F.logsigmoid(real_logits).mean() + F.logsigmoid(-fake_logits).mean()
 
@@ -249,12 +249,12 @@ def saturating(fake_logits):
     return -softplus(fake_logits).mean()
 
 
-@mutant(G_LOSS, "*less* believed")
+@mutant(G_LOSS, "lower D's output for the fakes")
 def sign_of_the_loss(fake_logits):
     return -softplus(-fake_logits).mean()
 
 
-@mutant(G_LOSS, "D pays for believing")
+@mutant(G_LOSS, "D's own loss for a fake")
 def loss_of_the_other(fake_logits):
     return softplus(fake_logits).mean()
 
@@ -274,7 +274,7 @@ def logarithm_of_zero(fake_logits):
     return -torch.sigmoid(fake_logits).log().mean()
 
 
-@mutant(G_LOSS, "The loss must go on growing")
+@mutant(G_LOSS, "The loss must keep growing")
 def clamped_probability(fake_logits):
     return -torch.sigmoid(fake_logits).clamp(min=1e-12).log().mean()
 
@@ -388,7 +388,7 @@ def maximises_its_loss(G, D, optimizer, x, z):
     return loss.detach()
 
 
-@mutant(D_STEP, "D learned from the real samples only")
+@mutant(D_STEP, "D was trained on the real samples only")
 def real_samples_only(G, D, optimizer, x, z):
     loss = softplus(-D(x)).mean()
     optimizer.zero_grad()
@@ -397,7 +397,7 @@ def real_samples_only(G, D, optimizer, x, z):
     return loss.detach()
 
 
-@mutant(D_STEP, "D learned from the fakes only")
+@mutant(D_STEP, "D was trained on the fakes only")
 def fakes_only(G, D, optimizer, x, z):
     loss = softplus(D(G(z).detach())).mean()
     optimizer.zero_grad()
@@ -590,7 +590,7 @@ def saturating_step(G, D, optimizer, z):
     return loss.detach()
 
 
-@mutant(G_STEP, "learned to be recognised")
+@mutant(G_STEP, "trained to be recognised")
 def helps_the_discriminator(G, D, optimizer, z):
     loss = softplus(D(G(z))).mean()
     optimizer.zero_grad()
@@ -607,7 +607,7 @@ def old_gradients_kept(G, D, optimizer, z):
     return loss.detach()
 
 
-@mutant(G_STEP, "It went uphill")
+@mutant(G_STEP, "went uphill")
 def g_step_uphill(G, D, optimizer, z):
     loss = generator_loss(D(G(z)))  # noqa: F821
     optimizer.zero_grad()
@@ -729,7 +729,7 @@ def gradient_of(D, x, create_graph=True, mean=False):
     return torch.autograd.grad(logits.mean() if mean else logits.sum(), x, create_graph=create_graph)[0]
 
 
-@mutant(R1, "penalty has its square")
+@mutant(R1, "mean of its square")
 def length_not_squared(D, x):
     return gradient_of(D, x).flatten(1).norm(dim=1).mean()
 
@@ -739,7 +739,7 @@ def no_graph(D, x):
     return gradient_of(D, x, create_graph=False).square().flatten(1).sum(1).mean()
 
 
-@mutant(R1, "gradient by D's parameters")
+@mutant(R1, "gradient with respect to D's parameters")
 def by_parameters(D, x):
     gradients = torch.autograd.grad(D(x).sum(), list(D.parameters()), create_graph=True)
     return sum(gradient.square().sum() for gradient in gradients)
@@ -881,7 +881,7 @@ def counts(samples, centres, keep):
     return torch.bincount(nearest[keep(distance)], minlength=len(centres))
 
 
-@mutant(MODES, "stray hit")
+@mutant(MODES, "single stray sample")
 def one_is_enough(samples, centres, radius, least=20):
     return int((counts(samples, centres, lambda d: d <= radius) > 0).sum())
 
@@ -937,7 +937,7 @@ def strictly_within(samples, centres, radius, least=20):
     return int((counts(samples, centres, lambda d: d < radius) >= least).sum())
 
 
-@mutant(MODES, "near ones count, not far ones")
+@mutant(MODES, "near samples count, not far ones")
 def far_ones(samples, centres, radius, least=20):
     return int((counts(samples, centres, lambda d: d > radius) >= least).sum())
 
@@ -947,7 +947,7 @@ def too_few(samples, centres, radius, least=20):
     return int((counts(samples, centres, lambda d: d <= radius) < least).sum())
 
 
-@mutant(MODES, "The comparison with `least` is turned round")
+@mutant(MODES, "The comparison with `least` is reversed")
 def at_most(samples, centres, radius, least=20):
     return int((counts(samples, centres, lambda d: d <= radius) <= least).sum())
 
