@@ -55,7 +55,7 @@ def game_explorer(games: dict, data: torch.Tensor) -> Explorer:
         ax.plot(*samples[:300].numpy().T, ".", color="#009E73", markersize=2.5)
         ax.set(title=f"{game}, step {step}", xlim=(-2.4, 2.4), ylim=(-2.4, 2.4), xticks=(), yticks=())
         ax.grid(False)
-        return f"Moment {moment} ({game}, step {step}): D believes {at:.0%} of what the samples claim."
+        return f"Moment {moment} ({game}, step {step}): mean D on the samples: {at:.0%}."
 
     return Explorer(
         draw_game,
