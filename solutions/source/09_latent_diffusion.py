@@ -425,17 +425,19 @@ live.finish()
 # The same 32 unseen pages for all four, and the same noise from $\mathcal{N}(0, I)$. The first row of the table is the
 # start, before any training:
 
-# %% id="kl-table" tags=["static"]
+# %% id="kl-table"
 from course_utils.recipes import PARTS
 
 noise = torch.randn(8, 8, 16, 16, generator=torch.Generator().manual_seed(5)).to(device)
-strip, kl_facts = [unseen[:4], torch.ones(4, 3, 64, 64)], {}
+white = torch.ones(4, 3, 64, 64)
+strip, kl_facts = [unseen[:4], white], {}
 print("KL weight        rebuilt   median sigma_z   spread of mu_z   KL in bits a page")
 for name, model in {"start": small_autoencoder().eval(), **small}.items():
     with torch.no_grad():
         q = model.encode(unseen.to(device)).latent_dist
         back = model.decode(q.mean).sample.cpu()
-        strip += [back[:4], model.decode(noise[:4]).sample.cpu()] if name != "start" else []
+    if name != "start":
+        strip += [back[:4], model.decode(noise[:4]).sample.detach().cpu()]
     width, spread, bits = q.std.median().item(), q.mean.std().item(), q.kl().mean().item() / 0.6931
     kl_facts[name] = psnr(back, unseen), width, spread, bits
     decibels = f"{psnr(back, unseen).mean():.1f} ± {1.96 * psnr(back, unseen).std() / len(unseen) ** 0.5:.1f} dB"
@@ -443,6 +445,8 @@ for name, model in {"start": small_autoencoder().eval(), **small}.items():
 print(
     f"{steps} updates each; the shipped autoencoder: {PARTS['vae'].steps:,}; ±: 95% interval over {len(unseen)} pages"
 )
+
+# %% id="kl-picture" tags=["static"]
 show(
     plot_pictures(
         torch.cat(strip),
@@ -1544,7 +1548,7 @@ assert second_steps == regression_steps
 # PSNR counts the error twice. Two seeds give two versions.
 # </details>
 
-# %% id="cascade-compare" tags=["static"]
+# %% id="cascade-compare"
 cond, bigger = enlarged(shrunk(unseen_corgis)), {}
 zeros = torch.zeros(number, dtype=torch.long, device=device)
 few_times = trailing_times(1000, budget(smoke=2, laptop=10, gpu=10))
@@ -1563,6 +1567,8 @@ for name, images in bigger.items():
         f"{name:18} PSNR {with_interval(decibels[name])} dB   sharpness {with_interval(sharp[name])}   "
         f"Fréchet distance {quality_of(images)[0]:.2f}   n = {number}"
     )
+
+# %% id="cascade-show" tags=["static"]
 show(
     plot_pictures(
         torch.cat([images[:6] for images in [*bigger.values(), unseen_corgis]]),
