@@ -5,7 +5,7 @@
 # make the image small with an autoencoder, run the diffusion *there*, and enlarge the result. This is the main idea of
 # Stable Diffusion. This chapter is about the two ends, the way into the latents and the way out.
 #
-# ![Images drawn after equally long training: above coloured noise, below corgis](../chapters/figures/09_equal_time.png)
+# ![Images drawn after equally long training: above, by diffusion in pixels, shreds of colour; below, in latents, corgis](../chapters/figures/09_equal_time.png)
 #
 # **After this chapter you can**
 # 1. encode and decode with an `AutoencoderKL` by hand, and explain its KL weight and its scaling factor;
@@ -42,10 +42,15 @@ device = pick_device()
 # | $\kappa$ | `scaling_factor` | factor that brings latents to a standard deviation of 1 | a number |
 # | $x_0, x_t, \hat\varepsilon$ | `x0`, `x_t`, `eps_hat` | as before, but $x_0$ is now a *scaled latent* | as `z` |
 # | $\bar\alpha_t$ | `alpha_bar` | share of $x_0$'s variance that is left at time $t$ | (1000,) |
+# | $t'$ | `found` | time at which data of spread 1 are as noisy as the given data at $t$ | (batch,) |
 # | $L$ | `loss` | a loss | a number |
+# | $\varphi_i$ | `unit_features` | feature map $i$ of the judge, vectors of length 1 | (batch, features, h, w) |
+# | $D$ | `D` | discriminator, with one logit for each patch | (batch, 1, h, w) |
+# | $x_\text{low}$, up | `x_low`, `enlarged` | a small image; bilinear enlargement | (batch, 3, 16, 16) |
 # | $n, d$ | `size`, `channels` | side and number of channels of a map inside a network | numbers |
 #
-# A **page** is an image of the picture book. *Spread* is short for standard deviation.
+# $q(z \mid x)$ is the encoder's distribution of latents, $\mathcal{N}(0, I)$ the standard normal distribution. A **page** is
+# an image of the picture book. *Spread* is short for standard deviation.
 
 # %% [markdown] id="cost-text"
 # ## What does image size cost?
@@ -90,7 +95,7 @@ for side in (16, 32, 64, 128):
 assert 64 * costs[16] < costs[128] < 100 * costs[16]
 
 # %% [markdown] id="cost-read"
-# A sampler evaluates the network 20 times or more for each image, and a training run evaluates it many thousand times.
+# A sampler evaluates the network 20 times for an image, and a training run evaluates it many thousand times.
 # So the question is whether an image needs all its numbers. We first look at that without any network.
 
 # %% [markdown] id="toy-text"
@@ -1170,7 +1175,9 @@ for name, decoder in decoders.items():
         crisp[name] = decoder(unseen_coarse.to(device)).cpu().clamp(-1, 1)
     sharp[name] = energy(crisp[name]) / energy(unseen_corgis)
     decibels[name] = psnr(crisp[name], unseen_corgis)
-    print(f"{name:15} PSNR {with_interval(decibels[name])} dB   sharpness {with_interval(sharp[name])}   n = {number}")
+    print(
+        f"{name:15} PSNR {with_interval(decibels[name])} dB   sharpness {with_interval(sharp[name], 3)}   n = {number}"
+    )
 show(
     plot_pictures(
         torch.cat([images[:6] for images in crisp.values()]),
@@ -1187,9 +1194,9 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert decibels[plain].mean() > decibels[perceptual].mean() + 0.3
 
 # %% [markdown] id="error-sd"
-# The perceptual loss makes soft edges costly, because the judge's features react to outlines. The discriminator goes
-# further: a soft patch is easy to tell from a real one. The price is fidelity: sharp details are *plausible*, not
-# necessarily the right ones, and the grid shows that sharpness alone is no measure of quality.
+# A soft edge costs little in absolute error, but it changes the features, so the perceptual loss makes it costly. For the
+# discriminator a soft patch is easy to tell from a real one, so this term pushes further. The price is fidelity: sharp
+# details need not be the right ones, and the fine grid shows that sharpness alone does not measure quality.
 #
 # Stable Diffusion's autoencoder was trained in this way on OpenImages: absolute error, LPIPS, a patch discriminator that
 # joins after 50,000 steps, and a tiny KL. (The decoders "ft-EMA" and "ft-MSE" are optional replacements that were
@@ -1578,7 +1585,7 @@ for name, images in bigger.items():
     sharp[name] = energy(images) / energy(unseen_corgis)
     decibels[name] = psnr(images, unseen_corgis)
     print(
-        f"{name:18} PSNR {with_interval(decibels[name])} dB   sharpness {with_interval(sharp[name])}   "
+        f"{name:18} PSNR {with_interval(decibels[name])} dB   sharpness {with_interval(sharp[name], 3)}   "
         f"Fréchet distance {quality_of(images)[0]:.2f}   n = {number}"
     )
 
