@@ -1565,8 +1565,8 @@ assert second_steps == regression_steps
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # The regression has the best PSNR: it predicts the average of all fitting details, and so it is too soft. The diffusion
-# model draws one of them. It is about as sharp as real pages, but where it draws another detail than the real one,
-# PSNR counts the error twice. Two seeds give two versions.
+# model draws one of them. Its sharpness is nearer to that of real pages, but where it draws another detail than the real
+# one, PSNR counts the error twice. Two seeds give two versions.
 # </details>
 
 # %% id="cascade-compare"
@@ -1602,8 +1602,10 @@ show(
 )
 
 # %% [markdown] id="cascade-read"
-# The regression's averages win in PSNR. The diffusion model wins in sharpness, as in every comparison of a mean with a
-# sample. Now the whole cascade, from noise: the first stage draws 16 · 16 pixels, the second enlarges them.
+# The regression wins in PSNR, the diffusion model in sharpness, as a mean and a sample always differ. The Fréchet
+# distance hardly separates the two: seen by the judge's features, a factor of 4 leaves little open on such pages.
+#
+# Now the whole cascade, from noise: the first stage draws 16 · 16 pixels, the second enlarges them.
 
 # %% id="cascade-draw" tags=["static"]
 if budget(smoke=False, laptop=True, gpu=True):
@@ -1626,10 +1628,12 @@ show(
     "Eight corgis drawn from noise: above as 16 by 16 squares, below enlarged by the second stage to 64 by 64 pixels.",
 )
 if budget(smoke=False, laptop=True, gpu=True):
-    assert scores["cascade"][0] < scores["pixels"][0]
+    assert scores["cascade"][0] < 0.5 * scores["pixels"][0] and scores["cascade"][1] > 0.6 * number
 
 # %% [markdown] id="cascade-end"
-# The second stage was trained on *shrunk real* pages and now gets *drawn* ones, with faults that it has never seen. The
+# With the same seconds of training the cascade also gives corgis, while the network for pixels does not. (Between cascade
+# and latents this single run decides nothing.) The outlines are rougher than in the test above: the second stage was
+# trained on *shrunk real* pages and now gets *drawn* ones, with faults that it has never seen. The
 # usual remedy is *noise conditioning augmentation*: in training add noise of a random strength to the condition, and
 # tell the network the strength; then small faults of the first stage do not mislead the second.
 #
@@ -1699,12 +1703,12 @@ with torch.no_grad():
     both = torch.cat([decode(vae, x0), decode(mine, x0)]).cpu()
 show(
     plot_pictures(both, columns=6, rows=["its decoder", "another decoder"]),
-    "Six drawn latents by the decoder that belongs to them, corgis, and by another one of the same shapes: patches of "
-    "wrong colours.",
+    "Six drawn latents by the decoder that belongs to them, corgis, and by another one of the same shapes: brown blurs in "
+    "which only silhouettes are left.",
 )
 
 # %% [markdown] id="mismatch-read"
-# No error, no warning, and no corgi. The shapes agree, but two autoencoders that differ only in their training give
+# No error, no warning, but only brown silhouettes. The shapes agree, but two autoencoders that differ only in their training give
 # every channel another meaning. An autoencoder and its U-Net are a pair.
 
 # %% [markdown] id="elsewhere"
@@ -1803,8 +1807,9 @@ assert x0.shape[1:] != kennel.shape[1:]
 # Latents are not colours: with a spread of 1 about every third number lies outside [-1, 1]. Clipping would cut them off.
 # </details>
 # <details><summary>4. Regression had the better PSNR. Why not simply use it for the second stage?</summary>
-# PSNR rewards the average of all possible details, and that average is soft: no real page looks like it. A generated
-# image has no true version that it must match, so plausible detail is what counts.
+# PSNR rewards the average of all possible details, and that average is softer than each of them. A generated image has no
+# true version that it must match, so plausible detail is what counts. The less the small image determines, the more this
+# matters; here it determines much.
 # </details>
 #
 # **Papers** Latent diffusion: Rombach et al., [arXiv:2112.10752](https://arxiv.org/abs/2112.10752) (the scale of
@@ -1836,6 +1841,6 @@ show(
     plot_pictures(
         torch.cat([previews, to_pictures(guesses)]), columns=len(guesses), heads=heads, rows=["27 numbers", "decoder"]
     ),
-    "The prediction of the clean latent along the way, above as squares of colour, below decoded: from a vague page to a "
-    "corgi on the grass.",
+    "The prediction of the clean latent along the way, above as squares of colour, below decoded: from a blurred corgi "
+    "to a clear one.",
 )
