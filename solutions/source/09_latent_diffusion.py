@@ -1163,7 +1163,7 @@ decoders = {
 # </details>
 
 
-# %% id="crisp-table" tags=["static"]
+# %% id="crisp-table"
 def with_interval(values, digits=2):
     """Mean and 95% interval of the values of independent pages, as text."""
     return f"{values.mean():.{digits}f} ± {1.96 * values.std() / len(values) ** 0.5:.{digits}f}"
@@ -1178,6 +1178,8 @@ for name, decoder in decoders.items():
     print(
         f"{name:15} PSNR {with_interval(decibels[name])} dB   sharpness {with_interval(sharp[name], 3)}   n = {number}"
     )
+
+# %% id="crisp-show" tags=["static"]
 show(
     plot_pictures(
         torch.cat([images[:6] for images in crisp.values()]),
@@ -1633,8 +1635,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 # %% [markdown] id="cascade-end"
 # With the same seconds of training the cascade also gives corgis, while the network for pixels does not. (Between cascade
 # and latents this single run decides nothing.) The outlines are rougher than in the test above: the second stage was
-# trained on *shrunk real* pages and now gets *drawn* ones, with faults that it has never seen. The
-# usual remedy is *noise conditioning augmentation*: in training add noise of a random strength to the condition, and
+# trained on *shrunk real* pages and now gets *drawn* ones, with faults that it has never seen.
+#
+# The usual remedy is *noise conditioning augmentation*: in training add noise of a random strength to the condition, and
 # tell the network the strength; then small faults of the first stage do not mislead the second.
 #
 # So there are two ways to avoid diffusion at full resolution. **Cascades** draw a small image and enlarge it with
