@@ -34,20 +34,20 @@ def loss_mistakes(x, x_hat, mean, logvar, weight):
     fit, kl = first + 4 * second, terms.flatten(1).sum(1).mean()
     other = 0.5 * (mean**2 + logvar - 1 - logvar.exp()).flatten(1).sum(1).mean()
     return [
-        (fit + weight * terms.mean(), "The KL is a *mean* over the latents here. It is a sum over the latents of a "
-         "picture, and a mean over the batch alone: otherwise the same weight means something else for each size."),
-        (fit + weight * terms.sum(), "The KL is summed over the batch too; over the pictures it is a mean."),
+        (fit + weight * terms.mean(), "The KL is a *mean* over the latents here. It is a sum over the latents of an "
+         "image, and a mean over the batch only: otherwise the effect of a weight depends on the size of the image."),
+        (fit + weight * terms.sum(), "The KL is summed over the batch too; over the images it is a mean."),
         (fit, "The KL is missing, or its weight is."),
-        (fit + kl, "The KL comes in at full strength: kl_weight is not used."),
-        (fit - weight * kl, "The KL has a minus sign. A loss grows with it."),
+        (fit + kl, "The KL enters at full strength: kl_weight is not used."),
+        (fit - weight * kl, "The KL has a minus sign. It is added to the loss."),
         (first + second + weight * kl, "The squared error counts four times."),
         (second * 4 + weight * kl, "The absolute error is missing."),
         (first + weight * kl, "The squared error is missing."),
         (error.abs().flatten(1).sum(1).mean() + 4 * error.square().flatten(1).sum(1).mean() + weight * kl,
          "Both errors are sums over the pixels here; they are means over all numbers."),
-        (error.mean() + 4 * second + weight * kl, "The absolute error lacks its bars: positive and negative errors "
+        (error.mean() + 4 * second + weight * kl, "The absolute value is missing: positive and negative errors "
                                                   "cancel in a plain mean."),
-        (fit + weight * other, "Two terms of the KL are exchanged: exp(logvar) has a plus, logvar a minus."),
+        (fit + weight * other, "Two terms of the KL are swapped: exp(logvar) has a plus, logvar a minus."),
         (fit + weight * 2 * kl, "The half before the KL is missing."),
     ]  # fmt: skip
 
@@ -56,12 +56,12 @@ def mean_mistakes(out, mean, logvar, scale):
     """Scaled latents without a generator, and what goes wrong on the way to them."""
     return [
         (mean * STABLE_DIFFUSION, BY_HEART),
-        (mean, "The scaling factor is missing: the U-Net wants latents of spread 1."),
+        (mean, "The scaling factor is missing: the U-Net is trained on latents with a standard deviation of 1."),
         (mean / scale, "This divides by the scaling factor. Encoding multiplies; decoding divides."),
         (out.chunk(2, 1)[0] * scale, "quant_conv is missing: it comes between the encoder and the two halves."),
         (logvar * scale, "This is the second half of the channels, the log-variance. The mean comes first."),
-        (torch.cat([mean, logvar], 1)[: len(mean) // 2] * scale, "This splits the *batch* in two. The halves are those "
-         "of the channels: .chunk(2, dim=1)."),
+        (torch.cat([mean, logvar], 1)[: len(mean) // 2] * scale, "This splits the *batch* in two. Split the channels: "
+         ".chunk(2, dim=1)."),
         (torch.cat([mean, logvar], 1) * scale, "These are both halves. Split them: .chunk(2, dim=1)."),
     ]  # fmt: skip
 
@@ -71,9 +71,11 @@ def sample_mistakes(mean, logvar, eps, scale):
     std = (logvar / 2).exp()
     return [
         (mean * scale, "A generator was passed, but this is the mean. Draw a sample: mean + std * eps."),
-        ((mean + logvar * eps) * scale, "This takes the *logarithm* of the variance for the spread: exp(logvar / 2)."),
-        ((mean + std**2 * eps) * scale, "This takes the variance for the spread: exp(logvar / 2), with the half."),
-        (mean * scale + std * eps, "The scaling factor multiplies the mean only. It belongs to the whole sample."),
+        ((mean + logvar * eps) * scale, "This uses the *logarithm* of the variance as the standard "
+         "deviation, which is exp(logvar / 2)."),
+        ((mean + std**2 * eps) * scale, "This uses the variance as the standard deviation, which is "
+         "exp(logvar / 2), with the half."),
+        (mean * scale + std * eps, "The scaling factor multiplies only the mean. Multiply the whole sample by it."),
         ((mean + eps) * scale, "The noise has its full strength: multiply it by exp(logvar / 2)."),
     ]  # fmt: skip
 
@@ -97,13 +99,13 @@ def colour_mistakes(z, pictures, factor):
              "first, .movedim(1, -1).")  # fmt: skip
     places = z.shape[2] * z.shape[3]
     return [
-        (weights(rows, colours, bias=False), "The fit has no bias: without it a latent of 0 must be mid-grey. Append a "
-                                             "column of ones to the latents."),
+        (weights(rows, colours, bias=False), "The fit has no bias: without it a latent of 0 always gives mid-grey. "
+                                             "Append a column of ones to the latents."),
         (weights(rows, corner), picked),
         (weights(rows, middle), picked),
         (weights(z.reshape(-1, channels).double(), colours), mixed),
         (weights(z.reshape(-1, channels).double(), small.reshape(-1, 3)), mixed),
-        (weights(rows[:places], colours[:places]), "Only the first picture was used. Fit over the places of all."),
+        (weights(rows[:places], colours[:places]), "Only the first image was used. Fit over the places of all."),
     ]  # fmt: skip
 
 

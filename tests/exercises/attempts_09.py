@@ -51,7 +51,7 @@ def batch_split(vae, pictures, generator=None):
     return mean * vae.config.scaling_factor
 
 
-@mutant(ENCODE, "*logarithm* of the variance for the spread")
+@mutant(ENCODE, "*logarithm* of the variance as the standard deviation")
 def logvar_as_the_spread(vae, pictures, generator=None):
     mean, logvar = halves(vae, pictures)
     return (mean + logvar * drawn(mean, generator)) * vae.config.scaling_factor
@@ -63,7 +63,7 @@ def variance_as_the_spread(vae, pictures, generator=None):
     return (mean + logvar.exp() * drawn(mean, generator)) * vae.config.scaling_factor
 
 
-@mutant(ENCODE, "multiplies the mean only")
+@mutant(ENCODE, "multiplies only the mean")
 def noise_left_out_of_the_scaling(vae, pictures, generator=None):
     mean, logvar = halves(vae, pictures)
     return mean * vae.config.scaling_factor + (logvar / 2).exp() * drawn(mean, generator)
@@ -158,12 +158,12 @@ def straight_to_the_decoder(vae, latents):
     return vae.decoder(latents / vae.config.scaling_factor)
 
 
-@mutant(DECODE, "divides the *picture*")
+@mutant(DECODE, "divides the *image*")
 def picture_divided(vae, latents):
     return vae.decoder(vae.post_quant_conv(latents)) / vae.config.scaling_factor
 
 
-@mutant(DECODE, "This clamps the pictures")
+@mutant(DECODE, "This clamps the images")
 def clamped(vae, latents):
     return vae.decoder(vae.post_quant_conv(latents / vae.config.scaling_factor)).clamp(-1, 1)
 
@@ -228,7 +228,7 @@ def bars_forgotten(x, x_hat, mean, logvar, kl_weight=1e-6):
     return error.mean() + 4 * error.square().mean() + kl_weight * terms(mean, logvar).sum((1, 2, 3)).mean()
 
 
-@mutant(LOSS, "Two terms of the KL are exchanged")
+@mutant(LOSS, "Two terms of the KL are swapped")
 def kl_exchanged(x, x_hat, mean, logvar, kl_weight=1e-6):
     kl = 0.5 * (mean**2 + logvar - 1 - logvar.exp()).sum((1, 2, 3)).mean()
     return errors(x, x_hat) + kl_weight * kl
@@ -295,7 +295,7 @@ def a_picture_at_a_time(x, x_hat, mean, logvar, kl_weight=1e-6):
 # The scaling factor
 
 
-@mutant(FACTOR, "This is the spread itself")
+@mutant(FACTOR, "This is the standard deviation itself")
 def spread_itself(latents):
     return latents.std().item()
 
@@ -310,7 +310,7 @@ def one_a_channel(latents):
     return 1 / latents.std((0, 2, 3))
 
 
-@mutant(FACTOR, "mean of the channels' spreads")
+@mutant(FACTOR, "mean of the channels' standard deviations")
 def over_the_mean_of_channels(latents):
     return 1 / latents.std((0, 2, 3)).mean()
 
@@ -350,7 +350,7 @@ def stable_diffusions(latents):
     return 0.18215
 
 
-@mutant(FACTOR, "the mean over pictures of each one's own spread")
+@mutant(FACTOR, "the mean over images of each one's own standard deviation")
 def picture_by_picture(latents):
     return (1 / latents.flatten(1).std(1).mean()).item()
 
@@ -450,7 +450,7 @@ def axes_not_moved(latents, pictures):
     return fitted(latents.reshape(-1, latents.shape[1]), rows_of(pooled(latents, pictures)))
 
 
-@mutant(COLOURS, "Only the first picture")
+@mutant(COLOURS, "Only the first image")
 def first_picture(latents, pictures):
     return fitted(rows_of(latents[:1]), rows_of(pooled(latents, pictures)[:1]))
 
