@@ -5,8 +5,8 @@ import re
 import torch
 from torch.nn import functional as F
 
-from course_utils.exercises.mistakes_08 import expect, letters
-from course_utils.exercises.oracles import close, require
+from course_utils.exercises.mistakes_08 import EMBEDDED, embedded, expect, letters
+from course_utils.exercises.oracles import Wrong, close, require
 from course_utils.exercises.registry import exercise
 from course_utils.metrics import pictures as metrics
 from course_utils.models import clip, clip_by_hand
@@ -164,6 +164,63 @@ def pool(learner, case):
     close(learner(hidden, tokens, end), torch.stack([hidden[r, p] for r, p in enumerate(places.tolist())]), mistakes)
     one = torch.tensor([[1, 2, end]])
     close(learner(hidden[:1, :3], one, end), hidden[:1, 2], what="for a batch of one, the result")
+
+
+@exercise(
+    "08.embed_patches", clip_by_hand.embed_patches, difficulty=3, minutes=15, gradients=True,
+    hints=[
+        "The product of each patch with the same matrix is a convolution: F.conv2d(pictures, weight, stride=?) gives "
+        "(batch, d, rows, columns).",
+        "A stride as large as the kernel, weight.shape[-1], means that patches do not overlap. .flatten(2) puts them "
+        "in one row, .transpose(1, 2) makes them (batch, patches, d).",
+        "first.expand(len(pictures), 1, -1) is the first token of each image; torch.cat([..., ...], dim=1) puts it in "
+        "front. Add places last: it has a row for the first token, too.",
+    ],
+)  # fmt: skip
+def embed_patches(learner, case):
+    """Turn an image into tokens: a learned first one, then one for each patch."""
+    settings = []
+    for batch, colours, size, d, rows, columns in ((2, 3, 2, 5, 2, 3), (1, 1, 3, 4, 3, 2), (3, 2, 1, 2, 2, 2)):
+        pictures, weight = case.normal(batch, colours, size * rows, size * columns), case.normal(d, colours, size, size)
+        settings.append((pictures, weight, case.normal(d), case.normal(1 + rows * columns, d)))
+    got, expected, wrong = [], [], []
+    for inputs in settings:
+        got.append(_embedded(learner, *inputs))
+        right, *others = embedded(*inputs)
+        expected.append(right)
+        wrong.append(others)
+    together = [torch.cat([one.flatten() for one in each]) for each in zip(*wrong, strict=True)]
+    mistakes = list(zip(together, EMBEDDED, strict=True))
+    for one, right in zip(got, expected, strict=True):
+        close(one, right, _if_all(got, mistakes, right))
+
+
+def _if_all(got, mistakes, right):
+    """The mistakes that explain what came back for all settings, as those of the one that is compared."""
+    if not all(isinstance(one, torch.Tensor) for one in got):
+        return []
+    found = torch.cat([one.detach().flatten() for one in got])
+    return [
+        (one, advice)
+        for one in got
+        if one.shape == right.shape
+        for value, advice in mistakes
+        if value.shape == found.shape and torch.allclose(value, found.to(value.dtype), atol=1e-4)
+    ]
+
+
+def _embedded(learner, pictures, weight, first, places):
+    try:
+        return learner(pictures, weight, first, places)
+    except Exception as raised:
+        text = str(raised.__cause__)
+        if "Sizes of tensors must match" in text:
+            raise Wrong(f"joining failed: {text}", "Join along the tokens, dim=1. There both parts are (batch, tokens, "
+                        "d): first.expand(len(pictures), 1, -1) is one token an image.") from None  # fmt: skip
+        if "must match the size of tensor" in text:
+            raise Wrong(f"adding failed: {text}", "places has a row for the first token and one for each patch. "
+                        "Patches do not overlap: stride=weight.shape[-1].") from None  # fmt: skip
+        raise
 
 
 @exercise(
