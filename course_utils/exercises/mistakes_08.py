@@ -27,7 +27,7 @@ def expect(got, expected, mistakes, kind: str, given: str):
             "These are the right symbols, but as a list. Words are keys of a dict later, and keys must be tuples: "
             "end with `return tuple(...)`.",
         )
-    require(isinstance(got, tuple), f"the result is of type {type(got).__name__}: {found}", f"Wanted is {kind}.")
+    require(isinstance(got, tuple), f"the result is of type {type(got).__name__}: {found}", f"Return {kind}.")
     raise Wrong(found, "Go through this example with pencil and paper.")
 
 

@@ -152,7 +152,7 @@ class PictureEncoder(nn.Module):
 class ClipByHand(nn.Module):
     """Pictures and token ids to unit vectors of one shared space.
 
-    Returns (image vectors (batch, width), text vectors (batch, width), the inverse temperature s = exp(logit_scale),
+    Returns (image vectors (batch, width), text vectors (batch, width), the inverse temperature exp(logit_scale),
     at most 100), as `course_utils.models.clip.Embed` does. end: the id of the end token. size, patch: pixels.
     Source: Radford et al., arXiv:2103.00020.
     """

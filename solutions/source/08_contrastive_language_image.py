@@ -809,9 +809,9 @@ def line(name, found):
 # best?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# (1) A middle temperature; the lowest loss belongs to a colder one, which retrieves worse. (2) The other direction works as
-# well, because both share the same vectors; the text below compares them. (3) The smaller ones here: with equal pages
-# they make more updates, which matters more than the number of negatives.
+# (1) A middle temperature; the lowest loss belongs to a colder one, which retrieves worse. (2) It works, too, since
+# both use the same vectors; but the columns alone give a somewhat worse model. (3) The smaller ones here: with equal
+# pages they make more updates.
 # </details>
 
 # %% id="three-run"
@@ -837,6 +837,7 @@ if budget(smoke=False, laptop=True, gpu=True):
     losses = {tau: found[:, 3].mean() for tau, found in by_tau.items()}
     best = max(retrieval, key=retrieval.get)
     assert losses[1] > lowest_loss(64, 1)
+    assert by_side["captions"][:, 0].mean() < by_side["both"][:, 0].mean() - 0.02
     assert best != min(losses, key=losses.get) and retrieval[best] > max(retrieval[1], retrieval[0.01])
 if budget(smoke=False, laptop=True, gpu=False):
     assert by_batch[256][:, :3].mean() < min(by_batch[batch][:, :3].mean() for batch in (16, 64))
@@ -845,12 +846,14 @@ if budget(smoke=False, laptop=True, gpu=False):
 # (1) Losses at different temperatures cannot be compared: the lowest loss does not belong to the best model. At a
 # very low temperature, the nearest wrong caption gets almost the whole push, even if it is near by chance.
 #
-# (2) Compare the ranges: where they overlap, three seeds do not separate the settings. Training one direction also
-# serves the other, since both use the same vectors. CLIP trains both, which costs one transposition.
+# (2) Training one direction also serves the other, since both use the same vectors. The rows alone do about as well as
+# both directions; the columns alone are worse at finding captions. (Where the ranges overlap, three seeds do not
+# separate the settings.) Which direction is the weaker one is not known beforehand. CLIP trains both, which costs one
+# transposition.
 #
-# (3) All rows used the same number of pages. The batch of 256 is clearly the worst *here*, because it made a quarter
-# of the updates of the row above. More negatives make each update more informative and more expensive; at this small
-# budget the number of updates matters more. The learning rate was the same for all, which may favour one of them.
+# (3) All rows used the same number of pages. The batch of 256 is clearly the worst *here*. One likely reason is that
+# it made only a quarter of the updates of the row above: more negatives make each update more informative, but also
+# more expensive. The learning rate was the same for all, which may favour one of them.
 # "Larger batches are better" is a statement about long trainings: CLIP used 32,768 pairs in a batch.
 
 # %% [markdown] id="false-text"
@@ -1120,7 +1123,7 @@ ours = ours.cpu()
 # of the same colour and place), would make them count.
 #
 # Many prompts help with places: their mean stands for "anything, at this place". They are not always better: for the
-# reference's subjects the single prompt does better. Templates are a choice to be tested, too.
+# reference's subjects the single prompt does better. Templates are a choice that needs testing, too.
 
 # %% id="zero-assert"
 if budget(smoke=False, laptop=True, gpu=True):
@@ -1139,8 +1142,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # ### Exercise 9 · Recall at k
 #
-# ●●○○○ · 10 minutes. Queries are in rows, and query $i$'s own answer is column $i$. Return a plain number from 0 to
-# 1. Equal values (ties) at the limit may be ordered as `topk` orders them; the check uses no ties.
+# ●●○○○ · 10 minutes. Queries are in rows, and query $i$'s own answer is column $i$. Return a plain number
+# between 0 and 1. If several values tie at the limit, take those that `topk` takes; the check contains no ties.
 
 
 # %% id="ex-recall"
@@ -1634,13 +1637,26 @@ show(
 
 # %% id="simclr-train"
 def small_encoder():
+    """The network whose features we keep, and the projection head."""
     body = nn.Sequential(
-        *(nn.Conv2d(3, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU()),
-        *(nn.Conv2d(64, 64, 3, 1, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()),
+        nn.Conv2d(3, 32, 3, stride=2, padding=1),  # (batch, 32, 8, 8)
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, stride=2, padding=1),  # (batch, 64, 4, 4)
+        nn.ReLU(),
+        nn.Conv2d(64, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),  # (batch, 64, 2, 2)
+        nn.Flatten(),
     )
-    return body, nn.Sequential(nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 64))
+    head = nn.Sequential(nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 64))
+    return body, head
 
 
+# %% [markdown] id="simclr-loop-text"
+# Each update makes two views of each page in the batch:
+
+
+# %% id="simclr-loop"
 def train_on_views(updates, jitter, seed, batch=128):
     """The encoder after some updates, and its last loss."""
     torch.manual_seed(seed)

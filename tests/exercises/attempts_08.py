@@ -421,12 +421,12 @@ def target(logits):
     return torch.arange(len(logits))
 
 
-@mutant(LOSS, "each picture looks for its caption")
+@mutant(LOSS, "each image is matched with its caption")
 def pictures_only(logits):
     return F.cross_entropy(logits, target(logits))
 
 
-@mutant(LOSS, "each caption looks for its picture")
+@mutant(LOSS, "each caption is matched with its image")
 def captions_only(logits):
     return F.cross_entropy(logits.T, target(logits))
 
@@ -597,7 +597,7 @@ def best_picture(image, text):
     return cosines(image, text).argmax(0)
 
 
-@mutant(ZERO, "Wanted is which one it is")
+@mutant(ZERO, "Return which one it is")
 def how_well(image, text):
     return cosines(image, text).amax(1)
 
