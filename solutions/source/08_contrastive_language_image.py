@@ -1290,8 +1290,8 @@ explore(searching)
 # - has the same words in alphabetical order.
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# Another place or colour is noticed nearly always. Swapped colours and the reversed relation are noticed only a
-# little more often than by guessing (50%). The plot below shows all six.
+# Another place or colour is noticed nearly always; swapped colours and the reversed relation much less often, though
+# more often than by guessing (50%).
 # </details>
 
 # %% id="binding-data"
@@ -1406,8 +1406,8 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert max(wins["colours swapped"], wins["relation reversed"]) < 0.8
 
 # %% [markdown] id="binding-read"
-# *Which* colours occur: almost always noticed. *Which thing* has which colour, and *which side* it is on: little
-# better than guessing. In this respect the score works like a **bag of words**.
+# *Which* colours occur: almost always noticed. *Which thing* has which colour, and *which side* it is on: in two
+# thirds of the cases or fewer, where guessing gives half. In this respect the score works like a **bag of words**.
 #
 # The training task explains it. To tell a page's caption from 63 random ones, it is hardly ever necessary to know which
 # thing has which colour. Only a caption with the *same* words in other roles would require it. How often does a batch
