@@ -1117,13 +1117,13 @@ for name, model, scenes, pictures, cut in (
 ours = ours.cpu()
 
 # %% [markdown] id="zero-read"
-# Places and colours are nearly always right; subjects much less often, though far above guessing. Colour and place
-# are large and simple features, and they rule out most of the wrong captions in a batch of random pages. Shapes help
-# only with the few that remain, so they are learned last. A longer training, or batches with harder negatives (pages
-# of the same colour and place), would make them count.
+# Places and colours are nearly always right; subjects much less often, though far above guessing. One likely
+# reason: colour and place are simple features, and they alone rule out most of the wrong captions in a batch of random
+# pages. Shapes help only with the few that remain. Batches with harder negatives (pages of the same colour and place)
+# would test this explanation.
 #
-# Many prompts help with places: their mean stands for "anything, at this place". They are not always better: for the
-# reference's subjects the single prompt does better. Templates are a choice that needs testing, too.
+# Many prompts help with places: their mean stands for "anything, at this place". They are not always better: on these
+# pages, the reference gets more subjects right with the single prompt. Templates are a choice that needs testing, too.
 
 # %% id="zero-assert"
 if budget(smoke=False, laptop=True, gpu=True):
@@ -1409,9 +1409,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 # *Which* colours occur: almost always noticed. *Which thing* has which colour, and *which side* it is on: in two
 # thirds of the cases or fewer, where guessing gives half. In this respect the score works like a **bag of words**.
 #
-# The training task explains it. To tell a page's caption from 63 random ones, it is hardly ever necessary to know which
-# thing has which colour. Only a caption with the *same* words in other roles would require it. How often does a batch
-# contain one?
+# The training task offers an explanation. To tell a page's caption from 63 random ones, it is hardly ever necessary
+# to know which thing has which colour. Only a caption with the *same* words in other roles would require it. How
+# often does a batch contain one?
 
 # %% id="twins"
 twins = batches = 0
