@@ -47,7 +47,7 @@ device = pick_device()
 # | $H$ | `hidden` | hidden states: one vector for each token | (batch, length, width) |
 # | $I_i$, $C_j$ | `image`, `text` | the vector of image $i$, of caption $j$ | (batch, width) |
 # | $\tau$ | `tau`; `scale` is $1/\tau$ | the temperature | a number |
-# | $\ell_{ij}$ | `logits` | $\langle I_i, C_j\rangle / \tau$ of unit vectors: how well image $i$ and caption $j$ match | (batch, batch) |
+# | $\ell_{ij}$ | `logits` | $\langle I_i, C_j\rangle / \tau$ for vectors of length 1: how well they match | (batch, batch) |
 
 # %% [markdown] id="toy"
 # ## Agreement is not enough
@@ -461,9 +461,10 @@ embed_patches = check("08.embed_patches", embed_patches)
 # weights of a `transformers.CLIPModel` into it, name by name, and compare the outputs.
 #
 # > **The reference.** Some experiments need more training than five minutes. `load_clip()` loads a CLIP with 1.8
-# > million parameters, trained on 1,500 batches of 64 pages, each with one of its captions, from the whole picture book: one to
-# > three things, four styles, 64 x 64 pixels. `python3 course.py train clip` trains it from scratch. The CLIP of Stable
-# > Diffusion v1.5 has 123 million parameters in its text encoder alone and was trained on 400 million pairs.
+# > million parameters, trained on 1,500 batches of 64 pages, each with one of its captions, from the whole picture
+# > book: one to three things, four styles, 64 x 64 pixels. `python3 course.py train clip` trains it from scratch. The
+# > CLIP of Stable Diffusion v1.5 has 123 million parameters in its text encoder alone and was trained on 400 million
+# > pairs.
 
 # %% id="by-hand"
 from course_utils.models.clip_by_hand import ClipByHand
@@ -1249,9 +1250,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% [markdown] id="arithmetic-read"
 # The colour changes as intended, almost always. The subject is lost in about four sums of ten. One likely reason: the
-# vector of "blue" alone is not a pure direction of colour, since a text without a thing also lies closer to some subjects
-# than to others. The example above is such a case: its result is a blue rabbit. A single example proves little, whether
-# it works or not.
+# vector of "blue" alone is not a pure direction of colour, since a text without a thing also lies closer to some
+# subjects than to others. The example above is such a case: its result is a blue rabbit. A single example proves
+# little, whether it works or not.
 
 # %% [markdown] id="explore-text"
 # Now try your own. **Predict first:** what is found for "night"? For "a dinosaur"? For "a red ball in the snow",
@@ -1749,11 +1750,10 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% [markdown] id="simclr-read"
 # With the same network, loss and pages, the augmentation decides whether the colour is kept. Jitter makes colour
-# useless for matching views, and the features lose it, clearly outside the intervals. The subject, in contrast,
-# can be read off better with jitter, on both seeds by more than the intervals: once colour is useless, shapes have to
-# serve for the matching. For photographs, where
-# the class rarely depends on the exact colour, SimCLR's authors found jitter essential. In CLIP the captions play
-# this role: what they mention is kept.
+# useless for matching views, and the features lose it, clearly outside the intervals. The subject, in contrast, can
+# be read off better with jitter, on both seeds by more than the intervals: once colour is useless, shapes have to
+# serve for the matching. For photographs, where the class rarely depends on the exact colour, SimCLR's authors found
+# jitter essential. In CLIP the captions play this role: what they mention is kept.
 #
 # *SigLIP* replaces the softmax by a separate yes/no question for each pair: it applies a sigmoid to each logit, so
 # the loss needs no sum over the whole batch.
