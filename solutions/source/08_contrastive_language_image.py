@@ -47,7 +47,7 @@ device = pick_device()
 # | $H$ | `hidden` | hidden states: one vector for each token | (batch, length, width) |
 # | $I_i$, $C_j$ | `image`, `text` | the vector of image $i$, of caption $j$ | (batch, width) |
 # | $\tau$ | `tau`; `scale` is $1/\tau$ | the temperature | a number |
-# | $\ell_{ij}$ | `logits` | $\langle I_i, C_j\rangle / \tau$ for vectors of length 1: how well they match | (batch, batch) |
+# | $\ell_{ij}$ | `logits` | $\langle I_i, C_j\rangle / \tau$ of unit vectors: how well they match | (batch, batch) |
 
 # %% [markdown] id="toy"
 # ## Agreement is not enough
