@@ -17,7 +17,7 @@ from course_utils.models.clip import (
     without_false_negatives,
     zero_shot,
 )
-from course_utils.models.clip_by_hand import ClipByHand, SelfAttention, pool
+from course_utils.models.clip_by_hand import ClipByHand, SelfAttention, embed_patches, pool
 from course_utils.text.tokens import tokenize
 
 
@@ -64,6 +64,13 @@ def test_pooling_takes_the_first_end_token():
     torch.testing.assert_close(pool(hidden, tokens, 9), torch.stack([hidden[0, 2], hidden[1, 1]]))
     with pytest.raises(ValueError, match="end token 7"):
         pool(hidden, tokens, 7)
+
+
+def test_patches_are_read_row_by_row_behind_the_first_token():
+    pictures = torch.arange(8.0).reshape(1, 1, 2, 4)  # two patches of 2 x 2 pixels
+    weight, first, places = torch.ones(1, 1, 2, 2), torch.tensor([100.0]), torch.tensor([[0.1], [0.2], [0.3]])
+    expected = torch.tensor([[[100.1], [0 + 1 + 4 + 5 + 0.2], [2 + 3 + 6 + 7 + 0.3]]])
+    torch.testing.assert_close(embed_patches(pictures, weight, first, places), expected)
 
 
 def test_logits_are_cosines_times_the_scale():

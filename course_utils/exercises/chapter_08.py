@@ -5,8 +5,8 @@ import re
 import torch
 from torch.nn import functional as F
 
-from course_utils.exercises.mistakes_08 import expect, letters
-from course_utils.exercises.oracles import close, require
+from course_utils.exercises.mistakes_08 import EMBEDDED, embedded, expect, letters
+from course_utils.exercises.oracles import Wrong, close, require
 from course_utils.exercises.registry import exercise
 from course_utils.metrics import pictures as metrics
 from course_utils.models import clip, clip_by_hand
@@ -19,24 +19,24 @@ TITLE = "Contrastive language-image learning"
     "08.most_frequent_pair", text.most_frequent_pair, difficulty=2, minutes=10,
     hints=[
         "zip(symbols, symbols[1:]) walks over the pairs of neighbours of one word.",
-        "collections.Counter counts: counts[pair] += times, since the text has the word that many times.",
+        "collections.Counter counts: counts[pair] += times, since the word occurs that many times in the text.",
         "min(counts, key=lambda pair: (-counts[pair], pair)) is the most frequent one, and settles ties.",
     ],
 )  # fmt: skip
 def most_frequent_pair(learner, case):
-    """Find the two neighbouring symbols that a text has most often."""
+    """Find the pair of neighbouring symbols that is most frequent in a text."""
     s, t, u, v, w, x, y, *ends = letters(case, 11)
     # (s, t) is seen 8 times, in two words only; (x, y) in 6 words of the text; (v, w) in most words of the list
     words = {(s, t, s, t): 3, (u, s, t): 2, (x, y): 6, **{(v, w, end): 1 for end in ends}}
     mistakes = [
-        ((v, w), "This counts each word of the list once. The text has it `times` times, and so its pairs."),
-        ((x, y), "A pair that stands twice in one word counts twice."),
-        (s + t, "This is the merged symbol. Wanted is the pair, a tuple of two symbols."),
-        ((s, 8), "This is a symbol and a number; wanted are two symbols."),
-        (((s, t), 8), "This is the pair with its count, as most_common gives it. Wanted is the pair alone."),
-        ((t, s), "The order is lost: the first of the pair stands to the left of the second."),
-        (s, "This is the most frequent symbol. Wanted is the most frequent pair of neighbours."),
-        (t, "This is the most frequent symbol. Wanted is the most frequent pair of neighbours."),
+        ((v, w), "This counts each word of the list once. It occurs `times` times in the text, and so do its pairs."),
+        ((x, y), "A pair that occurs twice in one word counts twice."),
+        (s + t, "This is the merged symbol. Return the pair, a tuple of two symbols."),
+        ((s, 8), "This is a symbol and a number; return two symbols."),
+        (((s, t), 8), "This is the pair with its count, as most_common gives it. Return the pair alone."),
+        ((t, s), "The order is lost: the first symbol of the pair is to the left of the second."),
+        (s, "This is the most frequent symbol. Return the most frequent pair of neighbours."),
+        (t, "This is the most frequent symbol. Return the most frequent pair of neighbours."),
     ]
     expect(learner(words), (s, t), mistakes, "a tuple of two symbols", f"for {words}: ")
     a, b, c, d = sorted(letters(case, 4))
@@ -56,12 +56,14 @@ def most_frequent_pair(learner, case):
     "08.merge", text.merge, difficulty=2, minutes=10,
     hints=[
         "Walk with an index `at` over the symbols; look at symbols[at:at + 2].",
-        "If these two are the pair, append their sum and go two further; else append one symbol and go one further.",
-        "A while loop: a for loop cannot jump over a place. The last symbol has no neighbour; a slice forgives that.",
+        "If these two are the pair, append their sum and move on by two; otherwise append one "
+        "symbol and move on by one.",
+        "A while loop: a for loop cannot skip a symbol. The last symbol has no right "
+        "neighbour, and there a slice is just shorter.",
     ],
 )  # fmt: skip
 def merge(learner, case):
-    """Join a pair of symbols wherever it stands in a word."""
+    """Join a pair of symbols wherever it occurs in a word."""
     a, b, c, d = letters(case, 4)
     end = b + "</w>"
     for symbols, pair in [
@@ -96,9 +98,12 @@ def merge(learner, case):
             (once, "Only the first occurrence was merged; a word may have several."),
             (wanted[:-1], "The last symbol is lost. It has no neighbour to its right, and stays."),
             (blind, "Text was replaced, and not symbols: the end of one symbol was taken for a whole one."),
-            (both, "The second symbol of the pair is still there: after a merge go on *two* places further."),
-            (lapped, "One symbol was used for two merges. What is merged is used up: go on two places further."),
-            ("".join(wanted), "This is one string. Wanted is a tuple of symbols."),
+            (both, "The second symbol of the pair is still there: after a merge, move on by *two* symbols."),
+            (
+                lapped,
+                "One symbol was used for two merges. A merged symbol cannot be merged again: move on by two symbols.",
+            ),
+            ("".join(wanted), "This is one string. Return a tuple of symbols."),
         ]
         expect(learner(symbols, pair), wanted, mistakes, "a tuple of symbols", f"for {symbols} and the pair {pair}: ")
 
@@ -115,13 +120,13 @@ def _glued(symbols, joined):
 @exercise(
     "08.pool", clip_by_hand.pool, difficulty=2, minutes=10, gradients=True,
     hints=[
-        "tokens == end says where the end token stands, and there are several: the padding is made of it.",
-        "(tokens == end).int().argmax(1) is the place of the *first* one, (batch,).",
-        "One place for each row: hidden[torch.arange(len(hidden)), places].",
+        "tokens == end marks the end tokens. There are several: the padding consists of them.",
+        "(tokens == end).int().argmax(1) is the position of the *first* one, (batch,).",
+        "One position for each row: hidden[torch.arange(len(hidden)), places].",
     ],
 )  # fmt: skip
 def pool(learner, case):
-    """Take the one hidden state that has read the whole prompt."""
+    """Take the one hidden state that has attended to the whole prompt."""
     end, length = int(case.whole(20, 40)), 7
     places = torch.cat([case.uniform(0, 1, 5).argsort()[:3] + 1, torch.tensor([length - 1])])
     hidden, tokens = case.normal(4, length, 5), case.whole(1, end - 1, 4, length)
@@ -134,12 +139,12 @@ def pool(learner, case):
     mistakes = [
         (
             hidden[:, -1],
-            "This is the state at the last place, which is padding for short prompts. Wanted is the first end token.",
+            "This is the state at the last place, which is padding for short prompts. Return the first end token.",
         ),
         (
             hidden[:, 0],
-            "This is the state at the start token. It stands before all words and, with the causal mask, "
-            "has seen none of them.",
+            "This is the state at the start token. It comes before all words and, with the causal mask, "
+            "attends to none of them.",
         ),
         (hidden[rows, before], "This is the state at the last word, one place too early."),
         (hidden.mean(1), "This is the mean over all places. CLIP takes one state, the one at the end token."),
@@ -154,7 +159,7 @@ def pool(learner, case):
         ),
         (
             hidden[tokens == end],
-            "These are the states at *all* end tokens, the padding too. Wanted is the first one of each prompt.",
+            "These are the states at *all* end tokens, the padding too. Return the first one of each prompt.",
         ),
         (
             hidden[:, places],
@@ -167,6 +172,63 @@ def pool(learner, case):
 
 
 @exercise(
+    "08.embed_patches", clip_by_hand.embed_patches, difficulty=3, minutes=15, gradients=True,
+    hints=[
+        "The product of each patch with the same matrix is a convolution: F.conv2d(pictures, weight, stride=?) gives "
+        "(batch, d, rows, columns).",
+        "A stride as large as the kernel, weight.shape[-1], means that patches do not overlap. .flatten(2) puts them "
+        "in one row, .transpose(1, 2) makes them (batch, patches, d).",
+        "first.expand(len(pictures), 1, -1) is the first token of each image; torch.cat([..., ...], dim=1) puts it in "
+        "front. Add places last: it has a row for the first token, too.",
+    ],
+)  # fmt: skip
+def embed_patches(learner, case):
+    """Turn an image into tokens: a learned first one, then one for each patch."""
+    settings = []
+    for batch, colours, size, d, rows, columns in ((2, 3, 2, 5, 2, 3), (1, 1, 3, 4, 3, 2), (3, 2, 1, 2, 2, 2)):
+        pictures, weight = case.normal(batch, colours, size * rows, size * columns), case.normal(d, colours, size, size)
+        settings.append((pictures, weight, case.normal(d), case.normal(1 + rows * columns, d)))
+    got, expected, wrong = [], [], []
+    for inputs in settings:
+        got.append(_embedded(learner, *inputs))
+        right, *others = embedded(*inputs)
+        expected.append(right)
+        wrong.append(others)
+    together = [torch.cat([one.flatten() for one in each]) for each in zip(*wrong, strict=True)]
+    mistakes = list(zip(together, EMBEDDED, strict=True))
+    for one, right in zip(got, expected, strict=True):
+        close(one, right, _if_all(got, mistakes, right))
+
+
+def _if_all(got, mistakes, right):
+    """The mistakes that explain what came back for all settings, as those of the one that is compared."""
+    if not all(isinstance(one, torch.Tensor) for one in got):
+        return []
+    found = torch.cat([one.detach().flatten() for one in got])
+    return [
+        (one, advice)
+        for one in got
+        if one.shape == right.shape
+        for value, advice in mistakes
+        if value.shape == found.shape and torch.allclose(value, found.to(value.dtype), atol=1e-4)
+    ]
+
+
+def _embedded(learner, pictures, weight, first, places):
+    try:
+        return learner(pictures, weight, first, places)
+    except Exception as raised:
+        text = str(raised.__cause__)
+        if "Sizes of tensors must match" in text:
+            raise Wrong(f"joining failed: {text}", "Join along the tokens, dim=1. There both parts are (batch, tokens, "
+                        "d): first.expand(len(pictures), 1, -1) is one token an image.") from None  # fmt: skip
+        if "must match the size of tensor" in text:
+            raise Wrong(f"adding failed: {text}", "places has a row for the first token and one for each patch. "
+                        "Patches do not overlap: stride=weight.shape[-1].") from None  # fmt: skip
+        raise
+
+
+@exercise(
     "08.cosine_logits", clip.cosine_logits, difficulty=2, minutes=5, gradients=True,
     hints=[
         "First make all vectors unit vectors: divide each row by its length, or F.normalize(image, dim=1).",
@@ -174,7 +236,7 @@ def pool(learner, case):
     ],
 )  # fmt: skip
 def cosine_logits(learner, case):
-    """Compare every picture with every caption."""
+    """Compare every image with every caption."""
     scale = round(case.uniform(5, 30).item(), 1)
     image, words = 3 * case.normal(3, 6), case.normal(4, 6) / 2
     angles = torch.stack([F.cosine_similarity(one, words) for one in image])
@@ -182,7 +244,7 @@ def cosine_logits(learner, case):
     columns = (image / image.norm(dim=0)) @ (words / words.norm(dim=0)).T
     mistakes = [
         (scale * image @ words.T, "The vectors kept their lengths. A cosine is the product of *unit* vectors."),
-        (angles / scale, "This divides by the scale; s is 1 / tau, and multiplies."),
+        (angles / scale, "This divides by the scale; scale is 1 / tau, and multiplies."),
         (angles, "The scale is missing: this is the cosine itself, between -1 and 1."),
         (scale * angles.T, "Rows are pictures and columns captions: image @ text.T, not the other way round."),
         (scale * i @ w.T, "This divides by the length of the whole matrix. Each row has a length of its own: dim=1."),
@@ -205,9 +267,9 @@ def cosine_logits(learner, case):
     ],
 )  # fmt: skip
 def info_nce(learner, case):
-    """Ask each picture for its caption, and each caption for its picture."""
+    """Compute the loss of matching images with captions, in both directions."""
     n = int(case.whole(4, 7))
-    logits = 2 * case.normal(n, n) + 2 * torch.arange(n)[:, None]  # columns are harder to answer than rows
+    logits = 2 * case.normal(n, n) + 2 * torch.arange(n)[:, None]  # columns are harder than rows
     logits[0, 2] = -torch.inf  # a pair that was left out
     diagonal = logits.diagonal()
     rows, columns = ((torch.logsumexp(logits, side) - diagonal).mean() for side in (1, 0))
@@ -215,10 +277,10 @@ def info_nce(learner, case):
     certain = (logits.softmax(1).diagonal().mean() + logits.softmax(0).diagonal().mean()) / 2
     twice = sum((torch.logsumexp(p, 1) - p.diagonal()).mean() for p in (logits.softmax(1), logits.T.softmax(1))) / 2
     mistakes = [
-        (rows, "This is one direction: each picture looks for its caption. Add the other one, logits.T."),
-        (columns, "This is one direction: each caption looks for its picture. Add the other one."),
-        (rows + columns, "This is the sum of both directions; wanted is their mean."),
-        (n * right, "This is the sum over the batch; wanted is the mean, so that the batch's size does not matter."),
+        (rows, "This is one direction: each image is matched with its caption. Add the other one, logits.T."),
+        (columns, "This is one direction: each caption is matched with its image. Add the other one."),
+        (rows + columns, "This is the sum of both directions; return their mean."),
+        (n * right, "This is the sum over the batch; return the mean, so that the batch's size does not matter."),
         (-right, "The minus is missing: the loss falls as the right pair becomes more probable."),
         (certain, "This is the mean probability of the right pairs. The loss is its negative logarithm, pair by pair."),
         (1 - certain, "This is one minus the mean probability. The loss is the negative logarithm, pair by pair."),
@@ -245,7 +307,7 @@ def info_nce(learner, case):
     ],
 )  # fmt: skip
 def without_false_negatives(learner, case):
-    """Leave out captions that are true of another picture as well."""
+    """Leave out captions that are true of another image as well."""
     for n in (6, 5):
         logits, own = case.normal(n, n), torch.eye(n, dtype=torch.bool)
         same = [own.clone(), torch.zeros(n, n, dtype=torch.bool)][n % 2]
@@ -280,7 +342,7 @@ def without_false_negatives(learner, case):
     ],
 )  # fmt: skip
 def zero_shot(learner, case):
-    """Classify pictures with nothing but the names of the classes."""
+    """Classify images with nothing but sentences about the classes."""
     pictures, classes, templates = 200, 5, 3
     image = case.normal(pictures, 4)
     words = case.normal(classes, templates, 4) * case.uniform(0.1, 6, classes, templates, 1)
@@ -302,16 +364,16 @@ def zero_shot(learner, case):
         (best(unit[:, 0]), "Only the first template was used."),
         (
             (image @ unit.flatten(0, 1).T).reshape(pictures, classes, templates).amax(2).argmax(1),
-            "This takes the nearest prompt. Wanted is the nearest class vector, the mean of the prompts.",
+            "This takes the nearest prompt. Return the nearest class vector, the mean of the prompts.",
         ),
         ((image @ unit.flatten(0, 1).T).argmax(1), "This is the number of a prompt, not of a class."),
         (angles.argmin(1), "This is the class that fits least."),
         (
             angles.argmax(0),
-            "For each class this is the best picture. Wanted is the best class of each picture: argmax(1).",
+            "For each class this is the best picture. Return the best class of each picture: argmax(1).",
         ),
-        (angles.amax(1), "This is how well the best class fits. Wanted is which one it is: argmax."),
-        (angles, "These are the cosines. Wanted is the number of the best class: argmax(1)."),
+        (angles.amax(1), "This is how well the best class fits. Return which one it is: argmax."),
+        (angles, "These are the cosines. Return the number of the best class: argmax(1)."),
     ]
     expected = angles.argmax(1)
     close(learner(image, words), expected, [m for m in mistakes if not torch.equal(m[0], expected)])
@@ -323,7 +385,7 @@ def zero_shot(learner, case):
     "08.recall_at_k", metrics.recall_at_k, difficulty=2, minutes=10,
     hints=[
         "similarity.topk(k, dim=1).indices are the k best columns of each row, (n, k).",
-        "The own answer of row i is column i: compare with torch.arange(n)[:, None] and ask .any(1).",
+        "The own answer of row i is column i: compare with torch.arange(n)[:, None] and use .any(1).",
         "The share of rows is .float().mean().",
     ],
 )  # fmt: skip
@@ -332,14 +394,14 @@ def recall_at_k(learner, case):
     for n, k in ((211, 3), (97, 1), (150, 8), (1, 1), (40, 40)):
         similarity = case.normal(n, n) + 1.5 * torch.eye(n) + 1.2 * case.normal(1, n)
         own = similarity.diagonal()
-        before = (similarity > own[:, None]).sum(1)  # how many answers lie before the own one
+        before = (similarity > own[:, None]).sum(1)  # how many answers are ranked before its own
         expected = (before < k).float().mean()
         mistakes = [
             ((before <= k).float().mean(), "One too many: this counts the first k + 1."),
             ((before < k - 1).float().mean(), "One too few: this counts the first k - 1."),
             ((before < 1).float().mean(), "This counts only the very best answer, whatever k is."),
-            (expected / k, "This divides by k. There is one right answer for a query: its share is that of queries."),
-            (expected * n, "This is a number of queries. Wanted is a share, from 0 to 1."),
+            (expected / k, "This divides by k. Each query has one right answer: the result is the share of queries."),
+            (expected * n, "This is a number of queries. Return a share, from 0 to 1."),
             (((similarity < own[:, None]).sum(1) < k).float().mean(), "This looks among the k *least* similar ones."),
             (1 - expected, "This is the share of queries that failed."),
             (

@@ -57,16 +57,16 @@ class Embed(nn.Module):
 def cosine_logits(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor | float) -> torch.Tensor:
     """Compare each picture with each caption by the angle between their vectors.
 
-        logits_ij = s <I_i / |I_i|, T_j / |T_j|>,  s = 1 / tau
+        logits_ij = scale <I_i / |I_i|, C_j / |C_j|>,  scale = 1 / tau
 
-    image: (pictures, width), text: (captions, width), of any length; scale: s, the inverse temperature.
-    Returns (pictures, captions), each between -s and s.
+    image: (pictures, width), text: (captions, width), of any length; scale: the inverse temperature, 1 / tau.
+    Returns (pictures, captions), each between -scale and scale.
     """
     return scale * F.normalize(image, dim=1) @ F.normalize(text, dim=1).T
 
 
 def info_nce(logits: torch.Tensor) -> torch.Tensor:
-    """Symmetric InfoNCE: each picture finds its caption among the batch's, and each caption its picture.
+    """Symmetric InfoNCE: match each image with its caption among the batch's, and each caption with its image.
 
         L = 1/2 [mean_i -log softmax(logits_i.)_i + mean_j -log softmax(logits_.j)_j]
 
@@ -91,9 +91,9 @@ def without_false_negatives(logits: torch.Tensor, same: torch.Tensor) -> torch.T
 def contrastive_loss(
     image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor | float, same: torch.Tensor
 ) -> torch.Tensor:
-    """Symmetric InfoNCE of unit vectors I, T (batch, width), in which true pairs off the diagonal are left out.
+    """Symmetric InfoNCE of unit vectors I, C (batch, width), in which true pairs off the diagonal are left out.
 
-    L = 1/2 [CE(s I T^t, diagonal) + CE(s T I^t, diagonal)], scale s = 1 / tau.
+    L = 1/2 [CE(scale I C^t, diagonal) + CE(scale C I^t, diagonal)], scale = 1 / tau.
     same[i, j] (bool) says that caption j is true of picture i as well.
     """
     return info_nce(without_false_negatives(scale * image @ text.T, same))

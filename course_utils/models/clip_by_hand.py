@@ -29,6 +29,21 @@ def pool(hidden: torch.Tensor, tokens: torch.Tensor, end: int) -> torch.Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), first]
 
 
+def embed_patches(
+    pictures: torch.Tensor, weight: torch.Tensor, first: torch.Tensor, places: torch.Tensor
+) -> torch.Tensor:
+    """Turn a picture into tokens: a learned first vector, then one vector for each square patch, each with its place.
+
+        x_0 = first + places_0,   x_n = W patch_n + places_n,   patches row by row, from the top left
+
+    pictures: (batch, colours, height, width), weight: W as (d, colours, patch, patch), first: (d,),
+    places: (1 + patches, d). Returns (batch, 1 + patches, d).
+    Source: Dosovitskiy et al., arXiv:2010.11929, equation 1.
+    """
+    patches = F.conv2d(pictures, weight, stride=weight.shape[-1]).flatten(2).transpose(1, 2)  # (batch, patches, d)
+    return torch.cat([first.expand(len(pictures), 1, -1), patches], dim=1) + places
+
+
 def quick_gelu(x: torch.Tensor) -> torch.Tensor:
     """CLIP's activation, x sigmoid(1.702 x): close to GELU, x times the normal distribution function."""
     return x * torch.sigmoid(1.702 * x)
@@ -115,9 +130,8 @@ class PatchEmbeddings(nn.Module):
         self.position_embedding = nn.Embedding(1 + (size // patch) ** 2, width)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        patches = self.patch_embedding(pictures).flatten(2).transpose(1, 2)  # (batch, patches, width)
-        first = self.class_embedding.expand(len(pictures), 1, -1)
-        return torch.cat([first, patches], dim=1) + self.position_embedding.weight
+        weight, places = self.patch_embedding.weight, self.position_embedding.weight
+        return embed_patches(pictures, weight, self.class_embedding, places)
 
 
 class PictureEncoder(nn.Module):
@@ -138,7 +152,7 @@ class PictureEncoder(nn.Module):
 class ClipByHand(nn.Module):
     """Pictures and token ids to unit vectors of one shared space.
 
-    Returns (image vectors (batch, width), text vectors (batch, width), the inverse temperature s = exp(logit_scale),
+    Returns (image vectors (batch, width), text vectors (batch, width), the inverse temperature exp(logit_scale),
     at most 100), as `course_utils.models.clip.Embed` does. end: the id of the end token. size, patch: pixels.
     Source: Radford et al., arXiv:2103.00020.
     """

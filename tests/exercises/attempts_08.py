@@ -7,6 +7,7 @@ from attempts import mutant, variant
 from torch.nn import functional as F
 
 PAIR, MERGE, POOL, LOGITS = "08.most_frequent_pair", "08.merge", "08.pool", "08.cosine_logits"
+PATCHES = "08.embed_patches"
 LOSS, FALSE, ZERO, RECALL = "08.info_nce", "08.without_false_negatives", "08.zero_shot", "08.recall_at_k"
 
 
@@ -267,6 +268,88 @@ def by_a_running_sum(hidden, tokens, end):
     return (hidden * first[..., None]).sum(1)
 
 
+# Patches
+
+
+def cut(pictures, weight):
+    return F.conv2d(pictures, weight, stride=weight.shape[-1])  # (batch, d, rows, columns)
+
+
+def in_rows(pictures, weight):
+    return cut(pictures, weight).flatten(2).transpose(1, 2)
+
+
+def start(pictures, first):
+    return first.repeat(len(pictures), 1, 1)
+
+
+@mutant(PATCHES, "The places were not added")
+def without_places(pictures, weight, first, places):
+    return torch.cat([start(pictures, first), in_rows(pictures, weight)], 1)
+
+
+@mutant(PATCHES, "to the patches only")
+def places_of_patches_only(pictures, weight, first, places):
+    return torch.cat([start(pictures, first), in_rows(pictures, weight) + places[1:]], 1)
+
+
+@mutant(PATCHES, "stands behind the patches")
+def first_comes_last(pictures, weight, first, places):
+    return torch.cat([in_rows(pictures, weight), start(pictures, first)], 1) + places
+
+
+@mutant(PATCHES, "column by column")
+def patches_in_columns(pictures, weight, first, places):
+    turned = cut(pictures, weight).transpose(2, 3).flatten(2).transpose(1, 2)
+    return torch.cat([start(pictures, first), turned], 1) + places
+
+
+@mutant(PATCHES, "a reshape where axes should be swapped")
+def reshaped(pictures, weight, first, places):
+    patches = cut(pictures, weight)
+    patches = patches.reshape(len(patches), -1, patches.shape[1])
+    return torch.cat([start(pictures, first), patches], 1) + places
+
+
+@mutant(PATCHES, "The first token is all zeros")
+def first_forgotten(pictures, weight, first, places):
+    return F.pad(in_rows(pictures, weight), (0, 0, 1, 0)) + places
+
+
+@mutant(PATCHES, "Patches do not overlap")
+def overlapping_patches(pictures, weight, first, places):
+    patches = F.conv2d(pictures, weight).flatten(2).transpose(1, 2)
+    return torch.cat([start(pictures, first), patches], 1) + places
+
+
+@mutant(PATCHES, "Join along the tokens")
+def first_not_expanded(pictures, weight, first, places):
+    return torch.cat([first[None, None], in_rows(pictures, weight)], 1) + places
+
+
+@mutant(PATCHES, "the gradient with respect to weight is not")
+def half_of_the_gradient(pictures, weight, first, places):
+    patches = in_rows(pictures, (weight + weight.detach()) / 2)
+    return torch.cat([start(pictures, first), patches], 1) + places
+
+
+@variant(PATCHES)
+def by_unfold(pictures, weight, first, places):
+    size = weight.shape[-1]
+    columns = F.unfold(pictures, size, stride=size)
+    patches = torch.einsum("bkn,dk->bnd", columns, weight.flatten(1))
+    return torch.cat([first.expand(len(pictures), 1, -1), patches], dim=1) + places
+
+
+@variant(PATCHES)
+def by_cutting_axes(pictures, weight, first, places):
+    size = weight.shape[-1]
+    rows, columns = pictures.shape[2] // size, pictures.shape[3] // size
+    parts = pictures.reshape(len(pictures), -1, rows, size, columns, size)
+    patches = torch.einsum("bcrhsw,dchw->brsd", parts, weight).flatten(1, 2) + places[1:]
+    return torch.cat([(first + places[0]).repeat(len(pictures), 1, 1), patches], dim=1)
+
+
 # Cosines
 
 
@@ -338,12 +421,12 @@ def target(logits):
     return torch.arange(len(logits))
 
 
-@mutant(LOSS, "each picture looks for its caption")
+@mutant(LOSS, "each image is matched with its caption")
 def pictures_only(logits):
     return F.cross_entropy(logits, target(logits))
 
 
-@mutant(LOSS, "each caption looks for its picture")
+@mutant(LOSS, "each caption is matched with its image")
 def captions_only(logits):
     return F.cross_entropy(logits.T, target(logits))
 
@@ -514,7 +597,7 @@ def best_picture(image, text):
     return cosines(image, text).argmax(0)
 
 
-@mutant(ZERO, "Wanted is which one it is")
+@mutant(ZERO, "Return which one it is")
 def how_well(image, text):
     return cosines(image, text).amax(1)
 

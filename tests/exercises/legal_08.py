@@ -41,6 +41,13 @@ def pool(case):
         yield case.normal(batch, length, 5), tokens, 9
 
 
+@legal("08.embed_patches")
+def embed_patches(case):
+    for batch, colours, patch, d, rows, columns in ((1, 3, 4, 6, 1, 1), (2, 1, 2, 3, 4, 1), (3, 3, 2, 4, 2, 5)):
+        pictures = case.normal(batch, colours, patch * rows, patch * columns)
+        yield pictures, case.normal(d, colours, patch, patch), case.normal(d), case.normal(1 + rows * columns, d)
+
+
 @legal("08.cosine_logits")
 def cosine_logits(case):
     for n, m in ((1, 1), (3, 5), (6, 2)):
