@@ -5,7 +5,7 @@
 # this chapter the prompt takes control of the sampler. By the end you have trained a text-to-image model of your
 # own and assembled a complete `StableDiffusionPipeline`.
 #
-# ![Rows of generated pictures for the same prompts, from no guidance at the top to very strong guidance at the bottom](../chapters/figures/10_guidance.png)
+# ![Six rows of generated images of the same prompts: guidance scales 1, 4 and 7.5, then 12 with 10, 20 and 50 steps](../chapters/figures/10_guidance.png)
 #
 # **After this chapter you can**
 # 1. derive classifier-free guidance from Bayes' rule, and describe from measurements what its scale gains and costs;
@@ -362,17 +362,20 @@ print("maps", tuple(maps.shape), "; at each pixel the shares of all 32 tokens ad
 
 # %% id="maps-plot" tags=["static"]
 tokens = [pipe.tokenizer.decode([number]) for number in pipe.tokenizer(pair).input_ids]
-figure, axes = plt.subplots(2, 6, figsize=(9.6, 3.5))
+shown = ("red", "ball", "white", "cat", "snow")
+figure, axes = plt.subplots(2, 6, figsize=(9.6, 3.2), width_ratios=(1.25, 1, 1, 1, 1, 1))
 for row, number in zip(axes, (0, 1)):
-    plot_pictures(pages[number : number + 1], ["drawn"], ax=row[0])
-    for ax, word in zip(row[1:], ("red", "ball", "white", "cat", "snow")):
+    row[0].imshow(pages[number].permute(1, 2, 0) / 2 + 0.5)
+    row[0].set_axis_off()
+    for ax, word in zip(row[1:], shown):
         ax.imshow(maps[number, tokens.index(word)], cmap="magma")
-        ax.set_title(f'"{word}"', fontsize=10)
         ax.set_axis_off()
+for ax, title in zip(axes[0], ("image", *shown)):
+    ax.set_title(title, fontsize=10)
 show(
     figure,
-    "Two drawings of a red ball left of a white cat in the snow, each with the maps of five words: bright "
-    "where the word is looked at.",
+    "Two images of a red ball left of a white cat in the snow, each with the maps of five words: bright where the "
+    "pixels attend to the word.",
 )
 columns = torch.arange(maps.shape[-1]) / maps.shape[-1]
 middle = {
@@ -380,6 +383,8 @@ middle = {
     for w in ("red", "ball", "white", "cat")
 }
 print("mean column of each word's map, 0 left, 1 right: " + ", ".join(f"{w} {m.mean():.2f}" for w, m in middle.items()))
+if budget(smoke=False, laptop=True, gpu=True):
+    assert max(middle[w].mean() for w in ("red", "ball")) < min(middle[w].mean() for w in ("white", "cat"))
 
 # %% [markdown] id="maps-read"
 # Read such maps with care (chapter 04). We chose a layer whose maps separate by position; others do not: try
@@ -815,8 +820,9 @@ print("w = 4: your guide, the sum of scores, the paper's formula with w' = 3 and
 # (smaller spread), does the same $w$ overshoot more or less?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# Less. If the clouds hardly overlap, the classifier is already certain inside the upper cloud, its gradient is nearly zero
-# there, and a multiple of nearly zero moves nothing.
+# Less: with $w = 5$ the mean height overshoots by about 0.8 at spread 0.45 and by about 0.3 at spread 0.2. The less the
+# clouds overlap, the more certain the classifier is inside the upper cloud, and the smaller its gradient there. Some
+# overshoot remains, because at large $t$ the noisy clouds overlap in any case.
 # </details>
 
 # %% id="toy-filmstrip" tags=["static"]
@@ -923,6 +929,10 @@ for i in chosen:
     flat = path[i].x_t.flatten(1)
     alike = torch.corrcoef(flat)[0, 1:].mean()
     print(f"after the step from t = {times[i]:3}: correlation of the first x_t with the others {alike:.2f}")
+    if i == 0:
+        assert alike > 0.9
+if budget(smoke=False, laptop=True, gpu=True):
+    assert alike < 0.5
 
 # %% [markdown] id="same-start-read"
 # All three start from exactly the same $x_T$: the prompt never touches it. What differs is each *prediction*, from the first
@@ -994,8 +1004,9 @@ print("latents", tuple(clean.shape), f"standard deviation {clean.std():.2f}; thr
 # the middle more often; a tenth of the prompts is dropped. **Predict first:** which one follows the prompts better?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# In this run the model that predicts $v$ does, at both scales. The gap is widest for the place, which is decided at large
-# $t$: there the loss of $\varepsilon$ hardly weighs errors, and small errors of $\varepsilon$ are large errors of $\hat x_0$.
+# Without guidance the model that predicts $v$ does, by far; with $w = 3$ the gap is smaller. It is widest for the place,
+# the largest structure of an image, which is settled at large $t$: there the loss of $\varepsilon$ gives errors little
+# weight, and small errors of $\varepsilon$ are large errors of $\hat x_0$.
 # </details>
 
 # %% id="own-loss"
@@ -1105,13 +1116,15 @@ for says, own_painter in own_painters.items():
         new_line = f"of the {len(held_out)} held out, all three {new[3]:.2f}"
         print(f"predicts {says:3}, scale {scale:.0f}: {line} ({len(asked)} prompts); {new_line}")
 if budget(smoke=False, laptop=True, gpu=True):  # the thresholds of section 5
-    assert found["v", 3.0][3] > max(0.5, found["v", 1.0][3]) and found["v", 1.0][3] > found["eps", 1.0][3] + 0.1
+    assert found["v", 3.0][3] > 0.5 and found["v", 1.0][3] > found["eps", 1.0][3] + 0.1
+    assert found["v", 1.0][2] > found["eps", 1.0][2] + 0.2 and found["eps", 3.0][3] > found["eps", 1.0][3] + 0.1
 
 # %% [markdown] id="own-read"
 # After a few minutes of training, thing, colour and place follow the prompt far more often than by chance. With 64 prompts
 # a standard error is about 0.06, so the gaps in the place, and for all three without guidance, are clear and small gaps
 # are not; the seven held-out combinations are too few for a conclusion. This is one training run each, with the same seed.
-# Guidance with $w = 3$ raises "all three" for both.
+# Guidance with $w = 3$ raises "all three" clearly for the model that predicts $\varepsilon$, and for the other by less than
+# two standard errors.
 #
 # The trained U-Net of the next sections has ten times as many parameters, and was trained for hours on the whole picture
 # book. Its text encoder was trained further with it.
@@ -1124,7 +1137,8 @@ if budget(smoke=False, laptop=True, gpu=True):  # the thresholds of section 5
 # **Predict first:** does adherence rise? And does it go on rising at $w = 7.5$ and $w = 12$?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# GAINANSWER
+# From $w = 1$ to $w = 4$ it rises a little at best: some prompts are followed only with guidance, and one or two only
+# without. That is within the standard errors. Beyond $w = 4$ it does not rise, and with few steps it falls sharply.
 # </details>
 
 # %% id="measure"
@@ -1221,7 +1235,8 @@ show(
 )
 
 # %% id="measure-sheet" tags=["static"]
-ROWS = ((1.0, COUNTS[1]), (4.0, COUNTS[1]), (SCALES[-1], COUNTS[0]), (SCALES[-1], COUNTS[1]), (SCALES[-1], LONG))
+PLAIN_ROWS = [(scale, COUNTS[1]) for scale in SCALES if scale in (1.0, 4.0, 7.5)]
+ROWS = [*PLAIN_ROWS, (SCALES[-1], COUNTS[0]), (SCALES[-1], COUNTS[1]), (SCALES[-1], LONG)]
 sheet = [measured[row]["images"][:8] for row in ROWS]
 ax = plot_pictures(torch.cat(sheet), columns=len(sheet[0]))
 ax.figure.set_size_inches(9.6, 1.15 * len(ROWS))
@@ -1229,12 +1244,21 @@ for place, (scale, steps) in enumerate(ROWS):
     ax.text(-0.1, 1.05 * place + 0.55, f"w = {scale:g}\n{steps} steps", ha="right", va="center", fontsize=9)
 show(
     ax,
-    "Five rows of the same eight prompts and noises: w = 1 and w = 4 with 20 steps, then w = 12 with 10, 20 and 50 steps. "
+    "Six rows of the same eight prompts and noises: w = 1, 4 and 7.5 with 20 steps, then w = 12 with 10, 20 and 50. "
     "With w = 12 and 10 steps colours are harsh and shapes fall apart; with more steps they recover.",
 )
 
 # %% [markdown] id="measure-read"
-# READ
+# With 10 steps, adherence collapses at a large scale, and contrast and saturation shoot up. With 20 steps the
+# collapse begins later and is smaller; with 50 steps, $w = 12$ follows most prompts. So the collapse is mostly an artefact
+# of the *solver*, not of the guided prediction: guidance makes $\hat x_0$ change faster from step to step, and large
+# steps no longer follow it. **A larger scale needs more steps.** What stays with many steps is the cost that the toy showed:
+# contrast and saturation above those of real pages, the *over-saturation* that guidance is known for.
+#
+# What is the gain? Between $w = 1$ and $w = 4$ it is at most a few prompts in 48, within the standard errors; beyond
+# $w = 4$ adherence does not rise. (On 200 frozen prompts with 20 steps, `benchmarks/README.md` has 91% for $w = 2$ and 95.5%
+# for $w = 3$ and $w = 4$.) This model's captions describe its training images exactly. Captions from the web do not, and models
+# trained on them use more guidance: the default of Stable Diffusion v1.5 is 7.5, with 50 steps.
 
 # %% [markdown] id="variety-text"
 # **Variety.** A prompt that names no place may be drawn at any of eight. How many places does one get? The *effective
