@@ -10,7 +10,7 @@
 # **After this chapter you can**
 # 1. derive classifier-free guidance from Bayes' rule, and describe from measurements what its scale gains and costs;
 # 2. write the training step with a prompt and the complete sampling loop, and check that both match diffusers;
-# 3. train a small text-to-image model in minutes, and measure how often its pictures match the prompt.
+# 3. train a small text-to-image model in minutes, and measure how often its images match the prompt.
 #
 # **Time** about three hours, 90 minutes of them for eight exercises. All cells together run in about eight minutes on a
 # CPU, almost half of it for two trainings. **You need** chapter 04 (`Attention`, `UNet`), 06 (the loss), 07 (DDIM,
@@ -30,7 +30,7 @@ from course_utils.machine.devices import budget, pick_device
 from course_utils.plotting import LivePlot, plot_pictures, plot_points, show, use_style
 
 use_style()
-plt.rcParams["savefig.dpi"] = 88  # many pictures: a little smaller, so that the notebook stays small
+plt.rcParams["savefig.dpi"] = 88  # many images: a little smaller, so that the notebook stays small
 device = pick_device()
 
 # %% [markdown] id="symbols"
@@ -80,7 +80,7 @@ x_T = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
 fifty = samplers.trailing_times(T, 50)
 
 
-def both_guesses(x_t, t):
+def both_predictions(x_t, t):
     """The exact eps for all three clouds, and for the upper one."""
     return tuple(mixture_eps(x_t, t, alpha_bar, some, spread) for some in (centres, centres[:1]))
 
@@ -89,7 +89,7 @@ def mixed(w):
     """A model that goes w times the way from the prediction without the prompt to the one with it."""
 
     def model(x_t, t, cond=None):
-        eps_null, eps_cond = both_guesses(x_t, t)
+        eps_null, eps_cond = both_predictions(x_t, t)
         return eps_null + w * (eps_cond - eps_null)
 
     return model
@@ -232,8 +232,8 @@ def caption(kind, colour, place):
 
 # %% id="failure" tags=["static"]
 wishes = frozen_prompts(budget(smoke=4, laptop=48, gpu=256))
-texts = [wish.text for wish in wishes]
-plain = look(draw(texts, range(len(texts)), scale=1.0))
+prompts = [wish.text for wish in wishes]
+plain = look(draw(prompts, range(len(prompts)), scale=1.0))
 right_plain = [follows(verdict, wish) for verdict, wish in zip(read(judge, plain), wishes)]
 names = [f"{wish.text}: {'yes' if ok else 'NO'}" for wish, ok in zip(wishes[:8], right_plain)]
 show(
@@ -241,10 +241,10 @@ show(
     "The first images of the sample, without guidance, each with its prompt and whether the judge finds what the "
     "prompt names.",
 )
-error = standard_error(sum(right_plain), len(texts))
-print(f"without guidance: adherence {sum(right_plain) / len(texts):.2f} ± {error:.2f} ({len(texts)} prompts)")
+error = standard_error(sum(right_plain), len(prompts))
+print(f"without guidance: adherence {sum(right_plain) / len(prompts):.2f} ± {error:.2f} ({len(prompts)} prompts)")
 if budget(smoke=False, laptop=True, gpu=True):
-    assert 0.75 < sum(right_plain) / len(texts) < 0.98
+    assert 0.75 < sum(right_plain) / len(prompts) < 0.98
 
 # %% [markdown] id="failure-read"
 # The network received the prompt at every step, and yet about one image in ten misses it: a thing or a colour is missing, or
@@ -421,7 +421,7 @@ eps = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(
 
 
 def loss_at(t, cond, tell=None):
-    """The mean squared error at time t, told the prompts `cond` and the time `tell` (the true one if None)."""
+    """The mean squared error at time t, given the prompts `cond` and the time `tell` (the true one if None)."""
     at = torch.full((len(latents),), t, device=device)
     x_t = add_noise(latents, eps, at, table)
     with torch.no_grad():
@@ -605,6 +605,9 @@ assert abs(yours.item() - losses["its own"][-1]) < 1e-5 and torch.allclose(yours
 # %% [markdown] id="element-text"
 # ### A failure: dropping single elements
 #
+# In the toy example we know the exact answer. We train two networks on points that differ only in how prompts are dropped.
+# The "prompts" are three random vectors, and the empty prompt is a fourth.
+#
 # `nn.Dropout` also drops something: single *elements*. **Predict first:** what does a network trained that way predict for
 # the empty prompt?
 #
@@ -613,9 +616,6 @@ assert abs(yours.item() - losses["its own"][-1]) < 1e-5 and torch.allclose(yours
 # network trained with whole prompts dropped. The samples with $w = 0$ no longer cover the three clouds properly, and
 # guidance multiplies the wrong difference.
 # </details>
-#
-# In the toy example we know the exact answer. We train two networks on points that differ only in how prompts are dropped.
-# The "prompts" are three random vectors, and the empty prompt is a fourth.
 
 # %% id="element-setup"
 from course_utils.models.blocks import time_embedding
@@ -683,7 +683,9 @@ for way, net in point_nets.items():
         at = torch.full((3000,), level)
         x_t = add_noise(points_now, torch.randn(3000, 2, generator=torch.Generator().manual_seed(level)), at, alpha_bar)
         with torch.no_grad():
-            found.append((net(x_t, at, vectors[3:].expand(3000, -1, -1)) - both_guesses(x_t, at)[0]).square().mean())
+            found.append(
+                (net(x_t, at, vectors[3:].expand(3000, -1, -1)) - both_predictions(x_t, at)[0]).square().mean()
+            )
     error[way] = torch.stack(found).mean().item()
 print("error of the prediction without a prompt: " + ", ".join(f"{way} {value:.3f}" for way, value in error.items()))
 if budget(smoke=False, laptop=True, gpu=True):
@@ -732,7 +734,7 @@ from course_utils.shapes import expand_like
 
 
 def classifier_score(eps_cond, eps_null, t, alpha_bar):
-    """grad log p(c | x_t) from both guesses, each (batch, ...); t (batch,), alpha_bar (T,)."""
+    """grad log p(c | x_t) from both predictions, each (batch, ...); t (batch,), alpha_bar (T,)."""
     ### BEGIN SOLUTION
     #: the factor of the noise in x_t: (batch, 1, ...)
     noise_factor = (1 - expand_like(alpha_bar[t], eps_cond)).sqrt()
@@ -754,7 +756,7 @@ grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), 2).reshape(-1, 2)
 figure, axes = plt.subplots(1, 3, figsize=(9, 3.7))
 for ax, level in zip(axes, (100, 400, 700)):
     at = torch.full((len(grid),), level)
-    eps_null, eps_cond = both_guesses(grid, at)
+    eps_null, eps_cond = both_predictions(grid, at)
     arrows = classifier_score(eps_cond, eps_null, at, alpha_bar)
     a = alpha_bar[level]
     logs = -torch.cdist(grid, a.sqrt() * centres).square() / (2 * (a * spread**2 + 1 - a))
@@ -806,7 +808,7 @@ guide = check("10.guide", guide)
 # > a text means.
 
 # %% id="guide-equal"
-eps_null, eps_cond = both_guesses(grid, torch.full((len(grid),), 400))
+eps_null, eps_cond = both_predictions(grid, torch.full((len(grid),), 400))
 at = torch.full((len(grid),), 400)
 root = (1 - alpha_bar[400]).sqrt()
 by_scores = -root * (-eps_cond / root + 3 * classifier_score(eps_cond, eps_null, at, alpha_bar))
@@ -867,7 +869,7 @@ def text_to_image(prompts, encode, model, decode, x_T, alpha_bar, times, scale=4
         eps = guide(model(x_t, at, null), model(x_t, at, cond), scale)
         #: one step back
         x_t = ddim_step(x_t, eps, t, earlier, alpha_bar)
-    #: latents to pictures
+    #: latents to images
     return decode(x_t)
     ### END SOLUTION
 
@@ -918,10 +920,10 @@ three = ["a red ball on the grass", "a blue car in the snow", "a white cat at ni
 path = list(samplers.ddim(samplers.guided(painter, null, 4.0), noise([5, 5, 5]), table, times, cond=encode(three)))
 chosen = [round(share * (len(path) - 1)) for share in (0, 0.15, 0.35, 0.6, 1)]
 with torch.no_grad():
-    guesses = torch.stack([decode(path[i].x0_hat) for i in chosen], 1).flatten(0, 1).cpu()
+    predictions = torch.stack([decode(path[i].x0_hat) for i in chosen], 1).flatten(0, 1).cpu()
 titles = [f"t = {times[i]}" for i in chosen] + [""] * 10
 show(
-    plot_pictures(guesses, titles, columns=5),
+    plot_pictures(predictions, titles, columns=5),
     "Three rows, one for each prompt, all from the same noise, at five times: the first predictions are already "
     "blurs of different colours, then things appear, then details.",
 )
@@ -986,7 +988,7 @@ def scene(kind, colour, place, seed):
     return book.Scene((book.Thing(kind, colour, "sitting" if kind == "corgi" else None),), place, seed)
 
 
-def said_of(scenes, wording):
+def encode_captions(scenes, wording):
     """The hidden states of the pages' captions in one of the wordings, encoded 256 at a time."""
     texts = [book.caption(drawn, wording).text for drawn in scenes]
     return torch.cat([encode(texts[i : i + 256]) for i in range(0, len(texts), 256)])
@@ -994,9 +996,9 @@ def said_of(scenes, wording):
 
 scenes = [scene(*wish, seed) for seed in range(budget(smoke=1, laptop=14, gpu=200)) for wish in trained]
 clean = encode_pictures(pipe.vae, book.pictures(scenes)).to(device) * pipe.vae.config.scaling_factor
-said = torch.stack([said_of(scenes, wording) for wording in (None, 0, 1)], 1)  # (pages, 3, tokens, width)
+encoded = torch.stack([encode_captions(scenes, wording) for wording in (None, 0, 1)], 1)  # (pages, 3, tokens, width)
 print(f"{len(trained)} combinations to learn from, {len(held_out)} held out; {len(scenes)} pages")
-print("latents", tuple(clean.shape), f"standard deviation {clean.std():.2f}; three captions each", tuple(said.shape))
+print("latents", tuple(clean.shape), f"standard deviation {clean.std():.2f}; three captions each", tuple(encoded.shape))
 
 # %% [markdown] id="own-loss-text"
 # We train two U-Nets that differ in what they predict: one predicts $\varepsilon$, with your `text_loss`; the other predicts
@@ -1021,7 +1023,7 @@ def own_loss(model, samples, kind):
     t = objectives.logit_normal_times(samples.normals(stream=2), T).to(device)
     eps = samples.normals(8, 16, 16, stream=3).to(device)
     uniforms = samples.uniforms(stream=4).to(device)
-    x0, cond = clean[page], said[page, wording]
+    x0, cond = clean[page], encoded[page, wording]
     if kind == "eps":
         return text_loss(model, x0, cond, null, t, eps, uniforms, table)
     v_hat = model(add_noise(x0, eps, t, table), t, drop_prompts(cond, null, uniforms))
@@ -1053,9 +1055,7 @@ for kind in ("eps", "v"):
     live.finish()
     with torch.no_grad():
         after = loss(average.model, exam).item()
-    print(
-        f"predicts {kind}: loss on a fixed batch before {before:.3f}, after {after:.3f}; {record.seconds:.0f} seconds"
-    )
+    print(f"{kind}: loss on a fixed batch before {before:.3f}, after {after:.3f}; {record.seconds:.0f} seconds")
     assert after < before
     trained_nets[kind] = average.model
 
@@ -1108,13 +1108,13 @@ def shares(pictures, wanted):
 WHAT = ("thing", "colour", "place", "all three", "strictly")
 asked = trained[:: budget(smoke=20, laptop=1, gpu=1)] + held_out
 found = {}
-for says, own_painter in own_painters.items():
+for target, own_painter in own_painters.items():
     for scale in (1.0, 3.0):
         pictures = look(draw([caption(*wish).text for wish in asked], range(len(asked)), scale, own_painter))
-        found[says, scale], new = shares(pictures, asked), shares(pictures[-len(held_out) :], held_out)
-        line = ", ".join(f"{what} {share:.2f}" for what, share in zip(WHAT, found[says, scale]))
+        found[target, scale], new = shares(pictures, asked), shares(pictures[-len(held_out) :], held_out)
+        line = ", ".join(f"{what} {share:.2f}" for what, share in zip(WHAT, found[target, scale]))
         new_line = f"of the {len(held_out)} held out, all three {new[3]:.2f}"
-        print(f"predicts {says:3}, scale {scale:.0f}: {line} ({len(asked)} prompts); {new_line}")
+        print(f"predicts {target:3}, scale {scale:.0f}: {line} ({len(asked)} prompts); {new_line}")
 if budget(smoke=False, laptop=True, gpu=True):  # the thresholds of section 5
     assert found["v", 3.0][3] > 0.5 and found["v", 1.0][3] > found["eps", 1.0][3] + 0.1
     assert found["v", 1.0][2] > found["eps", 1.0][2] + 0.2 and found["eps", 3.0][3] > found["eps", 1.0][3] + 0.1
@@ -1142,15 +1142,15 @@ if budget(smoke=False, laptop=True, gpu=True):  # the thresholds of section 5
 # </details>
 
 # %% id="measure"
-guided_images = look(draw(texts, range(len(texts)), scale=4.0))
+guided_images = look(draw(prompts, range(len(prompts)), scale=4.0))
 right_guided = [follows(verdict, wish) for verdict, wish in zip(read(judge, guided_images), wishes)]
-error = standard_error(sum(right_guided), len(texts))
-print(f"w = 4: adherence {sum(right_guided) / len(texts):.2f} ± {error:.2f} ({len(texts)} prompts)")
+error = standard_error(sum(right_guided), len(prompts))
+print(f"w = 4: adherence {sum(right_guided) / len(prompts):.2f} ± {error:.2f} ({len(prompts)} prompts)")
 gained = sum(after and not before for before, after in zip(right_plain, right_guided))
 lost = sum(before and not after for before, after in zip(right_plain, right_guided))
 print(f"right only with w = 4: {gained}; right only with w = 1: {lost}")
 if budget(smoke=False, laptop=True, gpu=True):  # the thresholds of section 6
-    assert min(sum(right_plain), sum(right_guided)) > 0.75 * len(texts) and gained - lost < 0.25 * len(texts)
+    assert min(sum(right_plain), sum(right_guided)) > 0.75 * len(prompts) and gained - lost < 0.25 * len(prompts)
 
 # %% [markdown] id="measure-grid-text"
 # Now the costs. Two things could go wrong at a large $w$: the guided prediction itself, or the *solver*, whose step
@@ -1193,20 +1193,20 @@ def page_for(wish, seed):
 
 # %% id="measure-run"
 measured = {}
-for steps in COUNTS:
+for count in COUNTS:
     for scale in SCALES:
-        measured[scale, steps] = measure(scale, steps)
+        measured[scale, count] = measure(scale, count)
 measured[SCALES[-1], LONG] = measure(SCALES[-1], LONG)
 pages_real = book.pictures([page_for(wish, seed) for seed, wish in enumerate(few)])
 real = looks(encode_pictures(pipe.vae, pages_real) * pipe.vae.config.scaling_factor, pages_real)
 
 print(f"{len(few)} prompts")
-for (scale, steps), row in measured.items():
-    print(f"w = {scale:4}, {steps} steps: adherence {row['adherence']:.2f} ± {row['error']:.2f}, ", end="")
+for (scale, count), row in measured.items():
+    print(f"w = {scale:4}, {count} steps: adherence {row['adherence']:.2f} ± {row['error']:.2f}, ", end="")
     print(f"contrast {row['contrast']:.2f}, saturation {row['saturation']:.3f}")
 print(f"real pages: contrast {real['contrast']:.2f}, saturation {real['saturation']:.3f}")
 if budget(smoke=False, laptop=True, gpu=True):
-    few_steps, more_steps, most_steps = (measured[12.0, steps] for steps in (10, 20, 50))
+    few_steps, more_steps, most_steps = (measured[12.0, count] for count in (10, 20, 50))
     assert few_steps["adherence"] + 0.2 < more_steps["adherence"] < most_steps["adherence"] + 0.1
     assert few_steps["contrast"] > more_steps["contrast"] > 1.05 * real["contrast"]
 
@@ -1216,10 +1216,10 @@ if budget(smoke=False, laptop=True, gpu=True):
 # %% id="measure-plot" tags=["static"]
 figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.2))
 for ax, name in zip(axes, ("adherence", "contrast", "saturation")):
-    for steps, style in zip(COUNTS, ("s--", "o-")):
-        heights = [measured[scale, steps][name] for scale in SCALES]
-        errors = [measured[scale, steps]["error"] if name == "adherence" else 0 for scale in SCALES]
-        ax.errorbar(SCALES, heights, errors, fmt=style, capsize=3, label=f"{steps} steps")
+    for count, style in zip(COUNTS, ("s--", "o-")):
+        heights = [measured[scale, count][name] for scale in SCALES]
+        errors = [measured[scale, count]["error"] if name == "adherence" else 0 for scale in SCALES]
+        ax.errorbar(SCALES, heights, errors, fmt=style, capsize=3, label=f"{count} steps")
     last = measured[SCALES[-1], LONG]
     error = last["error"] if name == "adherence" else 0
     ax.errorbar(SCALES[-1:], [last[name]], error, fmt="D", capsize=3, color="black", label=f"{LONG} steps")
@@ -1240,8 +1240,8 @@ ROWS = [*PLAIN_ROWS, (SCALES[-1], COUNTS[0]), (SCALES[-1], COUNTS[1]), (SCALES[-
 sheet = [measured[row]["images"][:8] for row in ROWS]
 ax = plot_pictures(torch.cat(sheet), columns=len(sheet[0]))
 ax.figure.set_size_inches(9.6, 1.15 * len(ROWS))
-for place, (scale, steps) in enumerate(ROWS):
-    ax.text(-0.1, 1.05 * place + 0.55, f"w = {scale:g}\n{steps} steps", ha="right", va="center", fontsize=9)
+for place, (scale, count) in enumerate(ROWS):
+    ax.text(-0.1, 1.05 * place + 0.55, f"w = {scale:g}\n{count} steps", ha="right", va="center", fontsize=9)
 show(
     ax,
     "Six rows of the same eight prompts and noises: w = 1, 4 and 7.5 with 20 steps, then w = 12 with 10, 20 and 50. "
@@ -1347,7 +1347,7 @@ def rescaled(kind, scale=12.0, share=0.7):
 
 
 # %% id="rescale-run" tags=["static"]
-eight = texts[:8]
+eight = prompts[:8]
 versions = {
     "w = 12": draw(eight, range(len(eight)), 12.0),
     "eps rescaled": draw(eight, range(len(eight)), 1.0, rescaled("eps")),
@@ -1387,7 +1387,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 # <details><summary>Answer (after running the cells below)</summary>
 # The weight $w$ for $c$ and $1 - w$ for $n$: then $\hat\varepsilon_\varnothing$ cancels.
 # </details>
-#
+
+# %% [markdown] id="ex-compose-text"
 # ### Exercise 8 · Several prompts
 #
 # ●●○○○ · 10 minutes. `eps_each` holds the predictions, (prompts, batch, ...); `weights` is a list of as many numbers.
@@ -1395,7 +1396,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% id="ex-compose"
 def compose(eps_null, eps_each, weights):
-    """eps_null (batch, ...) plus, for each prompt, its weight times (its guess - eps_null)."""
+    """eps_null (batch, ...) plus, for each prompt, its weight times (its prediction - eps_null)."""
     ### BEGIN SOLUTION
     eps = eps_null
     for weight, eps_i in zip(weights, eps_each):
