@@ -1209,6 +1209,7 @@ if budget(smoke=False, laptop=True, gpu=True):
     few_steps, more_steps, most_steps = (measured[12.0, count] for count in (10, 20, 50))
     assert few_steps["adherence"] + 0.2 < more_steps["adherence"] < most_steps["adherence"] + 0.1
     assert few_steps["contrast"] > more_steps["contrast"] > 1.05 * real["contrast"]
+    assert few_steps["saturation"] > more_steps["saturation"] > measured[1.0, 20]["saturation"]
 
 # %% [markdown] id="measure-plot-text"
 # As curves over the scale; the error bars are standard errors, the dotted lines the values of real pages:
@@ -1249,11 +1250,12 @@ show(
 )
 
 # %% [markdown] id="measure-read"
-# With 10 steps, adherence collapses at a large scale, and contrast and saturation shoot up. With 20 steps the
-# collapse begins later and is smaller; with 50 steps, $w = 12$ follows most prompts. So the collapse is mostly an artefact
-# of the *solver*, not of the guided prediction: guidance makes $\hat x_0$ change faster from step to step, and large
-# steps no longer follow it. **A larger scale needs more steps.** What stays with many steps is the cost that the toy showed:
-# contrast and saturation above those of real pages, the *over-saturation* that guidance is known for.
+# With 10 steps, adherence collapses at a large scale, and contrast and saturation shoot up. With 20 steps the collapse
+# begins later and is smaller; with 50 steps, $w = 12$ follows most prompts. So the collapse is mostly an artefact of the
+# *solver*, not of the guided prediction: guidance makes $\hat x_0$ change faster from step to step, and large steps no
+# longer follow it. **A larger scale needs more steps.** What remains is the effect that the toy showed: with 20 steps, too,
+# contrast and saturation grow with $w$, and at $w = 12$ the contrast is above that of real pages. In this model such
+# *over-saturation* is mild.
 #
 # What is the gain? Between $w = 1$ and $w = 4$ it is at most a few prompts in 48, within the standard errors; beyond
 # $w = 4$ adherence does not rise. (On 200 frozen prompts with 20 steps, `benchmarks/README.md` has 91% for $w = 2$ and 95.5%
