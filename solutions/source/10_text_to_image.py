@@ -1240,7 +1240,7 @@ PLAIN_ROWS = [(scale, COUNTS[1]) for scale in SCALES if scale in (1.0, 4.0, 7.5)
 ROWS = [*PLAIN_ROWS, (SCALES[-1], COUNTS[0]), (SCALES[-1], COUNTS[1]), (SCALES[-1], LONG)]
 sheet = [measured[row]["images"][:8] for row in ROWS]
 ax = plot_pictures(torch.cat(sheet), columns=len(sheet[0]))
-ax.figure.set_size_inches(9.6, 1.15 * len(ROWS))
+ax.figure.set_size_inches(10.6, 1.15 * len(ROWS))
 for place, (scale, count) in enumerate(ROWS):
     ax.text(-0.1, 1.05 * place + 0.55, f"w = {scale:g}\n{count} steps", ha="right", va="center", fontsize=9)
 show(
