@@ -1,4 +1,4 @@
-"""The exercises of chapter 10: a prompt that steers the drawing."""
+"""The exercises of chapter 10: prompts, guidance and the sampling loop."""
 
 import torch
 
@@ -32,11 +32,11 @@ TITLE = "Text to image"
         "split_heads makes (batch, heads, tokens, d) of q and of k; attention_weights takes them as they come.",
         "The weights have the shape (batch, heads, pixels, words): average over axis 1.",
         "A word's map is a *column* of the weights: transpose(1, 2) gives (batch, words, pixels).",
-        "Only the last axis is cut: .unflatten(2, (side, side)), with side = math.isqrt(pixels).",
+        "Split the last axis into rows and columns: .unflatten(2, (side, side)), with side = math.isqrt(pixels).",
     ],
 )  # fmt: skip
 def word_maps(learner, case):
-    """Show for each word where in the picture it is looked at."""
+    """Show for each word which pixels attend to it."""
     for batch, side, words, heads in ((2, 4, 5, 4), (2, 3, 7, 2), (2, 4, 16, 4), (1, 5, 3, 1)):
         q, k = case.normal(batch, side * side, 16), case.normal(batch, words, 16)
         # torch's own attention, with values that say which word they belong to
@@ -51,13 +51,13 @@ def word_maps(learner, case):
 @exercise(
     "10.drop_prompts", guidance.drop_prompts, difficulty=2, minutes=10, gradients=True,
     hints=[
-        "uniforms < share says for each prompt whether it is dropped: (batch,), True or False.",
-        "It needs two more axes to meet cond: [:, None, None].",
+        "uniforms < share is True for each prompt that is dropped: (batch,).",
+        "It needs two more axes to broadcast with cond: [:, None, None].",
         "torch.where(condition, null, cond) takes from null where the condition holds.",
     ],
 )  # fmt: skip
 def drop_prompts(learner, case):
-    """Replace some of the prompts, each as a whole, by the null prompt."""
+    """Replace some of the prompts, each as a whole, by the empty prompt."""
     for batch, words, width in ((8, 5, 6), (6, 6, 6)):
         cond, null = case.normal(batch, words, width), case.normal(1, words, width)
         share = case.uniform(0.3, 0.6).item()
@@ -78,9 +78,10 @@ def drop_prompts(learner, case):
     "10.text_loss", guidance.text_loss, difficulty=3, minutes=10, uses=("05.add_noise", "10.drop_prompts"),
     gradients=True,
     hints=[
-        "Four lines: x_t by add_noise; the prompts, some of them dropped; the model's guess; the mean squared error.",
-        "The model is called as model(x_t, t, cond): the noisy latents, when, and what.",
-        "The target is eps, the noise that you put in. .square().mean() averages over everything.",
+        "Four lines: x_t by add_noise; the prompts, some of them dropped; the model's prediction; the mean squared "
+         "error.",
+        "The model is called as model(x_t, t, cond): noisy latents, time, prompt.",
+        "The target is eps, the noise that you added. .square().mean() averages over everything.",
     ],
 )  # fmt: skip
 def text_loss(learner, case):
@@ -93,7 +94,7 @@ def text_loss(learner, case):
         uniforms = torch.cat([torch.tensor([0.1, 0.9]), case.uniform(0.45, 1, batch - 2)])
         eye = Eye(case)
         got = learner(eye, x0, cond, null, t, eps, uniforms, table, share)
-        require(eye.calls > 0, "the model was never called.", "Ask it: model(x_t, t, cond).")
+        require(eye.calls > 0, "the model was never called.", "Call it: model(x_t, t, cond).")
         signal, noise = table[t].sqrt().view(-1, 1, 1, 1), (1 - table[t]).sqrt().view(-1, 1, 1, 1)
         told = torch.cat([null, cond[1:]])
         answer = eye.answer(signal * x0 + noise * eps, t, told)
@@ -109,13 +110,13 @@ def text_loss(learner, case):
 @exercise(
     "10.classifier_score", guidance.classifier_score, difficulty=3, minutes=10,
     hints=[
-        "Each prediction of noise is a score in disguise: grad log p(x_t) = -eps / sqrt(1 - alpha_bar_t).",
-        "By Bayes' rule the score that you want is a difference of two scores: with the prompt minus without.",
+        "Each noise prediction gives a score: grad log p(x_t) = -eps / sqrt(1 - alpha_bar_t).",
+        "By Bayes' rule the result is the difference of two scores: with the prompt minus without.",
         "alpha_bar[t] has one number for each sample: expand_like(alpha_bar[t], eps_cond).",
     ],
 )  # fmt: skip
 def classifier_score(learner, case):
-    """Find the direction in which a noisy point looks more like the prompt."""
+    """Compute the gradient of log p(c | x_t) from two noise predictions."""
     table = (1 - case.uniform(0.02, 0.12, 40)).cumprod(0)
     centres, t = case.normal(4, 2), torch.cat([torch.tensor([0, 39]), case.whole(1, 38, 4)])
     x_t = case.normal(6, 2).double().requires_grad_()
@@ -131,7 +132,7 @@ def classifier_score(learner, case):
     mistakes = score_mistakes(eps_cond, eps_null, table[t][:, None])
     close(learner(eps_cond, eps_null, t, table), right.float(), mistakes, tolerance=3e-3, what="the direction")
     flat = learner(eps_cond.repeat(1, 6).reshape(6, 3, 2, 2), eps_null.repeat(1, 6).reshape(6, 3, 2, 2), t, table)
-    close(flat, right.float().repeat(1, 6).reshape(6, 3, 2, 2), tolerance=3e-3, what="for pictures the direction")
+    close(flat, right.float().repeat(1, 6).reshape(6, 3, 2, 2), tolerance=3e-3, what="for images the direction")
     close(learner(eps_cond[:1], eps_null[:1], t[:1], table), right[:1].float(), tolerance=3e-3,
           what="for a batch of one, the direction")  # fmt: skip
 
@@ -144,31 +145,31 @@ def classifier_score(learner, case):
     ],
 )  # fmt: skip
 def guide(learner, case):
-    """Exaggerate what the prompt changes."""
+    """Combine the predictions with and without the prompt."""
     null, cond = case.normal(3, 4, 5, 5), case.normal(3, 4, 5, 5)
     scales = (round(case.uniform(2, 9).item(), 2), 1.0, 0.0)
     settings = []
     for scale in scales:
-        right = torch.lerp(null, cond, scale)  # a straight line through the two guesses, as torch draws it
+        right = torch.lerp(null, cond, scale)  # a straight line through the two predictions
         got = learner(null, cond, scale)
         settings.append(
-            (got, right, guide_mistakes(null, cond, scale), f"at scale {scale:g} the guess", learner.called)
+            (got, right, guide_mistakes(null, cond, scale), f"at scale {scale:g} the prediction", learner.called)
         )
     close_in_all(settings, tolerance=1e-3)
     close(learner(null[:1, 0, 0], cond[:1, 0, 0], 3.0), torch.lerp(null, cond, 3.0)[:1, 0, 0], tolerance=1e-3,
-          what="for a batch of one point, the guess")  # fmt: skip
+          what="for a batch of one point, the prediction")  # fmt: skip
 
 
 @exercise(
     "10.compose", guidance.compose, difficulty=2, minutes=10, uses=("10.guide",),
     hints=[
         "Each prompt makes its own difference to eps_null: eps_i - eps_null.",
-        "Start at eps_null, and add each difference, times its weight. A loop over zip(weights, eps_each) will do.",
-        "eps_null itself stands there once, whatever the weights are.",
+        "Start at eps_null, and add each difference, times its weight. Loop over zip(weights, eps_each).",
+        "eps_null itself is added once, whatever the weights are.",
     ],
 )  # fmt: skip
 def compose(learner, case):
-    """Follow several prompts at once, and lead away from some."""
+    """Combine several prompts, some with negative weights."""
     for count in (3, 2, 1):
         null, each = case.normal(3, 2, 4, 4), case.normal(count, 3, 2, 4, 4)
         weights = [round(w, 2) for w in case.uniform(1.5, 5, count).tolist()]
@@ -176,19 +177,20 @@ def compose(learner, case):
         right = null + torch.einsum("n,nbchw->bchw", torch.tensor(weights), each - null)
         mistakes = compose_mistakes(null, each, weights)
         close(learner(null, each, weights), right, other_than(right, mistakes), tolerance=1e-3,
-              what=f"with weights {weights} the guess")  # fmt: skip
+              what=f"with weights {weights} the prediction")  # fmt: skip
 
 
 @exercise(
     "10.rescale", guidance.rescale, difficulty=2, minutes=10,
     hints=[
-        "x.flatten(1).std(1) is the deviation of each sample. Give the ratio axes: expand_like(ratio, guided).",
-        "The factor is std(plain) / std(guided): after multiplying, the spread is that of the plain guess.",
-        "Then the mixture: share of the rescaled one, 1 - share of the one that came in.",
+        "x.flatten(1).std(1) is the standard deviation of each sample. Give the ratio more axes: expand_like(ratio, "
+         "guided).",
+        "Multiply by std(plain) / std(guided): then the result has the standard deviation of `plain`.",
+        "Then mix: share * rescaled + (1 - share) * guided.",
     ],
 )  # fmt: skip
 def rescale(learner, case):
-    """Give the guided guess the spread that it had without guidance."""
+    """Give the guided prediction the standard deviation of the plain one."""
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
     for share, batch in ((1.0, 3), (round(case.uniform(0.2, 0.45).item(), 2), 3), (0.7, 1), (0.0, 2)):
@@ -198,10 +200,10 @@ def rescale(learner, case):
         right = rescale_noise_cfg(eps, cond, share)
         mistakes = rescale_mistakes(eps, cond, share)
         close(learner(eps, cond, share), right, other_than(right, mistakes), tolerance=2e-3,
-              what=f"with share = {share} the guess")  # fmt: skip
+              what=f"with share = {share} the prediction")  # fmt: skip
     points, plain = 3 * case.normal(4, 9), case.normal(4, 9)
     close(learner(points, plain, 1.0), rescale_noise_cfg(points[:, None], plain[:, None], 1.0)[:, 0], tolerance=2e-3,
-          what="for samples of one axis, the guess")  # fmt: skip
+          what="for samples of one axis, the prediction")  # fmt: skip
 
 
 @exercise(
@@ -209,12 +211,12 @@ def rescale(learner, case):
     hints=[
         "Before the loop: cond = encode(prompts), null = encode([negative] * len(prompts)).",
         "The pairs of times are zip(times, [*times[1:], -1]), as in chapter 07: the last step goes to -1, clean.",
-        "Ask the model twice at the same x_t and t, once with null and once with cond; then guide, then ddim_step.",
+        "Evaluate the model twice at the same x_t and t, with null and with cond; then guide, then ddim_step.",
         "The model wants t as a tensor: torch.full((len(x_t),), t). At the end return decode(x_t).",
     ],
 )  # fmt: skip
 def text_to_image(learner, case):
-    """Draw a picture from a prompt, with nothing but the parts."""
+    """Generate an image from a prompt with the parts."""
     table = (1 - case.uniform(0.02, 0.12, 40)).cumprod(0)
     t = int(case.whole(30, 38))
     times = [t, int(case.whole(15, 25)), int(case.whole(3, 9))]
@@ -227,8 +229,8 @@ def text_to_image(learner, case):
         twice = learner(prompts, world.encode, world.model, world.decode, x_T, table, times, scale, negative)
         require(
             not isinstance(got, torch.Tensor) or torch.equal(got, twice),
-            "two calls with the same x_T gave two different pictures.",
-            "Start from the x_T that is passed in, and add no noise on the way: with DDIM the rest follows.",
+            "two calls with the same x_T gave two different images.",
+            "Start from the x_T that is passed in, and add no noise between the steps: this DDIM is deterministic.",
         )
         mistakes = loop_mistakes(world, prompts, negative, x_T, table, times, scale)
-        close(got, right, other_than(right, mistakes), tolerance=5e-3, what="the picture")
+        close(got, right, other_than(right, mistakes), tolerance=5e-3, what="the image")

@@ -119,7 +119,7 @@ def zeros_for_null(cond, null, uniforms, share=0.1):
     return cond * (uniforms >= share)[:, None, None]
 
 
-@mutant(DROP, "The wrong ones went")
+@mutant(DROP, "The wrong prompts were dropped")
 def the_others(cond, null, uniforms, share=0.1):
     return torch.where((uniforms > share)[:, None, None], null, cond)
 
@@ -156,7 +156,7 @@ def thrown_out(cond, null, uniforms, share=0.1):
     return cond[uniforms >= share]
 
 
-@mutant(DROP, "a bit of null into every prompt")
+@mutant(DROP, "some of null into every prompt")
 def mixed_in(cond, null, uniforms, share=0.1):
     return torch.lerp(cond, null.expand_as(cond), share)
 
@@ -174,7 +174,7 @@ def along_the_words(cond, null, uniforms, share=0.1):
     return torch.where((uniforms < share)[:, None], null, cond)
 
 
-@mutant(DROP, "only half gone")
+@mutant(DROP, "only mixed with null")
 def half_gone(cond, null, uniforms, share=0.1):
     return torch.where((uniforms < share)[:, None, None], (cond + null) / 2, cond)
 
@@ -388,12 +388,12 @@ def no_root(eps_cond, eps_null, t, alpha_bar):
     return (eps_null - eps_cond) / (1 - level(alpha_bar, t, eps_cond))
 
 
-@mutant(SCORE, "the factor of the picture")
+@mutant(SCORE, "the factor of the image")
 def signal_for_noise(eps_cond, eps_null, t, alpha_bar):
     return (eps_null - eps_cond) / level(alpha_bar, t, eps_cond).sqrt()
 
 
-@mutant(SCORE, "That of q(x_t) is still to be taken off")
+@mutant(SCORE, "Subtract the score of q(x_t)")
 def score_with_the_prompt(eps_cond, eps_null, t, alpha_bar):
     return -eps_cond / (1 - level(alpha_bar, t, eps_cond)).sqrt()
 
@@ -454,7 +454,7 @@ def no_start(eps_null, eps_cond, scale):
     return scale * (eps_cond - eps_null)
 
 
-@mutant(GUIDE, "eps_null stands here whole")
+@mutant(GUIDE, "adds eps_null and eps_cond whole")
 def prompt_on_top(eps_null, eps_cond, scale):
     return eps_null + scale * eps_cond
 
@@ -546,7 +546,7 @@ def only_wishes(eps_null, eps_each, weights):
     return total
 
 
-@mutant(COMPOSE, "taken from the guess so far")
+@mutant(COMPOSE, "taken from the sum so far")
 def one_after_the_other(eps_null, eps_each, weights):
     for weight, eps in zip(weights, eps_each, strict=True):
         eps_null = eps_null + weight * (eps - eps_null)
@@ -614,7 +614,7 @@ def variances(guided, plain, share=0.7):
     return share * guided * (spread(plain) / spread(guided)) ** 2 + (1 - share) * guided
 
 
-@mutant(RESCALE, "over the whole batch")
+@mutant(RESCALE, "of the whole batch")
 def of_the_batch(guided, plain, share=0.7):
     return share * guided * plain.std() / guided.std() + (1 - share) * guided
 
@@ -635,12 +635,12 @@ def channel_by_channel(guided, plain, share=0.7):
     return share * guided * ratio + (1 - share) * guided
 
 
-@mutant(RESCALE, "is the guided guess, not plain")
+@mutant(RESCALE, "The rest of the mixture is `guided`")
 def mixed_with_the_prompt(guided, plain, share=0.7):
     return share * guided * spread(plain) / spread(guided) + (1 - share) * plain
 
 
-@mutant(RESCALE, "It is the guided guess that is rescaled")
+@mutant(RESCALE, "Rescale `guided`, not `plain`")
 def plain_rescaled(guided, plain, share=0.7):
     return share * plain * spread(plain) / spread(guided) + (1 - share) * guided
 
@@ -650,7 +650,7 @@ def rest_forgotten(guided, plain, share=0.7):
     return share * guided * spread(plain) / spread(guided)
 
 
-@mutant(RESCALE, "does not divide by the spread that is there")
+@mutant(RESCALE, "does not divide by std(guided)")
 def multiplied_only(guided, plain, share=0.7):
     return share * guided * spread(plain) + (1 - share) * guided
 
@@ -720,7 +720,7 @@ def no_guidance(prompts, encode, model, decode, x_T, alpha_bar, times, scale=4.0
     return decode(walk(encode, model, x_T, alpha_bar, times, prompts, negative, lambda n, c: c))
 
 
-@mutant(DRAW, "guide wants eps_null first")
+@mutant(DRAW, "guide takes eps_null first")
 def guesses_swapped(prompts, encode, model, decode, x_T, alpha_bar, times, scale=4.0, negative=""):
     return decode(walk(encode, model, x_T, alpha_bar, times, prompts, negative, lambda n, c: c + scale * (n - c)))
 
@@ -766,7 +766,7 @@ def fresh_noise(prompts, encode, model, decode, x_T, alpha_bar, times, scale=4.0
     return decode(walk(encode, model, start, alpha_bar, times, prompts, negative, lambda n, c: n + scale * (c - n)))
 
 
-@mutant(DRAW, "encode wants a list of texts", state="error")
+@mutant(DRAW, "encode expects a list of texts", state="error")
 def a_single_text(prompts, encode, model, decode, x_T, alpha_bar, times, scale=4.0, negative=""):
     encode(negative)
 
@@ -776,12 +776,12 @@ def scale_of_the_paper(prompts, encode, model, decode, x_T, alpha_bar, times, sc
     return decode(walk(encode, model, x_T, alpha_bar, times, prompts, negative, lambda n, c: c + scale * (c - n)))
 
 
-@mutant(DRAW, "only the guess without it")
+@mutant(DRAW, "only the prediction without it")
 def without_the_prompt(prompts, encode, model, decode, x_T, alpha_bar, times, scale=4.0, negative=""):
     return decode(walk(encode, model, x_T, alpha_bar, times, prompts, negative, lambda n, c: n))
 
 
-@mutant(DRAW, "The two guesses were added up")
+@mutant(DRAW, "The two predictions were added up")
 def guesses_added(prompts, encode, model, decode, x_T, alpha_bar, times, scale=4.0, negative=""):
     return decode(walk(encode, model, x_T, alpha_bar, times, prompts, negative, lambda n, c: n + c))
 
@@ -805,7 +805,7 @@ def empties_the_times(prompts, encode, model, decode, x_T, alpha_bar, times, sca
     return decode(x_t)
 
 
-@mutant(DRAW, "walked from the clean end")
+@mutant(DRAW, "in reverse, from the clean end")
 def from_the_clean_end(prompts, encode, model, decode, x_T, alpha_bar, times, scale=4.0, negative=""):
     cond, null, x_t = encode(prompts), encode([negative] * len(prompts)), x_T
     for t, earlier in list(zip(times, [*times[1:], -1], strict=True))[::-1]:
