@@ -31,12 +31,12 @@ def _prompt(case, count: int) -> str:
     hints=[
         "A tokenizer takes a list of texts: [negative_prompt, prompt], in this order.",
         'It needs four keywords: padding="max_length", max_length=tokenizer.model_max_length, truncation=True, '
-        'return_tensors="pt". The answer has .input_ids, (2, tokens).',
-        "text_encoder(ids) has .last_hidden_state, a vector for each token; that is what the U-Net reads.",
+        'return_tensors="pt". The result has .input_ids, (2, tokens).',
+        "text_encoder(ids) has .last_hidden_state, a vector for each token: the U-Net's condition.",
     ],
 )  # fmt: skip
 def encode_both(learner, case):
-    """Turn two prompts into the features that the U-Net reads, the negative one first."""
+    """Turn two prompts into features for the U-Net, the negative one first."""
     tokenizer, encoder = small_text_parts(case)
     length = tokenizer.model_max_length
     for count in (4, length + 8):
@@ -58,10 +58,10 @@ def encode_both(learner, case):
             (torch.stack([null, hidden[1]]), "The first half is the empty prompt, whatever `negative_prompt` says."),
             (right[1:], "Only the prompt is here. Guidance needs both: two texts, one batch."),
             (right[:, None], "There is an axis too many: join the two with torch.cat, or give the tokenizer a list."),
-            (right[:, :longest], "The prompts were filled up to the longer of the two. The encoder was trained on "
+            (right[:, :longest], "The prompts were padded to the longer of the two. The U-Net was trained on "
                                  'rows of full length: padding="max_length".'),
-            (torch.cat([hidden[0], hidden[1]])[None], "The two prompts were joined to one long one: join along the "
-                                                      "batch axis."),
+            (torch.cat([hidden[0], hidden[1]])[None], "The two prompts were joined into one long one: join along "
+                                                      "the batch axis."),
         ]  # fmt: skip
         close(learner(tokenizer, encoder, prompt, negative), right, distinct(mistakes, right), tolerance=1e-3)
     alone = learner(tokenizer, encoder, prompt)
@@ -73,11 +73,11 @@ def encode_both(learner, case):
     hints=[
         "First scheduler.set_timesteps(steps): how strong the first noise is may depend on where the steps lie.",
         "torch.randn(shape, generator=generator), of `dtype`.",
-        "Multiply by scheduler.init_noise_sigma. Many schedulers say 1; those that count in sigmas do not.",
+        "Multiply by scheduler.init_noise_sigma. It is 1 for many schedulers, but not for Euler and Heun.",
     ],
 )  # fmt: skip
 def first_latents(learner, case):
-    """Draw the noise to start from, as strong as the scheduler wants it."""
+    """Draw the noise to start from, scaled as the scheduler requires."""
     for spacing, shape in (("linspace", (2, 4, 6, 5)), ("leading", (1, 3, 4, 4))):
         scheduler, steps = euler(spacing=spacing, steps=None), int(case.whole(2, 9))
         got = learner(scheduler, steps, shape, case.generator(), torch.float32)
@@ -95,11 +95,11 @@ def first_latents(learner, case):
                     "for Euler and Heun."),
             (noise * float(early.init_noise_sigma), "init_noise_sigma was read before set_timesteps. It changes when "
                                                     "the steps are set."),
-            (noise / sigma, "This divides by init_noise_sigma; the noise must become stronger."),
+            (noise / sigma, "This divides by init_noise_sigma; multiply by it."),
             (noise * sigma**2, "This multiplies by the variance. init_noise_sigma is a standard deviation already."),
             (noise * sigma**0.5, "init_noise_sigma is a standard deviation: no root."),
-            (fresh.scale_model_input(noise, fresh.timesteps[0]), "This is scale_model_input, which makes noise weaker "
-             "before the U-Net sees it. The start wants init_noise_sigma."),
+            (fresh.scale_model_input(noise, fresh.timesteps[0]), "This is scale_model_input, which scales down what "
+             "the U-Net receives. The start needs init_noise_sigma."),
         ]  # fmt: skip
         close(got, right, distinct(mistakes, right))
     half = learner(ddim(), 3, (1, 4, 4, 4), case.generator(), torch.float64)
@@ -111,13 +111,13 @@ def first_latents(learner, case):
     "11.guided_output", denoising.guided_output, difficulty=3, minutes=15,
     hints=[
         "One batch of twice the size: torch.cat([x_t, x_t]). The first half is for the negative prompt.",
-        "What the U-Net sees is scheduler.scale_model_input(that, t).",
+        "The U-Net receives scheduler.scale_model_input(that, t).",
         "Features for each latent: both.repeat_interleave(len(x_t), 0), all negative ones, then all positive ones.",
         "negative, positive = unet(...).sample.chunk(2), and then negative + guidance * (positive - negative).",
     ],
 )  # fmt: skip
 def guided_output(learner, case):
-    """Ask the U-Net about both prompts at once, and exaggerate the difference."""
+    """Evaluate the U-Net for both prompts at once, and amplify the difference."""
     for batch, make in ((1, euler), (3, euler), (2, ddim)):
         unet, asked = small_unet(case)
         scheduler, x, both = make(), 2 * case.normal(batch, 4, 4, 4).double(), 2 * case.normal(2, 6, 8).double()
@@ -129,16 +129,16 @@ def guided_output(learner, case):
 
         right, p, n = _mixed(ask, seen, w), ask(seen, 1), ask(seen, 0)
         mistakes = [
-            (_mixed(ask, x, w), "The U-Net saw x_t itself. It was trained on inputs of variance 1: "
+            (_mixed(ask, x, w), "The U-Net received x_t itself. It was trained on inputs of variance 1: "
                                 "scheduler.scale_model_input(x, t)."),
             (_mixed(ask, make().scale_model_input(seen, t), w), "The input was scaled twice."),
             (p + w * (n - p), ORDER + " The first half of the output belongs to the negative one, and "
                                 "w to the second."),
-            (p + w * (p - n), "This starts from the prompt's answer: it is guidance w + 1. Start from the other."),
-            (n + w * p, "The difference is missing: guidance goes from the negative answer towards the other."),
+            (p + w * (p - n), "This starts from the prompt's output, so the guidance is w + 1. Start from the other."),
+            (n + w * p, "The difference is missing: guidance goes from the negative output towards the other."),
             (n - w * (p - n), "The sign is wrong: this pushes away from the prompt."),
-            (p, "This is the answer to the prompt alone, without guidance."),
-            (n, "This is the answer to the negative prompt alone."),
+            (p, "This is the output for the prompt alone, without guidance."),
+            (n, "This is the output for the negative prompt alone."),
         ]  # fmt: skip
         if batch > 1:
             mixed_up = ("Latents and prompts got mixed up: with cat([x, x]) the features must come as all negative "
@@ -148,7 +148,7 @@ def guided_output(learner, case):
         got = learner(unet, scheduler, x, t, both, w)
         close(got, right, distinct(mistakes, right), tolerance=2e-3)
         require(len(asked) <= 2, f"the U-Net was asked {len(asked)} times, expected once.",
-                "Keep its answer in a variable: this is where all the time goes.")  # fmt: skip
+                "Keep its output in a variable: this call takes nearly all the time.")  # fmt: skip
 
 
 def _mixed(ask, x, w):
@@ -166,7 +166,7 @@ def _alternating(unet, seen, both, t, w):
 @exercise(
     "11.clean_guess", denoising.clean_guess, difficulty=3, minutes=10,
     hints=[
-        "x is what the U-Net saw: scheduler.scale_model_input(x_t, t). a is scheduler.alphas_cumprod[int(t)].",
+        "x is what the U-Net received: scheduler.scale_model_input(x_t, t). a is scheduler.alphas_cumprod[int(t)].",
         "scheduler.config.prediction_type is a word: epsilon, v_prediction or sample. Three cases, and an error.",
         "epsilon: (x - sqrt(1 - a) output) / sqrt(a). v_prediction: sqrt(a) x - sqrt(1 - a) output. sample: output.",
     ],
@@ -198,7 +198,7 @@ def clean_guess(learner, case):
         got = "an answer"
     raise Wrong(
         f"prediction_type 'flow_prediction' gave {got}, expected a ValueError.",
-        "Stop at a word that you do not know: raise ValueError. A bare `else` would draw mud.",
+        "Raise a ValueError for any other word. A bare `else` would misread it and draw mud.",
     )
 
 
@@ -216,10 +216,10 @@ def _guesses(kind, x, x_t, output, a):
         f"{whatever} epsilon.": read["epsilon"](x),
         f"{whatever} v.": read["v_prediction"](x),
         f"{whatever} the clean picture.": output,
-        "x_t is not what the U-Net saw: scheduler.scale_model_input(x_t, t) first.": read[kind](x_t),
+        "x_t is not what the U-Net received: scheduler.scale_model_input(x_t, t) first.": read[kind](x_t),
         "The roots are missing: alphas_cumprod holds squares of the factors.": roots,
         "A sign is wrong: for v, x0 = sqrt(a) x - sqrt(1 - a) v.": plus,
-        "This is the noise in x_t. Wanted is the clean picture.": other[kind],
+        "This is the noise in x_t. Return the clean picture.": other[kind],
         "v_prediction was read as the clean picture: there are three kinds of output.": two,
     }
 
@@ -229,7 +229,7 @@ def _guesses(kind, x, x_t, output, a):
     hints=[
         "for t in scheduler.timesteps: three lines, two of which call something.",
         "output = guided_output(unet, scheduler, x_t, t, both, guidance)",
-        "x_t = scheduler.step(output, t, x_t).prev_sample. The step gets x_t as it is, not what the U-Net saw.",
+        "x_t = scheduler.step(output, t, x_t).prev_sample. The step gets x_t as it is, not the scaled input.",
     ],
 )  # fmt: skip
 def denoise(learner, case):
@@ -255,9 +255,9 @@ def _check_loop(learner, case, make, batch):
 
     right = way(times)
     mistakes = [
-        (way(times, scaled=True), "The step was taken from the scaled input. Only the U-Net sees that; the step goes "
-                                  "on from x_t."),
-        (way(times, w=1.0), "Guidance has no effect: this is the way with w = 1."),
+        (way(times, scaled=True), "The step was taken from the scaled input, which is for the U-Net only; the step "
+                                  "starts from x_t."),
+        (way(times, w=1.0), "Guidance has no effect: this is the result for w = 1."),
         (way(times, both=both.flip(0)), ORDER),
         (way(times[:-1]), "The last step is missing."),
         (way(times[:1]), "This returns after the first step: is `return` inside the loop?"),
@@ -290,24 +290,24 @@ def to_pixels(learner, case):
         mistakes = [
             (_whole(vae.decode(latents * factor).sample), "The latents were multiplied by scaling_factor. Encoding "
                                                           "multiplies; decoding divides."),
-            (_whole(fewer), "scaling_factor is missing: the decoder wants latents / scaling_factor."),
+            (_whole(fewer), "scaling_factor is missing: decode latents / scaling_factor."),
             (_whole(vae.decode(latents / 0.18215).sample), "0.18215 is Stable Diffusion's factor. Each autoencoder has "
                                                            "its own, in vae.config.scaling_factor."),
-            (_whole(decoded, after=torch.floor), "This cuts off what is behind the point, which makes pictures darker. "
+            (_whole(decoded, after=torch.floor), "This cuts off the decimals, which makes pictures darker. "
                                                  "Round first."),
             (_whole(decoded, scale=1, shift=0), "This maps [0, 1] to pixels, but the decoder gives [-1, 1]: "
                                                 "x / 2 + 0.5."),
-            (_whole(decoded, top=256), "White would be 256, which a uint8 does not have: it starts again at 0. "
+            (_whole(decoded, top=256), "White would be 256, which a uint8 cannot hold: it wraps to 0. "
                                        "Multiply by 255."),
-            (_whole(decoded, clamp=False), "Values above 255 start again at 0, and those below 0 at 255. Hold them in "
-                                           "[0, 1] before they become whole: .clamp(0, 1)."),
+            (_whole(decoded, clamp=False), "Values above 255 wrap around to 0, and those below 0 to 255. Clamp to "
+                                           "[0, 1] before you round: .clamp(0, 1)."),
             (first.flip(1), "Red and blue are swapped. The channels are in the right order already."),
         ]  # fmt: skip
         mistakes = [(value.permute(0, 2, 3, 1), advice) for value, advice in mistakes]
         mistakes += [
             (first, "The channels come first. Pictures outside of torch are (height, width, 3): permute."),
             (right.transpose(1, 2), "Height and width are swapped: permute(0, 2, 3, 1)."),
-            (first.reshape(right.shape), "reshape only counts numbers anew and scatters the channels: permute."),
+            (first.reshape(right.shape), "reshape keeps the order of the numbers and scatters the channels: permute."),
             (right[0], "The batch axis is gone. It stays, even for a single picture: later cells take pixels[0]."),
         ]
         mistakes = [m for m in mistakes if m[0].shape != right.shape or not torch.equal(m[0], right)]
@@ -315,7 +315,7 @@ def to_pixels(learner, case):
 
 
 def _whole(pictures, scale=0.5, shift=0.5, top=255, clamp=True, after=torch.round):
-    """Pictures as whole pixels, as a uint8 holds them: what is too large starts again at 0."""
+    """Pictures as whole pixels, as a uint8 holds them: what is too large wraps around to 0."""
     values = pictures * scale + shift
     return (after((values.clamp(0, 1) if clamp else values) * top).long() % 256).to(torch.uint8)
 
@@ -323,7 +323,7 @@ def _whole(pictures, scale=0.5, shift=0.5, top=255, clamp=True, after=torch.roun
 @exercise(
     "11.weight_bytes", memory.weight_bytes, difficulty=1, minutes=5,
     hints=[
-        "model.parameters() are not all: model.buffers() hold running means and position ids.",
+        "model.parameters() is not everything: model.buffers() has running means and position ids.",
         "tensor.numel() numbers of dtype.itemsize bytes each, if tensor.is_floating_point().",
         "Whole numbers stay what they are: tensor.numel() * tensor.element_size().",
     ],
@@ -347,7 +347,7 @@ def weight_bytes(learner, case):
                                                 "become shorter."),
             ((trained + means) * 4 + 8 * whole, "This counts 4 bytes a number, as in float32. Each takes "
                                                 "dtype.itemsize bytes."),
-            (trained + means + whole, "This is the number of numbers. Each takes dtype.itemsize bytes."),
+            (trained + means + whole, "This counts the numbers. Each takes dtype.itemsize bytes."),
             (right * 8, "These are bits; a byte has eight."),
             ((trained + means) * width, "The whole numbers were left out; they take memory too."),
             ((trained + means) * width + 8, "A buffer that is not saved with the model is missing: state_dict() does "
@@ -360,14 +360,14 @@ def weight_bytes(learner, case):
 @exercise(
     "11.memory_need", memory_plan.memory_need, difficulty=2, minutes=10,
     hints=[
-        "Only one part works at a time: the text encoder, then the U-Net, then the VAE. So activations never add up.",
+        "Only one part runs at a time: the text encoder, then the U-Net, then the VAE. So activations never add up.",
         'offload "none": sum(weights.values()) + max(work.values()).',
         'offload "model": for each part weights[name] + work[name]; the largest of these sums.',
         'offload "sequential": the same with layers[name] in place of weights[name].',
     ],
 )  # fmt: skip
 def memory_need(learner, case):
-    """Say how many bytes a pipeline needs on the device, with and without offload."""
+    """Compute how many bytes a pipeline needs on the device, with and without offload."""
     names = ("text_encoder", "unet", "vae")
     weights = dict(zip(names, (246, 1719, 167), strict=True))
     weights = {name: size + int(case.whole(0, 40)) for name, size in weights.items()}
@@ -382,7 +382,7 @@ def memory_need(learner, case):
             there = {"model": weights, "sequential": layers}.get(offload, {})
             by_order = max((a + b for a, b in zip(there.values(), work.values(), strict=False)), default=0)
             mistakes = [
-                (total + sum(work.values()), "Activations of different parts do not add up: one part works at a time, "
+                (total + sum(work.values()), "Activations of different parts do not add up: one part runs at a time, "
                                              "and its activations are gone when the next begins."),
                 (total, "Activations take memory too: add the largest work."),
                 (largest + max(work.values()), "This adds the largest weights and the largest work, which may belong "
@@ -390,8 +390,8 @@ def memory_need(learner, case):
                 (max(layers.values()) + max(work.values()),
                  "The largest layer and the largest work may belong to different parts. Sum for each part first."),
                 (by_order, "Two numbers were added that may belong to other parts: look each part up by its name."),
-                (largest, "The part that works needs room for its activations too."),
-                (max(layers.values()), "The layer that works is not all: the part's activations are there as well."),
+                (largest, "The part that runs needs room for its activations too."),
+                (max(layers.values()), "The running layer is not all: the part's activations are there as well."),
                 (peaks["unet"][place], "This looks at the U-Net alone. With many pictures the VAE needs more."),
                 (max(peak[0] for peak in peaks.values()), "This keeps all weights on the device, whatever `offload` "
                                                           "says."),

@@ -27,7 +27,7 @@ def pooled(tokenizer, text_encoder, prompt, negative_prompt=""):
     return text_encoder(ids).pooler_output
 
 
-@mutant(BOTH, "filled up to the longer of the two")
+@mutant(BOTH, "padded to the longer of the two")
 def filled_to_the_longer(tokenizer, text_encoder, prompt, negative_prompt=""):
     return hidden(tokenizer, text_encoder, [negative_prompt, prompt], padding=True)
 
@@ -57,7 +57,7 @@ def stacked(tokenizer, text_encoder, prompt, negative_prompt=""):
     return torch.stack([hidden(tokenizer, text_encoder, text) for text in (negative_prompt, prompt)])
 
 
-@mutant(BOTH, "joined to one long one")
+@mutant(BOTH, "joined into one long one")
 def joined(tokenizer, text_encoder, prompt, negative_prompt=""):
     return torch.cat([hidden(tokenizer, text_encoder, text) for text in (negative_prompt, prompt)], 1)
 
@@ -105,7 +105,7 @@ def steps_forgotten(scheduler, steps, shape, generator, dtype=torch.float32):
     return torch.randn(shape, generator=generator, dtype=dtype) * scheduler.init_noise_sigma
 
 
-@mutant(FIRST, "the noise must become stronger")
+@mutant(FIRST, "divides by init_noise_sigma")
 def divided(scheduler, steps, shape, generator, dtype=torch.float32):
     scheduler.set_timesteps(steps)
     return torch.randn(shape, generator=generator, dtype=dtype) / scheduler.init_noise_sigma
@@ -156,7 +156,7 @@ def outputs(unet, scheduler, x_t, t, both, scale=True):
     return unet(x, t, encoder_hidden_states=both.repeat_interleave(len(x_t), 0)).sample.chunk(2)
 
 
-@mutant(GUIDED, "The U-Net saw x_t itself")
+@mutant(GUIDED, "The U-Net received x_t itself")
 def input_not_scaled(unet, scheduler, x_t, t, both, guidance):
     n, p = outputs(unet, scheduler, x_t, t, both, scale=False)
     return n + guidance * (p - n)
@@ -168,7 +168,7 @@ def output_halves_swapped(unet, scheduler, x_t, t, both, guidance):
     return n + guidance * (p - n)
 
 
-@mutant(GUIDED, "it is guidance w + 1")
+@mutant(GUIDED, "the guidance is w + 1")
 def starts_from_the_prompt(unet, scheduler, x_t, t, both, guidance):
     n, p = outputs(unet, scheduler, x_t, t, both)
     return p + guidance * (p - n)
@@ -274,7 +274,7 @@ def always_v(scheduler, output, t, x_t):
     return guess_by(scheduler, output, t, scheduler.scale_model_input(x_t, t), as_v, as_v, as_v)
 
 
-@mutant(GUESS, "is not what the U-Net saw")
+@mutant(GUESS, "is not what the U-Net received")
 def input_of_the_step(scheduler, output, t, x_t):
     return guess_by(scheduler, output, t, x_t)
 
@@ -313,7 +313,7 @@ def two_kinds(scheduler, output, t, x_t):
     return guess_by(scheduler, output, t, scheduler.scale_model_input(x_t, t), v=as_sample)
 
 
-@mutant(GUESS, "Stop at a word that you do not know")
+@mutant(GUESS, "Raise a ValueError for any other word")
 def sample_for_all_else(scheduler, output, t, x_t):
     kind = scheduler.config.prediction_type
     if kind not in ("epsilon", "v_prediction"):
@@ -457,7 +457,7 @@ def not_scaled(vae, latents):
     return ((x / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-@mutant(PIXELS, "Hold them in [0, 1]")
+@mutant(PIXELS, "Clamp to [0, 1]")
 def not_clamped(vae, latents):
     return ((decoded(vae, latents) / 2 + 0.5) * 255).round().long().remainder(256).to(torch.uint8).permute(0, 2, 3, 1)
 
@@ -547,7 +547,7 @@ def as_it_is(model, dtype):
     return sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
 
 
-@mutant(BYTES, "the number of numbers")
+@mutant(BYTES, "This counts the numbers")
 def numbers_counted(model, dtype):
     return sum(t.numel() for t in [*model.parameters(), *model.buffers()])
 
@@ -638,7 +638,7 @@ def offload_ignored(weights, work, layers, offload):
     return sum(weights.values()) + max(work.values())
 
 
-@mutant(NEED, "The layer that works is not all")
+@mutant(NEED, "The running layer is not all")
 def layers_alone(weights, work, layers, offload):
     return max(layers.values()) if offload == "sequential" else right_need(weights, work, layers, offload)
 
