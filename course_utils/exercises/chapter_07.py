@@ -1,4 +1,4 @@
-"""The exercises of chapter 07: one step back, in eight ways."""
+"""The exercises of chapter 07: steps back and forth, and what the network's output means."""
 
 import math
 from functools import partial
@@ -19,10 +19,12 @@ from course_utils.exercises.mistakes_07 import (
     require_two,
     same,
     schedule_mistakes,
+    score_mistakes,
     spring,
 )
 from course_utils.exercises.oracles import Wrong, close, require
 from course_utils.exercises.registry import exercise
+from course_utils.exercises.settings import broadcasting_explained, close_in_all
 
 TITLE = "Reverse diffusion and samplers"
 
@@ -214,6 +216,35 @@ def eps_from_v(learner, case):
         ]  # fmt: skip
         mistakes = [m for m in mistakes if not same(m[0], eps)]
         close(learner(x_t, v, t, table), eps, mistakes, tolerance=1e-3)
+
+
+@exercise(
+    "07.score", objectives.score, difficulty=2, minutes=5, gradients=True,
+    hints=[
+        "The score points against the noise, and is longer where there is less noise.",
+        "Look alpha_bar up at each sample's t, and give it the axes of eps: expand_like(alpha_bar[t], eps).",
+        "Divide by a standard deviation, not by a variance: -eps / (1 - alpha_bar_t).sqrt().",
+    ],
+)  # fmt: skip
+def score(learner, case):
+    """Turn the predicted noise into the score."""
+    settings = []
+    for shape, ends in (((5, 2), True), ((4, 3, 2, 4), True), ((1, 2, 3, 3), False)):
+        table = (1 - case.uniform(0.01, 0.1, 40)).cumprod(0)
+        inner = case.whole(2, 37, shape[0] - 2 * ends)
+        t = torch.cat([torch.tensor([0, 39]), inner]) if ends else inner
+        # Normal data: x_t is normal too, so the exact eps and the gradient of the log density are known
+        mean, spread = case.normal(*shape), case.uniform(0.2, 1.0).item()
+        share = table[t].reshape(-1, *[1] * (len(shape) - 1))
+        root = (1 - share).sqrt()
+        variance = share * spread**2 + 1 - share
+        x_t = share.sqrt() * mean + variance.sqrt() * case.normal(*shape)
+        expected = -(x_t - share.sqrt() * mean) / variance
+        eps = -root * expected
+        with broadcasting_explained("alpha_bar[t] has shape (batch,). It needs the axes of eps: expand_like."):
+            got = learner(eps, t, table)
+        settings.append((got, expected, score_mistakes(eps, t, table, share), "the score", learner.called))
+    close_in_all(settings, tolerance=1e-3)
 
 
 @exercise(

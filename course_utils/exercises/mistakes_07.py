@@ -118,6 +118,27 @@ def ddim_answers(x_t, eps, z, table, t, earlier, a, a_earlier, eta, clip):
     return step(), mistakes
 
 
+def score_mistakes(eps, t, table, share):
+    """Wrong scores; share is alpha_bar at each sample's time, with the axes of eps."""
+
+    def at(times):
+        return -eps / (1 - table[times.clamp(0, len(table) - 1)].reshape(share.shape)).sqrt()
+
+    return [
+        (
+            eps / (1 - share).sqrt(),
+            "The minus sign is missing: the score points away from the noise.",
+        ),
+        (-eps / (1 - share), "This divides by the variance 1 - ᾱ. Divide by the standard deviation, its root."),
+        (-eps / share.sqrt(), "This divides by √ᾱ, the factor of x_0. The factor of the noise is √(1 - ᾱ)."),
+        (-eps * (1 - share).sqrt(), "This multiplies by √(1 - ᾱ). Divide by it: with less noise the score is longer."),
+        (-eps, "This is only -ε̂. It still has to be divided by √(1 - ᾱ)."),
+        (-eps / (1 - table[t[0]]).sqrt(), "All samples got the time of the first. Each has its own."),
+        (at(t + 1), "This looks up t + 1. In code t starts at 0, and so does the table alpha_bar."),
+        (at(t - 1), "This looks up t - 1. The score is wanted at t itself."),
+    ]
+
+
 def last_mistakes(x_t, now, then, table, t, earlier):
     def lam(level):
         return math.log(table[level].item() / (1 - table[level].item())) / 2

@@ -6,7 +6,7 @@ import torch
 from attempts import mutant, variant
 
 POSTERIOR, GUESS, DDPM, DDIM = "07.posterior", "07.guess", "07.ddpm_step", "07.ddim_step"
-V, MULTI, HEUN, INVERT = "07.eps_from_v", "07.dpm_solver_step", "07.heun_step", "07.inversion_step"
+V, SCORE, MULTI, HEUN, INVERT = "07.eps_from_v", "07.score", "07.dpm_solver_step", "07.heun_step", "07.inversion_step"
 
 
 def level(alpha_bar, t):
@@ -600,6 +600,70 @@ def by_angles(x_t, v, t, alpha_bar):
 
 def column(values, x):
     return values.reshape(-1, *[1] * (x.ndim - 1))
+
+
+# The score
+
+
+@mutant(SCORE, "The minus sign is missing")
+def towards_the_noise(eps, t, alpha_bar):
+    return eps / column(1 - alpha_bar[t], eps).sqrt()
+
+
+@mutant(SCORE, "divides by the variance 1 - ᾱ")
+def over_the_variance(eps, t, alpha_bar):
+    return -eps / column(1 - alpha_bar[t], eps)
+
+
+@mutant(SCORE, "divides by √ᾱ")
+def over_the_signal(eps, t, alpha_bar):
+    return -eps / column(alpha_bar[t], eps).sqrt()
+
+
+@mutant(SCORE, "multiplies by √(1 - ᾱ)")
+def times_the_noise(eps, t, alpha_bar):
+    return -eps * column(1 - alpha_bar[t], eps).sqrt()
+
+
+@mutant(SCORE, "This is only -ε̂")
+def minus_eps(eps, t, alpha_bar):
+    return -eps
+
+
+@mutant(SCORE, "All samples got the time of the first")
+def score_at_the_first_time(eps, t, alpha_bar):
+    return -eps / (1 - alpha_bar[t[0]]).sqrt()
+
+
+@mutant(SCORE, "This looks up t + 1")
+def score_one_time_late(eps, t, alpha_bar):
+    return -eps / column(1 - alpha_bar[(t + 1).clamp(max=len(alpha_bar) - 1)], eps).sqrt()
+
+
+@mutant(SCORE, "This looks up t - 1")
+def score_one_time_early(eps, t, alpha_bar):
+    return -eps / column(1 - alpha_bar[(t - 1).clamp(min=0)], eps).sqrt()
+
+
+@mutant(SCORE, "It needs the axes of eps")
+def score_without_axes(eps, t, alpha_bar):
+    return -eps / (1 - alpha_bar[t]).sqrt()
+
+
+@mutant(SCORE, "gradient")
+def score_without_gradient(eps, t, alpha_bar):
+    return -eps.detach() / column(1 - alpha_bar[t], eps).sqrt()
+
+
+@variant(SCORE)
+def score_by_matrix(eps, t, alpha_bar):
+    scale = torch.diag((1 - alpha_bar[t]).rsqrt())
+    return -(scale @ eps.flatten(1)).reshape(eps.shape)
+
+
+@variant(SCORE)
+def score_sample_by_sample(eps, t, alpha_bar):
+    return torch.stack([-eps[i] / (1 - alpha_bar[t[i]]).sqrt() for i in range(len(t))])
 
 
 # DPM-Solver++ 2M
