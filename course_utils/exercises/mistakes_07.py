@@ -125,10 +125,7 @@ def score_mistakes(eps, t, table, share):
         return -eps / (1 - table[times.clamp(0, len(table) - 1)].reshape(share.shape)).sqrt()
 
     return [
-        (
-            eps / (1 - share).sqrt(),
-            "The minus sign is missing: the score points away from the noise.",
-        ),
+        (eps / (1 - share).sqrt(), "The minus sign is missing: the score points away from the noise."),
         (-eps / (1 - share), "This divides by the variance 1 - ᾱ. Divide by the standard deviation, its root."),
         (-eps / share.sqrt(), "This divides by √ᾱ, the factor of x_0. The factor of the noise is √(1 - ᾱ)."),
         (-eps * (1 - share).sqrt(), "This multiplies by √(1 - ᾱ). Divide by it: with less noise the score is longer."),
