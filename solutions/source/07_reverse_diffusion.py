@@ -902,17 +902,17 @@ assert lengths[50] > 4 * lengths[700]
 # %% [markdown] id="order-text"
 # ## 5 · Fewer steps: solvers of second order
 #
-# On its way from $t$ to $t-1$, DDIM holds $\hat x_0$ fixed. But $\hat x_0$ changes: it starts as an ink blot
-# and becomes a point. Call what is missed in a step of length $h$ its error. It is about $c\,h^2$, and there are
-# $1/h$ steps, so at the end about $c\,h$ is wrong: **first order**. Twice the steps, half the error.
+# On its way from $t$ to $t-1$, DDIM keeps $\hat x_0$ fixed. But $\hat x_0$ changes along the way, from an ink blot to a
+# point. In a step of length $h$ this causes an error of about $c\,h^2$, and there are $1/h$ steps, so the error at the end
+# is about $c\,h$: **first order**. Twice the steps, half the error.
 
 # %% [markdown] id="second-text"
-# Whoever also knows *where $\hat x_0$ is heading* can do better: **second order**, twice the steps, a quarter of the
-# error. Two ways to know:
+# If you also know *how $\hat x_0$ is changing*, you can reach **second order**: twice the steps, a quarter of the error.
+# There are two ways to find out:
 #
-# - **look back:** compare $\hat x_0$ with that of the step before. Costs nothing (DPM-Solver++ 2M);
-# - **look ahead:** take the step on trial, ask again there, and use the mean of both answers (Heun). Costs a second
-#   evaluation.
+# - **look back:** compare $\hat x_0$ with its value one step before. This is free (DPM-Solver++ 2M);
+# - **look ahead:** take a trial step, evaluate the model there, and use the mean of both predictions (Heun). This costs a
+#   second evaluation.
 
 # %% [markdown] id="lambda-text"
 # **Looking back.** The right clock is not $t$ but $\lambda_t = \tfrac12 \ln\frac{\bar\alpha_t}{1-\bar\alpha_t}$, half
@@ -990,7 +990,7 @@ dpm_solver_step = check("07.dpm_solver_step", dpm_solver_step)
 #   \varepsilon_2 = \varepsilon_\theta(x', t-1), \quad x_{t-1} = \text{DDIM}\bigl(x_t, \tfrac{\varepsilon_1 +
 #   \varepsilon_2}{2}\bigr)$$
 #
-# In words: walk on trial; see what the model says there; go back, and walk with the mean of both.
+# In words: take a trial step; evaluate the model there; go back, and step with the mean of both predictions.
 #
 # Why is the mean right? Divide $x_t$ by $\sqrt{\bar\alpha_t}$ and DDIM is a straight line,
 # $\bar x_{t-1} = \bar x_t + (\tilde\sigma_{t-1} - \tilde\sigma_t)\,\varepsilon$, with $\tilde\sigma = \sqrt{(1-\bar\alpha)/\bar\alpha}$. So
@@ -999,7 +999,7 @@ dpm_solver_step = check("07.dpm_solver_step", dpm_solver_step)
 # ### Exercise 8 · Heun's step
 #
 # ●●●○○ · 10 minutes. `model(x_t, t)` wants `t` as a tensor of shape (batch,). At the step to the clean picture,
-# `earlier = -1`, there is nothing to ask: the DDIM step is the result. Ask the model no more than twice. From here on
+# `earlier = -1`, the model cannot be evaluated again: the DDIM step is the result. Evaluate the model at most twice. From here on
 # the stubs leave the lines to you.
 
 
@@ -1074,6 +1074,10 @@ assert torch.allclose(ours, x, atol=1e-3) and torch.allclose(ours, package, atol
 # measure how far it ends from the truth. On logarithmic axes an error $c\,n^{-p}$ is a straight line with the slope
 # $-p$, and $p$ is the **order**. **Predict first:** at 12 steps, which solver is best? And if evaluations are counted,
 # not steps?
+#
+# <details><summary>Answer (after running the cells below)</summary>
+# At 12 steps Heun is best and 2M close behind. Counted in evaluations, 2M is best: Heun needs two for each step.
+# </details>
 
 # %% id="rates"
 import numpy
@@ -1106,7 +1110,7 @@ for name, error in errors.items():
 assert abs(orders["DDIM"] - 1) < 0.15 and all(abs(orders[name] - 2) < 0.2 for name in ("DPM-Solver++ 2M", "Heun"))
 
 # %% [markdown] id="rates-plot-text"
-# As a picture, once for steps and once for evaluations of the model, which are what costs time:
+# As a figure, against steps and against evaluations of the model, which take the time:
 
 # %% id="rates-plot" tags=["static"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.4), sharey=True)
@@ -1130,8 +1134,8 @@ print("with 24 evaluations: " + ", ".join(f"{name} {error:.1e}" for name, error 
 assert at_24["2M"] < at_24["Heun"] < at_24["DDIM"]
 
 # %% [markdown] id="ddpm-rate-text"
-# **And DDPM?** It has no true end for each start, but it has a true *distribution*. Take data that are one Gaussian of
-# standard deviation 0.5. Then each step is linear in $x_t$, so one can follow the variance exactly, without drawing a
+# **And DDPM?** It has no true end for each start, but it has a true *distribution*. Take data from one Gaussian of
+# standard deviation 0.5. Then each step is linear in $x_t$, so the variance can be followed exactly, without drawing a
 # single number: a factor squared times the variance, plus the step's own noise.
 
 
@@ -1156,8 +1160,13 @@ print(f"order {ddpm_order:.2f} in this range")
 assert 0.6 < ddpm_order < 1.1
 
 # %% [markdown] id="explore-text"
-# Now with your own hands. **Predict, then move the sliders:** with 3 steps, which sampler puts most points into blobs?
-# At which share of the way does the ring appear?
+# Now explore it yourself. **Predict, then move the sliders:** with 3 steps, which sampler puts most points into blobs? At
+# which share of the way does the ring appear?
+#
+# <details><summary>Answer (after moving the sliders)</summary>
+# Heun, which evaluates the model five times in 3 steps; 2M is next. With DDIM in 20 steps the ring appears late, in the
+# last quarter of the way, and the blobs in the last two steps: on this schedule the first half hardly moves the points.
+# </details>
 
 # %% id="filmstrip" tags=["static"]
 from course_utils.widgets import explore, filmstrip, trajectory_explorer
@@ -1240,8 +1249,8 @@ assert halves["DDIM"] < 0.1 < 0.3 < halves["flow"]
 # %% [markdown] id="digits-text"
 # ## 6 · A real network
 #
-# An exact $\hat\varepsilon$ is a luxury. With a network there are two errors: the sampler's, which falls with the
-# steps, and the network's, *which does not*. So there must be a point where more steps are for nothing.
+# With a network instead of the exact $\hat\varepsilon$ there are two errors: the sampler's, which falls with the steps,
+# and the network's, *which does not*. So there must be a point from which more steps gain nothing.
 #
 # The network is that of chapter 06, slimmer (0.28 million parameters) and trained four times as long. It is shipped;
 # `python3 course.py train digits_unet` makes it from nothing. First the way back, seen from the inside: $x_t$ above,
@@ -1274,7 +1283,7 @@ show(
 # ### How many steps?
 #
 # The ruler is the *Fréchet distance* (FID): features of many drawn digits against features of the real ones, by a
-# small network that reads digits. Smaller is better; real, unseen digits set the floor. Chapter 15 takes it apart. All
+# small network that reads digits. Smaller is better; real, unseen digits set the floor. Chapter 15 explains it in detail. All
 # samplers start from the same noises: five sets of 200. **Predict first:** from how many evaluations on does each curve
 # go flat?
 #
@@ -1384,9 +1393,9 @@ show(
 )
 
 # %% [markdown] id="train-text"
-# ## 7 · A network that says $v$
+# ## 7 · A network that predicts $v$
 #
-# Is anything special about $\varepsilon$? Train a network that says $v$: same data, same schedule, same loop
+# Is anything special about $\varepsilon$? Train a network that predicts $v$: same data, same schedule, same loop
 # (`training.train`, chapter 06). One line of the loss differs, the target.
 
 # %% id="v-loss"
@@ -1418,7 +1427,9 @@ with torch.no_grad():
     before = v_loss(v_network, exam).item()
 updates = budget(smoke=10, laptop=600, gpu=4000)
 
-live = LivePlot("The loss of the network that says v: a steep fall, then a slow decline.", seconds=5, log_scale=True)
+live = LivePlot(
+    "The loss of the network that predicts v: a steep fall, then a slow decline.", seconds=5, log_scale=True
+)
 for record in tqdm(
     train(
         v_network, v_loss, steps=updates, batch=budget(smoke=16, laptop=32, gpu=64), learning_rate=2e-3, average=average
@@ -1433,18 +1444,18 @@ print(f"loss on a fixed batch: before {before:.3f}, after {after:.3f}; {record.s
 assert after < before
 
 # %% [markdown] id="v-draw-text"
-# The samplers do not notice: `as_eps` turns its $v$ into an $\hat\varepsilon$.
+# The samplers need no change: `as_eps` converts its $v$ to $\hat\varepsilon$.
 
 # %% id="v-draw" tags=["static"]
-says_eps = objectives.as_eps(average.model, "v", on_device)
-drawn_v = samplers.finish(samplers.dpm_solver(says_eps, noises, on_device, trailing_times(T, 20), clip=1))
+v_as_eps = objectives.as_eps(average.model, "v", on_device)
+drawn_v = samplers.finish(samplers.dpm_solver(v_as_eps, noises, on_device, trailing_times(T, 20), clip=1))
 drawn_eps = draw_digits("DPM-Solver++ 2M", 20, noises)
 show(
     plot_pictures(torch.cat([drawn_eps[:15], drawn_v[:15]]).cpu(), columns=15),
-    "Above: fifteen digits drawn by the shipped network, which says eps. Below: by the one just trained, which says "
+    "Above: fifteen digits drawn by the shipped network, which predicts eps. Below: by the one just trained, which predicts "
     "v, from the same noises; several columns show alike shapes.",
 )
-print(f"FID: shipped, 4000 updates {digit_fid(drawn_eps):.1f}; says v, {updates} updates {digit_fid(drawn_v):.1f}")
+print(f"FID: shipped, 4000 updates {digit_fid(drawn_eps):.1f}; predicts v, {updates} updates {digit_fid(drawn_v):.1f}")
 
 
 def alike(a, b):
@@ -1473,6 +1484,10 @@ if budget(smoke=False, laptop=True, gpu=True):
 # No new noise: $\hat\varepsilon$ is what the network sees in $x_t$. It is not an exact inverse. The way back asks
 # at $x_{t'}$, the way there asked at $x_t$, so each step leaves a small mismatch. **Predict first:** you invert with
 # $n$ steps and draw with $n$ steps. How does the mismatch shrink with $n$?
+#
+# <details><summary>Answer (after running the cells below)</summary>
+# About like $1/n$: twice the steps, half the mismatch. Both directions are methods of first order.
+# </details>
 
 # %% [markdown] id="ex-inversion-text"
 # ### Exercise 9 · The inversion step
@@ -1643,7 +1658,7 @@ for name in PLAN:
 
 # %% [markdown] id="elsewhere-more"
 # Section 5 had the other half: with an exact model the error goes on falling. With a network it falls to the
-# *network's* error and stays. Pay for steps up to there; a second-order solver gets there sooner.
+# *network's* error and stays. More steps than that are wasted; a second-order solver gets there sooner.
 #
 # **"DDIM needs a network of its own."** Every digit above came from one network, trained once, without a sampler in
 # sight.
@@ -1670,9 +1685,8 @@ show(
 # %% [markdown] id="next"
 # ## The failure that comes next
 #
-# Now draw a seven. You cannot. The sampler takes a noise and a network, and nowhere is there a place for a wish; you
-# can only draw until a seven comes by chance. To ask for something, words must become numbers that know about pictures:
-# chapter 08. How these numbers then steer every single step: chapter 10.
+# Now draw a seven. You cannot: the sampler takes noise and a network, and has no input for what you want. You can only
+# draw until a seven comes by chance. To request something, words must become numbers that describe images: chapter 08. How these numbers then steer every single step: chapter 10.
 
 # %% [markdown] id="recap"
 # ## Recap
@@ -1683,11 +1697,12 @@ show(
 # | $\hat x_0 = \text{clip}((x_t - \sqrt{1-\bar\alpha_t}\,\hat\varepsilon)/\sqrt{\bar\alpha_t})$ | `guess` |
 # | $x_{t-1} = \tilde\mu_t + \sqrt{\tilde\beta_t}\,\varepsilon'$ | `ddpm_step` |
 # | $\sqrt{\bar\alpha_{t-1}}\hat x_0 + \sqrt{1-\bar\alpha_{t-1}-\sigma^2}\hat\varepsilon + \sigma \varepsilon'$ | `ddim_step` |
+# | $\nabla \ln p_t(x_t) = -\hat\varepsilon/\sqrt{1-\bar\alpha_t}$ | `score(eps, t, alpha_bar)` |
 # | $\varepsilon = \sqrt{1-\bar\alpha_t}\,x_t + \sqrt{\bar\alpha_t}\,v$ | `eps_from_v(x_t, v, t, alpha_bar)` |
 # | $\hat x_0' = \hat x_0 + \frac{h}{2 h_\text{before}}(\hat x_0 - \hat x_0^\text{before})$ | `dpm_solver_step` |
 # | $\text{DDIM}(x_t, (\varepsilon_1 + \varepsilon_2)/2)$ | `heun_step` |
 #
-# Five sentences to keep: Nobody has $q(x_{t-1} \mid x_t)$; we imitate a friend who knows $x_0$. The network says
+# In five sentences: $q(x_{t-1} \mid x_t)$ is out of reach, so we use the posterior for a known $x_0$. The network predicts
 # $\hat\varepsilon$; the sampler takes the step. The last step adds no noise. A solver's error falls with the steps, as
 # fast as its order. The network's does not.
 
@@ -1740,5 +1755,5 @@ for name, chosen in spacings.items():
 
 # %% [markdown] id="bonus-read"
 # Evenly over $\lambda$ puts most of the steps near the clean end, where the blobs get their shape, and draws them
-# nearly as wide as the data. `leading` asks its first question at $t = 900$ about noise that belongs to $t = 999$.
+# nearly as wide as the data. `leading` first evaluates the model at $t = 900$, with noise that belongs to $t = 999$.
 # Which is best for digits? You have `network`, `noises` and `digit_fid`.
