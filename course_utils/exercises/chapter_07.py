@@ -51,7 +51,7 @@ def _case(case, T=40):
     ],
 )  # fmt: skip
 def posterior(learner, case):
-    """Find where x_{t-1} lay, for someone who knows x_t and the clean x0."""
+    """Compute mean and variance of x_{t-1}, given x_t and the clean x0."""
     table, pairs = _case(case)
     for t, earlier, a, a_earlier in pairs:
         x0, x_t = case.normal(3, 2, 4, 4), case.normal(3, 2, 4, 4)
@@ -77,7 +77,7 @@ def posterior(learner, case):
     ],
 )  # fmt: skip
 def guess(learner, case):
-    """Turn the predicted noise into a clean picture that a picture can be."""
+    """Turn the predicted noise into an estimate of the clean image, within its range."""
     table, pairs = _case(case)
     t, _, a, _ = pairs[0]
     signal, noise = math.sqrt(a), math.sqrt(1 - a)
@@ -168,7 +168,7 @@ def ddpm_step(learner, case):
     ],
 )  # fmt: skip
 def ddim_step(learner, case):
-    """Aim at the guess, and put back as much noise as belongs there."""
+    """Mix the estimate of the clean image with as much noise as belongs to the earlier time."""
     table, pairs = _case(case)
     for t, earlier, a, a_earlier in pairs:
         for eta, clip in ((0.0, None), (0.6, None), (0.6, 0.8), (1.0, None)):
@@ -191,7 +191,7 @@ def ddim_step(learner, case):
     ],
 )  # fmt: skip
 def eps_from_v(learner, case):
-    """Find the noise in x_t where the network says v."""
+    """Find the noise in x_t from a network that predicts v."""
     table = (1 - case.uniform(0.01, 0.1, 40)).cumprod(0)
     t = torch.cat([torch.tensor([0, 39]), case.whole(1, 38, 3)])
     for shape in ((5, 3, 4, 4), (5, 2)):
@@ -250,14 +250,15 @@ def score(learner, case):
 @exercise(
     "07.dpm_solver_step", steps.dpm_solver_step, difficulty=4, minutes=15,
     hints=[
-        "First the exceptions: earlier = -1 gives x0_hat; x0_hat_before = None gives D = x0_hat.",
+        "First the exceptions: earlier = -1 gives x0_hat; if x0_hat_before is None, nothing is extrapolated.",
         "lambda at a time is math.log(a / (1 - a)) / 2, with a = alpha_bar_at(alpha_bar, time).",
         "h = lam(earlier) - lam(t) is this step; h_before = lam(t) - lam(before) the one before. Both are positive.",
-        "The step is sqrt((1 - a_earlier) / (1 - a)) * x_t - sqrt(a_earlier) * (exp(-h) - 1) * D.",
+        "The step is sqrt((1 - a_earlier) / (1 - a)) * x_t - sqrt(a_earlier) * (exp(-h) - 1) times the"
+        " extrapolated x0_hat.",
     ],
 )  # fmt: skip
 def dpm_solver_step(learner, case):
-    """Aim where the guess is heading."""
+    """Step with the estimate extrapolated to the middle of the step."""
     table = (1 - case.uniform(0.02, 0.12, 40)).cumprod(0)
     before, t, earlier = int(case.whole(36, 39)), int(case.whole(16, 22)), int(case.whole(6, 12))
     for times in ((before, t, earlier), (22, 12, 0)):
@@ -287,7 +288,7 @@ def _check_multistep(learner, case, table, before, t, earlier):
     right = ddim + math.sqrt(e) * (1 - math.exp(-h)) * (h / 2) * pace
     mistakes = multistep_mistakes(step, x_t, now, start, h, h_before, a, e)
     close(learner(x_t, now, start, before, t, earlier, table), right, mistakes, tolerance=2e-3)
-    # The step to the clean picture: nothing is left of x_t, and nothing can be foreseen
+    # The step to the clean picture: nothing is left of x_t, and nothing can be extrapolated
     got = learner(x_t, now, then, t, earlier, -1, table)
     mistakes = last_mistakes(x_t, now, then, table, t, earlier)
     close(got, now, mistakes, what="at the step to the clean picture, the result")
@@ -297,10 +298,10 @@ def _check_multistep(learner, case, table, before, t, earlier):
     "07.heun_step", steps.heun_step, difficulty=3, minutes=10, uses=("07.ddim_step",),
     given="model, x_t, t, earlier, alpha_bar",
     hints=[
-        "Ask the model at (x_t, t) and take a DDIM step on trial: ahead.",
-        "Ask again at (ahead, earlier): the new place, and the new time.",
+        "Evaluate the model at (x_t, t) and take a trial DDIM step: ahead.",
+        "Evaluate it again at (ahead, earlier): the new place, and the new time.",
         "The real step starts from x_t again, with (eps + eps_ahead) / 2.",
-        "At earlier = -1 return the step on trial before the model is asked a second time.",
+        "At earlier = -1 return the trial step before the model is evaluated a second time.",
     ],
 )  # fmt: skip
 def heun_step(learner, case):
@@ -318,17 +319,17 @@ def heun_step(learner, case):
         second = spring(ahead, later)
         right = line(x, (eps + second) / 2, a, e)
         mistakes = [
-            (ahead, "This is the step on trial, a DDIM step. Ask again there, and step with the mean."),
+            (ahead, "This is the trial step, a DDIM step. Evaluate the model there, and step with the mean."),
             (line(x, second, a, e), "This steps with the slope ahead alone; take the mean of both."),
             (line(x, eps + second, a, e), "This steps with the sum of both slopes: divide by 2."),
             (line(ahead, (eps + second) / 2, a, e), "The real step starts from x_t again, not from the place ahead."),
             (
                 line(x, (eps + spring(ahead, at)) / 2, a, e),
-                "At the place ahead the model was told the old time; there it is `earlier`.",
+                "At the place ahead the model was given the old time; there it is `earlier`.",
             ),
             (
                 line(x, (eps + spring(x, later)) / 2, a, e),
-                "The second question was asked at x_t. Ask at the place ahead.",
+                "The second evaluation was at x_t. Evaluate at the place ahead.",
             ),
             ((x + ahead) / 2, "This is the mean of two places; wanted is the mean of two slopes."),
             (
@@ -338,19 +339,19 @@ def heun_step(learner, case):
         ]
         mistakes = [m for m in mistakes if not same(m[0], right)]
         got = learner(model, x, t, earlier, table)
-        require(earlier > 0 or len(model.calls) == 2, "the model was asked once at earlier = 0, expected twice.",
-                "earlier = 0 is still a noisy time, at which the model can be asked. Only at earlier = -1, the clean "
-                "picture, it cannot.")  # fmt: skip
+        require(earlier > 0 or len(model.calls) == 2, "the model was evaluated once at earlier = 0, expected twice.",
+                "earlier = 0 is still a noisy time, at which the model can be evaluated. Only at earlier = -1, the "
+                "clean image, it cannot.")  # fmt: skip
         close(got, right, mistakes, tolerance=2e-3)
-        require(len(model.calls) == 2, f"the model was asked {len(model.calls)} times, expected twice.",
-                "Each evaluation costs: keep the answers in variables.")  # fmt: skip
+        require(len(model.calls) == 2, f"the model was evaluated {len(model.calls)} times, expected twice.",
+                "Evaluations are expensive: keep the predictions in variables.")  # fmt: skip
 
 
 @exercise(
     "07.inversion_step", steps.inversion_step, difficulty=3, minutes=10, given="model, x_t, t, later, alpha_bar",
     hints=[
         "It is DDIM without fresh noise, and the two times have changed places.",
-        "Ask at x_t, with the time that belongs to x_t. Only if t is -1, tell `later`.",
+        "Evaluate the model at x_t, with the time of x_t. Only if t is -1, pass `later`.",
         "x0_hat uses alpha_bar at t, where you are; the mixture uses alpha_bar at `later`, where you go.",
     ],
 )  # fmt: skip
@@ -364,11 +365,11 @@ def inversion_step(learner, case):
         right = line(x, eps, a, a_later)
         other = spring(x, torch.full((3,), later))
         mistakes = [
-            (line(x, other, a, a_later), "The model was told `later`. x_t lies at t: tell it t, unless t is -1."),
+            (line(x, other, a, a_later), "The model was given `later`. x_t lies at t: pass t, unless t is -1."),
             (line(x, eps, a_later, a), "The two times are swapped: this steps towards the picture. x0_hat uses "
                                        "alpha_bar at t, the mixture that at `later`."),
             (math.sqrt(a_later) * x + math.sqrt(1 - a_later) * eps,
-             "x_t was taken for the clean picture. First find x0_hat in it, then mix anew."),
+             "x_t was taken for the clean picture. First find x0_hat in it, then mix again."),
             (x, "This mixes x0_hat and eps for the time where x_t is, so nothing moves. x0_hat uses alpha_bar at t, "
                 "the mixture alpha_bar at `later`."),
             (line(x, -eps, a, a_later), "eps comes with the wrong sign."),

@@ -875,7 +875,7 @@ score = check("07.score", score)
 line = torch.linspace(-2.4, 2.4, 13)
 places = torch.cartesian_prod(line, line)  # (169, 2)
 dense = torch.linspace(-2.6, 2.6, 105)
-figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.5))
+figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.9))
 lengths = {}
 for ax, t in zip(axes, (700, 300, 50)):
     density = log_density(torch.cartesian_prod(dense, dense), t).exp().reshape(105, 105)
@@ -884,12 +884,12 @@ for ax, t in zip(axes, (700, 300, 50)):
     arrows = score(exact(places, at), at, alpha_bar)
     lengths[t] = arrows.norm(dim=1).mean().item()
     ax.quiver(*places.T, *arrows.T, color="#D55E00", width=0.006)
-    ax.set(title=f"t = {t}\nmean length {lengths[t]:.1f}", aspect="equal", xlabel="first coordinate")
+    ax.set(title=f"t = {t}, mean length {lengths[t]:.1f}", aspect="equal", xlabel="first coordinate")
 axes[0].set_ylabel("second coordinate")
 show(
     figure,
     "Arrows of the score over the density of the noisy ring. At t = 700 one round hill and arrows to its middle; at 300 "
-    "a ring with the arrows inside pointing outwards; at 50 eight hills, each with arrows towards it. Arrow lengths are "
+    "a broad hill, slightly lower in the middle; at 50 eight hills, each with arrows towards it. Arrow lengths are "
     "scaled in each panel; the mean length stands above.",
 )
 assert lengths[50] > 4 * lengths[700]

@@ -718,7 +718,7 @@ def backwards(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar):
     return solved(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar, lambda h, b, n, o: right_aim(-h, b, n, o))
 
 
-@mutant(MULTI, "nothing can be foreseen")
+@mutant(MULTI, "nothing can be extrapolated")
 def foresees_at_the_last_step(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar):
     if earlier == -1:
         return x0_hat + (x0_hat - x0_hat_before) / 2
@@ -827,12 +827,12 @@ def ddim(x, eps, t, earlier, alpha_bar):
     return math.sqrt(e) * (x - math.sqrt(1 - a) * eps) / math.sqrt(a) + math.sqrt(1 - e) * eps
 
 
-@mutant(HEUN, "the step on trial, a DDIM step")
+@mutant(HEUN, "the trial step, a DDIM step")
 def euler(model, x_t, t, earlier, alpha_bar):
     return ddim(x_t, ask(model, x_t, t), t, earlier, alpha_bar)
 
 
-@mutant(HEUN, "told the old time")
+@mutant(HEUN, "given the old time")
 def old_time_ahead(model, x_t, t, earlier, alpha_bar):
     eps = ask(model, x_t, t)
     ahead = ddim(x_t, eps, t, earlier, alpha_bar)
@@ -871,7 +871,7 @@ def time_as_a_number(model, x_t, t, earlier, alpha_bar):
     return ddim(x_t, model(x_t, t), t, earlier, alpha_bar)
 
 
-@mutant(HEUN, "The second question was asked at x_t")
+@mutant(HEUN, "The second evaluation was at x_t")
 def asks_twice_at_the_same_place(model, x_t, t, earlier, alpha_bar):
     eps = ask(model, x_t, t)
     if earlier < 0:
@@ -896,7 +896,7 @@ def second_half_from_ahead(model, x_t, t, earlier, alpha_bar):
     return (ahead + ddim(ahead, ask(model, ahead, earlier), t, earlier, alpha_bar)) / 2
 
 
-@mutant(HEUN, "keep the answers in variables")
+@mutant(HEUN, "keep the predictions in variables")
 def asks_three_times(model, x_t, t, earlier, alpha_bar):
     ahead = ddim(x_t, ask(model, x_t, t), t, earlier, alpha_bar)
     if earlier < 0:
@@ -904,7 +904,7 @@ def asks_three_times(model, x_t, t, earlier, alpha_bar):
     return ddim(x_t, (ask(model, x_t, t) + ask(model, ahead, earlier)) / 2, t, earlier, alpha_bar)
 
 
-@mutant(HEUN, "the model was asked once at earlier = 0")
+@mutant(HEUN, "the model was evaluated once at earlier = 0")
 def only_one_question_at_zero(model, x_t, t, earlier, alpha_bar):
     eps = ask(model, x_t, t)
     ahead = ddim(x_t, eps, t, earlier, alpha_bar)
@@ -935,7 +935,7 @@ def trapezoid_in_sigma(model, x_t, t, earlier, alpha_bar):
 # Inversion
 
 
-@mutant(INVERT, "The model was told `later`")
+@mutant(INVERT, "The model was given `later`")
 def told_later(model, x_t, t, later, alpha_bar):
     if t < 0:
         return clean_start(model, x_t, later, alpha_bar)
