@@ -233,8 +233,8 @@ def check_variance(got, variance, a, a_earlier):
 
 def require_one_evaluation(got, ahead, model):
     require(len(model.calls) == 1, f"at the step to the clean picture the model was evaluated "
-            f"{len(model.calls)} times, expected once.", "There is no noise in a clean image, and no time -1: return the trial "
-            "step.")  # fmt: skip
+            f"{len(model.calls)} times, expected once.", "There is no noise in a clean image, and no "
+            "time -1: return the trial step.")  # fmt: skip
     close(got, ahead, tolerance=2e-3, what="at the step to the clean picture, the result")
 
 

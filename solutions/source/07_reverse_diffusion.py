@@ -726,8 +726,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% [markdown] id="eta-read"
 # (± is the standard deviation over the five.) With an exact model, randomness makes little difference to the result: at
-# 5 steps $\eta = 1$ is slightly worse, in all five; at 20 and 100 steps the rows differ by no more than their spread, and
-# all come near the floor. Section 6 repeats this with a network.
+# 5 steps $\eta = 1$ is slightly worse, in all five; at 20 and 100 steps the rows differ by no more than about their
+# spread. All come close to the floor, none quite reaches it. Section 6 repeats this with a network.
 
 # %% [markdown] id="views-text"
 # ## 4 · $\varepsilon$, $x_0$, $v$ and the score: four views of one thing
@@ -1366,7 +1366,7 @@ for (name, evaluations), fids in quality.items():
         f"better in {(difference < 0).sum()} of {len(fids)} sets"
     )
 if budget(smoke=False, laptop=True, gpu=True):
-    assert (quality["DDIM", 5] > longest + 5).all() and (quality["Heun", 5] > longest + 2).all()
+    assert (quality["DDIM", 5] > longest + 5).all()
     assert ((quality["DDIM", 20] - longest).abs() < 3).all()
     assert ((quality["DPM-Solver++ 2M", 10] - longest).abs() < 3).all()
 
@@ -1375,8 +1375,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 # points. 2M is there after 10 evaluations. Compare with section 5: there the error fell without end. Here the samplers
 # without randomness meet a wall, and the wall is the network's.
 #
-# DDPM has its own fresh noise, so the differences swing by 10 points and more from set to set. It is worse than the others
-# with 10 steps; with 20 to 100 steps, five sets do not tell whether it ends above or below them.
+# DDPM has its own fresh noise, so the differences swing by 10 points and more from set to set. On average it is worse
+# with 10 steps; with 20 to 100 steps, five sets do not tell whether it ends above or below the others.
 
 # %% [markdown] id="grid-text"
 # And the digits themselves: six noises (seed 3, nothing chosen), from left to right, by 2M in 20 steps.
