@@ -939,7 +939,7 @@ def lam(t):
     return math.log(a / (1 - a)) / 2
 
 
-x, eps = 0.7, -0.4  # one pixel, and what the model sees in it
+x, eps = 0.7, -0.4  # one pixel, and the noise predicted in it
 t, earlier = 600, 400
 a, a_earlier = alpha_bar_at(alpha_bar, t), alpha_bar_at(alpha_bar, earlier)
 x0_hat = (x - (1 - a) ** 0.5 * eps) / a**0.5
@@ -1481,8 +1481,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # $$x_{t'} = \sqrt{\bar\alpha_{t'}}\;\hat x_0 + \sqrt{1-\bar\alpha_{t'}}\;\hat\varepsilon, \qquad t' > t$$
 #
-# No new noise: $\hat\varepsilon$ is what the network sees in $x_t$. It is not an exact inverse. The way back asks
-# at $x_{t'}$, the way there asked at $x_t$, so each step leaves a small mismatch. **Predict first:** you invert with
+# No new noise: $\hat\varepsilon$ is what the network predicts in $x_t$. It is not an exact inverse. The way back evaluates it
+# at $x_{t'}$, the way there at $x_t$, so each step leaves a small mismatch. **Predict first:** you invert with
 # $n$ steps and draw with $n$ steps. How does the mismatch shrink with $n$?
 #
 # <details><summary>Answer (after running the cells below)</summary>
@@ -1499,10 +1499,10 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% id="ex-inversion"
 def inversion_step(model, x_t, t, later, alpha_bar):
-    """From x_t to the noisier time `later` > t: DDIM the other way round, with the eps that is seen at x_t."""
+    """From x_t to the noisier time `later` > t: DDIM the other way round, with the eps predicted at x_t."""
     ### BEGIN SOLUTION
-    asked = later if t == -1 else t
-    eps = model(x_t, torch.full((len(x_t),), asked, device=x_t.device))
+    time = later if t == -1 else t
+    eps = model(x_t, torch.full((len(x_t),), time, device=x_t.device))
     a, a_later = alpha_bar_at(alpha_bar, t), alpha_bar_at(alpha_bar, later)
     x0_hat = (x_t - (1 - a) ** 0.5 * eps) / a**0.5
     return a_later**0.5 * x0_hat + (1 - a_later) ** 0.5 * eps
