@@ -5,7 +5,12 @@ import torch
 from diffusers import DDPMScheduler
 from scipy.stats import binned_statistic
 
+<<<<<<< HEAD
 from course_utils.diffusion import objectives, steps
+=======
+from course_utils.data.points import ring_centres
+from course_utils.diffusion import objectives
+>>>>>>> ch07
 from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 
 ALPHA_BAR = alpha_bar_from_beta(scaled_linear_beta())
@@ -39,6 +44,28 @@ def test_v_equals_the_velocity_of_diffusers(noisy):
 def test_each_conversion_finds_the_true_value(noisy, conversion, given, wanted):
     found = conversion(noisy["x_t"], noisy[given], noisy["t"], ALPHA_BAR)
     torch.testing.assert_close(found, noisy[wanted], rtol=0, atol=1e-4)
+
+
+def test_the_score_is_the_gradient_of_the_log_density():
+    """Of the noisy mixture of eight Gaussians, whose density autograd differentiates."""
+    centres, t = ring_centres(8, 0.1).double(), torch.tensor([0, 300, 999])
+    table = ALPHA_BAR.double()
+    x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    a = table[t][:, None]
+    distance = (x[:, None] - a.sqrt()[:, None] * centres).square().sum(2)
+    log_density = (-distance / (2 * (0.01 * a + 1 - a))).logsumexp(1)  # up to a constant
+    (expected,) = torch.autograd.grad(log_density.sum(), x)
+    found = objectives.score(objectives.mixture_eps(x.detach(), t, table, centres, 0.1), t, table)
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_score_of_pictures_has_a_time_for_each(noisy):
+    """Given x0, x_t is normal with mean sqrt(a) x0 and variance 1 - a."""
+    a = ALPHA_BAR[noisy["t"]].reshape(4, 1, 1, 1)
+    expected = -(noisy["x_t"] - a.sqrt() * noisy["x0"]) / (1 - a)
+    torch.testing.assert_close(objectives.score(noisy["eps"], noisy["t"], ALPHA_BAR), expected, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError):
+        objectives.score(noisy["eps"], noisy["t"] + 1, ALPHA_BAR)
 
 
 @pytest.mark.parametrize("kind", ["eps", "x0", "v"])

@@ -43,6 +43,18 @@ def eps_from_v(x_t: torch.Tensor, v: torch.Tensor, t: torch.Tensor, alpha_bar: t
     return noise * x_t + signal * v
 
 
+def score(eps: torch.Tensor, t: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
+    """Return the score at x_t, the gradient of ln p_t(x_t) with respect to x_t, from the noise predicted there.
+
+        grad ln p_t(x_t) = -E[eps | x_t] / sqrt(1 - alpha_bar_t)
+
+    eps: the prediction at x_t, of its shape (batch, ...). Tweedie's formula; denoising score matching (Vincent 2011).
+    Score SDE (arXiv:2011.13456), equation 7.
+    """
+    _, noise = signal_and_noise(t, alpha_bar, like=eps)
+    return -eps / noise
+
+
 def as_eps(model: Callable, kind: str, alpha_bar: torch.Tensor) -> Callable:
     """Turn a model that predicts `kind` ("eps", "x0" or "v") into one that predicts eps, as samplers need it.
 

@@ -1,4 +1,4 @@
-"""The exercises of chapter 07: one step back, in eight ways."""
+"""The exercises of chapter 07: steps back and forth, and what the network's output means."""
 
 import math
 from functools import partial
@@ -19,10 +19,12 @@ from course_utils.exercises.mistakes_07 import (
     require_two,
     same,
     schedule_mistakes,
+    score_mistakes,
     spring,
 )
 from course_utils.exercises.oracles import Wrong, close, require
 from course_utils.exercises.registry import exercise
+from course_utils.exercises.settings import broadcasting_explained, close_in_all
 
 TITLE = "Reverse diffusion and samplers"
 
@@ -49,7 +51,7 @@ def _case(case, T=40):
     ],
 )  # fmt: skip
 def posterior(learner, case):
-    """Find where x_{t-1} lay, for someone who knows x_t and the clean x0."""
+    """Compute mean and variance of x_{t-1}, given x_t and the clean x0."""
     table, pairs = _case(case)
     for t, earlier, a, a_earlier in pairs:
         x0, x_t = case.normal(3, 2, 4, 4), case.normal(3, 2, 4, 4)
@@ -75,7 +77,7 @@ def posterior(learner, case):
     ],
 )  # fmt: skip
 def guess(learner, case):
-    """Turn the predicted noise into a clean picture that a picture can be."""
+    """Turn the predicted noise into an estimate of the clean image, within its range."""
     table, pairs = _case(case)
     t, _, a, _ = pairs[0]
     signal, noise = math.sqrt(a), math.sqrt(1 - a)
@@ -166,7 +168,7 @@ def ddpm_step(learner, case):
     ],
 )  # fmt: skip
 def ddim_step(learner, case):
-    """Aim at the guess, and put back as much noise as belongs there."""
+    """Mix the estimate of the clean image with as much noise as belongs to the earlier time."""
     table, pairs = _case(case)
     for t, earlier, a, a_earlier in pairs:
         for eta, clip in ((0.0, None), (0.6, None), (0.6, 0.8), (1.0, None)):
@@ -189,7 +191,7 @@ def ddim_step(learner, case):
     ],
 )  # fmt: skip
 def eps_from_v(learner, case):
-    """Find the noise in x_t where the network says v."""
+    """Find the noise in x_t from a network that predicts v."""
     table = (1 - case.uniform(0.01, 0.1, 40)).cumprod(0)
     t = torch.cat([torch.tensor([0, 39]), case.whole(1, 38, 3)])
     for shape in ((5, 3, 4, 4), (5, 2)):
@@ -217,16 +219,46 @@ def eps_from_v(learner, case):
 
 
 @exercise(
+    "07.score", objectives.score, difficulty=2, minutes=5, gradients=True,
+    hints=[
+        "The score points against the noise, and is longer where there is less noise.",
+        "Look alpha_bar up at each sample's t, and give it the axes of eps: expand_like(alpha_bar[t], eps).",
+        "Divide by a standard deviation, not by a variance: -eps / (1 - alpha_bar_t).sqrt().",
+    ],
+)  # fmt: skip
+def score(learner, case):
+    """Turn the predicted noise into the score."""
+    settings = []
+    for shape, ends in (((5, 2), True), ((4, 3, 2, 4), True), ((1, 2, 3, 3), False)):
+        table = (1 - case.uniform(0.01, 0.1, 40)).cumprod(0)
+        inner = case.whole(2, 37, shape[0] - 2 * ends)
+        t = torch.cat([torch.tensor([0, 39]), inner]) if ends else inner
+        # Normal data: x_t is normal too, so the exact eps and the gradient of the log density are known
+        mean, spread = case.normal(*shape), case.uniform(0.2, 1.0).item()
+        share = table[t].reshape(-1, *[1] * (len(shape) - 1))
+        root = (1 - share).sqrt()
+        variance = share * spread**2 + 1 - share
+        x_t = share.sqrt() * mean + variance.sqrt() * case.normal(*shape)
+        expected = -(x_t - share.sqrt() * mean) / variance
+        eps = -root * expected
+        with broadcasting_explained("alpha_bar[t] has shape (batch,). It needs the axes of eps: expand_like."):
+            got = learner(eps, t, table)
+        settings.append((got, expected, score_mistakes(eps, t, table, share), "the score", learner.called))
+    close_in_all(settings, tolerance=1e-3)
+
+
+@exercise(
     "07.dpm_solver_step", steps.dpm_solver_step, difficulty=4, minutes=15,
     hints=[
-        "First the exceptions: earlier = -1 gives x0_hat; x0_hat_before = None gives D = x0_hat.",
+        "First the exceptions: earlier = -1 gives x0_hat; if x0_hat_before is None, nothing is extrapolated.",
         "lambda at a time is math.log(a / (1 - a)) / 2, with a = alpha_bar_at(alpha_bar, time).",
         "h = lam(earlier) - lam(t) is this step; h_before = lam(t) - lam(before) the one before. Both are positive.",
-        "The step is sqrt((1 - a_earlier) / (1 - a)) * x_t - sqrt(a_earlier) * (exp(-h) - 1) * D.",
+        "The step is sqrt((1 - a_earlier) / (1 - a)) * x_t - sqrt(a_earlier) * (exp(-h) - 1) times the"
+        " extrapolated x0_hat.",
     ],
 )  # fmt: skip
 def dpm_solver_step(learner, case):
-    """Aim where the guess is heading."""
+    """Step with the estimate extrapolated to the middle of the step."""
     table = (1 - case.uniform(0.02, 0.12, 40)).cumprod(0)
     before, t, earlier = int(case.whole(36, 39)), int(case.whole(16, 22)), int(case.whole(6, 12))
     for times in ((before, t, earlier), (22, 12, 0)):
@@ -256,7 +288,7 @@ def _check_multistep(learner, case, table, before, t, earlier):
     right = ddim + math.sqrt(e) * (1 - math.exp(-h)) * (h / 2) * pace
     mistakes = multistep_mistakes(step, x_t, now, start, h, h_before, a, e)
     close(learner(x_t, now, start, before, t, earlier, table), right, mistakes, tolerance=2e-3)
-    # The step to the clean picture: nothing is left of x_t, and nothing can be foreseen
+    # The step to the clean picture: nothing is left of x_t, and nothing can be extrapolated
     got = learner(x_t, now, then, t, earlier, -1, table)
     mistakes = last_mistakes(x_t, now, then, table, t, earlier)
     close(got, now, mistakes, what="at the step to the clean picture, the result")
@@ -266,10 +298,10 @@ def _check_multistep(learner, case, table, before, t, earlier):
     "07.heun_step", steps.heun_step, difficulty=3, minutes=10, uses=("07.ddim_step",),
     given="model, x_t, t, earlier, alpha_bar",
     hints=[
-        "Ask the model at (x_t, t) and take a DDIM step on trial: ahead.",
-        "Ask again at (ahead, earlier): the new place, and the new time.",
+        "Evaluate the model at (x_t, t) and take a trial DDIM step: ahead.",
+        "Evaluate it again at (ahead, earlier): the new place, and the new time.",
         "The real step starts from x_t again, with (eps + eps_ahead) / 2.",
-        "At earlier = -1 return the step on trial before the model is asked a second time.",
+        "At earlier = -1 return the trial step before the model is evaluated a second time.",
     ],
 )  # fmt: skip
 def heun_step(learner, case):
@@ -287,17 +319,17 @@ def heun_step(learner, case):
         second = spring(ahead, later)
         right = line(x, (eps + second) / 2, a, e)
         mistakes = [
-            (ahead, "This is the step on trial, a DDIM step. Ask again there, and step with the mean."),
+            (ahead, "This is the trial step, a DDIM step. Evaluate the model there, and step with the mean."),
             (line(x, second, a, e), "This steps with the slope ahead alone; take the mean of both."),
             (line(x, eps + second, a, e), "This steps with the sum of both slopes: divide by 2."),
             (line(ahead, (eps + second) / 2, a, e), "The real step starts from x_t again, not from the place ahead."),
             (
                 line(x, (eps + spring(ahead, at)) / 2, a, e),
-                "At the place ahead the model was told the old time; there it is `earlier`.",
+                "At the place ahead the model was given the old time; there it is `earlier`.",
             ),
             (
                 line(x, (eps + spring(x, later)) / 2, a, e),
-                "The second question was asked at x_t. Ask at the place ahead.",
+                "The second evaluation was at x_t. Evaluate at the place ahead.",
             ),
             ((x + ahead) / 2, "This is the mean of two places; wanted is the mean of two slopes."),
             (
@@ -307,19 +339,19 @@ def heun_step(learner, case):
         ]
         mistakes = [m for m in mistakes if not same(m[0], right)]
         got = learner(model, x, t, earlier, table)
-        require(earlier > 0 or len(model.calls) == 2, "the model was asked once at earlier = 0, expected twice.",
-                "earlier = 0 is still a noisy time, at which the model can be asked. Only at earlier = -1, the clean "
-                "picture, it cannot.")  # fmt: skip
+        require(earlier > 0 or len(model.calls) == 2, "the model was evaluated once at earlier = 0, expected twice.",
+                "earlier = 0 is still a noisy time, at which the model can be evaluated. Only at earlier = -1, the "
+                "clean image, it cannot.")  # fmt: skip
         close(got, right, mistakes, tolerance=2e-3)
-        require(len(model.calls) == 2, f"the model was asked {len(model.calls)} times, expected twice.",
-                "Each evaluation costs: keep the answers in variables.")  # fmt: skip
+        require(len(model.calls) == 2, f"the model was evaluated {len(model.calls)} times, expected twice.",
+                "Evaluations are expensive: keep the predictions in variables.")  # fmt: skip
 
 
 @exercise(
     "07.inversion_step", steps.inversion_step, difficulty=3, minutes=10, given="model, x_t, t, later, alpha_bar",
     hints=[
         "It is DDIM without fresh noise, and the two times have changed places.",
-        "Ask at x_t, with the time that belongs to x_t. Only if t is -1, tell `later`.",
+        "Evaluate the model at x_t, with the time of x_t. Only if t is -1, pass `later`.",
         "x0_hat uses alpha_bar at t, where you are; the mixture uses alpha_bar at `later`, where you go.",
     ],
 )  # fmt: skip
@@ -333,11 +365,11 @@ def inversion_step(learner, case):
         right = line(x, eps, a, a_later)
         other = spring(x, torch.full((3,), later))
         mistakes = [
-            (line(x, other, a, a_later), "The model was told `later`. x_t lies at t: tell it t, unless t is -1."),
+            (line(x, other, a, a_later), "The model was given `later`. x_t lies at t: pass t, unless t is -1."),
             (line(x, eps, a_later, a), "The two times are swapped: this steps towards the picture. x0_hat uses "
                                        "alpha_bar at t, the mixture that at `later`."),
             (math.sqrt(a_later) * x + math.sqrt(1 - a_later) * eps,
-             "x_t was taken for the clean picture. First find x0_hat in it, then mix anew."),
+             "x_t was taken for the clean picture. First find x0_hat in it, then mix again."),
             (x, "This mixes x0_hat and eps for the time where x_t is, so nothing moves. x0_hat uses alpha_bar at t, "
                 "the mixture alpha_bar at `later`."),
             (line(x, -eps, a, a_later), "eps comes with the wrong sign."),

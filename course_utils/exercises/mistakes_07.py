@@ -118,6 +118,24 @@ def ddim_answers(x_t, eps, z, table, t, earlier, a, a_earlier, eta, clip):
     return step(), mistakes
 
 
+def score_mistakes(eps, t, table, share):
+    """Wrong scores; share is alpha_bar at each sample's time, with the axes of eps."""
+
+    def at(times):
+        return -eps / (1 - table[times.clamp(0, len(table) - 1)].reshape(share.shape)).sqrt()
+
+    return [
+        (eps / (1 - share).sqrt(), "The minus sign is missing: the score points away from the noise."),
+        (-eps / (1 - share), "This divides by the variance 1 - ᾱ. Divide by the standard deviation, its root."),
+        (-eps / share.sqrt(), "This divides by √ᾱ, the factor of x_0. The factor of the noise is √(1 - ᾱ)."),
+        (-eps * (1 - share).sqrt(), "This multiplies by √(1 - ᾱ). Divide by it: with less noise the score is longer."),
+        (-eps, "This is only -ε̂. It still has to be divided by √(1 - ᾱ)."),
+        (-eps / (1 - table[t[0]]).sqrt(), "All samples got the time of the first. Each has its own."),
+        (at(t + 1), "This looks up t + 1. In code t starts at 0, and so does the table alpha_bar."),
+        (at(t - 1), "This looks up t - 1. The score is wanted at t itself."),
+    ]
+
+
 def last_mistakes(x_t, now, then, table, t, earlier):
     def lam(level):
         return math.log(table[level].item() / (1 - table[level].item())) / 2
@@ -126,17 +144,17 @@ def last_mistakes(x_t, now, then, table, t, earlier):
     h = lam(-1) - lam(earlier)
     aims = now, now + h / (2 * (lam(earlier) - lam(t))) * (now - then)
     ends = [math.sqrt((1 - end) / (1 - e)) * x_t - math.sqrt(end) * math.expm1(-h) * D for D in aims]
-    foreseen = "At the step to the clean picture h has no limit, and nothing can be foreseen: the result is x0_hat."
+    foreseen = "At the step to the clean picture h has no limit, and nothing can be extrapolated: the result is x0_hat."
     return [(now + (now - then) / 2, foreseen), (now + (now - then), foreseen), *((value, LAST) for value in ends)]
 
 
 def multistep_mistakes(step, x_t, now, then, h, h_before, a, e):
     ratio, moved = h / h_before, now - then
     mistakes = [
-        (step(now), "The guess before was not used: D is x0_hat plus a part of how it moved."),
+        (step(now), "The guess before was not used: add to x0_hat a part of how it moved."),
         (step(now + moved / 2), "The two steps are taken for equally long, h / h_before = 1. They are not, in lambda."),
         (step(now + moved / (2 * ratio)), "The ratio is upside down: it is h / (2 h_before), with this step above."),
-        (step(now + ratio * moved), "This looks to the *end* of the step. D is the value in its middle: h / (2 "
+        (step(now + ratio * moved), "This looks to the *end* of the step. The value in its middle is wanted: h / (2 "
                                     "h_before)."),
         (step(now - ratio / 2 * moved), "The sign is wrong: x0_hat goes on as it moved, now minus before."),
         (step(then + ratio / 2 * moved), "This starts from the old guess; start from x0_hat."),
@@ -175,7 +193,7 @@ class Noted:
         require(
             not t.is_floating_point() and t.min() >= 0,
             f"the model got the time {t[0].item():g}, expected a whole number from 0 on.",
-            "The model knows no time -1: the clean picture has no noise to be asked for.",
+            "The model knows no time -1: there is no noise to predict in the clean image.",
         )
         self.calls.append((x.detach().clone(), int(t[0])))
         return spring(x, t)
@@ -214,9 +232,9 @@ def check_variance(got, variance, a, a_earlier):
 
 
 def require_one_evaluation(got, ahead, model):
-    require(len(model.calls) == 1, f"at the step to the clean picture the model was asked {len(model.calls)} times, "
-            "expected once.", "There is no noise to be seen in a clean picture, and no time -1: return the step on "
-            "trial.")  # fmt: skip
+    require(len(model.calls) == 1, f"at the step to the clean picture the model was evaluated "
+            f"{len(model.calls)} times, expected once.", "There is no noise in a clean image, and no "
+            "time -1: return the trial step.")  # fmt: skip
     close(got, ahead, tolerance=2e-3, what="at the step to the clean picture, the result")
 
 

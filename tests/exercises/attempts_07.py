@@ -6,7 +6,7 @@ import torch
 from attempts import mutant, variant
 
 POSTERIOR, GUESS, DDPM, DDIM = "07.posterior", "07.guess", "07.ddpm_step", "07.ddim_step"
-V, MULTI, HEUN, INVERT = "07.eps_from_v", "07.dpm_solver_step", "07.heun_step", "07.inversion_step"
+V, SCORE, MULTI, HEUN, INVERT = "07.eps_from_v", "07.score", "07.dpm_solver_step", "07.heun_step", "07.inversion_step"
 
 
 def level(alpha_bar, t):
@@ -602,6 +602,70 @@ def column(values, x):
     return values.reshape(-1, *[1] * (x.ndim - 1))
 
 
+# The score
+
+
+@mutant(SCORE, "The minus sign is missing")
+def towards_the_noise(eps, t, alpha_bar):
+    return eps / column(1 - alpha_bar[t], eps).sqrt()
+
+
+@mutant(SCORE, "divides by the variance 1 - ᾱ")
+def over_the_variance(eps, t, alpha_bar):
+    return -eps / column(1 - alpha_bar[t], eps)
+
+
+@mutant(SCORE, "divides by √ᾱ")
+def over_the_signal(eps, t, alpha_bar):
+    return -eps / column(alpha_bar[t], eps).sqrt()
+
+
+@mutant(SCORE, "multiplies by √(1 - ᾱ)")
+def times_the_noise(eps, t, alpha_bar):
+    return -eps * column(1 - alpha_bar[t], eps).sqrt()
+
+
+@mutant(SCORE, "This is only -ε̂")
+def minus_eps(eps, t, alpha_bar):
+    return -eps
+
+
+@mutant(SCORE, "All samples got the time of the first")
+def score_at_the_first_time(eps, t, alpha_bar):
+    return -eps / (1 - alpha_bar[t[0]]).sqrt()
+
+
+@mutant(SCORE, "This looks up t + 1")
+def score_one_time_late(eps, t, alpha_bar):
+    return -eps / column(1 - alpha_bar[(t + 1).clamp(max=len(alpha_bar) - 1)], eps).sqrt()
+
+
+@mutant(SCORE, "This looks up t - 1")
+def score_one_time_early(eps, t, alpha_bar):
+    return -eps / column(1 - alpha_bar[(t - 1).clamp(min=0)], eps).sqrt()
+
+
+@mutant(SCORE, "It needs the axes of eps")
+def score_without_axes(eps, t, alpha_bar):
+    return -eps / (1 - alpha_bar[t]).sqrt()
+
+
+@mutant(SCORE, "gradient")
+def score_without_gradient(eps, t, alpha_bar):
+    return -eps.detach() / column(1 - alpha_bar[t], eps).sqrt()
+
+
+@variant(SCORE)
+def score_by_matrix(eps, t, alpha_bar):
+    scale = torch.diag((1 - alpha_bar[t]).rsqrt())
+    return -(scale @ eps.flatten(1)).reshape(eps.shape)
+
+
+@variant(SCORE)
+def score_sample_by_sample(eps, t, alpha_bar):
+    return torch.stack([-eps[i] / (1 - alpha_bar[t[i]]).sqrt() for i in range(len(t))])
+
+
 # DPM-Solver++ 2M
 
 
@@ -654,7 +718,7 @@ def backwards(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar):
     return solved(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar, lambda h, b, n, o: right_aim(-h, b, n, o))
 
 
-@mutant(MULTI, "nothing can be foreseen")
+@mutant(MULTI, "nothing can be extrapolated")
 def foresees_at_the_last_step(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar):
     if earlier == -1:
         return x0_hat + (x0_hat - x0_hat_before) / 2
@@ -763,12 +827,12 @@ def ddim(x, eps, t, earlier, alpha_bar):
     return math.sqrt(e) * (x - math.sqrt(1 - a) * eps) / math.sqrt(a) + math.sqrt(1 - e) * eps
 
 
-@mutant(HEUN, "the step on trial, a DDIM step")
+@mutant(HEUN, "the trial step, a DDIM step")
 def euler(model, x_t, t, earlier, alpha_bar):
     return ddim(x_t, ask(model, x_t, t), t, earlier, alpha_bar)
 
 
-@mutant(HEUN, "told the old time")
+@mutant(HEUN, "given the old time")
 def old_time_ahead(model, x_t, t, earlier, alpha_bar):
     eps = ask(model, x_t, t)
     ahead = ddim(x_t, eps, t, earlier, alpha_bar)
@@ -807,7 +871,7 @@ def time_as_a_number(model, x_t, t, earlier, alpha_bar):
     return ddim(x_t, model(x_t, t), t, earlier, alpha_bar)
 
 
-@mutant(HEUN, "The second question was asked at x_t")
+@mutant(HEUN, "The second evaluation was at x_t")
 def asks_twice_at_the_same_place(model, x_t, t, earlier, alpha_bar):
     eps = ask(model, x_t, t)
     if earlier < 0:
@@ -832,7 +896,7 @@ def second_half_from_ahead(model, x_t, t, earlier, alpha_bar):
     return (ahead + ddim(ahead, ask(model, ahead, earlier), t, earlier, alpha_bar)) / 2
 
 
-@mutant(HEUN, "keep the answers in variables")
+@mutant(HEUN, "keep the predictions in variables")
 def asks_three_times(model, x_t, t, earlier, alpha_bar):
     ahead = ddim(x_t, ask(model, x_t, t), t, earlier, alpha_bar)
     if earlier < 0:
@@ -840,7 +904,7 @@ def asks_three_times(model, x_t, t, earlier, alpha_bar):
     return ddim(x_t, (ask(model, x_t, t) + ask(model, ahead, earlier)) / 2, t, earlier, alpha_bar)
 
 
-@mutant(HEUN, "the model was asked once at earlier = 0")
+@mutant(HEUN, "the model was evaluated once at earlier = 0")
 def only_one_question_at_zero(model, x_t, t, earlier, alpha_bar):
     eps = ask(model, x_t, t)
     ahead = ddim(x_t, eps, t, earlier, alpha_bar)
@@ -871,7 +935,7 @@ def trapezoid_in_sigma(model, x_t, t, earlier, alpha_bar):
 # Inversion
 
 
-@mutant(INVERT, "The model was told `later`")
+@mutant(INVERT, "The model was given `later`")
 def told_later(model, x_t, t, later, alpha_bar):
     if t < 0:
         return clean_start(model, x_t, later, alpha_bar)

@@ -64,6 +64,14 @@ def eps_from_v(case):
             yield case.normal(*shape), case.normal(*shape), t, table
 
 
+@legal("07.score")
+def score(case):
+    for shape in ((1, 3, 2, 4), (5, 2), (3, 1, 3, 3), (4,)):
+        table = (1 - case.uniform(0.01, 0.2, 20)).cumprod(0)
+        for t in (case.whole(0, 19, shape[0]), torch.zeros(shape[0]).long(), torch.full((shape[0],), 19)):
+            yield case.normal(*shape), t, table
+
+
 @legal("07.dpm_solver_step")
 def dpm_solver_step(case):
     for table, t, earlier in schedules(case):
