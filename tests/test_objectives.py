@@ -5,12 +5,8 @@ import torch
 from diffusers import DDPMScheduler
 from scipy.stats import binned_statistic
 
-<<<<<<< HEAD
-from course_utils.diffusion import objectives, steps
-=======
 from course_utils.data.points import ring_centres
-from course_utils.diffusion import objectives
->>>>>>> ch07
+from course_utils.diffusion import objectives, steps
 from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 
 ALPHA_BAR = alpha_bar_from_beta(scaled_linear_beta())
