@@ -463,8 +463,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # | `cond` and guidance | 10 | the assembled model: yours, in place of the one used here |
 # | the real Stable Diffusion | 11 | the same loop on v1.5, with about eighty times the parameters |
 #
-# The last cell of the tour prints what to add to a question or a bug report: versions, hardware and the size of the
-# model.
+# The cell below prints what to add to a question or a bug report: versions, hardware and the size of the model.
 
 # %% id="machine"
 print(describe_machine())
