@@ -31,12 +31,12 @@ def _prompt(case, count: int) -> str:
     hints=[
         "A tokenizer takes a list of texts: [negative_prompt, prompt], in this order.",
         'It needs four keywords: padding="max_length", max_length=tokenizer.model_max_length, truncation=True, '
-        'return_tensors="pt". The answer has .input_ids, (2, tokens).',
-        "text_encoder(ids) has .last_hidden_state, a vector for each token; that is what the U-Net reads.",
+        'return_tensors="pt". The result has .input_ids, (2, tokens).',
+        "text_encoder(ids) has .last_hidden_state, a vector for each token: what cross-attention needs.",
     ],
 )  # fmt: skip
 def encode_both(learner, case):
-    """Turn two prompts into the features that the U-Net reads, the negative one first."""
+    """Turn two prompts into text features for the U-Net, the negative one first."""
     tokenizer, encoder = small_text_parts(case)
     length = tokenizer.model_max_length
     for count in (4, length + 8):
@@ -55,12 +55,12 @@ def encode_both(learner, case):
             (right.flip(0), ORDER),
             (torch.cat([answer.pooler_output for answer in answers]), "This is one vector a prompt, the pooled output. "
              "The U-Net's cross-attention reads one for each token: .last_hidden_state."),
-            (torch.stack([null, hidden[1]]), "The first half is the empty prompt, whatever `negative_prompt` says."),
+            (torch.stack([null, hidden[1]]), "The first half is the empty prompt, whatever `negative_prompt` is."),
             (right[1:], "Only the prompt is here. Guidance needs both: two texts, one batch."),
             (right[:, None], "There is an axis too many: join the two with torch.cat, or give the tokenizer a list."),
-            (right[:, :longest], "The prompts were filled up to the longer of the two. The encoder was trained on "
-                                 'rows of full length: padding="max_length".'),
-            (torch.cat([hidden[0], hidden[1]])[None], "The two prompts were joined to one long one: join along the "
+            (right[:, :longest], "The prompts were padded to the longer of the two. The U-Net was trained with "
+                                 'features of full length: padding="max_length".'),
+            (torch.cat([hidden[0], hidden[1]])[None], "The two prompts were joined into one long one: join along the "
                                                       "batch axis."),
         ]  # fmt: skip
         close(learner(tokenizer, encoder, prompt, negative), right, distinct(mistakes, right), tolerance=1e-3)
@@ -73,11 +73,11 @@ def encode_both(learner, case):
     hints=[
         "First scheduler.set_timesteps(steps): how strong the first noise is may depend on where the steps lie.",
         "torch.randn(shape, generator=generator), of `dtype`.",
-        "Multiply by scheduler.init_noise_sigma. Many schedulers say 1; those that count in sigmas do not.",
+        "Multiply by scheduler.init_noise_sigma. It is 1 for many schedulers, but not for Euler and Heun.",
     ],
 )  # fmt: skip
 def first_latents(learner, case):
-    """Draw the noise to start from, as strong as the scheduler wants it."""
+    """Draw the first noise, with the standard deviation that the scheduler requires."""
     for spacing, shape in (("linspace", (2, 4, 6, 5)), ("leading", (1, 3, 4, 4))):
         scheduler, steps = euler(spacing=spacing, steps=None), int(case.whole(2, 9))
         got = learner(scheduler, steps, shape, case.generator(), torch.float32)
@@ -98,26 +98,26 @@ def first_latents(learner, case):
             (noise / sigma, "This divides by init_noise_sigma; the noise must become stronger."),
             (noise * sigma**2, "This multiplies by the variance. init_noise_sigma is a standard deviation already."),
             (noise * sigma**0.5, "init_noise_sigma is a standard deviation: no root."),
-            (fresh.scale_model_input(noise, fresh.timesteps[0]), "This is scale_model_input, which makes noise weaker "
-             "before the U-Net sees it. The start wants init_noise_sigma."),
+            (fresh.scale_model_input(noise, fresh.timesteps[0]), "This is scale_model_input, which scales down the "
+             "U-Net's input. The start needs init_noise_sigma."),
         ]  # fmt: skip
         close(got, right, distinct(mistakes, right))
     half = learner(ddim(), 3, (1, 4, 4, 4), case.generator(), torch.float64)
     wide = torch.randn(1, 4, 4, 4, generator=case.generator(), dtype=torch.float64)
-    close(half, wide, what="for torch.float64 and a scheduler that wants plain noise, the result")
+    close(half, wide, what="for torch.float64 and a scheduler that needs plain noise, the result")
 
 
 @exercise(
     "11.guided_output", denoising.guided_output, difficulty=3, minutes=15,
     hints=[
         "One batch of twice the size: torch.cat([x_t, x_t]). The first half is for the negative prompt.",
-        "What the U-Net sees is scheduler.scale_model_input(that, t).",
+        "The U-Net's input is scheduler.scale_model_input(that, t).",
         "Features for each latent: both.repeat_interleave(len(x_t), 0), all negative ones, then all positive ones.",
         "negative, positive = unet(...).sample.chunk(2), and then negative + guidance * (positive - negative).",
     ],
 )  # fmt: skip
 def guided_output(learner, case):
-    """Ask the U-Net about both prompts at once, and exaggerate the difference."""
+    """Evaluate the U-Net on both prompts in one batch, and guide its output."""
     for batch, make in ((1, euler), (3, euler), (2, ddim)):
         unet, asked = small_unet(case)
         scheduler, x, both = make(), 2 * case.normal(batch, 4, 4, 4).double(), 2 * case.normal(2, 6, 8).double()
@@ -129,16 +129,16 @@ def guided_output(learner, case):
 
         right, p, n = _mixed(ask, seen, w), ask(seen, 1), ask(seen, 0)
         mistakes = [
-            (_mixed(ask, x, w), "The U-Net saw x_t itself. It was trained on inputs of variance 1: "
+            (_mixed(ask, x, w), "The U-Net's input was x_t itself. It was trained on inputs of variance 1: "
                                 "scheduler.scale_model_input(x, t)."),
             (_mixed(ask, make().scale_model_input(seen, t), w), "The input was scaled twice."),
             (p + w * (n - p), ORDER + " The first half of the output belongs to the negative one, and "
                                 "w to the second."),
-            (p + w * (p - n), "This starts from the prompt's answer: it is guidance w + 1. Start from the other."),
-            (n + w * p, "The difference is missing: guidance goes from the negative answer towards the other."),
+            (p + w * (p - n), "This starts from the prompt's output: it is guidance w + 1. Start from the other."),
+            (n + w * p, "The difference is missing: guidance goes from the negative output towards the other."),
             (n - w * (p - n), "The sign is wrong: this pushes away from the prompt."),
-            (p, "This is the answer to the prompt alone, without guidance."),
-            (n, "This is the answer to the negative prompt alone."),
+            (p, "This is the output for the prompt alone, without guidance."),
+            (n, "This is the output for the negative prompt alone."),
         ]  # fmt: skip
         if batch > 1:
             mixed_up = ("Latents and prompts got mixed up: with cat([x, x]) the features must come as all negative "
@@ -147,8 +147,8 @@ def guided_output(learner, case):
         asked.clear()
         got = learner(unet, scheduler, x, t, both, w)
         close(got, right, distinct(mistakes, right), tolerance=2e-3)
-        require(len(asked) <= 2, f"the U-Net was asked {len(asked)} times, expected once.",
-                "Keep its answer in a variable: this is where all the time goes.")  # fmt: skip
+        require(len(asked) <= 2, f"the U-Net was evaluated {len(asked)} times, expected once.",
+                "Keep its output in a variable: evaluating it takes nearly all the time.")  # fmt: skip
 
 
 def _mixed(ask, x, w):
@@ -166,13 +166,13 @@ def _alternating(unet, seen, both, t, w):
 @exercise(
     "11.clean_guess", denoising.clean_guess, difficulty=3, minutes=10,
     hints=[
-        "x is what the U-Net saw: scheduler.scale_model_input(x_t, t). a is scheduler.alphas_cumprod[int(t)].",
+        "x is the U-Net's input: scheduler.scale_model_input(x_t, t). a is scheduler.alphas_cumprod[int(t)].",
         "scheduler.config.prediction_type is a word: epsilon, v_prediction or sample. Three cases, and an error.",
         "epsilon: (x - sqrt(1 - a) output) / sqrt(a). v_prediction: sqrt(a) x - sqrt(1 - a) output. sample: output.",
     ],
 )  # fmt: skip
 def clean_guess(learner, case):
-    """Find the clean picture that the output implies, whatever kind of output it is."""
+    """Find the clean latents that the output implies, in any parametrisation."""
     settings = []
     for kind in ("epsilon", "v_prediction", "sample"):
         for make in (ddim, euler):
@@ -195,10 +195,10 @@ def clean_guess(learner, case):
     except Exception as error:
         got = type(error).__name__
     else:
-        got = "an answer"
+        got = "a result"
     raise Wrong(
         f"prediction_type 'flow_prediction' gave {got}, expected a ValueError.",
-        "Stop at a word that you do not know: raise ValueError. A bare `else` would draw mud.",
+        "Raise ValueError for an unknown word: a bare `else` would misread the output.",
     )
 
 
@@ -207,7 +207,7 @@ def _guesses(kind, x, x_t, output, a):
     signal, noise = a.sqrt(), (1 - a).sqrt()
     read = {"epsilon": lambda x: (x - noise * output) / signal, "v_prediction": lambda x: signal * x - noise * output,
             "sample": lambda x: output}  # fmt: skip
-    whatever = "Whatever prediction_type says, the output was read as"
+    whatever = "Whatever the prediction_type, the output was read as"
     roots = {"epsilon": (x - (1 - a) * output) / a, "v_prediction": a * x - (1 - a) * output, "sample": output}[kind]
     plus = {**read, "v_prediction": lambda x: signal * x + noise * output}[kind](x)
     other = {"epsilon": output, "v_prediction": noise * x + signal * output, "sample": (x - signal * output) / noise}
@@ -216,11 +216,11 @@ def _guesses(kind, x, x_t, output, a):
         f"{whatever} epsilon.": read["epsilon"](x),
         f"{whatever} v.": read["v_prediction"](x),
         f"{whatever} the clean picture.": output,
-        "x_t is not what the U-Net saw: scheduler.scale_model_input(x_t, t) first.": read[kind](x_t),
+        "x_t is not the U-Net's input: scheduler.scale_model_input(x_t, t) first.": read[kind](x_t),
         "The roots are missing: alphas_cumprod holds squares of the factors.": roots,
         "A sign is wrong: for v, x0 = sqrt(a) x - sqrt(1 - a) v.": plus,
-        "This is the noise in x_t. Wanted is the clean picture.": other[kind],
-        "v_prediction was read as the clean picture: there are three kinds of output.": two,
+        "This is the noise in x_t. Return the clean latents.": other[kind],
+        "v_prediction was read as the clean latents: there are three kinds of output.": two,
     }
 
 
@@ -255,9 +255,9 @@ def _check_loop(learner, case, make, batch):
 
     right = way(times)
     mistakes = [
-        (way(times, scaled=True), "The step was taken from the scaled input. Only the U-Net sees that; the step goes "
-                                  "on from x_t."),
-        (way(times, w=1.0), "Guidance has no effect: this is the way with w = 1."),
+        (way(times, scaled=True), "The step was taken from the scaled input. That is only the U-Net's input; the "
+                                  "step starts from x_t."),
+        (way(times, w=1.0), "Guidance has no effect: this is the result for w = 1."),
         (way(times, both=both.flip(0)), ORDER),
         (way(times[:-1]), "The last step is missing."),
         (way(times[:1]), "This returns after the first step: is `return` inside the loop?"),
@@ -293,21 +293,21 @@ def to_pixels(learner, case):
             (_whole(fewer), "scaling_factor is missing: the decoder wants latents / scaling_factor."),
             (_whole(vae.decode(latents / 0.18215).sample), "0.18215 is Stable Diffusion's factor. Each autoencoder has "
                                                            "its own, in vae.config.scaling_factor."),
-            (_whole(decoded, after=torch.floor), "This cuts off what is behind the point, which makes pictures darker. "
+            (_whole(decoded, after=torch.floor), "This truncates the decimals, which makes images darker. "
                                                  "Round first."),
             (_whole(decoded, scale=1, shift=0), "This maps [0, 1] to pixels, but the decoder gives [-1, 1]: "
                                                 "x / 2 + 0.5."),
-            (_whole(decoded, top=256), "White would be 256, which a uint8 does not have: it starts again at 0. "
+            (_whole(decoded, top=256), "White would be 256, which a uint8 does not have: it wraps to 0. "
                                        "Multiply by 255."),
-            (_whole(decoded, clamp=False), "Values above 255 start again at 0, and those below 0 at 255. Hold them in "
-                                           "[0, 1] before they become whole: .clamp(0, 1)."),
+            (_whole(decoded, clamp=False), "Values above 255 wrap to 0, and those below 0 to 255. Clamp them to "
+                                           "[0, 1] before the conversion: .clamp(0, 1)."),
             (first.flip(1), "Red and blue are swapped. The channels are in the right order already."),
         ]  # fmt: skip
         mistakes = [(value.permute(0, 2, 3, 1), advice) for value, advice in mistakes]
         mistakes += [
-            (first, "The channels come first. Pictures outside of torch are (height, width, 3): permute."),
+            (first, "The channels come first. Images outside torch are (height, width, 3): permute."),
             (right.transpose(1, 2), "Height and width are swapped: permute(0, 2, 3, 1)."),
-            (first.reshape(right.shape), "reshape only counts numbers anew and scatters the channels: permute."),
+            (first.reshape(right.shape), "reshape keeps the order of the numbers and scatters the channels: permute."),
             (right[0], "The batch axis is gone. It stays, even for a single picture: later cells take pixels[0]."),
         ]
         mistakes = [m for m in mistakes if m[0].shape != right.shape or not torch.equal(m[0], right)]
@@ -323,7 +323,7 @@ def _whole(pictures, scale=0.5, shift=0.5, top=255, clamp=True, after=torch.roun
 @exercise(
     "11.weight_bytes", memory.weight_bytes, difficulty=1, minutes=5,
     hints=[
-        "model.parameters() are not all: model.buffers() hold running means and position ids.",
+        "model.parameters() is not everything: model.buffers() holds running means and position ids.",
         "tensor.numel() numbers of dtype.itemsize bytes each, if tensor.is_floating_point().",
         "Whole numbers stay what they are: tensor.numel() * tensor.element_size().",
     ],
@@ -367,7 +367,7 @@ def weight_bytes(learner, case):
     ],
 )  # fmt: skip
 def memory_need(learner, case):
-    """Say how many bytes a pipeline needs on the device, with and without offload."""
+    """Compute how many bytes a pipeline needs on the device, with and without offload."""
     names = ("text_encoder", "unet", "vae")
     weights = dict(zip(names, (246, 1719, 167), strict=True))
     weights = {name: size + int(case.whole(0, 40)) for name, size in weights.items()}
@@ -393,9 +393,9 @@ def memory_need(learner, case):
                 (largest, "The part that works needs room for its activations too."),
                 (max(layers.values()), "The layer that works is not all: the part's activations are there as well."),
                 (peaks["unet"][place], "This looks at the U-Net alone. With many pictures the VAE needs more."),
-                (max(peak[0] for peak in peaks.values()), "This keeps all weights on the device, whatever `offload` "
-                                                          "says."),
-                (max(peak[1] for peak in peaks.values()), "This is the answer for offload = 'model'."),
+                (max(peak[0] for peak in peaks.values()), "This keeps all weights on the device, whatever the value "
+                                                          "of `offload`."),
+                (max(peak[1] for peak in peaks.values()), "This is the result for offload = 'model'."),
                 (min(peak[place] for peak in peaks.values()), "This is the smallest part. What counts is the largest."),
             ]  # fmt: skip
             mistakes = [(torch.tensor(value), advice) for value, advice in mistakes if value != right]
