@@ -809,9 +809,11 @@ if MODEL == "picture book":
 # %% id="memory-calls"
 from diffusers import StableDiffusionPipeline
 
+from course_utils.pipelines.model_folder import quiet
 from course_utils.pipelines.picture_book import PICTURE_BOOK
 
-spare = StableDiffusionPipeline.from_pretrained(PICTURE_BOOK, dtype=torch.float16, local_files_only=True)
+with quiet():  # no progress bars
+    spare = StableDiffusionPipeline.from_pretrained(PICTURE_BOOK, dtype=torch.float16, local_files_only=True)
 assert spare.unet.dtype == torch.float16
 spare.vae.enable_slicing()
 spare.vae.enable_tiling()
@@ -1294,7 +1296,7 @@ print("average change of a pixel, in grey levels: " + ", ".join(f"{p} {c:.0f}" f
 # <details><summary>Answer (after running the cells below)</summary>
 #
 # The higher the strength, the more the image changes: noise erases more of it, and more steps follow the new prompt. At
-# .3 it stays close to the original; at .9 most of it is drawn again. No strength changes the ground and nothing else.
+# .4 it stays close to the original; at .9 most of it is drawn again. No strength changes the ground and nothing else.
 # </details>
 
 # %% id="image-to-image"
