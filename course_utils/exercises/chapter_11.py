@@ -215,7 +215,7 @@ def _guesses(kind, x, x_t, output, a):
     return {
         f"{whatever} epsilon.": read["epsilon"](x),
         f"{whatever} v.": read["v_prediction"](x),
-        f"{whatever} the clean picture.": output,
+        f"{whatever} the clean latents.": output,
         "x_t is not the U-Net's input: scheduler.scale_model_input(x_t, t) first.": read[kind](x_t),
         "The roots are missing: alphas_cumprod holds squares of the factors.": roots,
         "A sign is wrong: for v, x0 = sqrt(a) x - sqrt(1 - a) v.": plus,

@@ -83,7 +83,8 @@ print(
 # <details><summary>Answer (after running the cell below)</summary>
 #
 # 1. As many as the first: the cell asserts that the two sizes are equal. No word changes the shape of the latents.
-# 2. Compare them. The noise is the same and the text features differ, so the pixels differ; the cell prints by how much.
+# 2. Almost. The noise is the same and most of the prompt too, so the two dogs are much alike; but the text features
+#    differ, and so do details. The cell prints by how much.
 # </details>
 
 # %% id="article" tags=["static"]
@@ -787,8 +788,9 @@ if MODEL == "picture book":
     )
 
 # %% [markdown] id="steps-judge-read"
-# Six images are few: a share of $k/6$ is uncertain by about $\pm .2$ (one standard error at ½). Differences of one
-# image between two rows mean nothing.
+# Five steps are too few for this judge; from 10 steps on the share no longer changes here. Six images are few: a share
+# of $k/6$ is uncertain by about $\pm .2$ (one standard error at ½). Differences of one image between two rows mean
+# nothing.
 
 # %% [markdown] id="memory-text"
 # ## 7 · Making it fit
@@ -804,7 +806,8 @@ if MODEL == "picture book":
 # | model offload: one part at a time on the GPU | `pipe.enable_model_cpu_offload()` | weights on the GPU | time to copy parts |
 # | sequential offload: one layer at a time | `pipe.enable_sequential_cpu_offload()` | most weights on the GPU | much time to copy layers |
 #
-# Old guides have the first two VAE calls on the pipeline itself. Check which ones the installed version has:
+# Old guides call the two VAE settings on the pipeline itself (`enable_vae_tiling`). Check which ones the installed
+# version has:
 
 # %% id="memory-calls"
 from diffusers import StableDiffusionPipeline
@@ -1112,14 +1115,14 @@ for wish in ("./weights-that-i-have-not-got", "v1-5-pruned-emaonly.ckpt"):
 #
 # <details><summary>Answer (after running the cell below)</summary>
 #
-# Night. It fills the whole image and dominates the features; a car is one small thing among many, and one direction in
-# this feature space does not separate it well. Compare the two percentages in each line.
+# Night. It fills the whole image and dominates the features; a car fills a part of it, and one direction in this
+# feature space does not separate it well. Compare the two percentages in each line.
 # </details>
 
 # %% id="safety"
 from course_utils.metrics.pictures import judge_features, one_thing_pages
 
-pages = one_thing_pages(budget(smoke=120, laptop=400, gpu=400), seed=5)
+pages = one_thing_pages(budget(smoke=120, laptop=1200, gpu=1200), seed=5)
 features = judge_features(book.pictures(pages, size=32))
 separated, half = {}, len(pages) // 2  # the first half makes the concept vectors, the second half is checked
 embeddings = torch.nn.functional.normalize(features - features[:half].mean(0), dim=1)
@@ -1140,8 +1143,9 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert min(separated["night", c] for c in (0.1, 0.3)) > max(separated["car", c] for c in (0.1, 0.3, 0.5))
 
 # %% [markdown] id="safety-read"
-# In this test, with one concept vector each, night is much easier to separate than cars: a checker can only block what
-# its encoder represents. Every threshold trades images blocked wrongly against images missed.
+# In this test, with one concept vector each, night is separated almost completely. The car vector blocks cars only
+# slightly more often than other images: a checker can only block what its encoder represents. Every threshold trades
+# images blocked wrongly against images missed.
 #
 # So it is a filter, not a verdict. It is on by default: `load_stable_diffusion` keeps it, for a single file too if the
 # `config` folder has it, and reports if there is none. If you show images to others, leave it on.
@@ -1274,13 +1278,15 @@ row = torch.cat(
 )
 show(
     plot_pictures(row, places, columns=4),
-    "Four images from the same noise for a corgi in four places: the place changes, and the dog changes with it.",
+    "Four images from the same noise for a corgi in four places: the place changes, and so do tail, "
+    "paws and outline of the dog.",
 )
 change = [(row[i] - row[0]).abs().mean().item() * 127.5 for i in (1, 2, 3)]
 print("average change of a pixel, in grey levels: " + ", ".join(f"{p} {c:.0f}" for p, c in zip(places[1:], change)))
 
 # %% [markdown] id="next-read"
-# The dog changed too: a prompt influences the whole image, from the first step on.
+# The place changed, but not the place alone: compare the dog's tail, paws and outline. A prompt influences the whole
+# image, from the first step on.
 #
 # ### A first remedy: start from an image
 #
