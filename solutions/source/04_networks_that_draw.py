@@ -1374,9 +1374,9 @@ with torch.no_grad():
 # noise in?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# For photographs: the skips gain between 3 and 4 dB there, in each of three seeds, on digits hardly anything. Without skips, the network removes
-# more error from digits than it adds; on photographs it does not: its output is further from the clean image than the
-# noisy input is.
+# For photographs: the skips gain between 3 and 4 dB there, in each of three seeds, on digits hardly anything. Without
+# skips, the network removes more error from digits than it adds; on photographs it does not: its output is further
+# from the clean image than the noisy input is.
 # </details>
 
 
