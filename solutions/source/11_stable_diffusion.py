@@ -770,7 +770,7 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert distance["unipc", 50] < distance["unipc", 20] < distance["unipc", 10]
 
 # %% [markdown] id="steps-judge-text"
-# Nearer to the limit is not the same as *better*. The judge from chapter 10 (a classifier trained on the picture book)
+# Nearer to the limit is not the same as *better*. The judge of chapter 09 (a detector trained on the picture book)
 # tests whether an image shows what its caption describes.
 
 # %% id="steps-judge"
@@ -873,7 +873,7 @@ for dtype in (torch.float32, torch.bfloat16, torch.float16):
 # %% [markdown] id="formats-read"
 # bfloat16 keeps 8 significant bits of a number, float16 keeps 11: its error is about a tenth. bfloat16's advantage is
 # its larger *range*, which training needs more than sampling. So on a GPU the course draws in float16; on a CPU it
-# times the formats and takes the fastest, since many CPUs only emulate float16.
+# times bfloat16 against float32 and takes the faster one, since many CPUs only emulate 16-bit formats.
 #
 # Now the decoder. Beside the measured peak stands the count on the `meta` device.
 
