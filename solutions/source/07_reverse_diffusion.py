@@ -42,7 +42,7 @@ device = pick_device()
 # | $\hat\varepsilon$ or $\varepsilon_\theta$ | `eps` | the noise that the model predicts in $x_t$ | as `x_t` |
 # | $\hat x_0$ | `x0_hat` | the clean image that follows from it | as `x_t` |
 # | $\tilde\mu_t$, $\tilde\beta_t$ | `mean`, `variance` | of $q(x_{t-1} \mid x_t, x_0)$ | as `x_t`; a number |
-# | $\sigma_t$, $\varepsilon'$ | `sigma`, `noise` | standard deviation of the fresh noise in a step; that noise, $N(0, I)$ | a number; as `x_t` |
+# | $\sigma_t$, $\varepsilon'$ | `sigma`, `noise` | standard deviation of the fresh noise in a step; that noise, $\mathcal{N}(0, I)$ | a number; as `x_t` |
 # | $\eta$ | `eta` | share of fresh noise. 0: none, 1: as much as DDPM | a number |
 # | $\tilde\sigma_t$, $\bar x$ | `s`, `x_t / a**0.5` | noise-to-signal ratio $\sqrt{(1-\bar\alpha_t)/\bar\alpha_t}$; $x_t/\sqrt{\bar\alpha_t}$ | a number; as `x_t` |
 # | $v$ | `v` | $\sqrt{\bar\alpha_t}\,\varepsilon - \sqrt{1-\bar\alpha_t}\,x_0$ | as `x_t` |
@@ -294,7 +294,7 @@ for level in (0, 1, 10, 100, 999):
 # $x_0$, the last step has nothing left to draw. Keep that zero in mind.
 #
 # **What the model does.** It does not have $x_0$. It uses the same formula with its estimate $\hat x_0$ in the place of
-# $x_0$: $p_\theta(x_{t-1} \mid x_t) = N(\tilde\mu_t(x_t, \hat x_0),\ \tilde\beta_t I)$. So $p_\theta$ is not the
+# $x_0$: $p_\theta(x_{t-1} \mid x_t) = \mathcal{N}(\tilde\mu_t(x_t, \hat x_0),\ \tilde\beta_t I)$. So $p_\theta$ is not the
 # posterior from Bayes' rule. It is a learned Gaussian that approximates it.
 #
 # Is a Gaussian good enough? $q(x_{t-1} \mid x_t)$ was lopsided. Measure how lopsided, by its *skewness*, which is 0 for
