@@ -830,8 +830,9 @@ for name, pictures in (("drawn", many), ("unseen real", x_test)):
 # a temperature of 0.3 do to drawings from nothing, and what does one of 2?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# After six of eight rows a digit classifier reads all four alike for most digits, after two rows only for a few: see
-# the printed shares. At a low temperature the drawings resemble each other, at a high one they dissolve into noise.
+# After six of eight rows a digit classifier reads all four alike for every one of 60 digits, after two rows only for about
+# one in six: see the printed shares. The lower the temperature, the more alike the drawings from nothing, but the
+# printed differences per pixel change by only a few tenths of a level.
 # </details>
 
 # %% id="fill-strip" tags=["static"]
@@ -976,8 +977,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 # *same random numbers* and change one pixel at the top by hand, is the image almost the same?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# The blend is less probable than either digit. And one changed pixel may leave the image nearly as it was or turn
-# it into another digit; the last printed line says how often. No short list of numbers says <em>what</em> the image shows,
+# The blend is less probable than either digit. And one changed pixel turns the image into another digit in most pairs (the
+# last printed line), nearly as often as in two unrelated drawings. No short list of numbers says <em>what</em> the image shows,
 # such that similar numbers mean similar images. Chapter 02 builds models that have one, a <em>latent space</em>, and
 # that draw in a single pass. The price is that the likelihood is no longer exact.
 # </details>
