@@ -13,8 +13,8 @@
 # 2. train one with a loss of which you wrote every term, sample from it, interpolate between latents and steer them;
 # 3. measure what it loses: bits, sharpness, and entire latent dimensions that collapse.
 #
-# **Time** about three hours, one of them for six exercises. All training together takes about three minutes of
-# processor time. **You need** chapter 01 (bits/dim), the normal distribution, and what a gradient is.
+# **Time** about three hours, an hour and a quarter of them for six exercises. All training together takes about three
+# minutes of processor time. **You need** chapter 01 (bits/dim), the normal distribution, and what a gradient is.
 
 # %% id="set-up"
 import math
@@ -44,6 +44,8 @@ device = pick_device()
 # | $\sigma_x$ | `sigma` | the standard deviation of $p(x \mid z)$ around $\hat x$ | a number |
 # | $\varepsilon$ | `eps` | standard normal noise | as `mean` |
 # | $\beta_\text{KL}$ | `beta` | the weight of the KL term of the loss | a number |
+# | $f(z)$ | `f_z` | a function of $z$ whose average over $q$ is wanted | (n,) |
+# | $s$ | `s` | the fraction of the way between two latents (section 2: standard deviation of $q$) | a number |
 # | $M$, $w_m$ | `len(log_w)`, `log_w` | the number of latents sampled for an image; importance weight (as log) | (M, batch) |
 #
 # $\mathbb{E}_q[f(z)]$ is the *expectation* of $f$: the average of $f(z)$ over all $z$ drawn from the distribution $q$.
@@ -61,8 +63,9 @@ device = pick_device()
 # often is the result a digit?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# Rarely: under one in five passes, while nearly nine in ten reconstructions do. In sixteen dimensions the codes of real
-# digits fill only a tiny part of their box, and the decoder was never trained on the rest.
+# Rarely: fewer than one in five passes as a digit (8% in a laptop run); of the reconstructions nearly nine in ten do.
+# In sixteen dimensions the codes of real digits fill only a tiny part of their box, and the decoder was never trained
+# on the rest.
 # </details>
 
 # %% id="autoencoder"
@@ -153,8 +156,8 @@ show(
 
 # %% [markdown] id="hole-read"
 # The space of codes has **holes**. The decoder was never trained on the codes between and around those of real digits,
-# so nothing determines its output there. Nor did the loss say how the codes should be distributed: the box is an
-# accident of this training run.
+# so nothing determines its output there. Nor does anything in the loss determine how the codes are distributed: another
+# training run would give another box.
 #
 # To *generate* images, we need codes whose distribution we know, and a decoder that was trained on all of it.
 
@@ -199,9 +202,9 @@ assert p_x[x_axis.abs() < 0.05].max() < 0.5 * p_x.max()  # two peaks
 # %% id="latent-plot" tags=["static"]
 figure, axes = plt.subplots(1, 3, figsize=(9.5, 2.9))
 axes[0].plot(z, normal(z, 0, 1))
-axes[0].set(title="$p(z)$", xlabel="z", xlim=(-3.5, 3.5))
+axes[0].set(title="$p(z)$", xlabel="z", ylabel="density", xlim=(-3.5, 3.5))
 axes[1].plot(x_axis, p_x)
-axes[1].set(title="$p(x)$, summed over all z", xlabel="x")
+axes[1].set(title="$p(x)$", xlabel="x")
 for x in (-0.9, 0.0, 0.9):
     axes[2].plot(z, joint(x) / (joint(x).sum() * dz), label=f"x = {x}")
 axes[2].set(title="$p(z|x)$", xlabel="z", xlim=(-2.5, 2.5))
@@ -285,8 +288,8 @@ print(f"x = -0.9, m = -0.93: s four times too wide {too_wide:.2f}, four times to
 assert too_wide < too_narrow - 3
 
 # %% [markdown] id="bound-read"
-# The closer $q$ is to the posterior, the tighter the bound. The best *normal* $q$ leaves a gap of a quarter of a nat,
-# because the true posterior is lopsided; so the bound stays strictly below $\log p(x)$.
+# The closer $q$ is to the posterior, the tighter the bound. The best *normal* $q$ leaves a gap of a quarter of a nat (1
+# nat = $1/\log 2$ = 1.44 bits), because the true posterior is lopsided; so the bound stays strictly below $\log p(x)$.
 #
 # **Predict first.** For $x = -0.9$, where should the centre of $q$ be? Which costs more: a $q$ that is too wide, or one
 # that is too narrow?
@@ -294,7 +297,8 @@ assert too_wide < too_narrow - 3
 # <details><summary>Answer (after moving the sliders below)</summary>
 # Everything is mirrored, so the best centre is near −0.93. Too wide costs more: four times too wide gives an ELBO
 # near −7, four times too narrow one near −2 (the last line above). A wide q puts weight on latents whose
-# <em>x</em> would be far from −0.9, and these have a very low log-density; a narrow q only wastes good latents.
+# <em>x</em> would be far from −0.9, and these have a very low log-density; a narrow q misses latents that would have
+# served as well, which costs only about the logarithm of the factor, log 4 = 1.4 nats.
 # </details>
 
 # %% id="film-bound" tags=["static"]
@@ -403,13 +407,15 @@ reparametrise = check("02.reparametrise", reparametrise)
 # %% [markdown] id="score-text"
 # ### Is there another way?
 #
-# Yes, and it needs no derivative of $f$ at all. Since $\nabla q = q\, \nabla \log q$,
+# Yes. Write $f(z)$ for what is averaged: here $\log p(x \mid z)$, but any function of $z$ will do. No derivative of $f$
+# is needed. Since $\nabla q = q\, \nabla \log q$,
 #
 # $$\nabla_{\mu_z}\, \mathbb{E}_q[f(z)] = \mathbb{E}_q\bigl[f(z)\, \nabla_{\mu_z} \log q(z)\bigr]
 #   = \mathbb{E}_q\Bigl[f(z)\, \frac{z - \mu_z}{\sigma_z^2}\Bigr]$$
 #
-# In words: move $\mu_z$ towards those draws for which $f$ was large. $\nabla_{\mu_z} \log q$ is called the *score*, and
-# this estimator the *score-function estimator* or REINFORCE. It works for any $f$, even for a lookup table.
+# In words: move $\mu_z$ towards those draws for which $f$ was large. $\nabla_{\mu_z} \log q$ is called the *score*
+# (chapters on diffusion use this word for the gradient with respect to the data), and this estimator the
+# *score-function estimator* or REINFORCE. It works for any $f$, even for a lookup table.
 #
 # ### Exercise 3 · The score-function gradient
 #
@@ -432,9 +438,10 @@ score_gradient = check("02.score_gradient", score_gradient)
 # hint("02.score_gradient")
 
 # %% [markdown] id="variance-text"
-# Compare both on a case with a known answer: $f(z) = \lVert z \rVert^2$, so $\mathbb{E}_q[f] = \sum_j (\mu_{z,j}^2 +
-# \sigma_z^2)$ and the gradient is $2\mu_z$. For $d_z = 1$ the variance of the estimate from one draw is known too:
-# $4 \sigma_z^2$ with the trick, and $\mu_z^4/\sigma_z^2 + 14\mu_z^2 + 15 \sigma_z^2$ with the score.
+# Compare both on a case with a known answer, with the same $\sigma_z$ in all dimensions $j$: $f(z) = \lVert z
+# \rVert^2$, so $\mathbb{E}_q[f] = \sum_j (\mu_{z,j}^2 + \sigma_z^2)$ and the gradient is $2\mu_z$. For $d_z = 1$ the
+# variance of the estimate from one draw is known too: $4 \sigma_z^2$ with the trick, and $\mu_z^4/\sigma_z^2 +
+# 14\mu_z^2 + 15 \sigma_z^2$ with the score.
 #
 # **Predict first.** Both estimators are correct on average. Which has the larger variance, and how does that change in
 # more dimensions?
@@ -460,21 +467,24 @@ def two_estimates(d, s=0.5, n=100_000):
 
 # %% id="variance" tags=["static"]
 sizes, spreads = (1, 2, 4, 8, 16, 32), []
-print("d_z   mean: trick   score   (exact 2)   variance: trick    score   ratio")
+print("d_z   mean: trick           score   (exact 2)   variance: trick    score   ratio")
 for d in sizes:
     trick, score = two_estimates(d)
     spreads.append((trick.var().item(), score.var().item()))
+    error = spreads[-1][1] ** 0.5 / len(score) ** 0.5  # the standard error of the mean
     print(
-        f"{d:3} {trick.mean():13.3f} {score.mean():7.3f} {trick.var():27.2f} {score.var():8.1f} "
+        f"{d:3} {trick.mean():13.3f} {score.mean():7.3f} ± {error:.3f} {trick.var():27.2f} {score.var():8.1f} "
         f"{score.var() / trick.var():7.0f}"
     )
-    assert abs(trick.mean() - 2) < 0.05 and abs(score.mean() - 2) < 5 * score.std() / len(score) ** 0.5
+    assert abs(trick.mean() - 2) < 0.05 and abs(score.mean() - 2) < 5 * error
 assert abs(spreads[0][0] - 4 * 0.25) < 0.03 and abs(spreads[0][1] - (1 / 0.25 + 14 + 15 * 0.25)) < 1
 assert abs(spreads[-1][0] - 1) < 0.03 and spreads[-1][1] > 3000
 figure, ax = plt.subplots(figsize=(6, 2.9))
 ax.loglog(sizes, [pair[0] for pair in spreads], "o-", label="reparametrised")
 ax.loglog(sizes, [pair[1] for pair in spreads], "s--", label="score function")
 ax.set(xlabel="dimensions $d_z$", ylabel="variance of one estimate")
+ax.set_xticks(sizes, sizes)
+ax.set_xticks([], minor=True)
 ax.legend()
 show(
     figure,
@@ -485,7 +495,8 @@ show(
 # %% [markdown] id="variance-read"
 # The score-function estimator uses only the *value* of $f$ at each draw. The reparametrised estimator uses its
 # *derivative*: the direction in which $f$ grows, for each dimension separately. To reach the same accuracy, the
-# score-function estimator needs as many times more draws as the last column shows. It remains useful where no
+# score-function estimator needs as many times more draws as the last column shows. In 32 dimensions even the mean of
+# 100,000 estimates is imprecise: its standard error (after ±) is about a quarter. The estimator remains useful where no
 # derivative exists, for example for latents that are whole numbers.
 
 # %% [markdown] id="loss-text"
@@ -610,8 +621,9 @@ print("losses of five steps", [round(loss, 1) for loss in our_losses])
 # **Predict first.** What will the map of the codes look like?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# One cloud around 0 without large gaps. Some digits, such as 0, 4 and 6, have regions of their own at the rim; others
-# overlap in the middle, because two numbers are too few to keep ten digits apart.
+# One cloud around 0, dense in the middle and thinner at the rim. Some digits, such as 0, 4 and 6, have regions of their
+# own at the rim; others overlap in the middle, and the 1s lie in two places. The loss compares pixels and does not use
+# the labels, so nothing keeps the ten digits apart.
 # </details>
 
 
@@ -700,7 +712,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # <details><summary>Answer (after running the cells below)</summary>
 # Yes. On a plane most regions are not neighbours, so the way leads through others: the last line below lists them
-# (an 8 and a 2 among them when we ran it).
+# (8s and 2s in a laptop run).
 # </details>
 
 # %% id="film-map" tags=["static"]
@@ -791,8 +803,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 # Both VAEs generate digits far more often than the plain autoencoder. With *two* latents more images pass than with
 # sixteen: it is easier to cover a plane with codes than a sixteen-dimensional space, so fewer draws land in a hole. But
 # these images are blurred averages of digits: as a set they are farther from real ones, and unseen digits are
-# reconstructed with about twelve times the squared error. (One training run of each.) No single number decides: the
-# share that passes ignores variety and hardly notices blur; the FID includes both.
+# reconstructed with about twelve times the squared error. (One training run of each; between sets of samples the FID
+# varies too, see section 7. And the plain autoencoder differs in more than the loss: it had fewer training steps.) The
+# share that passes ignores variety and depends little on blur; the FID depends on both.
 
 # %% [markdown] id="walk-text"
 # ### Interpolating between two digits
@@ -873,7 +886,8 @@ show(
 # <details><summary>Answer (after running the cells below)</summary>
 # The arc with about 40%, then the line with about 30%, then the cross-fade with about 15%. The difference between arc
 # and line is larger than its interval. A quarter of the way from one end all three reach 80 to 85%. The arc helps half
-# way, but it is no guarantee: most of its middles fail too, because they lie in holes between the digits.
+# way, but it is no guarantee: most of its middles fail too. Half way between two different digits there need not be a
+# digit. (These intervals are for the choice of pairs; the model is one and the same.)
 # </details>
 
 # %% id="half-way"
@@ -932,8 +946,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 # **Predict first.** Interpolate from a 3 to an 8, and from a 1 to a 0. Which way meets a third digit?
 #
 # <details><summary>Answer (after moving the sliders and running the cell after them)</summary>
-# It depends on the two codes. The last line of the cell after the sliders shows it: in our run, only the straight line
-# from the 1 to the 0 met a third digit, an 8. From the 3 to the 8, either way shows only the two digits themselves.
+# It depends on the two codes. The last line of the cell after the sliders shows it: in a laptop run only the straight
+# line from the 1 to the 0 meets a third digit, an 8. From the 3 to the 8, either way shows only the two digits
+# themselves.
 # </details>
 
 # %% id="film-walk" tags=["static"]
@@ -987,7 +1002,8 @@ print(f"{len(fours)} unseen 4s; moved by   read as 9: along 4 -> 9   along 20 ra
 for s in (0.0, 0.5, 1.0, 1.5):
     steered = read_as_9(direction, s)
     controls = [read_as_9(way, s) for way in random_ways]
-    print(f"{s:23} {steered:24.0%} {sum(controls) / 20:36.0%} {max(controls):8.0%}")
+    error = 1.96 * math.sqrt(steered * (1 - steered) / len(fours))
+    print(f"{s:23} {steered:18.0%} ± {error:3.0%} {sum(controls) / 20:36.0%} {max(controls):8.0%}")
 if budget(smoke=False, laptop=True, gpu=True):
     assert steered > 0.6 and steered > sum(controls) / 20 + 0.3
 
@@ -1002,15 +1018,16 @@ show(
 )
 
 # %% [markdown] id="steer-read"
-# The direction from 4 to 9 changes most of the 4s into 9s; random directions of the same length rarely do. But compare
-# the last two columns: when moved far enough, at 1.5, even one of twenty random directions may do it. A single control
-# is not enough.
+# The direction from 4 to 9 changes most of the 34 unseen 4s into 9s, though with so few the share is uncertain by more
+# than ten percentage points (the 95% interval above). Random directions of the same length rarely do. But
+# compare the last two columns: when moved far enough, at 1.5, even one of twenty random directions may do it. A single
+# control is not enough.
 
 # %% [markdown] id="blur-text"
 # ### Why are the images blurred?
 #
 # Look at the drawn digits again: grey where there should be ink. To measure blur we need data with sharp edges. The
-# digits have none, as they were recorded at 8 × 8 and enlarged. So train the same kind of VAE on pages of the picture
+# digits have none, as they are stored at 8 × 8 and were enlarged. So train the same kind of VAE on pages of the picture
 # book, 32 × 32 pixels in colour, each with one thing on it, with 64 latents and $\beta_\text{KL} = 1$.
 #
 # The *gradient energy* is the mean squared difference of neighbouring pixels: sharp edges have much of it. The second
@@ -1088,6 +1105,7 @@ for ax, n in zip(axes, (1, 2, 4, 8), strict=True):
     ax.plot(mean_edge, color="#D55E00", linestyle="-")
     ax.set(title=f"n = {n}: energy {energy:.2f}", xlabel="pixel")
     assert abs(energy - 4 / n) < 1e-5
+axes[0].set_ylabel("pixel value")
 show(
     figure,
     "Grey: one, two, four and eight sharp edges at different positions. Orange: their mean, a ramp that becomes "
@@ -1105,15 +1123,16 @@ show(
 # %% [markdown] id="beta-text"
 # ## 7 · Rate, distortion and collapse
 #
-# The KL also measures information: how many nats the code carries about the image. It is called the *rate*, and the
-# squared error the *distortion*. $\beta_\text{KL}$ sets the price of one in terms of the other. Train six small models
-# briefly, which differ in $\beta_\text{KL}$ only.
+# The KL also measures information: averaged over the images, it is an upper bound on the nats that the code carries
+# about the image. It is called the *rate*, and the squared error the *distortion*. $\beta_\text{KL}$ sets the price of
+# one in terms of the other. Train six small models briefly, which differ in $\beta_\text{KL}$ only.
 #
 # **Predict first.** At a very high price, how much information will the code carry? Which price generates best?
 #
 # <details><summary>Answer (after running the cells below)</summary>
 # At 256, none: the rate is 0, and all sixteen dimensions have collapsed. Of these six, 4 gives the lowest FID of drawn
-# images. Lower prices leave holes between the codes, higher ones blur the images.
+# images, for each of three sets of samples (one training run for each price). Lower prices leave holes between the
+# codes, higher ones blur the images.
 # </details>
 
 # %% id="beta"
@@ -1190,11 +1209,12 @@ show(
 
 # %% [markdown] id="collapse-text"
 # Up to $\beta_\text{KL} = 4$ all sixteen dimensions carry more than a tenth of a nat. At 16 some no longer do; at 64
-# hardly any dimension carries anything; at 256 none does: $q(z \mid x) = p(z)$ for every image, in every dimension.
+# hardly any dimension carries anything; at 256 none does: $q(z \mid x)$ is practically $p(z)$, in every dimension.
 # This is *posterior collapse*. The decoder can only output the mean of all digits.
 #
 # Compare the two last columns. At a low price the decoded digits are good and the drawn ones are not: the codes are
-# precise and far apart, and the holes are back. At 4 the drawn images are best.
+# precise and far apart, and the holes are back. At 4 the drawn images are best in all three sets of samples; the models
+# were trained once each.
 #
 # For $\beta_\text{KL} \ge 1$ the loss is still an upper bound of $-\log p(x)$, only a looser one. For $\beta_\text{KL}
 # < 1$ it need not be a bound at all.
@@ -1285,8 +1305,8 @@ def train_levels(name, beta):
 # **Predict first.** Which of the four models has the largest KL, and which the smallest?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# Largest: the decoder with z only at β = 1. It can learn about the digit from z alone, so it needs the code. Smallest:
-# the powerful decoder at β = 3, whose KL is near 0 in every dimension.
+# Largest: the decoder with z only at β_KL = 1. All that it receives about the digit is z, so a low loss requires an
+# informative code. Smallest: the powerful decoder at β_KL = 3, whose KL is near 0 in every dimension.
 # </details>
 
 # %% id="weak-run"
@@ -1303,9 +1323,10 @@ if budget(smoke=False, laptop=True, gpu=True):
 # %% [markdown] id="strong-read"
 # Compare the KLs. At $\beta_\text{KL} = 1$ the powerful decoder's code already carries far less information. At
 # $\beta_\text{KL} = 3$ it has collapsed in every dimension, while the decoder that depends on $z$ still uses several.
-# Yet its bound is the better one: it has become a PixelCNN whose encoder has no effect. A good likelihood does not
-# imply a useful code. Remedies in use: a decoder that receives less, a KL that costs nothing up to some nats per
-# dimension (*free bits*), or a $\beta_\text{KL}$ that grows slowly from 0 (*KL annealing*).
+# Yet its bound is the better one (one training run of each, and the powerful decoder is also the larger network): it
+# has become a PixelCNN whose encoder has no effect. A good likelihood does not imply a useful code. Remedies in use: a
+# decoder that receives less, a KL that costs nothing up to some nats per dimension (*free bits*), or a
+# $\beta_\text{KL}$ that grows slowly from 0 (*KL annealing*).
 
 # %% [markdown] id="iwae-text"
 # ## 8 · How tight is the bound?
@@ -1313,17 +1334,19 @@ if budget(smoke=False, laptop=True, gpu=True):
 # Step 2 of the derivation took the mean of logs. Go back one step and average *before* the logarithm, over $M$ latents
 # $z_1 \dots z_M$ from $q$:
 #
-# $$L_M = \mathbb{E}\Bigl[\log \frac1M \sum_{m=1}^{M} w_m\Bigr], \qquad
+# $$\text{ELBO}_M = \mathbb{E}\Bigl[\log \frac1M \sum_{m=1}^{M} w_m\Bigr], \qquad
 #   w_m = \frac{p(z_m)\,p(x \mid z_m)}{q(z_m \mid x)}$$
 #
 # In words: the *importance weight* $w_m$ is large if the latent explains $x$ well; dividing by $q$ corrects for how
-# often such latents are drawn. $L_1$ is the ELBO. With more latents $L_M$ rises and never exceeds $\log p(x)$.
+# often such latents are drawn. With $M = 1$ it is the ELBO. With more latents the bound rises and never exceeds $\log
+# p(x)$.
 #
 # ### Exercise 6 · The importance-weighted bound
 #
-# **Difficulty** ●●●○○ **Minutes** 10. The weights of an image are numbers like $e^{-2000}$, which a float rounds to 0,
-# so work with logarithms throughout. With $M = 1$ the bound is `log_w[0]`, and if all $M$ weights of an image are
-# equal, it is their common logarithm. The result has the dtype of `log_w`.
+# **Difficulty** ●●●○○ **Minutes** 10. A weight is a tiny number: about $e^{-95}$ for the digits below, and far less for
+# larger images. A 32-bit float rounds everything below about $e^{-104}$ to 0, so work with logarithms throughout. With
+# $M = 1$ the bound is `log_w[0]`, and if all $M$ weights of an image are equal, it is their common logarithm. The
+# result has the dtype of `log_w`.
 
 
 # %% id="ex-iwae"
@@ -1356,7 +1379,8 @@ assert abs(climb[0] - elbo(0.9, 0.0, 1.0)) < 0.8 and climb == sorted(climb) and 
 
 # %% [markdown] id="iwae-digits-text"
 # Now the digits with 17 levels, with the decoder that receives $z$ only. Its likelihood is a probability of discrete
-# levels, so bits/dim makes sense and can be compared with the exact numbers of chapter 01 on the same unseen digits.
+# levels, so bits/dim makes sense and can be compared with the exact number of chapter 01's PixelCNN on the same unseen
+# digits (the table of families below).
 
 
 # %% id="iwae-digits"
@@ -1426,9 +1450,9 @@ print("its loss:", build_vae.__doc__.splitlines()[0])
 bits_per_page = gaussian_kl(q.mean, q.logvar).mean().item() / math.log(2)
 print(f"pages {tuple(pages.shape[1:])} -> latents {tuple(z.shape[1:])}; median sigma_z {q.std.median():.4f}")
 print(f"KL {bits_per_page:,.0f} bits per page, {bits_per_page / z[0].numel():.1f} per latent number")
-decibels, from_noise_decibels = psnr(rebuilt, pages).mean(), psnr(from_noise, pages).mean()
-print(f"reconstructed at {decibels:.1f} dB, from random latents {from_noise_decibels:.1f} dB")
-assert decibels > from_noise_decibels + 10 and q.std.median() < 0.1
+decibels = psnr(rebuilt, pages).mean()
+print(f"{len(pages)} pages reconstructed at {decibels:.1f} dB")
+assert decibels > 25 and q.std.median() < 0.1
 
 # %% id="diffusers-plot" tags=["static"]
 show(
@@ -1439,9 +1463,9 @@ show(
 
 # %% [markdown] id="diffusers-read"
 # But look at its loss, the first line: means over the pixels, and a KL of weight $10^{-6}$. So it is close to the plain
-# autoencoder of the beginning. It reconstructs well, since its code carries thousands of bits. It cannot generate:
-# $\mathcal{N}(0, I)$ is not the distribution of its codes. In latent diffusion the VAE is not meant to generate. It
-# makes images small. A diffusion model then generates new latents (chapter 09).
+# autoencoder of the beginning. It reconstructs well, since its code may carry thousands of bits. It cannot generate, as
+# the last row of the figure shows: $\mathcal{N}(0, I)$ is not the distribution of its codes. In latent diffusion the
+# VAE is not meant to generate. It makes images small. A diffusion model then generates new latents (chapter 09).
 
 # %% [markdown] id="elsewhere"
 # ## What you will read elsewhere
@@ -1487,7 +1511,11 @@ show(
 # %% [markdown] id="families-text"
 # ## The families so far
 #
-# One row for the table that grows through the course: the cost of training, the time per image, the FID, and the bound.
+# Two rows for the table that grows through the course: the cost of training, the time per image, the FID, and the
+# bound. The FID compares with the 1,440 training digits, so it is not 0 even for other real digits (the rows "real").
+# "≤" marks a bound. Bits/dim are always those of the 8 × 8 digits with 17 levels; for the measured VAE they belong to a
+# second model, trained on those. "One thing" is for the picture book only: the share of pages on which a detector finds
+# exactly one thing.
 
 # %% id="families-draw"
 from torch.nn.functional import interpolate
@@ -1534,8 +1562,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 # %% [markdown] id="failure-text"
 # ## The failure that comes next
 #
-# The images drawn from the prior are much farther from real digits than the reconstructions. Two reasons. The codes of
-# real digits do not match the prior, so some draws land in holes. And every decoded image is a mean. Now train a small
+# The images drawn from the prior are much farther from real digits than the reconstructions. Blur is not the main
+# reason: the reconstructions are decoded means too, and their FID is close to that of real digits. But the codes of
+# real digits do not match the prior, so some draws land in holes; the bonus at the end tests this. Now train a small
 # classifier to distinguish real digits from *drawn* ones.
 #
 # **Predict first.** How often is it right, after a few hundred steps?
