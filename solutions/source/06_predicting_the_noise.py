@@ -248,7 +248,7 @@ for function in (noise_prediction_loss, objectives.noise_prediction_loss, mse_lo
 # ### Exercise 2 · Draw the times
 #
 # ●○○○○ · 5 minutes. The random numbers come from the generator that is passed in, so that the same seed gives the same
-# run. In this notebook all generators are on the CPU, and so is what you return; whoever calls the function moves it.
+# run. In this notebook all generators are on the CPU, and so is what you return; the caller moves it to the device.
 
 
 # %% id="ex-times"
@@ -1012,7 +1012,8 @@ assert all(torch.allclose(p, q, atol=1e-6) for p, q in zip(ours.parameters(), th
 # nothing. At t near T nearly everything is noise, and even the trivial prediction "all of it" is nearly right. So a
 # small loss says little by itself; compare it with the trivial prediction's.
 # </details>
-#
+
+# %% [markdown] id="ex-by-time-text"
 # ### Exercise 6 · The mean loss in each bin
 #
 # ●●●○○ · 15 minutes. A bin without samples has no mean: leave it NaN, and a plot leaves a gap. `bins` need not divide
