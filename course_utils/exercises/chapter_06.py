@@ -29,7 +29,7 @@ TITLE = "Predicting the noise"
     hints=[
         "Subtract, square, and average. The question is over which axes.",
         "Keep one number for each sample: average over every axis but the first.",
-        "(eps_hat - eps).square().flatten(1) has shape (batch, d). Average over d.",
+        "(eps_hat - eps).square().flatten(1) has shape (batch, d_x). Average over the last axis.",
     ],
 )  # fmt: skip
 def noise_prediction_loss(learner, case):
