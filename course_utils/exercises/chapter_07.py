@@ -101,7 +101,7 @@ def guess(learner, case):
             (eps, "The two results are in the other order: x0_hat first, then eps."),
         ]  # fmt: skip
         close(got[0], x0_hat, [m for m in mistakes if not same(m[0], x0_hat)], tolerance=1e-3, what="x0_hat")
-        mended = (x_t - signal * x0_hat) / noise
+        refitted = (x_t - signal * x0_hat) / noise
         mistakes = [
             (eps, "x0_hat was clipped, but eps is the old one. Together they no longer make x_t: compute eps from x_t "
                   "and the clipped x0_hat."),
@@ -110,7 +110,7 @@ def guess(learner, case):
             ((x_t - a * x0_hat) / (1 - a), "The roots are missing in eps: x_t = sqrt(alpha_bar_t) x0_hat + "
                                            "sqrt(1 - alpha_bar_t) eps, solved for eps."),
         ]  # fmt: skip
-        close(got[1], mended, [m for m in mistakes if not same(m[0], mended)], tolerance=1e-3, what="eps")
+        close(got[1], refitted, [m for m in mistakes if not same(m[0], refitted)], tolerance=1e-3, what="eps")
 
 
 @exercise(
@@ -131,8 +131,8 @@ def ddpm_step(learner, case):
             plain = (x_t - math.sqrt(1 - a) * eps) / math.sqrt(a)
             x0_hat = plain.clamp(-clip, clip) if clip else plain
             alpha = a / a_earlier
-            beta, mended = 1 - alpha, (x_t - math.sqrt(a) * x0_hat) / math.sqrt(1 - a)
-            mean = (x_t - beta / math.sqrt(1 - a) * mended) / math.sqrt(alpha)
+            beta, refitted = 1 - alpha, (x_t - math.sqrt(a) * x0_hat) / math.sqrt(1 - a)
+            mean = (x_t - beta / math.sqrt(1 - a) * refitted) / math.sqrt(alpha)
             unclipped = (x_t - beta / math.sqrt(1 - a) * eps) / math.sqrt(alpha)
             variance = (1 - a_earlier) / (1 - a) * beta
             right = mean + math.sqrt(variance) * z
@@ -144,7 +144,7 @@ def ddpm_step(learner, case):
                  "posterior's variance β̃ is smaller, since it also knows x0."),
                 (mean + variance * z, "The noise is multiplied by the variance; it is multiplied by its square root."),
                 (mean, at_zero if earlier == 0 else "No noise was added: this is the mean of the step."),
-                (x_t / math.sqrt(a) - beta / math.sqrt((1 - a) * a) * mended + math.sqrt(variance) * z,
+                (x_t / math.sqrt(a) - beta / math.sqrt((1 - a) * a) * refitted + math.sqrt(variance) * z,
                  "This is ᾱ where α belongs: one step back divides by sqrt(alpha_t), and alpha_t is "
                  "alpha_bar_t / alpha_bar_{t-1}."),
                 (mean + z, "The noise has its full strength; it is multiplied by the root of the variance."),
