@@ -32,7 +32,7 @@ TITLE = "Reverse diffusion and samplers"
 def _case(case, T=40):
     """A schedule of its own, and times (t, earlier, alpha_bar at both).
 
-    Steps that skip some times, single steps, steps from the noisiest time, to time 0 and to the clean picture, -1.
+    Steps that skip some times, single steps, steps from the noisiest time, to time 0 and to the clean image, -1.
     """
     table = (1 - case.uniform(0.02, 0.12, T)).cumprod(0)
     t = int(case.whole(20, T - 1))
@@ -101,7 +101,7 @@ def guess(learner, case):
             (eps, "The two results are in the other order: x0_hat first, then eps."),
         ]  # fmt: skip
         close(got[0], x0_hat, [m for m in mistakes if not same(m[0], x0_hat)], tolerance=1e-3, what="x0_hat")
-        mended = (x_t - signal * x0_hat) / noise
+        refitted = (x_t - signal * x0_hat) / noise
         mistakes = [
             (eps, "x0_hat was clipped, but eps is the old one. Together they no longer make x_t: compute eps from x_t "
                   "and the clipped x0_hat."),
@@ -110,7 +110,7 @@ def guess(learner, case):
             ((x_t - a * x0_hat) / (1 - a), "The roots are missing in eps: x_t = sqrt(alpha_bar_t) x0_hat + "
                                            "sqrt(1 - alpha_bar_t) eps, solved for eps."),
         ]  # fmt: skip
-        close(got[1], mended, [m for m in mistakes if not same(m[0], mended)], tolerance=1e-3, what="eps")
+        close(got[1], refitted, [m for m in mistakes if not same(m[0], refitted)], tolerance=1e-3, what="eps")
 
 
 @exercise(
@@ -131,8 +131,8 @@ def ddpm_step(learner, case):
             plain = (x_t - math.sqrt(1 - a) * eps) / math.sqrt(a)
             x0_hat = plain.clamp(-clip, clip) if clip else plain
             alpha = a / a_earlier
-            beta, mended = 1 - alpha, (x_t - math.sqrt(a) * x0_hat) / math.sqrt(1 - a)
-            mean = (x_t - beta / math.sqrt(1 - a) * mended) / math.sqrt(alpha)
+            beta, refitted = 1 - alpha, (x_t - math.sqrt(a) * x0_hat) / math.sqrt(1 - a)
+            mean = (x_t - beta / math.sqrt(1 - a) * refitted) / math.sqrt(alpha)
             unclipped = (x_t - beta / math.sqrt(1 - a) * eps) / math.sqrt(alpha)
             variance = (1 - a_earlier) / (1 - a) * beta
             right = mean + math.sqrt(variance) * z
@@ -144,7 +144,7 @@ def ddpm_step(learner, case):
                  "posterior's variance β̃ is smaller, since it also knows x0."),
                 (mean + variance * z, "The noise is multiplied by the variance; it is multiplied by its square root."),
                 (mean, at_zero if earlier == 0 else "No noise was added: this is the mean of the step."),
-                (x_t / math.sqrt(a) - beta / math.sqrt((1 - a) * a) * mended + math.sqrt(variance) * z,
+                (x_t / math.sqrt(a) - beta / math.sqrt((1 - a) * a) * refitted + math.sqrt(variance) * z,
                  "This is ᾱ where α belongs: one step back divides by sqrt(alpha_t), and alpha_t is "
                  "alpha_bar_t / alpha_bar_{t-1}."),
                 (mean + z, "The noise has its full strength; it is multiplied by the root of the variance."),
@@ -288,10 +288,10 @@ def _check_multistep(learner, case, table, before, t, earlier):
     right = ddim + math.sqrt(e) * (1 - math.exp(-h)) * (h / 2) * pace
     mistakes = multistep_mistakes(step, x_t, now, start, h, h_before, a, e)
     close(learner(x_t, now, start, before, t, earlier, table), right, mistakes, tolerance=2e-3)
-    # The step to the clean picture: nothing is left of x_t, and nothing can be extrapolated
+    # The step to the clean image: nothing is left of x_t, and nothing can be extrapolated
     got = learner(x_t, now, then, t, earlier, -1, table)
     mistakes = last_mistakes(x_t, now, then, table, t, earlier)
-    close(got, now, mistakes, what="at the step to the clean picture, the result")
+    close(got, now, mistakes, what="at the step to the clean image, the result")
 
 
 @exercise(
@@ -369,7 +369,7 @@ def inversion_step(learner, case):
             (line(x, eps, a_later, a), "The two times are swapped: this steps towards the picture. x0_hat uses "
                                        "alpha_bar at t, the mixture that at `later`."),
             (math.sqrt(a_later) * x + math.sqrt(1 - a_later) * eps,
-             "x_t was taken for the clean picture. First find x0_hat in it, then mix again."),
+             "x_t was taken for the clean image. First find x0_hat in it, then mix again."),
             (x, "This mixes x0_hat and eps for the time where x_t is, so nothing moves. x0_hat uses alpha_bar at t, "
                 "the mixture alpha_bar at `later`."),
             (line(x, -eps, a, a_later), "eps comes with the wrong sign."),
@@ -378,10 +378,10 @@ def inversion_step(learner, case):
         ]  # fmt: skip
         if t == -1:
             mistakes.append((line(x, eps, table[-1].item(), a_later),
-                             "For the clean picture, t = -1, alpha_bar is 1. alpha_bar[-1] is the table's last entry; "
+                             "For the clean image, t = -1, alpha_bar is 1. alpha_bar[-1] is the table's last entry; "
                              "alpha_bar_at(alpha_bar, t) knows better."))  # fmt: skip
         if t == 0:
-            noisy = "t = 0 is still a noisy time, with alpha_bar[0]. Only t = -1 is the clean picture."
+            noisy = "t = 0 is still a noisy time, with alpha_bar[0]. Only t = -1 is the clean image."
             mistakes.append((math.sqrt(a_later) * x + math.sqrt(1 - a_later) * other, noisy))
         mistakes = [m for m in mistakes if not same(m[0], right)]
         close(learner(model, x, t, later, table), right, mistakes, tolerance=2e-3)

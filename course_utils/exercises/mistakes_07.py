@@ -9,7 +9,7 @@ import torch
 
 from course_utils.exercises.oracles import Wrong, close, require
 
-LAST = ("At the step to the clean picture, earlier = -1, alpha_bar is 1. alpha_bar[-1] is the table's last entry; "
+LAST = ("At the step to the clean image, earlier = -1, alpha_bar is 1. alpha_bar[-1] is the table's last entry; "
         "alpha_bar_at(alpha_bar, earlier) knows better.")  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def schedule_mistakes(formula, table, t, earlier, right):
                   "table alpha_bar.")]  # fmt: skip
     if earlier == 0:
         found += [(formula(at(t), 1.0), "earlier = 0 is still a noisy time, with alpha_bar[0]. Only earlier = -1 is "
-                   "the clean picture, where alpha_bar is 1.")]  # fmt: skip
+                   "the clean image, where alpha_bar is 1.")]  # fmt: skip
     elif earlier > 0:
         found += [(formula(at(t), at(earlier - 1)), "This goes to `earlier` - 1: look alpha_bar up at `earlier` "
                    "itself.")]  # fmt: skip
@@ -144,7 +144,7 @@ def last_mistakes(x_t, now, then, table, t, earlier):
     h = lam(-1) - lam(earlier)
     aims = now, now + h / (2 * (lam(earlier) - lam(t))) * (now - then)
     ends = [math.sqrt((1 - end) / (1 - e)) * x_t - math.sqrt(end) * math.expm1(-h) * D for D in aims]
-    foreseen = "At the step to the clean picture h has no limit, and nothing can be extrapolated: the result is x0_hat."
+    foreseen = "At the step to the clean image h has no limit, and nothing can be extrapolated: the result is x0_hat."
     return [(now + (now - then) / 2, foreseen), (now + (now - then), foreseen), *((value, LAST) for value in ends)]
 
 
@@ -232,10 +232,10 @@ def check_variance(got, variance, a, a_earlier):
 
 
 def require_one_evaluation(got, ahead, model):
-    require(len(model.calls) == 1, f"at the step to the clean picture the model was evaluated "
+    require(len(model.calls) == 1, f"at the step to the clean image the model was evaluated "
             f"{len(model.calls)} times, expected once.", "There is no noise in a clean image, and no "
             "time -1: return the trial step.")  # fmt: skip
-    close(got, ahead, tolerance=2e-3, what="at the step to the clean picture, the result")
+    close(got, ahead, tolerance=2e-3, what="at the step to the clean image, the result")
 
 
 def require_two(got, names, advice):

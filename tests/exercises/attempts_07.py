@@ -949,7 +949,7 @@ def times_swapped(model, x_t, t, later, alpha_bar):
     return ddim(x_t, ask(model, x_t, t), later, t, alpha_bar)
 
 
-@mutant(INVERT, "taken for the clean picture")
+@mutant(INVERT, "taken for the clean image")
 def adds_noise_only(model, x_t, t, later, alpha_bar):
     return clean_start(model, x_t, later, alpha_bar, told=max(t, 0) if t >= 0 else later)
 
