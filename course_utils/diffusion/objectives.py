@@ -167,10 +167,10 @@ def training_step(
 def bound_weights(beta: torch.Tensor) -> torch.Tensor:
     """Return the weight of each time t = 1 ... T-1 in the variational bound on -log p(x0); (T-1,), dtype of beta.
 
-        omega_t = beta_t^2 / (2 beta_tilde_t alpha_t (1 - alpha_bar_t))
+        zeta_t = beta_t^2 / (2 beta_tilde_t alpha_t (1 - alpha_bar_t))
         beta_tilde_t = (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t) beta_t, the variance of q(x_{t-1} | x_t, x0)
 
-    so that omega_t || eps - eps_hat ||^2 is the KL divergence of a step whose variance is beta_tilde_t. At t = 0 that
+    so that zeta_t || eps - eps_hat ||^2 is the KL divergence of a step whose variance is beta_tilde_t. At t = 0 that
     variance is 0. beta: (T,), between 0 and 1. DDPM (arXiv:2006.11239), equation 12, t counted from 0.
     Raises ValueError for fewer than two betas.
     """

@@ -1,4 +1,4 @@
-"""The exercises of chapter 05: from a picture to noise, in steps and in one jump."""
+"""The exercises of chapter 05: from an image to noise, in steps and in one jump."""
 
 import math
 from functools import partial
@@ -23,7 +23,7 @@ TITLE = "Forward diffusion"
     ],
 )  # fmt: skip
 def forward_step(learner, case):
-    """Take one small step from a picture towards noise."""
+    """Take one small step from an image towards noise."""
     x, eps, beta = case.normal(4, 3, 8, 8), case.normal(4, 3, 8, 8), case.uniform(0.05, 0.4)
     signal, noise = math.sqrt(1 - beta), math.sqrt(beta)
     variance = "beta_t is a variance. What multiplies the noise is a standard deviation, sqrt(beta_t)."
@@ -60,7 +60,7 @@ def _require_no_chance(learner, *inputs):
     ],
 )  # fmt: skip
 def alpha_bar(learner, case):
-    """Find the share of the picture's variance that is left after t steps."""
+    """Find the share of the image's variance that is left after t steps."""
     beta = case.uniform(0.02, 0.3, 12)
     alpha = 1 - beta
     expected = torch.tensor([math.prod(alpha[: t + 1].tolist()) for t in range(12)])
@@ -78,7 +78,7 @@ def alpha_bar(learner, case):
         (torch.cat([torch.ones(1), expected]), "This starts with 1, for t = 0 steps. In code, alpha_bar[0] has one "
                                                "step behind it, and there are as many as betas."),
         (expected[-1], "This is the product of all. It is wanted for every t: a running product, cumprod."),
-        (1 - expected, "This is 1 - alpha_bar_t, the variance of the noise, not that of the picture."),
+        (1 - expected, "This is 1 - alpha_bar_t, the variance of the noise, not that of the image."),
     ]  # fmt: skip
     close(learner(beta), expected, mistakes)
     one = case.uniform(0.1, 0.9, 1)
@@ -92,13 +92,13 @@ def alpha_bar(learner, case):
     "05.add_noise", schedules.add_noise, difficulty=2, minutes=10, uses=("05.alpha_bar",),
     hints=[
         "Look up alpha_bar at each sample's own t: alpha_bar[t] has shape (batch,).",
-        "alpha_bar_t is a variance; pictures are multiplied by its root. The noise gets the root of the rest.",
+        "alpha_bar_t is a variance; images are multiplied by its root. The noise gets the root of the rest.",
         "One number for each sample becomes (batch, 1, 1, 1) with expand_like(alpha_bar[t], x0).",
         "With a = expand_like(alpha_bar[t], x0), return a.sqrt() * x0 + (...).sqrt() * eps.",
     ],
 )  # fmt: skip
 def add_noise(learner, case):
-    """Jump from a clean picture to time t at once."""
+    """Jump from a clean image to time t at once."""
     for T, shape in ((50, (6, 3, 8, 8)), (50, (6, 2)), (12, (5, 3)), (12, (2,)), (7, (3, 2, 4, 2, 2))):
         table = (1 - case.uniform(0.01, 0.1, T)).cumprod(0)  # (T,), falling
         ends = torch.tensor([0, T - 1, T // 2])[: shape[0]]
@@ -152,7 +152,7 @@ def cosine_beta(learner, case):
     T = int(case.whole(20, 60))
     share = torch.tensor([math.cos((t / T + s) / (1 + s) * math.pi / 2) ** 2 for t in range(T + 1)]).double()
     mistakes = [
-        (betas(T, clip=math.inf), "The last beta is 1: it would delete the picture and make later formulas divide by "
+        (betas(T, clip=math.inf), "The last beta is 1: it would delete the image and make later formulas divide by "
                                "0. Clip the betas at 0.999."),
         (betas(T, offset=0.0), "The small offset 0.008 is missing; without it the first betas are too small."),
         (betas(T, power=1), "This is the cosine; alpha_bar is its square."),
@@ -195,12 +195,12 @@ def cosine_beta(learner, case):
 @exercise(
     "05.snr", schedules.snr, difficulty=1, minutes=3,
     hints=[
-        "Signal to noise compares two variances: that of the picture in x_t, and that of the noise in x_t.",
-        "They are alpha_bar_t (for a picture of variance 1) and what is left of 1.",
+        "Signal to noise compares two variances: that of the image in x_t, and that of the noise in x_t.",
+        "They are alpha_bar_t (for an image of variance 1) and what is left of 1.",
     ],
 )  # fmt: skip
 def snr(learner, case):
-    """Compare the strength of picture and noise at each t."""
+    """Compare the strength of image and noise at each t."""
     share = case.uniform(0.05, 0.95, 6)
     mistakes = [
         ((1 - share) / share, "This is upside down: signal to noise has the signal above."),
@@ -226,7 +226,7 @@ def snr(learner, case):
     ],
 )  # fmt: skip
 def variance_at(learner, case):
-    """Find the variance of x_t, for pictures of any variance."""
+    """Find the variance of x_t, for images of any variance."""
     share, variance = case.uniform(0.05, 0.95, 6), case.uniform(0.1, 0.6).item()
     expected = torch.tensor([a * variance + 1 - a for a in share.tolist()])
     mistakes = [
@@ -239,8 +239,8 @@ def variance_at(learner, case):
         (share.square() * variance + (1 - share).square(), "The factors of x_t are roots already, √ᾱ and √(1 - ᾱ): "
                                                            "squared they are ᾱ and 1 - ᾱ."),
         (share * variance + 1, "The noise's variance is 1 - alpha_bar_t here: eps is multiplied by the root of that."),
-        (share * variance, "This is the picture's part only; the noise adds its variance 1 - alpha_bar_t."),
-        ((1 - share) * variance + share, "The two shares are swapped: alpha_bar_t belongs to the picture."),
+        (share * variance, "This is the image's part only; the noise adds its variance 1 - alpha_bar_t."),
+        ((1 - share) * variance + share, "The two shares are swapped: alpha_bar_t belongs to the image."),
         (share * variance**2 + 1 - share, "x0_variance is a variance already, and not squared again."),
     ]  # fmt: skip
     close(learner(share, variance), expected, mistakes)

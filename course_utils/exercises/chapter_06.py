@@ -118,7 +118,7 @@ def sample_times(learner, case):
     hints=[
         "You need alpha_bar at t and at t - 1, for t = 1 ... T-1: two slices of one running product.",
         "alpha_bar = (1 - beta).cumprod(0). Then alpha_bar[1:] belongs to t, and alpha_bar[:-1] to t - 1.",
-        "beta_tilde = (1 - alpha_bar[:-1]) / (1 - alpha_bar[1:]) * beta[1:]. Put it into the formula for omega_t.",
+        "beta_tilde = (1 - alpha_bar[:-1]) / (1 - alpha_bar[1:]) * beta[1:]. Put it into the formula for zeta_t.",
     ],
 )  # fmt: skip
 def bound_weights(learner, case):

@@ -90,14 +90,14 @@ def guess(learner, case):
         # Where the guess lies inside, nothing changes; outside, x_t must still be made of the two
         x0_hat = torch.where(plain.abs() <= limit, plain, limit * plain.sign() if clip else plain)
         mistakes = [
-            (plain, "The guess was not clipped: .clamp(-clip, clip). (Was the result of .clamp used?)"),
+            (plain, "The prediction x0_hat was not clipped: .clamp(-clip, clip). (Was the result of .clamp used?)"),
             (plain.clamp(-1, 1), "This clips at 1, whatever `clip` says."),
             (plain.clamp(0, limit), "This clips from 0 upwards. Pictures here lie in [-clip, clip]."),
             ((x_t - (1 - a) * eps) / a, "The roots are missing: sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t)."),
             (((x_t - (1 - a) * eps) / signal).clamp(-limit, limit),
              "This takes 1 - ᾱ of eps away where √(1 - ᾱ) is in x_t."),
             ((x_t.clamp(-limit, limit) - noise * eps) / signal, "This clips x_t. A noisy picture may leave the range; "
-                                                                "clip the guess."),
+                                                                "clip x0_hat."),
             (eps, "The two results are in the other order: x0_hat first, then eps."),
         ]  # fmt: skip
         close(got[0], x0_hat, [m for m in mistakes if not same(m[0], x0_hat)], tolerance=1e-3, what="x0_hat")
@@ -149,7 +149,7 @@ def ddpm_step(learner, case):
                  "alpha_bar_t / alpha_bar_{t-1}."),
                 (mean + z, "The noise has its full strength; it is multiplied by the root of the variance."),
                 (mean - math.sqrt(variance) * z, "The noise has a minus sign."),
-                (unclipped + math.sqrt(variance) * z, "`clip` was not passed on to guess."),
+                (unclipped + math.sqrt(variance) * z, "`clip` was not passed to guess."),
                 (mean + math.sqrt(variance) * eps, "This adds the predicted eps once more. Fresh noise is passed in as "
                                                    "`noise`."),
                 *schedule_mistakes(partial(ddpm_at, x_t, x0_hat, z), table, t, earlier, right),

@@ -32,11 +32,11 @@ def _prompt(case, count: int) -> str:
         "A tokenizer takes a list of texts: [negative_prompt, prompt], in this order.",
         'It needs four keywords: padding="max_length", max_length=tokenizer.model_max_length, truncation=True, '
         'return_tensors="pt". The result has .input_ids, (2, tokens).',
-        "text_encoder(ids) has .last_hidden_state, a vector for each token: the U-Net's condition.",
+        "text_encoder(ids) has .last_hidden_state, a vector for each token: what cross-attention needs.",
     ],
 )  # fmt: skip
 def encode_both(learner, case):
-    """Turn two prompts into features for the U-Net, the negative one first."""
+    """Turn two prompts into text features for the U-Net, the negative one first."""
     tokenizer, encoder = small_text_parts(case)
     length = tokenizer.model_max_length
     for count in (4, length + 8):
@@ -55,13 +55,13 @@ def encode_both(learner, case):
             (right.flip(0), ORDER),
             (torch.cat([answer.pooler_output for answer in answers]), "This is one vector a prompt, the pooled output. "
              "The U-Net's cross-attention reads one for each token: .last_hidden_state."),
-            (torch.stack([null, hidden[1]]), "The first half is the empty prompt, whatever `negative_prompt` says."),
+            (torch.stack([null, hidden[1]]), "The first half is the empty prompt, whatever `negative_prompt` is."),
             (right[1:], "Only the prompt is here. Guidance needs both: two texts, one batch."),
             (right[:, None], "There is an axis too many: join the two with torch.cat, or give the tokenizer a list."),
-            (right[:, :longest], "The prompts were padded to the longer of the two. The U-Net was trained on "
-                                 'rows of full length: padding="max_length".'),
-            (torch.cat([hidden[0], hidden[1]])[None], "The two prompts were joined into one long one: join along "
-                                                      "the batch axis."),
+            (right[:, :longest], "The prompts were padded to the longer of the two. The U-Net was trained with "
+                                 'features of full length: padding="max_length".'),
+            (torch.cat([hidden[0], hidden[1]])[None], "The two prompts were joined into one long one: join along the "
+                                                      "batch axis."),
         ]  # fmt: skip
         close(learner(tokenizer, encoder, prompt, negative), right, distinct(mistakes, right), tolerance=1e-3)
     alone = learner(tokenizer, encoder, prompt)
@@ -77,7 +77,7 @@ def encode_both(learner, case):
     ],
 )  # fmt: skip
 def first_latents(learner, case):
-    """Draw the noise to start from, scaled as the scheduler requires."""
+    """Draw the first noise, with the standard deviation that the scheduler requires."""
     for spacing, shape in (("linspace", (2, 4, 6, 5)), ("leading", (1, 3, 4, 4))):
         scheduler, steps = euler(spacing=spacing, steps=None), int(case.whole(2, 9))
         got = learner(scheduler, steps, shape, case.generator(), torch.float32)
@@ -95,29 +95,29 @@ def first_latents(learner, case):
                     "for Euler and Heun."),
             (noise * float(early.init_noise_sigma), "init_noise_sigma was read before set_timesteps. It changes when "
                                                     "the steps are set."),
-            (noise / sigma, "This divides by init_noise_sigma; multiply by it."),
+            (noise / sigma, "This divides by init_noise_sigma; the noise must become stronger."),
             (noise * sigma**2, "This multiplies by the variance. init_noise_sigma is a standard deviation already."),
             (noise * sigma**0.5, "init_noise_sigma is a standard deviation: no root."),
-            (fresh.scale_model_input(noise, fresh.timesteps[0]), "This is scale_model_input, which scales down what "
-             "the U-Net receives. The start needs init_noise_sigma."),
+            (fresh.scale_model_input(noise, fresh.timesteps[0]), "This is scale_model_input, which scales down the "
+             "U-Net's input. The start needs init_noise_sigma."),
         ]  # fmt: skip
         close(got, right, distinct(mistakes, right))
     half = learner(ddim(), 3, (1, 4, 4, 4), case.generator(), torch.float64)
     wide = torch.randn(1, 4, 4, 4, generator=case.generator(), dtype=torch.float64)
-    close(half, wide, what="for torch.float64 and a scheduler that wants plain noise, the result")
+    close(half, wide, what="for torch.float64 and a scheduler that needs plain noise, the result")
 
 
 @exercise(
     "11.guided_output", denoising.guided_output, difficulty=3, minutes=15,
     hints=[
         "One batch of twice the size: torch.cat([x_t, x_t]). The first half is for the negative prompt.",
-        "The U-Net receives scheduler.scale_model_input(that, t).",
+        "The U-Net's input is scheduler.scale_model_input(that, t).",
         "Features for each latent: both.repeat_interleave(len(x_t), 0), all negative ones, then all positive ones.",
         "negative, positive = unet(...).sample.chunk(2), and then negative + guidance * (positive - negative).",
     ],
 )  # fmt: skip
 def guided_output(learner, case):
-    """Evaluate the U-Net for both prompts at once, and amplify the difference."""
+    """Evaluate the U-Net on both prompts in one batch, and guide its output."""
     for batch, make in ((1, euler), (3, euler), (2, ddim)):
         unet, asked = small_unet(case)
         scheduler, x, both = make(), 2 * case.normal(batch, 4, 4, 4).double(), 2 * case.normal(2, 6, 8).double()
@@ -129,12 +129,12 @@ def guided_output(learner, case):
 
         right, p, n = _mixed(ask, seen, w), ask(seen, 1), ask(seen, 0)
         mistakes = [
-            (_mixed(ask, x, w), "The U-Net received x_t itself. It was trained on inputs of variance 1: "
+            (_mixed(ask, x, w), "The U-Net's input was x_t itself. It was trained on inputs of variance 1: "
                                 "scheduler.scale_model_input(x, t)."),
             (_mixed(ask, make().scale_model_input(seen, t), w), "The input was scaled twice."),
             (p + w * (n - p), ORDER + " The first half of the output belongs to the negative one, and "
                                 "w to the second."),
-            (p + w * (p - n), "This starts from the prompt's output, so the guidance is w + 1. Start from the other."),
+            (p + w * (p - n), "This starts from the prompt's output: it is guidance w + 1. Start from the other."),
             (n + w * p, "The difference is missing: guidance goes from the negative output towards the other."),
             (n - w * (p - n), "The sign is wrong: this pushes away from the prompt."),
             (p, "This is the output for the prompt alone, without guidance."),
@@ -147,8 +147,8 @@ def guided_output(learner, case):
         asked.clear()
         got = learner(unet, scheduler, x, t, both, w)
         close(got, right, distinct(mistakes, right), tolerance=2e-3)
-        require(len(asked) <= 2, f"the U-Net was asked {len(asked)} times, expected once.",
-                "Keep its output in a variable: this call takes nearly all the time.")  # fmt: skip
+        require(len(asked) <= 2, f"the U-Net was evaluated {len(asked)} times, expected once.",
+                "Keep its output in a variable: evaluating it takes nearly all the time.")  # fmt: skip
 
 
 def _mixed(ask, x, w):
@@ -166,13 +166,13 @@ def _alternating(unet, seen, both, t, w):
 @exercise(
     "11.clean_guess", denoising.clean_guess, difficulty=3, minutes=10,
     hints=[
-        "x is what the U-Net received: scheduler.scale_model_input(x_t, t). a is scheduler.alphas_cumprod[int(t)].",
+        "x is the U-Net's input: scheduler.scale_model_input(x_t, t). a is scheduler.alphas_cumprod[int(t)].",
         "scheduler.config.prediction_type is a word: epsilon, v_prediction or sample. Three cases, and an error.",
         "epsilon: (x - sqrt(1 - a) output) / sqrt(a). v_prediction: sqrt(a) x - sqrt(1 - a) output. sample: output.",
     ],
 )  # fmt: skip
 def clean_guess(learner, case):
-    """Find the clean picture that the output implies, whatever kind of output it is."""
+    """Find the clean latents that the output implies, in any parametrisation."""
     settings = []
     for kind in ("epsilon", "v_prediction", "sample"):
         for make in (ddim, euler):
@@ -195,10 +195,10 @@ def clean_guess(learner, case):
     except Exception as error:
         got = type(error).__name__
     else:
-        got = "an answer"
+        got = "a result"
     raise Wrong(
         f"prediction_type 'flow_prediction' gave {got}, expected a ValueError.",
-        "Raise a ValueError for any other word. A bare `else` would misread it and draw mud.",
+        "Raise ValueError for an unknown word: a bare `else` would misread the output.",
     )
 
 
@@ -207,7 +207,7 @@ def _guesses(kind, x, x_t, output, a):
     signal, noise = a.sqrt(), (1 - a).sqrt()
     read = {"epsilon": lambda x: (x - noise * output) / signal, "v_prediction": lambda x: signal * x - noise * output,
             "sample": lambda x: output}  # fmt: skip
-    whatever = "Whatever prediction_type says, the output was read as"
+    whatever = "Whatever the prediction_type, the output was read as"
     roots = {"epsilon": (x - (1 - a) * output) / a, "v_prediction": a * x - (1 - a) * output, "sample": output}[kind]
     plus = {**read, "v_prediction": lambda x: signal * x + noise * output}[kind](x)
     other = {"epsilon": output, "v_prediction": noise * x + signal * output, "sample": (x - signal * output) / noise}
@@ -215,12 +215,12 @@ def _guesses(kind, x, x_t, output, a):
     return {
         f"{whatever} epsilon.": read["epsilon"](x),
         f"{whatever} v.": read["v_prediction"](x),
-        f"{whatever} the clean picture.": output,
-        "x_t is not what the U-Net received: scheduler.scale_model_input(x_t, t) first.": read[kind](x_t),
+        f"{whatever} the clean latents.": output,
+        "x_t is not the U-Net's input: scheduler.scale_model_input(x_t, t) first.": read[kind](x_t),
         "The roots are missing: alphas_cumprod holds squares of the factors.": roots,
         "A sign is wrong: for v, x0 = sqrt(a) x - sqrt(1 - a) v.": plus,
-        "This is the noise in x_t. Return the clean picture.": other[kind],
-        "v_prediction was read as the clean picture: there are three kinds of output.": two,
+        "This is the noise in x_t. Return the clean latents.": other[kind],
+        "v_prediction was read as the clean latents: there are three kinds of output.": two,
     }
 
 
@@ -229,7 +229,7 @@ def _guesses(kind, x, x_t, output, a):
     hints=[
         "for t in scheduler.timesteps: three lines, two of which call something.",
         "output = guided_output(unet, scheduler, x_t, t, both, guidance)",
-        "x_t = scheduler.step(output, t, x_t).prev_sample. The step gets x_t as it is, not the scaled input.",
+        "x_t = scheduler.step(output, t, x_t).prev_sample. The step gets x_t as it is, not what the U-Net saw.",
     ],
 )  # fmt: skip
 def denoise(learner, case):
@@ -255,8 +255,8 @@ def _check_loop(learner, case, make, batch):
 
     right = way(times)
     mistakes = [
-        (way(times, scaled=True), "The step was taken from the scaled input, which is for the U-Net only; the step "
-                                  "starts from x_t."),
+        (way(times, scaled=True), "The step was taken from the scaled input. That is only the U-Net's input; the "
+                                  "step starts from x_t."),
         (way(times, w=1.0), "Guidance has no effect: this is the result for w = 1."),
         (way(times, both=both.flip(0)), ORDER),
         (way(times[:-1]), "The last step is missing."),
@@ -290,22 +290,22 @@ def to_pixels(learner, case):
         mistakes = [
             (_whole(vae.decode(latents * factor).sample), "The latents were multiplied by scaling_factor. Encoding "
                                                           "multiplies; decoding divides."),
-            (_whole(fewer), "scaling_factor is missing: decode latents / scaling_factor."),
+            (_whole(fewer), "scaling_factor is missing: the decoder wants latents / scaling_factor."),
             (_whole(vae.decode(latents / 0.18215).sample), "0.18215 is Stable Diffusion's factor. Each autoencoder has "
                                                            "its own, in vae.config.scaling_factor."),
-            (_whole(decoded, after=torch.floor), "This cuts off the decimals, which makes pictures darker. "
+            (_whole(decoded, after=torch.floor), "This truncates the decimals, which makes images darker. "
                                                  "Round first."),
             (_whole(decoded, scale=1, shift=0), "This maps [0, 1] to pixels, but the decoder gives [-1, 1]: "
                                                 "x / 2 + 0.5."),
-            (_whole(decoded, top=256), "White would be 256, which a uint8 cannot hold: it wraps to 0. "
+            (_whole(decoded, top=256), "White would be 256, which a uint8 does not have: it wraps to 0. "
                                        "Multiply by 255."),
-            (_whole(decoded, clamp=False), "Values above 255 wrap around to 0, and those below 0 to 255. Clamp to "
-                                           "[0, 1] before you round: .clamp(0, 1)."),
+            (_whole(decoded, clamp=False), "Values above 255 wrap to 0, and those below 0 to 255. Clamp them to "
+                                           "[0, 1] before the conversion: .clamp(0, 1)."),
             (first.flip(1), "Red and blue are swapped. The channels are in the right order already."),
         ]  # fmt: skip
         mistakes = [(value.permute(0, 2, 3, 1), advice) for value, advice in mistakes]
         mistakes += [
-            (first, "The channels come first. Pictures outside of torch are (height, width, 3): permute."),
+            (first, "The channels come first. Images outside torch are (height, width, 3): permute."),
             (right.transpose(1, 2), "Height and width are swapped: permute(0, 2, 3, 1)."),
             (first.reshape(right.shape), "reshape keeps the order of the numbers and scatters the channels: permute."),
             (right[0], "The batch axis is gone. It stays, even for a single picture: later cells take pixels[0]."),
@@ -315,7 +315,7 @@ def to_pixels(learner, case):
 
 
 def _whole(pictures, scale=0.5, shift=0.5, top=255, clamp=True, after=torch.round):
-    """Pictures as whole pixels, as a uint8 holds them: what is too large wraps around to 0."""
+    """Pictures as whole pixels, as a uint8 holds them: what is too large starts again at 0."""
     values = pictures * scale + shift
     return (after((values.clamp(0, 1) if clamp else values) * top).long() % 256).to(torch.uint8)
 
@@ -323,7 +323,7 @@ def _whole(pictures, scale=0.5, shift=0.5, top=255, clamp=True, after=torch.roun
 @exercise(
     "11.weight_bytes", memory.weight_bytes, difficulty=1, minutes=5,
     hints=[
-        "model.parameters() is not everything: model.buffers() has running means and position ids.",
+        "model.parameters() is not everything: model.buffers() holds running means and position ids.",
         "tensor.numel() numbers of dtype.itemsize bytes each, if tensor.is_floating_point().",
         "Whole numbers stay what they are: tensor.numel() * tensor.element_size().",
     ],
@@ -347,7 +347,7 @@ def weight_bytes(learner, case):
                                                 "become shorter."),
             ((trained + means) * 4 + 8 * whole, "This counts 4 bytes a number, as in float32. Each takes "
                                                 "dtype.itemsize bytes."),
-            (trained + means + whole, "This counts the numbers. Each takes dtype.itemsize bytes."),
+            (trained + means + whole, "This is the number of numbers. Each takes dtype.itemsize bytes."),
             (right * 8, "These are bits; a byte has eight."),
             ((trained + means) * width, "The whole numbers were left out; they take memory too."),
             ((trained + means) * width + 8, "A buffer that is not saved with the model is missing: state_dict() does "
@@ -360,7 +360,7 @@ def weight_bytes(learner, case):
 @exercise(
     "11.memory_need", memory_plan.memory_need, difficulty=2, minutes=10,
     hints=[
-        "Only one part runs at a time: the text encoder, then the U-Net, then the VAE. So activations never add up.",
+        "Only one part works at a time: the text encoder, then the U-Net, then the VAE. So activations never add up.",
         'offload "none": sum(weights.values()) + max(work.values()).',
         'offload "model": for each part weights[name] + work[name]; the largest of these sums.',
         'offload "sequential": the same with layers[name] in place of weights[name].',
@@ -382,7 +382,7 @@ def memory_need(learner, case):
             there = {"model": weights, "sequential": layers}.get(offload, {})
             by_order = max((a + b for a, b in zip(there.values(), work.values(), strict=False)), default=0)
             mistakes = [
-                (total + sum(work.values()), "Activations of different parts do not add up: one part runs at a time, "
+                (total + sum(work.values()), "Activations of different parts do not add up: one part works at a time, "
                                              "and its activations are gone when the next begins."),
                 (total, "Activations take memory too: add the largest work."),
                 (largest + max(work.values()), "This adds the largest weights and the largest work, which may belong "
@@ -390,12 +390,12 @@ def memory_need(learner, case):
                 (max(layers.values()) + max(work.values()),
                  "The largest layer and the largest work may belong to different parts. Sum for each part first."),
                 (by_order, "Two numbers were added that may belong to other parts: look each part up by its name."),
-                (largest, "The part that runs needs room for its activations too."),
-                (max(layers.values()), "The running layer is not all: the part's activations are there as well."),
+                (largest, "The part that works needs room for its activations too."),
+                (max(layers.values()), "The layer that works is not all: the part's activations are there as well."),
                 (peaks["unet"][place], "This looks at the U-Net alone. With many pictures the VAE needs more."),
-                (max(peak[0] for peak in peaks.values()), "This keeps all weights on the device, whatever `offload` "
-                                                          "says."),
-                (max(peak[1] for peak in peaks.values()), "This is the answer for offload = 'model'."),
+                (max(peak[0] for peak in peaks.values()), "This keeps all weights on the device, whatever the value "
+                                                          "of `offload`."),
+                (max(peak[1] for peak in peaks.values()), "This is the result for offload = 'model'."),
                 (min(peak[place] for peak in peaks.values()), "This is the smallest part. What counts is the largest."),
             ]  # fmt: skip
             mistakes = [(torch.tensor(value), advice) for value, advice in mistakes if value != right]

@@ -12,14 +12,14 @@ def add_noise_mistakes(x0, eps, t, table, share, column):
     again, as_beta = table.cumprod(0)[t].reshape(column), (1 - table).cumprod(0)[t].reshape(column)
     step = (table / torch.cat([torch.ones(1), table[:-1]]))[t].reshape(column)  # alpha_t, of one step
     return [
-        (share * x0 + noise * eps, "This is ᾱ where √ᾱ belongs: the picture is multiplied by sqrt(alpha_bar_t)."),
+        (share * x0 + noise * eps, "This is ᾱ where √ᾱ belongs: the image is multiplied by sqrt(alpha_bar_t)."),
         (signal * x0 + (1 - share) * eps, "This is 1 - ᾱ where √(1 - ᾱ) belongs: 1 - alpha_bar_t is the variance of "
                                           "the noise, and its root multiplies eps."),
         (share * x0 + (1 - share) * eps, "Both roots are missing: alpha_bar_t and 1 - alpha_bar_t are variances."),
         (signal * x0 + (1 - signal) * eps, "The noise is multiplied by 1 - √ᾱ. Variances add up to 1, their roots do "
                                            "not: it is sqrt(1 - alpha_bar_t)."),
-        (noise * x0 + signal * eps, "The two factors are swapped: at t = 0 nearly all is still picture."),
-        (x0 + noise * eps, "The picture keeps its full strength; it must fade by sqrt(alpha_bar_t)."),
+        (noise * x0 + signal * eps, "The two factors are swapped: at t = 0 x_t is still nearly all image."),
+        (x0 + noise * eps, "The image keeps its full strength; it must fade by sqrt(alpha_bar_t)."),
         (early.sqrt() * x0 + (1 - early).sqrt() * eps, "This looks up t - 1. In code t starts at 0, and so does the "
                                                        "table; index -1 would be its end."),
         (signal * x0 - noise * eps, "The noise has a minus sign; the equation adds it."),
@@ -52,7 +52,7 @@ def kl_and_mistakes(x0, share):
     half_log = (share * (x0.square() - 1) - (1 - share).sqrt().log()).flatten(1).mean(1) / 2 / math.log(2)
     mistakes = [
         (nats.mean(1), "This is in nats. One bit is ln 2 nats: divide by math.log(2)."),
-        (bits.sum(1), "This is the sum over all dimensions of a picture; per dimension is their mean."),
+        (bits.sum(1), "This is the sum over all dimensions of an image; per dimension is their mean."),
         (nats.sum(1), "This is the sum over the dimensions, in nats; wanted are their mean, and bits."),
         (bits.mean(), "This is one number for the whole batch. Keep one for each sample: .flatten(1).mean(1)."),
         (reverse, "This is the other direction, KL( N(0, I) || q ). The KL divergence is not symmetric: q first."),
@@ -61,7 +61,7 @@ def kl_and_mistakes(x0, share):
         (half_log, "The logarithm is of the variance 1 - alpha_bar_t, not of its root."),
         (
             of_terms(share * x0**2, share - 1 - share.log()),
-            "The variance of x_t is 1 - alpha_bar_t; alpha_bar_t is what multiplies the picture's.",
+            "The variance of x_t is 1 - alpha_bar_t; alpha_bar_t is what multiplies the image's.",
         ),
         (
             of_terms(share * (x0**2 - 1), -v.log2()) * math.log(2),

@@ -1,4 +1,4 @@
-"""What the exercises of chapter 07 give with common mistakes, and a model that notes what it is asked.
+"""What the exercises of chapter 07 give with common mistakes, and a model that records its calls.
 
 Each `..._mistakes` returns pairs (value that a mistake gives, sentence that names it) for `close`.
 """
@@ -110,7 +110,7 @@ def ddim_answers(x_t, eps, z, table, t, earlier, a, a_earlier, eta, clip):
                                                   "less noise, 1 - alpha_bar_{t-1}."),
         (step(eps=old), "x0_hat was clipped, but eps is the old one. (diffusers does so by default; here use the eps "
                         "that guess returns, which fits.)"),
-        (step(eps=old, x0=plain), "`clip` was not passed on to guess."),
+        (step(eps=old, x0=plain), "`clip` was not passed to guess."),
         (step(z=torch.zeros_like(z)), "The fresh noise is missing: + sigma * noise."),
         (step(x0=math.sqrt(a_earlier) * x0_hat), "This is ᾱ where √ᾱ belongs, in front of x0_hat."),
         (x0_hat, "This goes straight to x0_hat. A step goes to the earlier time, where there is still noise."),
@@ -151,13 +151,13 @@ def last_mistakes(x_t, now, then, table, t, earlier):
 def multistep_mistakes(step, x_t, now, then, h, h_before, a, e):
     ratio, moved = h / h_before, now - then
     mistakes = [
-        (step(now), "The guess before was not used: add to x0_hat a part of how it moved."),
+        (step(now), "The previous prediction was not used: add to x0_hat a part of its change."),
         (step(now + moved / 2), "The two steps are taken for equally long, h / h_before = 1. They are not, in lambda."),
         (step(now + moved / (2 * ratio)), "The ratio is upside down: it is h / (2 h_before), with this step above."),
         (step(now + ratio * moved), "This looks to the *end* of the step. The value in its middle is wanted: h / (2 "
                                     "h_before)."),
         (step(now - ratio / 2 * moved), "The sign is wrong: x0_hat goes on as it moved, now minus before."),
-        (step(then + ratio / 2 * moved), "This starts from the old guess; start from x0_hat."),
+        (step(then + ratio / 2 * moved), "This starts from the previous prediction; start from x0_hat."),
         (step(now + ratio / 2 * moved, 2 * h), "lambda is *half* the logarithm of alpha_bar / (1 - alpha_bar)."),
         (step(now + ratio / 2 * moved, -h), "h has the wrong sign: lambda grows on the way back, h = lambda_{t-1} - "
                                             "lambda_t."),
@@ -181,7 +181,7 @@ def spring(x, t, cond=None):
 
 
 class Noted:
-    """`spring`, remembering what it was asked."""
+    """`spring`, remembering what it was called with."""
 
     def __init__(self):
         self.calls = []

@@ -12,7 +12,7 @@ ORDER = "The halves are swapped: the negative prompt comes first, the prompt sec
 
 
 def randomly(case, make):
-    """Return the module that `make` makes, with weights from the case, to be asked and not to be trained."""
+    """Return the module that `make` makes, with weights from the case, frozen and in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(case.seed)
         return make().requires_grad_(False).eval()
@@ -46,7 +46,7 @@ def small_text_parts(case):
 
 
 def small_unet(case):
-    """Return diffusers' U-Net for text with few weights, in float64, and a list that notes what it is asked."""
+    """Return diffusers' U-Net for text with few weights, in float64, and a list of the inputs it was evaluated on."""
     from diffusers import UNet2DConditionModel
 
     unet = randomly(
@@ -63,7 +63,7 @@ def small_unet(case):
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         ),
     )
-    with torch.no_grad():  # a fresh one hardly listens to its prompt
+    with torch.no_grad():  # an untrained one hardly depends on its prompt
         for name, parameter in unet.named_parameters():
             if "attn2" in name or "conv_out" in name:
                 parameter.mul_(4)
@@ -108,7 +108,7 @@ def ddim(kind: str = "epsilon", steps: int = 5):
 
 
 def bright_autoencoder(case):
-    """Return an autoencoder whose pictures leave [-1, 1], as those of real ones do."""
+    """Return an autoencoder whose images exceed [-1, 1], as real ones do."""
     vae = small_autoencoder(case)
     with torch.no_grad():
         spread = vae.decode(case.normal(4, 3, 4, 4)).sample.std()

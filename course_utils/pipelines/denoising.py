@@ -28,7 +28,7 @@ def first_latents(
 ) -> torch.Tensor:
     """Tell the scheduler how many steps there will be, and return the noise to start from, on the generator's device.
 
-        x_T = init_noise_sigma * z,  z standard normal
+        x_T = init_noise_sigma * eps,  eps standard normal
 
     `init_noise_sigma` is 1 where noisy pictures keep their variance (DDPM, DDIM, ...), and about 14.6 where noise is
     simply added (Euler, Heun); it is known only once the steps are.

@@ -48,15 +48,15 @@ class PromptReport:
         for word, near in self.unknown[:MOST_SENTENCES]:
             hint = "."
             if near and word in COLOURS:
-                hint = f"; of colours it knows {_listed(near)}."
+                hint = f"; the captions' colours are {_listed(near)}."
             elif near:
                 hint = f"; did you mean {' or '.join(repr(other) for other in near)}?"
-            sentences.append(f"The model never saw the word {word!r} in training, so it can only guess{hint}")
+            sentences.append(f"No training caption has the word {word!r}, so its effect is arbitrary{hint}")
         if more := [word for word, _ in self.unknown[MOST_SENTENCES:]]:
-            sentences.append(f"Nor did it ever see {len(more)} further words: {_shortened(', '.join(more))}.")
+            sentences.append(f"Nor do the captions have {len(more)} further words: {_shortened(', '.join(more))}.")
         for word, phrase in self.only_in:
             sentences.append(
-                f"The model saw the word {word!r} only in {phrase!r}, so alone it hardly counts; write {phrase!r}."
+                f"The captions have the word {word!r} only in {phrase!r}, so alone it hardly counts; write {phrase!r}."
             )
         if self.cut:
             length = f" ({len(self.cut):,} characters)" if len(self.cut) > SHOWN else ""

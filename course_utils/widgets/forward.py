@@ -65,7 +65,7 @@ def schedule_explorer() -> Explorer:
         ratio = snr(alpha_bar)
         axes[0].plot(beta, color="#0072B2")
         axes[0].set(xlabel="t", ylabel=r"$\beta_t$ (log scale)", yscale="log", ylim=(5e-5, 1.5))
-        axes[1].plot(alpha_bar.sqrt(), "-", color="#0072B2", label=r"picture, $\sqrt{\bar\alpha_t}$")
+        axes[1].plot(alpha_bar.sqrt(), "-", color="#0072B2", label=r"image, $\sqrt{\bar\alpha_t}$")
         axes[1].plot((1 - alpha_bar).sqrt(), "--", color="#D55E00", label=r"noise, $\sqrt{1-\bar\alpha_t}$")
         axes[1].set(xlabel="t", ylabel="factor", ylim=(-0.03, 1.8), yticks=(0, 0.5, 1))
         axes[1].legend(loc="upper center", handlelength=1.5)

@@ -21,8 +21,9 @@ def prompt_explorer(
     def draw_prompt(ax, prompt: str, seed: int, steps: int, guidance: float) -> str:
         notes = inspect_prompt(pipe.tokenizer, prompt).advice()  # an empty prompt is refused here
         ((picture, made),) = draw(pipe, Settings(prompt, seed=seed, steps=steps, guidance=guidance))
-        plot_pictures(to_tensor(picture), [f"seed {seed}, {steps} steps, guidance {guidance:g}"], ax=ax)
-        sentence = f"The model's picture of “{made.prompt}” with seed {seed}, {steps} steps and guidance {guidance:g}."
+        count = f"{steps} step{'s' * (steps != 1)}"
+        plot_pictures(to_tensor(picture), [f"seed {seed}, {count}, guidance {guidance:g}"], ax=ax)
+        sentence = f"“{made.prompt}” with seed {seed}, {count} and guidance {guidance:g}."
         return " ".join([sentence, *notes])
 
     return Explorer(

@@ -2,7 +2,7 @@
 # # 01 · Autoregressive pixels
 #
 # A writer writes one word after the other, each chosen in view of all that is already there. An image can be drawn in the
-# same way, one pixel after the other. It is slow, but such a model can say *exactly* how probable an image is.
+# same way, one pixel after the other. It is slow, but such a model gives the *exact* probability of an image.
 #
 # ![Handwritten digits that grow pixel by pixel from an empty sheet, and sixty finished
 # ones.](../chapters/figures/01_digits_pixel_by_pixel.png)
@@ -10,7 +10,7 @@
 # **After this chapter you can**
 # 1. write the probability of an image as a product, and measure any such model in bits per dimension;
 # 2. build a convolution that cannot look ahead, and prove with gradients what it sees and what it misses;
-# 3. train a PixelCNN, draw with it, and say what an image costs.
+# 3. train a PixelCNN, draw with it, and count the evaluations that an image takes.
 #
 # **Time** 60 minutes of reading, 85 of exercises. The training takes about two minutes of processor time, all other
 # cells less than one. **You need** chapter 00, and what a convolution, a softmax and a gradient are.
@@ -40,6 +40,8 @@ device = pick_device()
 # | $p(\cdot)$ | `logits.softmax(1)` | a probability; here of each level, given the pixels before | as `logits` |
 # | $\ell$ | `logits` | the logits, before the softmax | (batch, levels, height, width) |
 # | $W$, $b$ | `weight`, `bias` | kernel and bias of a convolution | |
+# | $y$ | `layer(x)` | the output of a layer | (batch, channels, height, width) |
+# | $W_f$, $W_g$, $h$ | | the kernels of a gate, the state of a stack (section 3) | |
 # | $\tau$ | `temperature` | the temperature: how random the drawing is | a number |
 #
 # Papers count $i$ from 1 to $d_x$, the code from 0 to $d_x-1$: `row, column = divmod(i, width)`.
@@ -57,7 +59,7 @@ device = pick_device()
 # <details><summary>Answer (after running the cells below)</summary>
 # From the two pixels by themselves, no: their product is a different table, which has lost that neighbours are alike. But
 # "one pixel, then the other <em>given</em> the first" loses nothing, and it does not matter which comes first. This is
-# no approximation; it is the definition of "given": p(b | a) = p(a, b) / p(a).
+# no approximation; it is the definition of "given": p(right | left) = p(left, right) / p(left).
 # </details>
 
 # %% id="toy-table"
@@ -123,7 +125,7 @@ print(f"levels to the power of pixels: 17^64 = {entries:.1e} images, and we have
 # ### How good is a model? Count bits
 #
 # A product of 64 small numbers is tiny, so take logarithms, which add up. With base 2 the unit is the *bit*, and it
-# has a meaning: a code based on the model needs $n$ bits for something of probability $1/2^n$.
+# has a meaning: a code based on the model needs about $n$ bits for something of probability $1/2^n$.
 #
 # $$\text{bits per dimension} = -\frac{1}{d_x} \sum_{i=1}^{d_x} \log_2 p(x_i \mid x_{<i})$$
 #
@@ -150,7 +152,7 @@ assert math.prod(given_to_the_truth) == 2 ** -sum(bits)
 
 # %% id="bits-per-dim"
 def bits_per_dim(logits, x):
-    """-1/D sum_i log2 p(x_i | x_<i): logits (batch, levels, height, width), x (batch, height, width) -> (batch,)."""
+    """-1/d_x sum_i log2 p(x_i | x_<i): logits (batch, levels, height, width), x (batch, height, width) -> (batch,)."""
     ### BEGIN SOLUTION
     #: the logarithms of the probabilities of all levels
     log_p = logits.log_softmax(1)
@@ -190,9 +192,10 @@ histograms = pixelcnn.histogram_logits(x_train, 17)  # (1, 17, 8, 8)
 print("p of levels 0, 8, 16 in the corner:", [f"{p:.3f}" for p in histograms.softmax(1)[0, [0, 8, 16], 0, 0]])
 
 uniform_bits = bits_per_dim(torch.zeros(357, 17, 8, 8), x_test).mean().item()
-histogram_bits = bits_per_dim(histograms.expand(357, -1, -1, -1), x_test).mean().item()
+each = bits_per_dim(histograms.expand(357, -1, -1, -1), x_test)  # (357,)
+histogram_bits, error = each.mean().item(), 1.96 * each.std().item() / 357**0.5
 print(f"uniform      {uniform_bits:.3f} bits/dim (log2 17 = {math.log2(17):.3f})")
-print(f"histograms   {histogram_bits:.3f} bits/dim, {64 * histogram_bits:.0f} bits a picture")
+print(f"histograms   {histogram_bits:.3f} ± {error:.3f} bits/dim, {64 * histogram_bits:.0f} bits an image")
 assert abs(uniform_bits - math.log2(17)) < 1e-5 and histogram_bits < uniform_bits
 
 # %% id="baseline-draw" tags=["static"]
@@ -213,7 +216,7 @@ show(
 #
 # Other chapters use digits of 16 × 16, enlarged from these 8 × 8. That looks nicer, but it would make the number above
 # meaningless. First the simplest case: double every pixel. Three of four are copies of an earlier one, and a model
-# may know that. A copy costs $\log_2 1 = 0$ bits.
+# can use that. A copy costs $\log_2 1 = 0$ bits.
 
 # %% id="upsampled"
 copies_cost = 0.0
@@ -221,6 +224,7 @@ doubled_bits = (64 * histogram_bits + 192 * copies_cost) / 256
 print(f"the same digits and model, each pixel doubled: {doubled_bits:.3f} bits/dim, not {histogram_bits:.3f}")
 
 enlarged, test_16 = (digits.load(16, split)[0].flatten(1).double() for split in ("train", "test"))  # (n, 256)
+# sigma: the standard deviation of a little noise, without which the covariance has no inverse
 print(f"enlarged smoothly: {torch.linalg.matrix_rank(enlarged)} of 256 directions are used")
 for sigma in (0.1, 0.01, 0.001, 1e-6):
     covariance = enlarged.T.cov() + sigma**2 * torch.eye(256)
@@ -348,7 +352,8 @@ torch.testing.assert_close(mine(x), package(x))
 # $$\text{field}(r, c) = \Bigl\{\,i : \frac{\partial\, y_{r,c}}{\partial x_i} \neq 0\,\Bigr\}$$
 #
 # In words: the *receptive field* of the output at row $r$, column $c$ is the set of pixels $i$ with respect to which its
-# gradient is not zero. Autograd computes it for any network, and finds every leak.
+# gradient is not zero. Autograd computes it for any network. At random inputs and weights a dependence practically always
+# shows, so this test finds leaks.
 #
 # ### Exercise 4 · The receptive field
 #
@@ -386,7 +391,8 @@ receptive_field = check("01.receptive_field", receptive_field)
 # No. To the upper right there is a <em>blind spot</em>, and depth does not help. Since the right part of its own row is
 # hidden, a layer has to go up one row to reach one column further right. So the stack never sees below that diagonal: of
 # the row just above it sees one pixel to the right and no further. No pixel from the future is seen; this network is
-# <em>correct</em>, but it misses information. The first PixelCNN paper used it, and the second one fixed it.
+# <em>correct</em>, but it misses information. The first PixelCNN paper used such a stack; the second one removed the blind spot (both are
+# listed below).
 # </details>
 
 # %% id="blind" tags=["static"]
@@ -414,7 +420,7 @@ show(
 seen_by_plain = int(receptive_field(plain_stack(30), x, row, column).sum())
 before = 11 * row + column
 print(f"with 30 layers {seen_by_plain} of the {before} earlier pixels: {before - seen_by_plain} are missed")
-assert seen_by_plain < before
+assert seen_by_plain < before and not field.flatten()[before:].any()  # some are missed, no later one is seen
 
 # %% [markdown] id="cure-text"
 # ### The fix: two stacks
@@ -443,7 +449,7 @@ def two_stack_layer(v, h, above, left):
     ### BEGIN SOLUTION
     #: zeros so that the 2 x 3 kernel sees its own row, the row above, and one column to either side
     v = above(pad(v, (1, 1, 1, 0)))
-    #: zeros so that the 1 x 2 kernel sees its own column and the one to the left; then the news from above
+    #: zeros so that the 1 x 2 kernel sees its own column and the one to the left; then what the first stack found
     h = left(pad(h, (1, 0, 0, 0))) + v
     return v, h
     ### END SOLUTION
@@ -491,13 +497,13 @@ print(f"and {int((field & ~earlier).sum())} of the others")
 assert torch.equal(field, earlier)
 
 # %% [markdown] id="gates-text"
-# The package's `PixelCNN` is this skeleton with three additions. *Skip connections* ($h + \ldots$) make deep networks
-# trainable. Two more input channels hold row and column, which are known in advance. And each layer ends in a **gate**:
+# The package's `PixelCNN` is this skeleton with four additions. *Skip connections* ($h + \ldots$) make deep networks
+# trainable. *Dropout* hides a random part of the features during training. Two more input channels hold row and column, which are known in advance. And each layer ends in a **gate**:
 #
 # $$y = \tanh(W_f * h) \odot \text{sigmoid}(W_g * h)$$
 #
-# In words: one convolution, with kernel $W_f$, proposes a value between −1 and 1; another, with kernel $W_g$, decides
-# with a number between 0 and 1 how much of it passes. The explorer shows both stacks at any depth and place.
+# In words: one convolution, with kernel $W_f$, gives a value between −1 and 1; another, with kernel $W_g$, gives a factor
+# between 0 and 1 by which it is multiplied. The explorer shows both stacks at any depth and place.
 
 # %% id="field-strip" tags=["static"]
 from course_utils.widgets import explore, filmstrip, receptive_field_explorer
@@ -520,11 +526,21 @@ filmstrip(
 # %% id="field-explore"
 explore(explorer)
 
+# %% [markdown] id="field-answer-text"
+# The answer in numbers:
+
+# %% id="field-answer"
+right_edge = receptive_field(plain_stack(10), x, 6, 10)
+print(f"plain stack of 10 layers, row 6, last column: {int(right_edge.sum())} of the {6 * 11 + 10} earlier pixels")
+reached = {layers: receptive_field(TwoStacks(layers).double(), x, 10, 0)[0, 10].item() for layers in (9, 10)}
+print(f"two stacks see the upper right corner from the lower left one: {reached}")
+assert int(right_edge.sum()) == 6 * 11 + 10 and reached == {9: False, 10: True}
+
 # %% [markdown] id="train-text"
 # ## 4 · Training
 #
 # The loss is the bits per dimension itself: training makes the data probable (*maximum likelihood*). A digit goes in
-# *whole*, and one pass gives all 64 conditional distributions at once, since the masks make sure that none of them sees
+# *whole*, and one pass gives all 64 conditional distributions at once, since masks and shifts make sure that none of them sees
 # its answer. That is why this model is fast to train.
 
 # %% id="model"
@@ -536,14 +552,13 @@ print(f"{sum(p.numel() for p in model.parameters()):,} parameters; logits {tuple
 for place in (0, 20, 63):  # the real network, examined with your tool
     spot = divmod(place, 8)
     field = receptive_field(model.eval().see, torch.randn(1, 3, 8, 8, device=device), *spot)
-    print(f"pixel {place} at {spot} sees {int(field.sum())} pixels, all of them before it")
+    print(f"pixel {place} at {spot} sees {int(field.sum())} of the {place} pixels before it, and no other")
     assert int(field.sum()) == place and not field.flatten()[place:].any()
 
 # %% [markdown] id="loop-text"
 # The loop is a generator: it makes one update and yields step and loss. `Adam` changes the weights, with a learning
 # rate that falls to zero along a cosine. Gradients longer than 1 are shortened (*clipped*), so that one unusual batch does
-# no harm. (*Dropout* hides a fifth of the features at random during training: with only 1,440 digits a network soon
-# memorises them.)
+# no harm. (Dropout hides a fifth of the features, a common remedy against overfitting when data are few.)
 
 
 # %% id="loop"
@@ -815,8 +830,9 @@ for name, pictures in (("drawn", many), ("unseen real", x_test)):
 # a temperature of 0.3 do to drawings from nothing, and what does one of 2?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# After six of eight rows a digit classifier reads all four alike for most digits, after two rows only for a few: see
-# the printed shares. At a low temperature the drawings resemble each other, at a high one they dissolve into noise.
+# After six of eight rows a digit classifier reads all four alike for every one of 60 digits, after two rows only for about
+# one in six: see the printed shares. The lower the temperature, the more alike the drawings from nothing, but the
+# printed differences per pixel change by only a few tenths of a level.
 # </details>
 
 # %% id="fill-strip" tags=["static"]
@@ -961,8 +977,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 # *same random numbers* and change one pixel at the top by hand, is the image almost the same?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# The blend is less probable than either digit. And one changed pixel may leave the image nearly as it was or turn
-# it into another digit; the last printed line says how often. No short list of numbers says <em>what</em> the image shows,
+# The blend is less probable than either digit. And one changed pixel turns the image into another digit in most pairs (the
+# last printed line), nearly as often as in two unrelated drawings. No short list of numbers says <em>what</em> the image shows,
 # such that similar numbers mean similar images. Chapter 02 builds models that have one, a <em>latent space</em>, and
 # that draw in a single pass. The price is that the likelihood is no longer exact.
 # </details>

@@ -47,7 +47,7 @@ device = pick_device()
 # | $d_x$ | `eps[0].numel()` | the number of values in an image | a number |
 # | $\mathbb{E}$ | `.mean()` | the expectation: the average over everything random | |
 # | $\tilde\mu_t$, $\tilde\beta_t$ | | mean and variance of $q(x_{t-1} \mid x_t, x_0)$ (section 3) | as `x0`; a number |
-# | $\omega_t$ | `bound_weights(beta)` | the weight of time $t$ in the bound (section 3) | (T−1,) |
+# | $\zeta_t$ | `bound_weights(beta)` | the weight of time $t$ in the bound (section 3) | (T−1,) |
 # | $\rho$ | `decay` | how much of itself a moving average keeps | a number |
 # | $\pi_i$ | `weights` | the probability that training image $i$ is behind $x_t$ (section 7) | (n,) |
 #
@@ -352,22 +352,22 @@ assert torch.allclose(with_x0, with_eps)
 # **Step 5: subtract, and drop the weight.** In $\tilde\mu_t - \mu_\theta$ everything cancels but the noises. With
 # $\tilde\beta_t = \frac{1-\bar\alpha_{t-1}}{1-\bar\alpha_t}\,\beta_t$ from chapter 07 the result is
 #
-# $$L_{t-1} = \omega_t\,\bigl\|\varepsilon - \varepsilon_\theta(x_t, t)\bigr\|^2, \qquad
-#   \omega_t = \frac{\beta_t^2}{2\,\tilde\beta_t\,\alpha_t\,(1-\bar\alpha_t)}$$
+# $$L_{t-1} = \zeta_t\,\bigl\|\varepsilon - \varepsilon_\theta(x_t, t)\bigr\|^2, \qquad
+#   \zeta_t = \frac{\beta_t^2}{2\,\tilde\beta_t\,\alpha_t\,(1-\bar\alpha_t)}$$
 #
-# This is our loss, but for a weight $\omega_t$ for each time. DDPM sets every weight to 1 and calls the result
+# This is our loss, but for a weight $\zeta_t$ for each time. DDPM sets every weight to 1 and calls the result
 # $L_\text{simple}$.
 #
 # ### Exercise 3 · The weights of the bound
 #
-# ●●●○○ · 15 minutes. Return $\omega_t$ for $t = 1 \dots T-1$ (in code), so one number fewer than there are betas: at
+# ●●●○○ · 15 minutes. Return $\zeta_t$ for $t = 1 \dots T-1$ (in code), so one number fewer than there are betas: at
 # $t = 0$ the variance $\tilde\beta_0$ is 0, and that step has the term of its own. An example: the betas 0.1 and 0.2
 # give the single weight 1.25.
 
 
 # %% id="ex-bound"
 def bound_weights(beta):
-    """omega_t = beta_t^2 / (2 beta_tilde_t alpha_t (1 - alpha_bar_t)) for t = 1 ... T-1; (T,) -> (T-1,), as beta."""
+    """zeta_t = beta_t^2 / (2 beta_tilde_t alpha_t (1 - alpha_bar_t)) for t = 1 ... T-1; (T,) -> (T-1,), as beta."""
     ### BEGIN SOLUTION
     #: alpha_t, alpha_bar_t and alpha_bar_{t-1}, each without t = 0
     alpha = 1 - beta
@@ -389,7 +389,7 @@ bound_weights = check("06.bound_weights", bound_weights)
 # %% id="bound-weight-run" tags=["static"]
 weights = bound_weights(beta)
 figure, ax = plt.subplots(figsize=(6.4, 2.8))
-ax.semilogy(range(1, T), weights, label=r"the bound, $\omega_t$")
+ax.semilogy(range(1, T), weights, label=r"the bound, $\zeta_t$")
 ax.axhline(weights.mean(), color="#D55E00", linestyle="--", label="the same for all (scaled to the same mean)")
 ax.set(xlabel="time $t$", ylabel="weight")
 ax.legend()
@@ -887,9 +887,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 # **Predict first.** Will it be as bad as on the points?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# Much less bad: its loss is a few per cent higher, where on the points it was about a third higher. The network can
-# estimate the noise level from the image itself, but not perfectly. Whether fewer of its digits are legible, one training
-# each and a few hundred digits can hardly tell: compare the two intervals.
+# Not as bad, but worse: its loss is about a tenth higher, where on the points it was about a third higher. The network can
+# estimate the noise level from the image itself, but not perfectly. And clearly fewer of its digits are legible: the two
+# printed intervals do not overlap. (This is one training each; another pair of trainings would give other numbers.)
 # </details>
 
 
@@ -1377,7 +1377,7 @@ assert after < before
 # | $t \sim$ uniform on $0 \dots T-1$ | `t = sample_times(len(x0), T, generator)` |
 # | $x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\varepsilon$ | `x_t = add_noise(x0, eps, t, alpha_bar)` |
 # | $\tfrac{1}{d_x}\lVert\varepsilon - \varepsilon_\theta(x_t, t)\rVert^2$ | `noise_prediction_loss(model(x_t, t), eps)` |
-# | $\omega_t = \beta_t^2 / (2\tilde\beta_t\alpha_t(1-\bar\alpha_t))$ | `bound_weights(beta)` |
+# | $\zeta_t = \beta_t^2 / (2\tilde\beta_t\alpha_t(1-\bar\alpha_t))$ | `bound_weights(beta)` |
 # | $\bar\theta \leftarrow \rho\,\bar\theta + (1-\rho)\,\theta$ | `ema_update(average, model, decay)` |
 # | $\hat x_0 = (x_t - \sqrt{1-\bar\alpha_t}\hat\varepsilon)/\sqrt{\bar\alpha_t}$ | `x0_from_eps(x_t, eps_hat, t, …)` |
 # | $\mathbb{E}[x_0 \mid x_t] = \sum_i \pi_i\, x^{(i)}$ | `best_x0(x_t, t, alpha_bar, data)` |

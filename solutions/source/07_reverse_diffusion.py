@@ -42,11 +42,11 @@ device = pick_device()
 # | $\hat\varepsilon$ or $\varepsilon_\theta$ | `eps` | the noise that the model predicts in $x_t$ | as `x_t` |
 # | $\hat x_0$ | `x0_hat` | the clean image that follows from it | as `x_t` |
 # | $\tilde\mu_t$, $\tilde\beta_t$ | `mean`, `variance` | of $q(x_{t-1} \mid x_t, x_0)$ | as `x_t`; a number |
-# | $\sigma_t$, $\varepsilon'$ | `sigma`, `noise` | standard deviation of the fresh noise in a step; that noise, $N(0, I)$ | a number; as `x_t` |
+# | $\sigma_t$, $\varepsilon'$ | `sigma`, `noise` | standard deviation of the fresh noise in a step; that noise, $\mathcal{N}(0, I)$ | a number; as `x_t` |
 # | $\eta$ | `eta` | share of fresh noise. 0: none, 1: as much as DDPM | a number |
 # | $\tilde\sigma_t$, $\bar x$ | `s`, `x_t / a**0.5` | noise-to-signal ratio $\sqrt{(1-\bar\alpha_t)/\bar\alpha_t}$; $x_t/\sqrt{\bar\alpha_t}$ | a number; as `x_t` |
 # | $v$ | `v` | $\sqrt{\bar\alpha_t}\,\varepsilon - \sqrt{1-\bar\alpha_t}\,x_0$ | as `x_t` |
-# | $p_t$, $\nabla \ln p_t$ | `log_density`, `score` | density of all $x_t$; gradient of its logarithm, the *score* | a number; as `x_t` |
+# | $p_t$, $\nabla \log p_t$ | `log_density`, `score` | density of all $x_t$; gradient of its logarithm, the *score* | a number; as `x_t` |
 # | $\lambda_t$, $h$ | `lam`, `h` | half the logarithm of the SNR; its growth in a step | numbers |
 # | $\hat x_0'$ | (yours) | $\hat x_0$ extrapolated to the middle of a step | as `x_t` |
 #
@@ -132,7 +132,7 @@ assert rewound.var() > 100 and off(jumped) > 5 * off(ring)
 # %% [markdown] id="toy-read"
 # Rewinding *adds* noise: the fresh $\varepsilon'$ has nothing to do with the noise in $x_t$. Subtracting it makes the
 # variances add up, and the division makes them grow. The jump lands in the middle, because $\hat x_0$ is the average of
-# all points that could lie behind $x_T$: chapter 06's ink blot.
+# all points that could lie behind $x_T$: the blurred average of chapter 06.
 #
 # So you have to go back in small steps *and evaluate the model again after each*. What exactly is one step?
 
@@ -294,7 +294,7 @@ for level in (0, 1, 10, 100, 999):
 # $x_0$, the last step has nothing left to draw. Keep that zero in mind.
 #
 # **What the model does.** It does not have $x_0$. It uses the same formula with its estimate $\hat x_0$ in the place of
-# $x_0$: $p_\theta(x_{t-1} \mid x_t) = N(\tilde\mu_t(x_t, \hat x_0),\ \tilde\beta_t I)$. So $p_\theta$ is not the
+# $x_0$: $p_\theta(x_{t-1} \mid x_t) = \mathcal{N}(\tilde\mu_t(x_t, \hat x_0),\ \tilde\beta_t I)$. So $p_\theta$ is not the
 # posterior from Bayes' rule. It is a learned Gaussian that approximates it.
 #
 # Is a Gaussian good enough? $q(x_{t-1} \mid x_t)$ was lopsided. Measure how lopsided, by its *skewness*, which is 0 for
@@ -807,18 +807,18 @@ assert torch.allclose(back, exact(start, mixed_times), atol=1e-4)
 # ### The score
 #
 # A fourth view. Which small change makes $x_t$ more probable? The density of all noisy images at time $t$ is
-# $p_t(x_t) = \int q(x_t \mid x_0)\,p(x_0)\,dx_0$. Its *score* is the gradient of $\ln p_t$ with respect to $x_t$.
+# $p_t(x_t) = \int q(x_t \mid x_0)\,p(x_0)\,dx_0$. Its *score* is the gradient of $\log p_t$ with respect to $x_t$.
 # Differentiate under the integral: the Gaussian $q$ gives the factor
 # $-(x_t - \sqrt{\bar\alpha_t}\,x_0)/(1-\bar\alpha_t) = -\varepsilon/\sqrt{1-\bar\alpha_t}$, and dividing by $p_t$ turns
 # the integral into an average over all $x_0$ that could lie behind $x_t$:
 #
-# $$\nabla \ln p_t(x_t) = -\frac{\mathbb{E}[\varepsilon \mid x_t]}{\sqrt{1-\bar\alpha_t}}
+# $$\nabla \log p_t(x_t) = -\frac{\mathbb{E}[\varepsilon \mid x_t]}{\sqrt{1-\bar\alpha_t}}
 #   \approx -\frac{\hat\varepsilon}{\sqrt{1-\bar\alpha_t}}$$
 #
 # The last step is chapter 06: a network with the smallest squared error predicts $\mathbb{E}[\varepsilon \mid x_t]$. So
 # training it to predict noise *is* learning the score; this is *denoising score matching*. Solved for the clean image, the
 # same equation is *Tweedie's formula*,
-# $\mathbb{E}[x_0 \mid x_t] = \bigl(x_t + (1-\bar\alpha_t)\,\nabla \ln p_t\bigr)/\sqrt{\bar\alpha_t}$.
+# $\mathbb{E}[x_0 \mid x_t] = \bigl(x_t + (1-\bar\alpha_t)\,\nabla \log p_t\bigr)/\sqrt{\bar\alpha_t}$.
 #
 # No network is needed to test this: for the ring we can write $\ln p_t$ down and let autograd differentiate it.
 
@@ -896,13 +896,13 @@ assert lengths[50] > 4 * lengths[700]
 
 # %% [markdown] id="score-read"
 # The score points uphill. It has two uses. *Guidance* (chapter 10) adds the gradient of another log density to it, to
-# steer towards a prompt. And the ODE of section 3 is $d\bar x / d\tilde\sigma = -\sqrt{1-\bar\alpha_t}\;\nabla \ln p_t$:
+# steer towards a prompt. And the ODE of section 3 is $d\bar x / d\tilde\sigma = -\sqrt{1-\bar\alpha_t}\;\nabla \log p_t$:
 # a sampler walks uphill while the noise decreases.
 
 # %% [markdown] id="order-text"
 # ## 5 · Fewer steps: solvers of second order
 #
-# On its way from $t$ to $t-1$, DDIM keeps $\hat x_0$ fixed. But $\hat x_0$ changes along the way, from an ink blot to a
+# On its way from $t$ to $t-1$, DDIM keeps $\hat x_0$ fixed. But $\hat x_0$ changes along the way, from a blur to a
 # point. In a step of length $h$ this causes an error of about $c\,h^2$, and there are $1/h$ steps, so the error at the end
 # is about $c\,h$: **first order**. Twice the steps, half the error.
 
@@ -915,20 +915,20 @@ assert lengths[50] > 4 * lengths[700]
 #   second evaluation.
 
 # %% [markdown] id="lambda-text"
-# **Looking back.** The right clock is not $t$ but $\lambda_t = \tfrac12 \ln\frac{\bar\alpha_t}{1-\bar\alpha_t}$, half
+# **Looking back.** The natural variable is not $t$ but $\lambda_t = \tfrac12 \ln\frac{\bar\alpha_t}{1-\bar\alpha_t}$, half
 # the logarithm of the SNR. With $h = \lambda_{t-1} - \lambda_t$, the growth of $\lambda$ in this step, DDIM
 # ($\eta = 0$) reads
 #
 # $$x_{t-1} = \sqrt{\frac{1-\bar\alpha_{t-1}}{1-\bar\alpha_t}}\;x_t - \sqrt{\bar\alpha_{t-1}}\,\bigl(e^{-h} - 1\bigr)\,
 #   \hat x_0$$
 #
-# It is exact if $\hat x_0$ stays. If $\hat x_0$ moves at a steady pace, one should take its value in the *middle* of
-# the step, $h/2$ further on. In the step before, of length $h_\text{before}$, it moved by
-# $\hat x_0 - \hat x_0^\text{before}$. So put
+# It is exact if $\hat x_0$ is constant. If $\hat x_0$ changes at a constant rate, its value in the *middle* of
+# the step, $h/2$ further on, is better. In the previous step, of length $h_\text{before}$, it changed by
+# $\hat x_0 - \hat x_0^\text{before}$. So replace it by
 #
 # $$\hat x_0' = \hat x_0 + \frac{h}{2\,h_\text{before}}\,\bigl(\hat x_0 - \hat x_0^\text{before}\bigr)$$
 #
-# in its place. Two exceptions: at the first step there is no step before, and the step to the clean picture has
+# There are two exceptions: the first step has no previous one, and the step to the clean image has
 # $h = \infty$. Both take $\hat x_0' = \hat x_0$.
 
 
@@ -952,8 +952,8 @@ assert abs(by_lambda - by_ddim) < 1e-5
 # %% [markdown] id="ex-2m-text"
 # ### Exercise 7 · The multistep step
 #
-# ●●●●○ · 15 minutes. `before` is the time of the guess before, later (noisier) than `t`; both are None at the first
-# step. Take $\lambda$ from the table that is passed in, by `alpha_bar_at(alpha_bar, t)`. The
+# ●●●●○ · 15 minutes. `before` is the time of the previous prediction, noisier than `t`; both are None at the first
+# step. Compute $\lambda$ from the table that is passed in, with `alpha_bar_at(alpha_bar, t)`. The
 # `lam` of the cell above reads the global schedule and must not be used here: the check passes other schedules.
 
 
@@ -992,15 +992,15 @@ dpm_solver_step = check("07.dpm_solver_step", dpm_solver_step)
 #
 # In words: take a trial step; evaluate the model there; go back, and step with the mean of both predictions.
 #
-# Why is the mean right? Divide $x_t$ by $\sqrt{\bar\alpha_t}$ and DDIM is a straight line,
-# $\bar x_{t-1} = \bar x_t + (\tilde\sigma_{t-1} - \tilde\sigma_t)\,\varepsilon$, with $\tilde\sigma = \sqrt{(1-\bar\alpha)/\bar\alpha}$. So
-# $\varepsilon$ is a slope, and the mean of the slopes at both ends is the trapezoid rule.
+# Why is the mean right? Divided by $\sqrt{\bar\alpha_t}$, DDIM's step is a straight line,
+# $\bar x_{t-1} = \bar x_t + (\tilde\sigma_{t-1} - \tilde\sigma_t)\,\hat\varepsilon$. So
+# $\hat\varepsilon$ is a slope, and the mean of the slopes at both ends is the trapezoid rule.
 #
 # ### Exercise 8 · Heun's step
 #
-# ●●●○○ · 10 minutes. `model(x_t, t)` wants `t` as a tensor of shape (batch,). At the step to the clean picture,
-# `earlier = -1`, the model cannot be evaluated again: the DDIM step is the result. Evaluate the model at most twice. From here on
-# the stubs leave the lines to you.
+# ●●●○○ · 10 minutes. `model(x_t, t)` needs `t` as a tensor of shape (batch,). At the step to the clean image,
+# `earlier = -1`, the model cannot be evaluated again: the DDIM step is the result. Evaluate the model at most twice. From
+# here on the stubs leave the lines to you.
 
 
 # %% id="ex-heun"
@@ -1020,8 +1020,8 @@ def heun_step(model, x_t, t, earlier, alpha_bar):
 heun_step = check("07.heun_step", heun_step)
 
 # %% [markdown] id="solvers-text"
-# Both loops, and both against diffusers. Its `HeunDiscreteScheduler` works with $\bar x = x_t / \sqrt{\bar\alpha_t}$
-# and `scale_model_input` turns that back; two of its steps are one of ours.
+# Now both loops, each compared with diffusers. Its `HeunDiscreteScheduler` works with $\bar x = x_t / \sqrt{\bar\alpha_t}$,
+# which `scale_model_input` converts back; two of its steps are one of ours.
 
 
 # %% id="solvers"
@@ -1069,14 +1069,15 @@ assert torch.allclose(ours, x, atol=1e-3) and torch.allclose(ours, package, atol
 # %% [markdown] id="rates-text"
 # ### The order, measured
 #
-# For $\eta = 0$ every start has one true end: the point where the smooth curve leads. We find it with 900 tiny Heun
+# For $\eta = 0$ every start has one true end: the point to which the smooth curve leads. We compute it with 900 tiny Heun
 # steps in double precision, from $t = 999$ to $t = 99$, for 500 starts. Then each solver gets fewer steps, and we
-# measure how far it ends from the truth. On logarithmic axes an error $c\,n^{-p}$ is a straight line with the slope
-# $-p$, and $p$ is the **order**. **Predict first:** at 12 steps, which solver is best? And if evaluations are counted,
-# not steps?
+# measure how far from the truth it ends. On logarithmic axes an error proportional to a power of the number of steps is a
+# straight line, and minus its slope is the **order**.
+#
+# **Predict first.** With 12 steps, which solver is best? And if evaluations are counted, not steps?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# At 12 steps Heun is best and 2M close behind. Counted in evaluations, 2M is best: Heun needs two for each step.
+# With 12 steps Heun is best and 2M close behind. Counted in evaluations, 2M is best: Heun needs two for each step.
 # </details>
 
 # %% id="rates"
@@ -1134,9 +1135,9 @@ print("with 24 evaluations: " + ", ".join(f"{name} {error:.1e}" for name, error 
 assert at_24["2M"] < at_24["Heun"] < at_24["DDIM"]
 
 # %% [markdown] id="ddpm-rate-text"
-# **And DDPM?** It has no true end for each start, but it has a true *distribution*. Take data from one Gaussian of
+# **And DDPM?** It has no true end for each start, but it has a true *distribution*. Take data from a single Gaussian with
 # standard deviation 0.5. Then each step is linear in $x_t$, so the variance can be followed exactly, without drawing a
-# single number: a factor squared times the variance, plus the step's own noise.
+# single random number: a factor squared times the variance, plus the variance of the step's own noise.
 
 
 # %% id="ddpm-rate"
@@ -1160,12 +1161,14 @@ print(f"order {ddpm_order:.2f} in this range")
 assert 0.6 < ddpm_order < 1.1
 
 # %% [markdown] id="explore-text"
-# Now explore it yourself. **Predict, then move the sliders:** with 3 steps, which sampler puts most points into blobs? At
-# which share of the way does the ring appear?
+# Now explore it yourself.
+#
+# **Predict first, then move the sliders.** With 3 steps, which sampler puts most points into the clusters? Which share of
+# the way is left when the ring appears?
 #
 # <details><summary>Answer (after moving the sliders)</summary>
 # Heun, which evaluates the model five times in 3 steps; 2M is next. With DDIM in 20 steps the ring appears late, in the
-# last quarter of the way, and the blobs in the last two steps: on this schedule the first half hardly moves the points.
+# last quarter of the way, and the clusters in the last two steps: on this schedule the first half hardly moves the points.
 # </details>
 
 # %% id="filmstrip" tags=["static"]
@@ -1178,7 +1181,7 @@ filmstrip(
 )
 
 # %% [markdown] id="explore-how"
-# Live: choose a sampler and its number of steps; `way` says how far along to stop, in percent.
+# Live: choose a sampler and its number of steps; `way` sets how far along to stop, in per cent.
 
 # %% id="explore"
 explore(explorer)
@@ -1249,12 +1252,12 @@ assert halves["DDIM"] < 0.1 < 0.3 < halves["flow"]
 # %% [markdown] id="digits-text"
 # ## 6 · A real network
 #
-# With a network instead of the exact $\hat\varepsilon$ there are two errors: the sampler's, which falls with the steps,
-# and the network's, *which does not*. So there must be a point from which more steps gain nothing.
+# With a network instead of the exact $\hat\varepsilon$ there are two errors: the sampler's, which falls with the number of
+# steps, and the network's, *which does not*. So there must be a point beyond which more steps gain nothing.
 #
-# The network is that of chapter 06, slimmer (0.28 million parameters) and trained four times as long. It is shipped;
-# `python3 course.py train digits_unet` makes it from nothing. First the way back, seen from the inside: $x_t$ above,
-# and below the $\hat x_0$ that leads the way.
+# The network is chapter 06's, narrower (0.28 million parameters) and trained for four times as many updates. It comes with
+# the course; `python3 course.py train digits_unet` trains it from scratch. First look at a sampling run from the inside:
+# $x_t$ above, and below it the $\hat x_0$ towards which each step goes.
 
 # %% id="way-back" tags=["static"]
 from course_utils.recipes import load_digits_unet
@@ -1264,31 +1267,28 @@ on_device = alpha_bar.to(device)
 noise_16 = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(11)).to(device)
 path = list(samplers.ddim(network, noise_16, on_device, trailing_times(T, 50), clip=1))
 shown = [path[i] for i in (0, 14, 24, 32, 39, 44, 49)]
-titles = [f"t = {step.t}" if step.t >= 0 else "clean" for step in shown]
+heads = [f"t = {step.t}" if step.t >= 0 else "clean" for step in shown]
+frames = torch.cat([step.x_t for step in shown] + [step.x0_hat for step in shown]).cpu()
 show(
-    plot_pictures(
-        torch.cat([step.x_t for step in shown] + [step.x0_hat for step in shown]).cpu(),
-        heads=titles,
-        rows=("x_t", "x0_hat"),
-        columns=7,
-    ),
-    "Upper row: noise in which a digit slowly appears. Lower row: the guesses of it, first an ink blot, then ever "
+    plot_pictures(frames, columns=7, heads=heads, rows=["$x_t$", r"$\hat x_0$"]),
+    "Upper row: noise in which a digit slowly appears. Lower row: the predicted clean digit, at first a blur, then ever "
     "sharper.",
 )
 
 # %% [markdown] id="way-back-read"
-# The network never outputs $x_{t-1}$. It outputs $\hat\varepsilon$, from which follows $\hat x_0$, a blot at first; the
+# The network never outputs $x_{t-1}$. It outputs $\hat\varepsilon$, from which $\hat x_0$ follows, a blur at first; the
 # step moves $x_t$ only a little towards it.
 #
 # ### How many steps?
 #
-# The ruler is the *Fréchet distance* (FID): features of many drawn digits against features of the real ones, by a
-# small network that reads digits. Smaller is better; real, unseen digits set the floor. Chapter 15 explains it in detail. All
-# samplers start from the same noises: five sets of 200. **Predict first:** from how many evaluations on does each curve
-# go flat?
+# We measure with the *Fréchet distance* (FID): it compares many drawn digits with the real ones in the features of a small
+# digit classifier. Smaller is better; real, unseen digits set the floor. Chapter 15 explains it in detail. All
+# samplers start from the same noises: five sets of 200.
+#
+# **Predict first.** From how many evaluations on is each curve flat?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# DDIM after about 20 evaluations, 2M after about 10, Heun after about 20 (10 steps). For DDPM the swing between sets is
+# DDIM after about 20 evaluations, 2M after about 10, Heun after about 20 (10 steps). For DDPM the spread between sets is
 # too large to tell.
 # </details>
 
@@ -1352,9 +1352,9 @@ show(
 )
 
 # %% [markdown] id="steps-read"
-# The bars are long: with another set of noises the same sampler gets quite another FID. 200 digits are a coarse ruler.
-# But each set of noises is the same for all settings. So compare *within* each set: by how much does a setting differ from
-# DDIM in its largest number of steps, and in how many sets is it better?
+# The bars are long: with another set of noises the same sampler gets quite another FID. With 200 digits the FID is not
+# precise. But all settings use the same sets of noises. So compare *within* each set: by how much does a setting differ
+# from DDIM in its largest number of steps, and in how many sets is it better?
 
 # %% id="steps-seeds"
 longest = quality["DDIM", budget(smoke=10, laptop=50, gpu=50)]
@@ -1372,14 +1372,14 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% [markdown] id="seeds-read"
 # This is far steadier. In every set, DDIM in 5 steps is clearly worse than in 50, and in 20 steps it is already within 3
-# points. 2M is there after 10 evaluations. Compare with section 5: there the error fell without end. Here the samplers
-# without randomness meet a wall, and the wall is the network's.
+# points. 2M is there after 10 evaluations. Compare with section 5: there the error kept falling. Here the deterministic
+# samplers reach a limit, and that limit is the network's error.
 #
-# DDPM has its own fresh noise, so the differences swing by 10 points and more from set to set. On average it is worse
+# DDPM draws fresh noise of its own, so its differences vary by 10 points and more from set to set. On average it is worse
 # with 10 steps; with 20 to 100 steps, five sets do not tell whether it ends above or below the others.
 
 # %% [markdown] id="grid-text"
-# And the digits themselves: six noises (seed 3, nothing chosen), from left to right, by 2M in 20 steps.
+# And the digits themselves: six noises (seed 3, none selected), from left to right, by 2M in 20 steps.
 
 # %% id="grid" tags=["static"]
 six = torch.randn(6, 1, 16, 16, generator=torch.Generator().manual_seed(3)).to(device)
@@ -1426,16 +1426,13 @@ average = MovingAverage(v_network, 0.99)
 with torch.no_grad():
     before = v_loss(v_network, exam).item()
 updates = budget(smoke=10, laptop=600, gpu=4000)
+batch = budget(smoke=16, laptop=32, gpu=64)
 
 live = LivePlot(
     "The loss of the network that predicts v: a steep fall, then a slow decline.", seconds=5, log_scale=True
 )
-for record in tqdm(
-    train(
-        v_network, v_loss, steps=updates, batch=budget(smoke=16, laptop=32, gpu=64), learning_rate=2e-3, average=average
-    ),
-    total=updates,
-):
+training = train(v_network, v_loss, steps=updates, batch=batch, learning_rate=2e-3, average=average)
+for record in tqdm(training, total=updates):
     live.update(record.step, record.loss)
 live.finish()
 with torch.no_grad():
@@ -1451,15 +1448,15 @@ v_as_eps = objectives.as_eps(average.model, "v", on_device)
 drawn_v = samplers.finish(samplers.dpm_solver(v_as_eps, noises, on_device, trailing_times(T, 20), clip=1))
 drawn_eps = draw_digits("DPM-Solver++ 2M", 20, noises)
 show(
-    plot_pictures(torch.cat([drawn_eps[:15], drawn_v[:15]]).cpu(), columns=15),
-    "Above: fifteen digits drawn by the shipped network, which predicts eps. Below: by the one just trained, which predicts "
-    "v, from the same noises; several columns show alike shapes.",
+    plot_pictures(torch.cat([drawn_eps[:15], drawn_v[:15]]).cpu(), columns=15, rows=["eps", "v"]),
+    "Above: fifteen digits drawn by the network of section 6, which predicts eps. Below: by the one just trained, which "
+    "predicts v, from the same noises; in several columns the shapes are alike.",
 )
-print(f"FID: shipped, 4000 updates {digit_fid(drawn_eps):.1f}; predicts v, {updates} updates {digit_fid(drawn_v):.1f}")
+print(f"FID of {count}: eps, 4000 updates {digit_fid(drawn_eps):.1f}; v, {updates} updates {digit_fid(drawn_v):.1f}")
 
 
 def alike(a, b):
-    """The correlation of two pictures, or of two sets of pictures, pixel by pixel."""
+    """The correlation of two images, or of two sets of images, pixel by pixel."""
     return torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].item()
 
 
@@ -1469,32 +1466,34 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert same_noise > other_noise + 0.05
 
 # %% [markdown] id="v-read"
-# So few updates are not 4,000, and it shows. But it draws. And from the *same* noise both networks, which have not a
-# single weight in common, tend to the same shapes: the smooth curves of section 3 belong to the data and the schedule.
-# Each network only approximates them.
+# The network that predicts $v$ had far fewer updates, and its digits are worse; this comparison says nothing about $v$
+# itself. But the samplers work with it unchanged. And from the *same* noise both networks, which were trained separately,
+# tend to draw the same shapes: the smooth curves of section 3 are determined by the data and the schedule, and each
+# network only approximates them.
 
 # %% [markdown] id="inversion-text"
-# ## 8 · The way there: DDIM inversion
+# ## 8 · Backwards: DDIM inversion
 #
-# With $\eta = 0$ the picture is a function of $x_T$. Can one go the other way, from a *given* picture to the noise that
-# it would be drawn from? Take the DDIM step with the times swapped:
+# With $\eta = 0$ the image is a function of $x_T$. Can we go the other way, from a *given* image to the noise from which
+# it would be drawn? Take DDIM's formula with the times exchanged:
 #
 # $$x_{t'} = \sqrt{\bar\alpha_{t'}}\;\hat x_0 + \sqrt{1-\bar\alpha_{t'}}\;\hat\varepsilon, \qquad t' > t$$
 #
-# No new noise: $\hat\varepsilon$ is what the network predicts in $x_t$. It is not an exact inverse. The way back evaluates it
-# at $x_{t'}$, the way there at $x_t$, so each step leaves a small mismatch. **Predict first:** you invert with
-# $n$ steps and draw with $n$ steps. How does the mismatch shrink with $n$?
+# There is no fresh noise: $\hat\varepsilon$ is predicted at $x_t$. This is not an exact inverse. Drawing evaluates the
+# network at $x_{t'}$, inversion at $x_t$, so each step leaves a small mismatch.
+#
+# **Predict first.** You invert with $n$ steps and draw with $n$ steps. How does the mismatch shrink with $n$?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# About like $1/n$: twice the steps, half the mismatch. Both directions are methods of first order.
+# About like 1/n: twice the steps, half the mismatch. Both directions are methods of first order.
 # </details>
 
 # %% [markdown] id="ex-inversion-text"
 # ### Exercise 9 · The inversion step
 #
-# ●●●○○ · 10 minutes. From the clean picture, `t = -1`: the model knows no time −1, so pass `later` as its time. Write the
-# formula above with the `alpha_bar` that is passed in. Do not call `ddim_step` with the times swapped: its $\sigma$ would
-# be the root of a negative number, which Python makes complex.
+# ●●●○○ · 10 minutes. From the clean image, `t = -1`, the model cannot be evaluated at $t$: pass `later` as its time. Write
+# the formula above with the `alpha_bar` that is passed in. Do not call `ddim_step` with the times exchanged: its $\sigma_t$
+# would be the root of a negative number, which Python makes complex.
 
 
 # %% id="ex-inversion"
@@ -1513,8 +1512,8 @@ def inversion_step(model, x_t, t, later, alpha_bar):
 inversion_step = check("07.inversion_step", inversion_step)
 
 # %% [markdown] id="invert-text"
-# The whole way up, for points of the ring, beside diffusers and the package. What is found should look like noise, of
-# variance 1; with few steps it does not quite.
+# The whole way up, for points of the ring, compared with diffusers and the package. The result should look like noise of
+# variance 1.
 
 # %% id="inversion-equal"
 from diffusers import DDIMInverseScheduler
@@ -1560,22 +1559,22 @@ print(f"it shrinks like n to the power of -{rate:.2f}: twice the steps, half the
 assert 0.8 < rate < 1.3
 
 # %% [markdown] id="round-digits-text"
-# Now real digits and the network. And a use: invert two digits, mix their noises, and draw what lies between.
+# Now real digits and the network. One use of inversion: invert two digits, mix their noises, and draw what lies between.
 
 # %% id="round-digits" tags=["static"]
 unseen = digits.load(16, split="test")[0].to(device)
 pair = unseen[[6, 8]]
-rows, names = [pair], ["given", "given"]
+columns, heads = [pair], ["given"]
 for n in (5, 20, budget(smoke=30, laptop=100, gpu=100)):
     up = list(invert(network, pair, on_device, trailing_times(T, n)))[-1]
     back = last(ddim(network, up, on_device, trailing_times(T, n)))
-    rows.append(back)
-    names += [f"{n} steps", f"{n} steps"]
+    columns.append(back)
+    heads.append(f"{n} steps")
     print(f"{n:3} steps: mean difference of a pixel {(back - pair).abs().mean():.3f}")
 show(
-    plot_pictures(torch.stack(rows, 1).flatten(0, 1).cpu(), names[::2] * 2, columns=4),
-    "Two unseen digits and what is left of them after inversion and drawing in 5, 20 and 100 steps: rough at first, "
-    "then nearly the same as given.",
+    plot_pictures(torch.stack(columns, 1).flatten(0, 1).cpu(), columns=4, heads=heads),
+    "Two unseen digits, and the same after inversion and drawing in 5, 20 and 100 steps: rough at first, "
+    "then nearly as given.",
 )
 
 
@@ -1599,7 +1598,7 @@ show(
 # ## 9 · What you will read elsewhere
 #
 # **"$p_\theta$ is the posterior by Bayes' rule; $q(x_{t-1})$ is known."** Section 1: both $q(x_{t-1})$ and $q(x_t)$
-# belong to the data. Same schedule, same times, same place, other data:
+# depend on the data. Same schedule, same times, same place, other data:
 
 # %% id="elsewhere-bayes"
 for name, level in (("q(x_{t-1})", 400), ("q(x_t)", 600)):
@@ -1649,7 +1648,7 @@ assert rms(by_ddim - by_ddpm) > 0.05
 # become bright pixels, and $\hat\varepsilon$ is that noise.
 
 # %% [markdown] id="elsewhere-steps"
-# **"More inference steps give better pictures."** Up to a point. The numbers of section 6 once more, a line each:
+# **"More inference steps give better pictures."** Up to a point. Here are the means of section 6 again, a line each:
 
 # %% id="elsewhere-steps-run"
 for name in PLAN:
@@ -1657,36 +1656,35 @@ for name in PLAN:
     print(f"{name:16} " + ", ".join(f"{n}: {fid:.1f}" for n, fid in curve))
 
 # %% [markdown] id="elsewhere-more"
-# Section 5 had the other half: with an exact model the error goes on falling. With a network it falls to the
-# *network's* error and stays. More steps than that are wasted; a second-order solver gets there sooner.
+# Section 5 showed the other half: with an exact model the error keeps falling. With a network it falls to the
+# *network's* error and stays there, and further steps are wasted. A second-order solver gets there sooner.
 #
-# **"DDIM needs a network of its own."** Every digit above came from one network, trained once, without a sampler in
-# sight.
+# **"DDIM needs its own network."** Every digit of section 6 came from one network, trained once; its training does not
+# involve any sampler.
 #
-# **"Without noise in the steps all pictures would be alike."** With $\eta = 0$ variety comes from $x_T$. Which digits
+# **"Without noise in the steps all pictures would be the same."** With $\eta = 0$ variety comes from $x_T$. Which digits
 # are among the 200?
 
 # %% id="asked" tags=["static"]
 from course_utils.recipes import load_reader
 
 with torch.no_grad():
-    said = load_reader()(drawn_eps.cpu()).argmax(1)
-print(
-    "digits drawn by 2M: "
-    + ", ".join(f"{n} of {digit}" for digit, n in enumerate(torch.bincount(said, minlength=10).tolist()))
-)
-assert len(said.unique()) > 5
+    read_as = load_reader()(drawn_eps.cpu()).argmax(1)
+numbers = torch.bincount(read_as, minlength=10).tolist()
+print("digits drawn by 2M: " + ", ".join(f"{n} of {digit}" for digit, n in enumerate(numbers)))
+assert len(read_as.unique()) > 5
 show(
-    plot_pictures(drawn_eps[:30].cpu(), [str(digit) for digit in said[:30].tolist()], columns=15),
-    "Thirty digits drawn by DPM-Solver++ 2M in 20 steps from the seeds of section 6, each under the digit that the "
-    "reader sees in it.",
+    plot_pictures(drawn_eps[:30].cpu(), [str(digit) for digit in read_as[:30].tolist()], columns=15),
+    "Thirty digits drawn by DPM-Solver++ 2M in 20 steps from the first set of section 6, each under the digit that the "
+    "digit classifier reads.",
 )
 
 # %% [markdown] id="next"
 # ## The failure that comes next
 #
 # Now draw a seven. You cannot: the sampler takes noise and a network, and has no input for what you want. You can only
-# draw until a seven comes by chance. To request something, words must become numbers that describe images: chapter 08. How these numbers then steer every single step: chapter 10.
+# draw until a seven comes by chance. To ask for something, words must become numbers that describe images: chapter 08.
+# How these numbers then steer every single step is the subject of chapter 10.
 
 # %% [markdown] id="recap"
 # ## Recap
@@ -1697,7 +1695,7 @@ show(
 # | $\hat x_0 = \text{clip}((x_t - \sqrt{1-\bar\alpha_t}\,\hat\varepsilon)/\sqrt{\bar\alpha_t})$ | `guess` |
 # | $x_{t-1} = \tilde\mu_t + \sqrt{\tilde\beta_t}\,\varepsilon'$ | `ddpm_step` |
 # | $\sqrt{\bar\alpha_{t-1}}\hat x_0 + \sqrt{1-\bar\alpha_{t-1}-\sigma^2}\hat\varepsilon + \sigma \varepsilon'$ | `ddim_step` |
-# | $\nabla \ln p_t(x_t) = -\hat\varepsilon/\sqrt{1-\bar\alpha_t}$ | `score(eps, t, alpha_bar)` |
+# | $\nabla \log p_t(x_t) = -\hat\varepsilon/\sqrt{1-\bar\alpha_t}$ | `score(eps, t, alpha_bar)` |
 # | $\varepsilon = \sqrt{1-\bar\alpha_t}\,x_t + \sqrt{\bar\alpha_t}\,v$ | `eps_from_v(x_t, v, t, alpha_bar)` |
 # | $\hat x_0' = \hat x_0 + \frac{h}{2 h_\text{before}}(\hat x_0 - \hat x_0^\text{before})$ | `dpm_solver_step` |
 # | $\text{DDIM}(x_t, (\varepsilon_1 + \varepsilon_2)/2)$ | `heun_step` |
@@ -1709,27 +1707,28 @@ show(
 # %% [markdown] id="questions"
 # **To think about** (open a line for the answer)
 #
-# <details><summary>1. You take a single DDIM step from t = T-1 to the clean picture. What do you see, and what would
+# <details><summary>1. You take a single DDIM step from t = T-1 to the clean image. What do you see, and what would
 # DDPM and 2M give?</summary>
-# The same, all three: x0_hat, the ink blot. At the last step DDPM's variance is 0 and its mean x0_hat, and 2M takes
-# x0_hat' = x0_hat.
+# The same, all three: x0_hat, the blurred average. At the last step DDPM's variance is 0 and its mean is x0_hat, and 2M
+# takes x0_hat' = x0_hat.
 # </details>
 # <details><summary>2. Two people use the same network, seed and sampler, on a CPU and on a GPU. With eta = 0 their
 # pictures agree, with eta = 1 they are unrelated. Why?</summary>
 # With eta = 0 only x_T is random, and it may come from the same CPU generator. With eta = 1 each step draws noise; if
-# that comes from the device's own generator, it is another one, whatever the seed.
+# that comes from the device's own generator, the numbers differ, whatever the seed.
 # </details>
-# <details><summary>3. Why does a second-order solver not help DDPM's random walk?</summary>
-# It follows a smooth curve and guesses how it bends. A path with fresh noise at each step has no bend to be guessed.
-# There are solvers for such equations too, with other formulas.
+# <details><summary>3. Why does a second-order solver not help DDPM?</summary>
+# It follows a smooth curve and estimates how it bends. A path with fresh noise at each step has no such bend.
+# There are solvers for stochastic equations too, with other formulas.
 # </details>
 #
 # **Papers** DDPM: Ho et al., [arXiv:2006.11239](https://arxiv.org/abs/2006.11239). DDIM and its inversion: Song et al.,
-# [arXiv:2010.02502](https://arxiv.org/abs/2010.02502). The probability flow: Song et al.,
+# [arXiv:2010.02502](https://arxiv.org/abs/2010.02502). The score and the probability flow: Song et al.,
 # [arXiv:2011.13456](https://arxiv.org/abs/2011.13456). DPM-Solver++: Lu et al.,
 # [arXiv:2211.01095](https://arxiv.org/abs/2211.01095). Heun, and samplers taken apart: Karras et al.,
 # [arXiv:2206.00364](https://arxiv.org/abs/2206.00364). $v$: Salimans and Ho,
-# [arXiv:2202.00512](https://arxiv.org/abs/2202.00512). Start at the noisy end: Lin et al.,
+# [arXiv:2202.00512](https://arxiv.org/abs/2202.00512). Flow matching: Lipman et al.,
+# [arXiv:2210.02747](https://arxiv.org/abs/2210.02747). Start at the noisy end: Lin et al.,
 # [arXiv:2305.08891](https://arxiv.org/abs/2305.08891).
 
 # %% id="progress"
@@ -1739,7 +1738,7 @@ progress()
 # ## Bonus: where to put few steps
 #
 # `trailing_times` spreads the steps evenly over $t$ and starts at the noisy end. `leading_times`, long the default,
-# starts below it, although it is given pure noise. And one may spread them evenly over $\lambda$. With ten steps:
+# starts below it, although it is given pure noise. A third choice spreads them evenly over $\lambda$. With ten steps:
 
 # %% id="bonus-run"
 lams = numpy.array([lam(level) for level in range(T)])
@@ -1754,6 +1753,6 @@ for name, chosen in spacings.items():
     print(f"{name:15} {chosen}: {off(drawn):.3f} off (data 0.141)")
 
 # %% [markdown] id="bonus-read"
-# Evenly over $\lambda$ puts most of the steps near the clean end, where the blobs get their shape, and draws them
-# nearly as wide as the data. `leading` first evaluates the model at $t = 900$, with noise that belongs to $t = 999$.
-# Which is best for digits? You have `network`, `noises` and `digit_fid`.
+# Spacing evenly over $\lambda$ puts most of the steps near the clean end, where the clusters get their shape. `leading`
+# first evaluates the model at $t = 900$, with noise that belongs to $t = 999$. (One set of starts; you know from section 3
+# how much that varies.) Which is best for digits? You have `network`, `noises` and `digit_fid`.

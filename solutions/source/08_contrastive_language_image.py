@@ -7,7 +7,7 @@
 # image get similar vectors. Stable Diffusion uses the network for sentences.
 #
 # ![Three sentences and the six pages, of 600 unseen ones, that the model ranks first for each: some show what the
-# sentence describes, others share only its colour or its place.](../chapters/figures/08_search.png)
+# sentence describes, others only a part of it: the thing, the colour or the place.](../chapters/figures/08_search.png)
 #
 # **After this chapter you can**
 # 1. learn a byte-pair vocabulary by hand, and follow a prompt from text to vectors, with all shapes;
@@ -48,6 +48,7 @@ device = pick_device()
 # | $I_i$, $C_j$ | `image`, `text` | the vector of image $i$, of caption $j$ | (batch, width) |
 # | $\tau$ | `tau`; `scale` is $1/\tau$ | the temperature | a number |
 # | $\ell_{ij}$ | `logits` | $\langle I_i, C_j\rangle / \tau$ of unit vectors: how well they match | (batch, batch) |
+# | $L$ | `loss` | the contrastive loss | a number |
 
 # %% [markdown] id="toy"
 # ## Agreement is not enough
@@ -141,17 +142,19 @@ for ax, name in zip(axes, circles):
 figure.set_facecolor("#D9D9D9")
 show(
     figure,
-    "Balls as dots in their colours, captions as larger circles. Pull only: captions crowd together on a part of the "
-    "circle. Pull and push: eight groups, spread over the whole circle.",
+    "Balls as dots in their colours, captions as larger circles. Pull only: all captions but white crowd together on a "
+    "part of the circle. Pull and push: eight groups, spread over the whole circle.",
 )
 if budget(smoke=False, laptop=True, gpu=True):
     assert others["pull only"] > 0.2 and others["pull and push"] < -0.1
+    near = circles["pull only"][1] @ circles["pull only"][1].T > 0.5  # within 60 degrees
+    assert sorted(near.sum(1).tolist()) == [1] + [7] * 7 and near[COLOURS.index("white")].sum() == 1
 
 # %% [markdown] id="toy-read"
-# Pulling alone makes the loss small, yet different colours crowd together, because nothing keeps them apart. A
-# network that outputs *one* vector for every input would even have the loss 0; this is called *collapse*. With
-# pushing, the eight colours spread over the whole circle. Their mean cosine comes near $-1/7$, the lowest value that
-# is possible for eight points (section 9 shows why).
+# Pulling alone makes the loss small, yet seven of the eight colours crowd together in this run, because nothing keeps
+# them apart. A network that outputs *one* vector for every input would even have the loss 0; this is called *collapse*.
+# With pushing, the eight colours spread over the whole circle. Their mean cosine comes near $-1/7$, the lowest value
+# that is possible for eight points (section 9 shows why).
 #
 # Real captions are sentences, not eight numbers. So how does a sentence become numbers?
 
@@ -318,8 +321,8 @@ ax.set(xlabel="merges", ylabel="symbols in a word", ylim=(0, 8))
 ax.legend()
 show(
     figure,
-    "Mean number of symbols in a word against the number of merges. It falls to one for the words of the ten captions, "
-    "and much less for the new words.",
+    "Mean number of symbols in a word against the number of merges. It falls nearly to one for the words of the ten "
+    "captions, and much less for the new words.",
 )
 print({word: read_word(word, learned) for word in ("ball", "boats", "goat")})
 
@@ -349,7 +352,7 @@ print(
 # token is replaced by a learned vector from a table, its *embedding*, and a learned vector for its position is added.
 # Then follow several *transformer blocks*, each with two steps:
 #
-# $$x \leftarrow x + \text{attention}(\text{norm}(x)), \qquad x \leftarrow x + \text{MLP}(\text{norm}(x))$$
+# $$H \leftarrow H + \text{attention}(\text{norm}(H)), \qquad H \leftarrow H + \text{MLP}(\text{norm}(H))$$
 #
 # In words: attention lets tokens exchange information; then the MLP (two layers, four times as wide inside) processes
 # each token separately. Attention and heads are those of chapter 04, with one change: a token attends only to itself
@@ -425,10 +428,10 @@ show(
 # collects information from the patches, and its final state becomes the image vector $I_i$. There is no causal mask: an
 # image has no before and after. A learned vector for each position is added to all tokens:
 #
-# $$x_0 = f + p_0, \qquad x_n = W\,\text{patch}_n + p_n$$
+# $$H_0 = \text{first} + \text{place}_0, \qquad H_n = W\,\text{patch}_n + \text{place}_n$$
 #
-# In words: $f$ is the learned first vector, $p_n$ the vector of position $n$; patches are numbered row by row, from
-# the top left.
+# In words: "first" is the learned first vector, $\text{place}_n$ the vector of position $n$; patches are numbered row
+# by row, from the top left.
 #
 # ### Exercise 4 · Images to tokens
 #
@@ -457,7 +460,7 @@ def embed_patches(pictures, weight, first, places):
 embed_patches = check("08.embed_patches", embed_patches)
 
 # %% [markdown] id="by-hand-text"
-# `ClipByHand` in `models/clip_by_hand.py` assembles all this in some 150 lines. Is it really CLIP? We load the
+# `ClipByHand` in `models/clip_by_hand.py` assembles all this in fewer than 200 lines. Is it really CLIP? We load the
 # weights of a `transformers.CLIPModel` into it, name by name, and compare the outputs.
 #
 # > **The reference.** Some experiments need more training than five minutes. `load_clip()` loads a CLIP with 1.8
@@ -631,15 +634,15 @@ for size in (2, 8, 64):
 #
 # where $L_i$ is the cross-entropy of row $i$, $p_{ij}$ is the softmax probability of caption $j$ for image $i$, and
 # $[i = j]$ is 1 for the right caption, else 0. Each wrong caption is pushed away in proportion to its probability. A
-# *low temperature* (small $\tau$) concentrates the push on the few nearest wrong captions; a high one pushes all
-# almost equally. With a high temperature the softmax cannot become confident either, because cosines stay within
-# $[-1, 1]$.
+# *low temperature* (small $\tau$) concentrates the push on the few nearest wrong captions; a high one pushes all almost
+# equally. With a high temperature the softmax cannot give any caption a probability near 1 either, because cosines stay
+# within $[-1, 1]$.
 #
 # **Predict first:** at $\tau = 1$, what is the highest probability that the right one of 12 captions can reach?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# About 21%: even in the best arrangement the right logit is 1 and each wrong one $-1/11$. Cell `floor` below computes
-# the bound.
+# About 21%: even in the best arrangement the right logit is 1 and each wrong one $-1/11$. The code cell
+# after the slider computes the bound.
 # </details>
 
 # %% id="temperature-film" tags=["static"]
@@ -659,8 +662,8 @@ filmstrip(explorer, [{"log10_temperature": value} for value in (0.0, -1.0, -2.0)
 # the batch. Which of the two changes the right caption's probability, and when?
 #
 # <details><summary>Answer</summary>
-# Both. Fewer pairs leave less competition, so the probability rises. A lower temperature raises it where the right
-# caption is the nearest, and lowers it where another one is nearer.
+# Both. Fewer pairs leave less competition, so the probability rises. A lower temperature raises it towards 1 where the
+# right caption is the nearest; where another one is nearer, it finally falls to 0.
 # </details>
 
 # %% id="temperature-explore"
@@ -811,8 +814,8 @@ def line(name, found):
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # (1) A middle temperature; the lowest loss belongs to a colder one, which retrieves worse. (2) It works, too, since
-# both use the same vectors; but the columns alone give a somewhat worse model. (3) The smaller ones here: with equal
-# pages they make more updates.
+# both use the same vectors; but trained on the columns alone, pages find their captions less often. (3) The smaller
+# ones here: with equal pages they make more updates.
 # </details>
 
 # %% id="three-run"
@@ -844,18 +847,20 @@ if budget(smoke=False, laptop=True, gpu=False):
     assert by_batch[256][:, :3].mean() < min(by_batch[batch][:, :3].mean() for batch in (16, 64))
 
 # %% [markdown] id="three-read"
-# (1) Losses at different temperatures cannot be compared: the lowest loss does not belong to the best model. At a
-# very low temperature, the nearest wrong caption gets almost the whole push, even if it is near by chance.
+# (1) Losses at different temperatures cannot be compared: the lowest loss does not belong to the best model. (The loss
+# is that of training pages, and at another temperature or batch size it is another measure.) A likely reason for the
+# poor results at a very low temperature: the nearest wrong caption gets almost the whole push, even if it is near by
+# chance.
 #
 # (2) Training one direction also serves the other, since both use the same vectors. The rows alone do about as well as
 # both directions; the columns alone are worse at finding captions. (Where the ranges overlap, three seeds do not
 # separate the settings.) Which direction is the weaker one is not known beforehand. CLIP trains both, which costs one
 # transposition.
 #
-# (3) All rows used the same number of pages. The batch of 256 is clearly the worst *here*. One likely reason is that
-# it made only a quarter of the updates of the row above: more negatives make each update more informative, but also
-# more expensive. The learning rate was the same for all, which may favour one of them.
-# "Larger batches are better" is a statement about long trainings: CLIP used 32,768 pairs in a batch.
+# (3) All three trainings used the same number of pages. The batch of 256 is clearly the worst *here*. One likely reason
+# is that it made only a quarter of the updates of the line above: more negatives make each update more informative, but
+# also more expensive. The learning rate was the same for all, which may favour one of them. "Larger batches are better"
+# is a statement about long trainings: CLIP used 32,768 pairs in a batch.
 
 # %% [markdown] id="false-text"
 # ### Wrong answers that are right
@@ -922,9 +927,9 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert kept[2] > math.log(8) - 0.3 > circles["pull and push"][2]
 
 # %% [markdown] id="false-read"
-# In this world both place the balls near their captions. But with false negatives the loss cannot fall much below
-# $\ln 8$, which looks like a failed training, and part of each update pushes apart what belongs together. From now on
-# we leave them out.
+# In this world both place the balls near their captions. But with false negatives the loss of these 64 balls cannot
+# fall below $\ln 8$, since each caption occurs eight times; this looks like a failed training, and part of each update
+# pushes apart what belongs together. From now on we leave them out.
 
 # %% [markdown] id="train-text"
 # ## 4 · Train CLIP
@@ -1005,8 +1010,8 @@ for ax, matrix, name in zip(axes, (before_matrix, after_matrix), ("before", "aft
 figure.colorbar(drawn, ax=axes, shrink=0.8)
 show(
     figure,
-    "Two matrices of 12 pages by 12 captions. Before: one colour all over. After: bright on the diagonal, "
-    "mostly dark elsewhere, with bright spots where another caption nearly fits.",
+    "Two matrices of 12 pages by 12 captions. Before: nearly one colour all over. After: bright on the diagonal, "
+    "lower elsewhere, for most pairs near 0.",
 )
 show(plot_pictures(test_pictures[:12], test_texts[:12], columns=4), "The twelve pages with their captions.")
 if budget(smoke=False, laptop=True, gpu=True):
@@ -1047,9 +1052,10 @@ zero_shot = check("08.zero_shot", zero_shot)
 
 # %% [markdown] id="zero-run-text"
 # Three questions about the one thing on a page: what is it, which colour, where? Each with one prompt per class, and
-# with many. The live model is tested on new pages like those of its training. The reference is tested on pages with
-# one thing in *all four styles*, at 64 x 64 pixels: a harder test. In brackets: an approximate 95% interval, $\pm
-# 1.96 \sqrt{p(1 - p)/n}$, where $p$ is the share of correct pages and $n$ the number of pages.
+# with many. The live model is tested on new pages like those of its training. The reference is tested on pages with one
+# thing in *all four styles*, at 64 x 64 pixels: another test, so do not compare the two models line by line. In
+# brackets: an approximate 95% interval, $\pm 1.96 \sqrt{\text{share}\,(1 - \text{share})/\text{pages}}$, from the share
+# of correct pages and the number of pages.
 
 # %% id="zero-prompts"
 PLACES = list(book.PLACES)
@@ -1118,17 +1124,18 @@ for name, model, scenes, pictures, cut in (
 ours = ours.cpu()
 
 # %% [markdown] id="zero-read"
-# Places and colours are nearly always right; subjects much less often, though far above guessing. One likely
-# reason: colour and place are simple features, and they alone rule out most of the wrong captions in a batch of random
-# pages. Shapes help only with the few that remain. Batches with harder negatives (pages of the same colour and place)
-# would test this explanation.
+# With many prompts, places are nearly always right and colours in about nine cases of ten; subjects much less often,
+# though far above guessing. One likely reason: colour and place are simple features, and they alone rule out most of
+# the wrong captions in a batch of random pages. Shapes help only with the few that remain. Batches with harder
+# negatives (pages of the same colour and place) would test this explanation.
 #
 # Many prompts help with places: their mean stands for "anything, at this place". They are not always better: on these
-# pages, the reference gets more subjects right with the single prompt. Templates are a choice that needs testing, too.
+# pages, the reference gets more subjects right with the single prompt, although the two intervals overlap. Templates
+# are a choice that needs testing, too.
 
 # %% id="zero-assert"
 if budget(smoke=False, laptop=True, gpu=True):
-    assert right["live", "place", "many"] > 0.8 and right["live", "colour", "many"] > 0.6
+    assert right["live", "place", "many"] > 0.8 and right["live", "colour", "many"] > 0.8
     assert right["reference", "place", "many"] > 0.9 and right["reference", "colour", "many"] > 0.8
     assert right["reference", "place", "many"] > right["reference", "place", "one"]
     assert right["reference", "subject", "one"] > right["reference", "subject", "many"]
@@ -1162,7 +1169,8 @@ recall_at_k = check("08.recall_at_k", recall_at_k)
 
 # %% [markdown] id="recall-run-text"
 # Both directions, for the live model before and after training (one thing, up to 300 pages), and for the reference on
-# pages of the whole picture book: one to three things, all styles, each page with its full caption.
+# pages of the whole picture book: one to three things, all styles, each page with its full caption. With 300 queries, a
+# share of 88% has an interval of about ±4 points.
 
 # %% id="recall-run"
 whole = {
@@ -1209,13 +1217,13 @@ for ax, wish in zip(axes, wishes):
 show(
     figure,
     "Three sentences, each above the six pages nearest to it, with their cosines. Some pages show what the sentence "
-    "describes, others share only its colour or its place.",
+    "describes, others only a part of it: the thing, the colour or the place.",
 )
 
 # %% [markdown] id="arithmetic-text"
-# **Adding meanings.** If differences between vectors carry meaning, they can be added: take the vector of "a red
-# ball", subtract that of "red", and add that of "blue". **Predict first:** over all subjects and pairs of colours,
-# how often is the nearest sentence the right one, with the subject kept and the colour changed?
+# **Adding meanings.** If differences between vectors carry meaning, they can be added: take the vector of "a red ball",
+# subtract that of "red", and add that of "blue". **Predict first:** over all subjects and pairs of colours, how often
+# is the nearest of the 96 sentences "a *colour* *subject*" the right one, with the subject kept and the colour changed?
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # In somewhat more than half of the sums. The colour is almost always the new one, but in about four of ten cases the
@@ -1260,8 +1268,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # "night" finds dark pages with all kinds of things. "a dinosaur" is outside the vocabulary of the captions, so it is
-# split into pieces: whatever comes is arbitrary, and still has a cosine. Subtracting the place leaves pages that are
-# ranked by the colour and the thing, at other places.
+# split into pieces: whatever comes is arbitrary, and still has a cosine. (Try it with the controls further down.)
+# Subtracting the place removes the snow from the four pages shown, but not only the snow: only one of them shows a red
+# ball, the others share red or pink with it.
 # </details>
 
 # %% id="search-film" tags=["static"]
@@ -1293,8 +1302,9 @@ explore(searching)
 # - has the same words in alphabetical order.
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# Another place or colour is noticed nearly always; swapped colours and the reversed relation much less often, though
-# more often than by guessing (50%).
+# Another place or colour is noticed nearly always, alphabetical order in about four cases of five, another subject in
+# about seven of ten; swapped colours and the reversed relation much less often, though more often than by guessing
+# (50%).
 # </details>
 
 # %% id="binding-data"
@@ -1388,7 +1398,8 @@ for name, change in FALSE.items():
     )
 
 # %% [markdown] id="binding-plot-text"
-# The same numbers as a bar chart, with approximate 95% intervals:
+# The same numbers as a bar chart, with approximate 95% intervals from the 199 pages. Blue: the false sentence names
+# something that is not there; orange: it arranges the page, or the words, in another way.
 
 # %% id="binding-plot" tags=["static"]
 figure, ax = plt.subplots(figsize=(7, 2.8))
@@ -1406,11 +1417,15 @@ show(
 )
 if budget(smoke=False, laptop=True, gpu=True):
     assert min(wins["another place"], wins["another colour"]) > 0.9
-    assert max(wins["colours swapped"], wins["relation reversed"]) < 0.8
+    assert len(pairs) == 199
+    assert max(wins["colours swapped"], wins["relation reversed"]) < 0.75
+    assert 0.6 < wins["another subject"] < 0.8 and 0.7 < wins["words in order a-z"] < 0.9
 
 # %% [markdown] id="binding-read"
-# *Which* colours occur: almost always noticed. *Which thing* has which colour, and *which side* it is on: in two
-# thirds of the cases or fewer, where guessing gives half. In this respect the score works like a **bag of words**.
+# *Which* colours occur: almost always noticed. *Which thing* has which colour, and *which side* it is on: in two thirds
+# of the cases or fewer, where guessing gives half. In this respect the score works like a **bag of words**. It is not
+# exactly one: sentences in alphabetical order lose in about four cases of five. Another *thing* is noticed less often
+# than another colour, as in section 5.
 #
 # The training task offers an explanation. To tell a page's caption from 63 random ones, it is hardly ever necessary
 # to know which thing has which colour. Only a caption with the *same* words in other roles would require it. How
@@ -1447,7 +1462,7 @@ print(
     f"1, 77, 768)\ntext vector:   {tuple(ours.encode_text(tokens).shape)}, what is compared with pictures"
 )
 print(
-    f"cosine with the states that chapter 00's model reads today: "
+    f"cosine with the states of the text encoder of chapter 00's model: "
     f"{F.cosine_similarity(hidden, learned_on, dim=-1)[0, :9].mean():.2f}"
 )
 
@@ -1561,12 +1576,13 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% [markdown] id="probe-named-read"
 # So the text encoder does represent which thing has which colour, even in the single vector: far more than a bag of
-# words could. It is the **comparison** with images that ignores it: one cosine between two vectors, trained on a task
-# that hardly ever depends on it.
+# words could. It is hardly used in the **comparison** with images: one cosine between two vectors, trained on a task
+# that hardly ever depends on it. (We have not probed the image encoder. Koishigarina et al., linked below, find that
+# large CLIP models represent binding in both encoders.)
 #
 # A generator can therefore be better at binding than the CLIP whose text encoder it uses. It does not use the cosine;
-# it reads all hidden states, and each pixel can attend to the states that it needs (chapter 10). Compare the two
-# prompts with swapped colours, state by state:
+# it reads all hidden states, and each position of the image can attend to the states that it needs (chapter 10).
+# Compare the two prompts with swapped colours, state by state:
 
 
 # %% id="states-vs-vector"
@@ -1588,9 +1604,9 @@ assert cosines[0] > 0.999 and cosines[3] < one_vector @ two_vector - 0.3 and cos
 
 # %% [markdown] id="states-read"
 # The start token's states are equal (cosine 1), since no word precedes them. At "ball", the states of the two prompts
-# are very different: one prompt has "red" before it, the other "blue". At the end token and in the text vector they
-# are almost the same. The colour of each thing is thus easiest to find at the thing itself, in states that the
-# comparison with images does not use directly, and that a generator reads.
+# are very different: one prompt has "red" before it, the other "blue". At the end token and in the text vector they are
+# almost the same. In this example, the colour of the first thing thus makes by far the largest difference near the
+# thing itself, in states that the comparison with images does not use directly, and that a generator receives.
 
 # %% [markdown] id="simclr-text"
 # ## Without captions: image against image
@@ -1599,9 +1615,9 @@ assert cosines[0] > 0.999 and cosines[3] < one_vector @ two_vector - 0.3 and cos
 # two random **augmentations** of it, such as two different crops, are the positive pair, and the augmentations of all
 # other images are the negatives. The loss is InfoNCE over all $2N$ views, called *NT-Xent*:
 #
-# $$L = \frac{1}{2N} \sum_{i=1}^{2N} -\log \frac{e^{\ell_{ip}}}{\sum_{j \ne i} e^{\ell_{ij}}}$$
+# $$L = \frac{1}{2N} \sum_{i=1}^{2N} -\log \frac{e^{\ell_{ii'}}}{\sum_{j \ne i} e^{\ell_{ij}}}$$
 #
-# In words: $\ell_{ij}$ is the cosine of views $i$ and $j$ divided by $\tau$, and $p$ is the other view of the image
+# In words: $\ell_{ij}$ is the cosine of views $i$ and $j$ divided by $\tau$, and $i'$ is the other view of the image
 # that $i$ was made from. A view is never compared with itself.
 #
 # The augmentations decide what the vectors ignore: whatever differs between two views cannot be used to match them.
@@ -1747,13 +1763,15 @@ if budget(smoke=False, laptop=True, gpu=True):
         assert by_jitter["no jitter", seed]["colour"] > jittered + 0.2
         assert by_jitter["untrained", seed]["colour"] > jittered + 0.1
         assert by_jitter["jitter", seed]["subject"] > by_jitter["no jitter", seed]["subject"] + 0.03
+        assert by_jitter["no jitter", seed]["subject"] < by_jitter["untrained", seed]["subject"] + 0.03
 
 # %% [markdown] id="simclr-read"
 # With the same network, loss and pages, the augmentation decides whether the colour is kept. Jitter makes colour
-# useless for matching views, and the features lose it, clearly outside the intervals. The subject, in contrast, can
-# be read off better with jitter, on both seeds by more than the intervals: once colour is useless, shapes have to
-# serve for the matching. For photographs, where the class rarely depends on the exact colour, SimCLR's authors found
-# jitter essential. In CLIP the captions play this role: what they mention is kept.
+# useless for matching views, and the features lose it, clearly outside the intervals. The subject, in contrast, can be
+# read off better with jitter, on both seeds by more than the intervals: once colour is useless, shapes presumably have
+# to serve for the matching. (Without jitter, the subject is read off no better than from the untrained network.)
+# SimCLR's authors found jitter essential for photographs: two crops of one photograph have similar colours, which alone
+# would suffice to match them. In CLIP the captions play this role: what they mention is kept.
 #
 # *SigLIP* replaces the softmax by a separate yes/no question for each pair: it applies a sigmoid to each logit, so
 # the loss needs no sum over the whole batch.
@@ -1762,8 +1780,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 # ## 9 · What you will read elsewhere
 #
 # **"Contrastive learning maximises the similarity of similar samples and minimises that of dissimilar ones."** The
-# second half is wrong. The loss only *compares*: the right caption must be nearer than the others. All the others
-# could not be far away anyway. For $N$ unit vectors, $0 \le |\sum_i C_i|^2 = N + \sum_{i \ne j} \langle C_i, C_j
+# second half is wrong. The loss only *compares*: the right caption must be nearer than the others. Nor could all the
+# others be far away at once: for $N$ unit vectors, $0 \le |\sum_i C_i|^2 = N + \sum_{i \ne j} \langle C_i, C_j
 # \rangle$, so the mean cosine of different ones is at least $-\frac{1}{N-1}$: for many vectors, nearly 0. And wrong
 # captions that are nearly right stay near:
 
@@ -1802,7 +1820,8 @@ short_score = (pair_vectors * short).sum(1)
 beaten = (scores["colours swapped"] > short_score).float().mean().item()
 print(
     f"mean cosine: true and long {true_score.mean():.3f}, false and long {scores['colours swapped'].mean():.3f}, "
-    f"true and short {short_score.mean():.3f}\nthe false one beats the true short one on {beaten:.0%} of the pages"
+    f"true and short {short_score.mean():.3f}\nthe false one beats the true short one on "
+    f"{interval(beaten, len(pairs))} of the {len(pairs)} pages"
 )
 if budget(smoke=False, laptop=True, gpu=True):
     assert beaten > 0.6
@@ -1868,9 +1887,9 @@ print(
 # | equation | code |
 # |:--|:--|
 # | the most frequent pair becomes a symbol | `most_frequent_pair(words)`, `merge(symbols, pair)` |
-# | $x \leftarrow x + \text{attention}(\text{norm}(x))$, later tokens at $-\infty$ | `causal_attention(q, k, v)` |
-# | $C = W\,H_\text{first end token}$ | `pool(hidden, tokens, end)` |
-# | $x_n = W\,\text{patch}_n + p_n$ | `embed_patches(pictures, weight, first, places)` |
+# | $H \leftarrow H + \text{attention}(\text{norm}(H))$, later tokens at $-\infty$ | `causal_attention(q, k, v)` |
+# | $C = \text{projection}(H_\text{first end token})$ | `pool(hidden, tokens, end)` |
+# | $H_n = W\,\text{patch}_n + \text{place}_n$ | `embed_patches(pictures, weight, first, places)` |
 # | $\ell_{ij} = \langle I_i, C_j \rangle / \tau$ | `cosine_logits(image, text, scale)` |
 # | $\frac12[\text{CE(rows)} + \text{CE(columns)}]$ | `info_nce(logits)` |
 # | $\ell_{ij} = -\infty$ if $j$ is true of $i$ too | `without_false_negatives(logits, same)` |
@@ -1940,9 +1959,14 @@ with torch.no_grad():
 looks = F.interpolate(looks / looks.amax((2, 3), keepdim=True), scale_factor=8).expand(-1, 3, -1, -1)
 show(
     plot_pictures(torch.cat([shown, 2 * looks - 1]), columns=5),
-    "Above: five pages with one thing each. Below: the attention of the first token, brighter where it is larger.",
+    "Above: five pages with one thing each. Below: the attention of the first token, scaled to each map's maximum.",
 )
 
 # %% [markdown] id="bonus-read"
 # Does it attend to the thing, or to the background, which shows the place? Compare several pages, and look at the other
 # blocks.
+#
+# <details><summary>Answer for these five pages, last block</summary>
+# Mostly to the thing on the first and fourth page. On the others a single patch has the most, or the weight is spread.
+# Five pages and one block are too few for a rule.
+# </details>

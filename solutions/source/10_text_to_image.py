@@ -1238,14 +1238,11 @@ show(
 # %% id="measure-sheet" tags=["static"]
 PLAIN_ROWS = [(scale, COUNTS[1]) for scale in SCALES if scale in (1.0, 4.0, 7.5)]
 ROWS = [*PLAIN_ROWS, (SCALES[-1], COUNTS[0]), (SCALES[-1], COUNTS[1]), (SCALES[-1], LONG)]
-sheet = [measured[row]["images"][:8] for row in ROWS]
-ax = plot_pictures(torch.cat(sheet), columns=len(sheet[0]))
-ax.figure.set_size_inches(10.6, 1.15 * len(ROWS))
-for place, (scale, count) in enumerate(ROWS):
-    ax.text(-0.1, 1.05 * place + 0.55, f"w = {scale:g}\n{count} steps", ha="right", va="center", fontsize=9)
+sheet = [measured[row]["images"][:6] for row in ROWS]
+names = [f"w = {scale:g}, {count} steps" for scale, count in ROWS]
 show(
-    ax,
-    "Six rows of the same eight prompts and noises: w = 1, 4 and 7.5 with 20 steps, then w = 12 with 10, 20 and 50. "
+    plot_pictures(torch.cat(sheet), columns=len(sheet[0]), rows=names),
+    "Six rows of the same six prompts and noises: w = 1, 4 and 7.5 with 20 steps, then w = 12 with 10, 20 and 50. "
     "With w = 12 and 10 steps colours are harsh and shapes fall apart; with more steps they recover.",
 )
 
@@ -1349,17 +1346,14 @@ def rescaled(kind, scale=12.0, share=0.7):
 
 
 # %% id="rescale-run" tags=["static"]
-eight = prompts[:8]
+six = prompts[:6]
 versions = {
-    "w = 12": draw(eight, range(len(eight)), 12.0),
-    "eps rescaled": draw(eight, range(len(eight)), 1.0, rescaled("eps")),
-    "x0 rescaled": draw(eight, range(len(eight)), 1.0, rescaled("x0")),
+    "w = 12": draw(six, range(len(six)), 12.0),
+    "eps rescaled": draw(six, range(len(six)), 1.0, rescaled("eps")),
+    "x0 rescaled": draw(six, range(len(six)), 1.0, rescaled("x0")),
 }
-ax = plot_pictures(torch.cat([look(latent) for latent in versions.values()]), columns=len(eight))
-for place, name in enumerate(versions):
-    ax.text(-0.1, 1.05 * place + 0.55, name, ha="right", va="center", fontsize=9)
 show(
-    ax,
+    plot_pictures(torch.cat([look(latent) for latent in versions.values()]), columns=len(six), rows=list(versions)),
     f"Three rows of the same images at scale 12 in {STEPS} steps: harsh; with the noise rescaled, hardly better; with the "
     "predicted clean latents rescaled, softer.",
 )
@@ -1378,16 +1372,16 @@ if budget(smoke=False, laptop=True, gpu=True):
 # ## 7 · Negative prompts and several prompts
 #
 # Guidance moves *away* from $\hat\varepsilon_\varnothing$. Put the prediction for another prompt there, for example
-# "blue", and guidance moves away from blue: the **negative prompt** $n$. Several prompts $c_1, c_2, \dots$ can also be
+# "blue", and guidance moves away from blue: the **negative prompt** $c_-$. Several prompts $c_1, c_2, \dots$ can also be
 # combined, each with a weight $w_i$ of its own:
 #
 # $$\hat\varepsilon = \hat\varepsilon_\varnothing + \sum_i w_i\,(\hat\varepsilon_{c_i} - \hat\varepsilon_\varnothing)$$
 #
 # A negative weight moves away from its prompt. **Predict first:** which two weights give exactly the negative prompt,
-# $\hat\varepsilon_n + w\,(\hat\varepsilon_c - \hat\varepsilon_n)$?
+# $\hat\varepsilon_{c_-} + w\,(\hat\varepsilon_c - \hat\varepsilon_{c_-})$?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# The weight $w$ for $c$ and $1 - w$ for $n$: then $\hat\varepsilon_\varnothing$ cancels.
+# The weight $w$ for $c$ and $1 - w$ for $c_-$: then $\hat\varepsilon_\varnothing$ cancels.
 # </details>
 
 # %% [markdown] id="ex-compose-text"
@@ -1554,7 +1548,7 @@ for one, other, relation in pairs:
         asked_for = replace(asked_for, text=asked_for.text.replace("left of", "and"), relation=None)
     pictures = look(draw([asked_for.text] * number, range(number)))
     counts = binding_counts(read(judge, pictures), asked_for, one, other)
-    kept.append(pictures[:8])
+    kept.append(pictures[:6])
     print(f"{asked_for.text} ({number} images): " + ", ".join(f"{what} {n}" for what, n in counts.items()))
 show(
     plot_pictures(torch.cat(kept), columns=len(kept[0])),

@@ -140,7 +140,7 @@ def one_share_too_many(beta):
     return torch.cat([torch.ones(1), 1 - beta]).cumprod(0)
 
 
-@mutant(BAR, "the variance of the noise, not that of the picture")
+@mutant(BAR, "the variance of the noise, not that of the image")
 def share_of_the_noise(beta):
     return 1 - (1 - beta).cumprod(0)
 
@@ -448,7 +448,7 @@ def shares_squared(alpha_bar, x0_variance):
     return alpha_bar**2 * x0_variance + (1 - alpha_bar) ** 2
 
 
-@mutant(VARIANCE, "picture's part only")
+@mutant(VARIANCE, "image's part only")
 def noise_forgotten(alpha_bar, x0_variance):
     return alpha_bar * x0_variance
 

@@ -277,7 +277,7 @@ def no_noise(x_t, eps, t, earlier, alpha_bar, noise, clip=None):
     return parts(x_t, eps, t, earlier, alpha_bar, clip)[0]
 
 
-@mutant(DDPM, "not passed on to guess")
+@mutant(DDPM, "not passed to guess")
 def clip_not_passed_on(x_t, eps, t, earlier, alpha_bar, noise, clip=None):
     mean, variance, _ = parts(x_t, eps, t, earlier, alpha_bar, None)
     return mean + math.sqrt(variance) * noise
@@ -482,7 +482,7 @@ def straight_to_the_guess(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, 
     return right_guess(x_t, eps, t, alpha_bar, clip)[0]
 
 
-@mutant(DDIM, "`clip` was not passed on")
+@mutant(DDIM, "`clip` was not passed to guess")
 def ddim_without_clip(x_t, eps, t, earlier, alpha_bar, eta=0.0, noise=None, clip=None):
     return mixed(x_t, eps, t, earlier, alpha_bar, eta, noise, None)
 
@@ -782,7 +782,7 @@ def h_forwards(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar):
     return solved_by(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar, formula)
 
 
-@mutant(MULTI, "starts from the old guess")
+@mutant(MULTI, "starts from the previous prediction")
 def from_the_old_guess(x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar):
     return solved(
         x_t, x0_hat, x0_hat_before, before, t, earlier, alpha_bar, lambda h, b, n, o: o + h / (2 * b) * (n - o)

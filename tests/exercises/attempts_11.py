@@ -42,7 +42,7 @@ def never_filled(tokenizer, text_encoder, prompt, negative_prompt=""):
     return hidden(tokenizer, text_encoder, [negative_prompt, prompt], padding=False)
 
 
-@mutant(BOTH, "whatever `negative_prompt` says")
+@mutant(BOTH, "whatever `negative_prompt` is")
 def empty_prompt_always(tokenizer, text_encoder, prompt, negative_prompt=""):
     return hidden(tokenizer, text_encoder, ["", prompt])
 
@@ -105,7 +105,7 @@ def steps_forgotten(scheduler, steps, shape, generator, dtype=torch.float32):
     return torch.randn(shape, generator=generator, dtype=dtype) * scheduler.init_noise_sigma
 
 
-@mutant(FIRST, "divides by init_noise_sigma")
+@mutant(FIRST, "the noise must become stronger")
 def divided(scheduler, steps, shape, generator, dtype=torch.float32):
     scheduler.set_timesteps(steps)
     return torch.randn(shape, generator=generator, dtype=dtype) / scheduler.init_noise_sigma
@@ -156,7 +156,7 @@ def outputs(unet, scheduler, x_t, t, both, scale=True):
     return unet(x, t, encoder_hidden_states=both.repeat_interleave(len(x_t), 0)).sample.chunk(2)
 
 
-@mutant(GUIDED, "The U-Net received x_t itself")
+@mutant(GUIDED, "s input was x_t itself")
 def input_not_scaled(unet, scheduler, x_t, t, both, guidance):
     n, p = outputs(unet, scheduler, x_t, t, both, scale=False)
     return n + guidance * (p - n)
@@ -168,7 +168,7 @@ def output_halves_swapped(unet, scheduler, x_t, t, both, guidance):
     return n + guidance * (p - n)
 
 
-@mutant(GUIDED, "the guidance is w + 1")
+@mutant(GUIDED, "it is guidance w + 1")
 def starts_from_the_prompt(unet, scheduler, x_t, t, both, guidance):
     n, p = outputs(unet, scheduler, x_t, t, both)
     return p + guidance * (p - n)
@@ -274,12 +274,12 @@ def always_v(scheduler, output, t, x_t):
     return guess_by(scheduler, output, t, scheduler.scale_model_input(x_t, t), as_v, as_v, as_v)
 
 
-@mutant(GUESS, "is not what the U-Net received")
+@mutant(GUESS, "is not the U-Net's input")
 def input_of_the_step(scheduler, output, t, x_t):
     return guess_by(scheduler, output, t, x_t)
 
 
-@mutant(GUESS, "the output was read as the clean picture")
+@mutant(GUESS, "the output was read as the clean latents")
 def always_the_sample(scheduler, output, t, x_t):
     return output
 
@@ -313,7 +313,7 @@ def two_kinds(scheduler, output, t, x_t):
     return guess_by(scheduler, output, t, scheduler.scale_model_input(x_t, t), v=as_sample)
 
 
-@mutant(GUESS, "Raise a ValueError for any other word")
+@mutant(GUESS, "Raise ValueError for an unknown word")
 def sample_for_all_else(scheduler, output, t, x_t):
     kind = scheduler.config.prediction_type
     if kind not in ("epsilon", "v_prediction"):
@@ -457,7 +457,7 @@ def not_scaled(vae, latents):
     return ((x / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-@mutant(PIXELS, "Clamp to [0, 1]")
+@mutant(PIXELS, "Clamp them to [0, 1]")
 def not_clamped(vae, latents):
     return ((decoded(vae, latents) / 2 + 0.5) * 255).round().long().remainder(256).to(torch.uint8).permute(0, 2, 3, 1)
 
@@ -547,7 +547,7 @@ def as_it_is(model, dtype):
     return sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
 
 
-@mutant(BYTES, "This counts the numbers")
+@mutant(BYTES, "the number of numbers")
 def numbers_counted(model, dtype):
     return sum(t.numel() for t in [*model.parameters(), *model.buffers()])
 
@@ -633,17 +633,17 @@ def unet_only(weights, work, layers, offload):
     return right_need(weights, work, layers, offload)
 
 
-@mutant(NEED, "whatever `offload` says")
+@mutant(NEED, "whatever the value")
 def offload_ignored(weights, work, layers, offload):
     return sum(weights.values()) + max(work.values())
 
 
-@mutant(NEED, "The running layer is not all")
+@mutant(NEED, "The layer that works is not all")
 def layers_alone(weights, work, layers, offload):
     return max(layers.values()) if offload == "sequential" else right_need(weights, work, layers, offload)
 
 
-@mutant(NEED, "the answer for offload = 'model'")
+@mutant(NEED, "the result for offload = 'model'")
 def two_ways_only(weights, work, layers, offload):
     return right_need(weights, work, layers, "none" if offload == "none" else "model")
 
