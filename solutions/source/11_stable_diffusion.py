@@ -788,21 +788,28 @@ from course_utils.data import picture_book as book
 from course_utils.metrics.pictures import adherence
 from course_utils.recipes import load_judge
 
+
+def interval(share, number):
+    """Return the ends of Wilson's 95% interval of a share of `number` images, as text."""
+    middle, reach = share + 2 / number, 2 * (share * (1 - share) / number + 1 / number**2) ** 0.5
+    return f"{(middle - reach) / (1 + 4 / number):.0%} to {(middle + reach) / (1 + 4 / number):.0%}"
+
+
 if MODEL == "picture book":
     judge, caption = load_judge(), book.Caption(PROMPT, (book.Thing("corgi", pose="sitting"),), place="grass")
     follow = {k: adherence(judge, drawn["unipc", k].cpu(), [caption] * few) for k in COUNTS}
     print(
         "share that shows what was asked for: "
-        + ", ".join(f"{k} steps {value:.2f}" for k, value in follow.items())
-        + f", 200 steps {adherence(judge, limit.cpu(), [caption] * few):.2f}"
+        + ", ".join(f"{k} steps {value:.0%} ({interval(value, few)})" for k, value in follow.items())
+        + f", 200 steps {adherence(judge, limit.cpu(), [caption] * few):.0%}"
     )
     if budget(smoke=False, laptop=True, gpu=True):
         assert follow[5] < 0.5 < min(follow[k] for k in COUNTS if k >= 10)
 
 # %% [markdown] id="steps-judge-read"
-# With 5 steps the judge accepts one image of six, from 10 steps on five of six. Six images are few: the 95% intervals
-# (Wilson's) of these two shares are .03 to .56 and .44 to .97, and they overlap. So five steps are *probably* too few
-# for this judge; differences of one image between two rows mean nothing.
+# With 5 steps the judge accepts one image of six, from 10 steps on five of six. Six images are few: the two 95%
+# intervals (in brackets) overlap. So five steps are *probably* too few for this judge; differences of one image
+# between two rows mean nothing.
 
 # %% [markdown] id="memory-text"
 # ## 7 · Making it fit
@@ -1165,10 +1172,7 @@ for name, shows in (
         black = (cosines > threshold).float()
         blocked, wrongly = black[shows[half:]].mean().item(), black[~shows[half:]].mean().item()
         separated[name, threshold] = blocked - wrongly
-        number = shows[half:].sum().item() + 4  # a 95% interval: add two hits and two misses (Agresti and Coull)
-        middle = (blocked * (number - 4) + 2) / number
-        error = 2 * (middle * (1 - middle) / number) ** 0.5
-        between = f"{max(0, middle - error):.0%} to {min(1, middle + error):.0%}"
+        between = interval(blocked, int(shows[half:].sum()))
         print(
             f"  cosine above {threshold}: {blocked:4.0%} ({between}) of those blacked out, {wrongly:4.0%} of all others"
         )
@@ -1341,8 +1345,8 @@ print("average change of a pixel, in grey levels: " + ", ".join(f"{p} {c:.0f}" f
 # <details><summary>Answer (after running the cells below)</summary>
 #
 # The higher the strength, the more the image changes: noise erases more of it, and more steps follow the new prompt.
-# At .4 and .6 the ground stays green for most seeds; at .9 there is snow, and most of the rest is drawn again too. No
-# strength of the three changes the ground and nothing else.
+# At .4 the ground stays green for all four seeds; at .6 it is snow for three of the four; at .9 for all, and most of
+# the rest is drawn again too. In none of the three images of seed 0 does the ground alone change.
 # </details>
 
 # %% id="image-to-image"
@@ -1406,10 +1410,11 @@ show(
     "the ground is still green, at .9 it is snow, and the tail, the sky and the trees are new.",
 )
 snowy = {s: sum((i[0, 2] > i[0, 1])[44:, 56:].float().mean().item() > 0.5 for i in changed_to[s]) for s in strengths}
-print(f"seeds whose ground at the lower right is more blue than green, of {len(seeds)}: {snowy}")
+print(f"seeds whose ground at the lower right is snow (more blue than green), of {len(seeds)}: {snowy}")
 sizes = [torch.cat([image - start for image in images]).abs().mean().item() for images in changed_to.values()]
 if MODEL == "picture book" and budget(smoke=False, laptop=True, gpu=True):
     assert sizes[0] < sizes[1] < sizes[2]
+    assert snowy[0.4] < snowy[0.6] < snowy[0.9] == len(seeds)
 
 # %% [markdown] id="image-read"
 # The loop is yours; only its start is new. The strength decides how much of the original survives, and it does so
