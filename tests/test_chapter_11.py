@@ -22,6 +22,6 @@ def test_the_chapter_runs_on_the_layout_of_stable_diffusion(tmp_path):
     executed = client.execute(env={**environment, **settings})
     assert dict(os.environ) == before
     said = "".join(output.get("text", "") for cell in executed.cells for output in cell.get("outputs", []))
-    assert "a model of your own: latents 4 x 16 x 16, pictures 3 x 128 x 128" in said
+    assert "a model of your own: latents 4 x 16 x 16, images 3 x 128 x 128" in said
     assert "the safety checker of this pipeline: StableDiffusionSafetyChecker" in said
     assert Path(report).read_text(encoding="utf-8").count('"pass"') == 8

@@ -177,12 +177,15 @@ def receptive_field(learner, case):
 )  # fmt: skip
 def two_stacks(learner, case):
     """Write one layer of the network that sees all earlier pixels."""
-    for channels, out, (height, width) in ((2, 2, (4, 6)), (1, 3, (5, 3)), (2, 2, (1, 1))):
-        above, left = nn.Conv2d(channels, out, (2, 3)), nn.Conv2d(channels, out, (1, 2))
+    single, double = torch.float32, torch.float64
+    for channels, out, (height, width), dtype in (
+        (2, 2, (4, 6), single), (1, 3, (5, 3), single), (2, 2, (1, 1), single), (2, 2, (3, 4), double)
+    ):  # fmt: skip
+        above, left = nn.Conv2d(channels, out, (2, 3), dtype=dtype), nn.Conv2d(channels, out, (1, 2), dtype=dtype)
         with torch.no_grad():
             for parameter in (*above.parameters(), *left.parameters()):
                 parameter.copy_(case.normal(*parameter.shape))
-        v, h = case.normal(2, channels, height, width), case.normal(2, channels, height, width)
+        v, h = (case.normal(2, channels, height, width).to(dtype) for _ in range(2))
         (new_v, of_v), (new_h, of_h) = stacks_and_mistakes(v, h, above, left)
         got = _layer(learner, v, h, above, left)
         named = height * width > 1
@@ -201,6 +204,9 @@ def _layer(learner, v, h, above, left):
             raise Wrong(f"the sizes do not fit: {text}", "The kernels have no padding of their own. With "
                         "pad(v, (1, 1, 1, 0)) and pad(h, (1, 0, 0, 0)) height and width stay as they are."
                         ) from None  # fmt: skip
+        if "should be the same" in text:
+            raise Wrong(f"the dtypes do not fit: {text}", "Zeros of your own need the dtype and the device of v: "
+                        "v.new_zeros(...), or F.pad, which keeps them.") from None  # fmt: skip
         raise
     require(isinstance(got, (tuple, list)) and len(got) == 2, f"got {type(got).__name__}, expected two tensors.",
             "Return both stacks: v, h.")  # fmt: skip

@@ -982,11 +982,20 @@ def skip_of_v(v, h, above, left):
 @variant(STACKS)
 def stacks_by_zeros(v, h, above, left):
     batch, channels, height, width = v.shape
+    wide = v.new_zeros(batch, channels, height + 1, width + 2)
+    wide[:, :, 1:, 1:-1] = v
+    v = above(wide)
+    long = torch.cat([h.new_zeros(batch, channels, height, 1), h], 3)
+    return v, v + left(long)
+
+
+@mutant(STACKS, "the dtype and the device of v")
+def zeros_of_one_dtype(v, h, above, left):
+    batch, channels, height, width = v.shape
     wide = torch.zeros(batch, channels, height + 1, width + 2)
     wide[:, :, 1:, 1:-1] = v
     v = above(wide)
-    long = torch.cat([torch.zeros(batch, channels, height, 1), h], 3)
-    return v, v + left(long)
+    return v, v + left(torch.cat([torch.zeros(batch, channels, height, 1), h], 3))
 
 
 @variant(STACKS)

@@ -745,7 +745,7 @@ def by_parameters(D, x):
     return sum(gradient.square().sum() for gradient in gradients)
 
 
-@mutant(R1, "must want one before it is used", state="error")
+@mutant(R1, "needs requires_grad before it is used", state="error")
 def without_requires_grad(D, x):
     (gradient,) = torch.autograd.grad(D(x).sum(), x, create_graph=True)
     return gradient.square().flatten(1).sum(1).mean()
@@ -833,14 +833,14 @@ def freezes_the_discriminator(D, x):
     return penalty
 
 
-@mutant(R1, "was not used on the way", state="error")
+@mutant(R1, "was not used in the computation", state="error")
 def gradient_by_a_copy(D, x):
     copy = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(D(x).sum(), copy, create_graph=True)
     return gradient.square().flatten(1).sum(1).mean()
 
 
-@mutant(R1, "A gradient is that of a single number", state="error")
+@mutant(R1, "taken of a single number", state="error")
 def gradient_of_many_logits(D, x):
     x = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(D(x), x, create_graph=True)
