@@ -221,7 +221,7 @@ def snr(learner, case):
     "05.variance_at", schedules.variance_at, difficulty=2, minutes=5,
     hints=[
         "x_t is a sum of two independent parts, so their variances add.",
-        "A factor c makes the variance c² times as large. The factor of x0 is sqrt(alpha_bar_t).",
+        "Multiplying by a factor multiplies the variance by its square. The factor of x0 is sqrt(alpha_bar_t).",
         "So alpha_bar_t times the variance of x0, plus the variance of the noise part.",
     ],
 )  # fmt: skip
@@ -234,7 +234,7 @@ def variance_at(learner, case):
         (torch.ones(6), "It is 1 only if the images have variance 1. Here they do not: use x0_variance."),
         (torch.full((6,), variance), "The variance does not stay the same as x0's: the noise has variance 1, whatever "
                                      "the images have."),
-        (share.sqrt() * variance + (1 - share).sqrt(), "A factor c makes the variance c² times as large: the factors "
+        (share.sqrt() * variance + (1 - share).sqrt(), "A factor multiplies the variance by its square: the factors "
                                                        "are roots, so their squares are alpha_bar and 1 - alpha_bar."),
         (share.square() * variance + (1 - share).square(), "The factors of x_t are roots already, √ᾱ and √(1 - ᾱ): "
                                                            "squared they are ᾱ and 1 - ᾱ."),

@@ -47,7 +47,7 @@ print("Device: cpu. This chapter trains nothing, so it does not use a GPU.")
 # | $\mathcal{N}(\mu, \sigma^2)$ | `torch.randn` | the normal distribution with mean $\mu$ and variance $\sigma^2$ | |
 # | $\mathcal{N}(\mu, \sigma^2 I)$ | | the same for each value, independently ($I$: identity matrix) | |
 # | $q(x_t \mid x_0)$ | | the distribution of $x_t$ for a given $x_0$; $q(x_t)$: over all images | |
-# | $\text{Var}(x)$, $\text{KL}$ | `x.var()`, `kl_to_normal` | variance; distance of distributions (section 6) | |
+# | $\text{Var}(x)$, $\text{KL}$ | `x.var()`, `kl_to_normal` | variance; Kullback–Leibler divergence (section 6) | |
 # | $d_x$ | `x0[0].numel()` | the number of values in an image, its dimension | a number |
 # | $k$ | 6 | the side of the blocks that section 7 averages over | a number |
 #
@@ -65,9 +65,9 @@ print("Device: cpu. This chapter trains nothing, so it does not use a GPU.")
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # After 10 pushes the gap between the arms is closed, after 100 the spiral is gone: fine structure disappears before
-# coarse structure. But the cloud does not settle. Variances of independent things add up, so after n pushes the
-# variance is about 1 + 0.01 n, and it keeps growing. It also remembers where the points came from: on the left the cloud
-# is still darker than on the right.
+# coarse structure. But the cloud does not settle. Variances of independent things add up, so every push adds 0.01 to
+# the variance, and it keeps growing. The cloud also keeps a trace of where the points came from: on the left it is
+# still darker than on the right.
 # </details>
 
 
@@ -93,8 +93,9 @@ show(figure, "The spiral blurs, then becomes a cloud, and the cloud keeps growin
 print(f"correlation of where points are with where they came from: {likeness(spiral[:, 0], x[:, 0]):.2f}")
 
 # %% [markdown] id="naive-read"
-# The cloud grows without end, and even after a thousand pushes the points have not forgotten where they came from
-# (the printed correlation). Both can be fixed at once: before each push, shrink everything a little towards the middle.
+# The cloud grows without end, and even after a thousand pushes one can still tell a little about where a point came
+# from (the printed correlation). Both change at once if everything shrinks a little towards the
+# middle before each push.
 
 # %% [markdown] id="step-text"
 # ## 1 · One small step
@@ -104,9 +105,9 @@ print(f"correlation of where points are with where they came from: {likeness(spi
 # In words: the new image $x_t$ is the old one $x_{t-1}$, multiplied by $\sqrt{1-\beta_t}$, plus standard normal noise
 # $\varepsilon$ multiplied by $\sqrt{\beta_t}$.
 #
-# Why the roots? Multiplying by $c$ multiplies the variance by $c^2$. So if $x_{t-1}$ has variance 1, then $x_t$ has
-# variance $(1-\beta_t)\cdot 1 + \beta_t \cdot 1 = 1$. Think of a fixed budget of variance: the noise gains what the image
-# loses.
+# Why the roots? Multiplying by a number multiplies the variance by its square. So if $x_{t-1}$ has variance 1, then
+# $x_t$ has variance $(1-\beta_t)\cdot 1 + \beta_t \cdot 1 = 1$. Think of a fixed budget of variance: the noise gains
+# what the image loses.
 #
 # Papers write the same as $q(x_t \mid x_{t-1}) = \mathcal{N}(\sqrt{1-\beta_t}\,x_{t-1},\ \beta_t I)$: the distribution
 # $q$ of $x_t$ when $x_{t-1}$ is given. The identity matrix $I$ says that each number gets independent noise. It is a
@@ -126,9 +127,9 @@ print(f"variance budget: {math.sqrt(1 - beta_t) ** 2:.2f} + {math.sqrt(beta_t) *
 # **Difficulty** ●○○○○ **Minutes** 5. The rest of the chapter builds on this line.
 #
 # Replace the `raise` line in the first cell below, run both cells, and read what the second one prints. `beta_t` may be
-# a Python number or a tensor with one element; `** 0.5` takes the root of either. If you are stuck, remove the `#` before
-# `hint`; each call reveals a little more. The chapter always goes on: until your version is right, the course's own
-# is used in its place. All answers are in the [solved notebook](../solutions/05_forward_diffusion.ipynb).
+# a Python number or a tensor with one element; `** 0.5` takes the root of either. If you are stuck, remove the `#`
+# before `hint`; each call reveals a little more. The chapter always goes on: until your version is right, the course's
+# own is used in its place. All answers are in the [solved notebook](../solutions/05_forward_diffusion.ipynb).
 
 
 # %% id="forward-step"
@@ -149,9 +150,9 @@ forward_step = check("05.forward_step", forward_step)
 # hint("05.forward_step")
 
 # %% [markdown] id="chain-text"
-# Now a thousand of your steps. The betas grow from 0.0001 to 0.02 in a straight line: tiny steps while there is fine
-# detail to lose, larger ones later. This is the *linear schedule* of the paper on denoising diffusion probabilistic
-# models (DDPM).
+# Now take a thousand of your steps. The betas grow from 0.0001 to 0.02 in a straight line: tiny steps while there is
+# fine detail to lose, larger ones later. This is the *linear schedule* of the paper on denoising diffusion
+# probabilistic models (DDPM).
 
 
 # %% id="chain" tags=["static"]
@@ -180,8 +181,9 @@ assert abs(remembered) < 4 / math.sqrt(1200) and all(abs(cloud.var() - 1) < 0.15
 
 # %% [markdown] id="chain-read"
 # The cloud keeps its size, and at the end the place of a point hardly tells where it came from: the correlation is no
-# larger than chance allows. *Any* data set of about this size ends as nearly the same round normal cloud; section 6
-# measures how nearly. A model that learns the way back can start from noise that anyone can draw with `torch.randn`.
+# larger than chance allows. *Any* data set whose variance is about 1 ends as nearly the same round normal cloud;
+# section 6 measures how nearly. A model that learns the way back can start from noise that anyone can draw with
+# `torch.randn`.
 
 # %% [markdown] id="two-steps-text"
 # ## 2 · A thousand steps in one jump
@@ -283,11 +285,12 @@ for t, walked in enumerate(chain(start, beta, generator)):
         assert max(abs(walked.std() - std), abs(jumped.std() - std)) < 5 * std / 40_000**0.5
 
 # %% [markdown] id="shape-text"
-# Mean and standard deviation agree within what 20,000 samples allow: the assertions check this to five standard errors.
-# But two distributions can share both and still differ. So now compare the whole shape, from a start that is not normal
-# at all: two peaks, 40% of the pixels near −1.2 and 60% near 0.8. The *Kolmogorov–Smirnov distance* is the largest gap
-# between two cumulative distributions (for each value, the share of samples below it). What chance allows is known for
-# independent samples, so the walk starts from one sample of the two peaks, the jump from another.
+# Mean and standard deviation agree within what 20,000 samples allow: at $t = 599$ the standard error of a mean is
+# 0.007, and the assertions check all of them to five standard errors. But two distributions can share both and still
+# differ. So now compare the whole shape, from a start that is not normal at all: two peaks, 40% of the pixels near −1.2
+# and 60% near 0.8. The *Kolmogorov–Smirnov distance* is the largest gap between two cumulative distributions (for each
+# value, the share of samples below it). What chance allows is known for independent samples, so the walk starts from
+# one sample of the two peaks, the jump from another.
 
 # %% id="shape"
 from scipy.stats import ks_2samp
@@ -312,13 +315,14 @@ for t in (9, 99, 299, 999):
     assert distance < 1.5 * by_chance and (from_clean > 5 * by_chance) == (t >= 99)
 
 # %% [markdown] id="density-text"
-# The distance between walk and jump is no larger than chance allows. The distance to the clean samples is real from
-# $t = 99$ on; at $t = 9$ so little noise has been added that 20,000 samples cannot tell the difference.
+# The distance between walk and jump is no larger than what chance allows in 19 cases of 20. The distance to the clean
+# samples is real from $t = 99$ on; at $t = 9$ so little noise has been added that 20,000 samples cannot tell the
+# difference.
 #
-# Here is the whole process in one picture. The colours show the exact density of $x_t$ (its square root, so that thin
-# places show too; yellow is likely, violet is not). Each peak of the data becomes a normal bump: its centre is multiplied
-# by $\sqrt{\bar\alpha_t}$, its variance by $\bar\alpha_t$, and $1 - \bar\alpha_t$ is added to the variance. The white
-# lines are eight of your walks.
+# Here is the whole process in one picture. The colours show the exact density of $x_t$ (its square root, so that low
+# densities show too; yellow is likely, violet is not). Each peak of the data is a normal bump and remains one: its
+# centre is multiplied by $\sqrt{\bar\alpha_t}$, its variance by $\bar\alpha_t$, and $1 - \bar\alpha_t$ is added to the
+# variance. The white lines are eight of your walks.
 
 
 # %% id="two-peaks"
@@ -369,14 +373,14 @@ for t in (99, 199, 249, 299, 399, 599, 999):
 assert min(correct[99], correct[199]) > 0.9 > correct[249] > correct[299] > correct[399] > 0.65 > correct[999]
 
 # %% [markdown] id="which-peak-read"
-# While the density has two maxima, the choice is right in more than nine of ten cases. Then the bumps merge, and it
-# gets worse gradually, down to the 60% that always choosing the larger peak gives. On the way back it is in this range
-# of $t$ that a sample comes to lie near one peak or the other.
+# While the density has two maxima, the choice is right in about nine of ten cases or more. Then the bumps merge, and
+# the choice gets worse gradually, down to the 60% that always choosing the larger peak gives. On the way back it is in
+# this range, from about $t = 600$ to $t = 200$, that a sample comes to lie near one peak or the other.
 
 # %% [markdown] id="exploding-text"
 # ### Growing or keeping the variance: one process
 #
-# Shrinking is convenient, but it is not essential. Divide $x_t$ by $\sqrt{\bar\alpha_t}$, and what is left is the clean
+# Shrinking is convenient, but it is not essential. Divide $x_t$ by $\sqrt{\bar\alpha_t}$, and you get the clean
 # image plus noise of standard deviation $\tilde\sigma_t = \sqrt{(1-\bar\alpha_t)/\bar\alpha_t}$: the growing cloud of
 # the beginning. The two forms are called *variance preserving* and *variance exploding*. They are the same process, up
 # to a scale that is known: a model can be trained on either form, and in both the way back starts from normal noise, of
@@ -420,7 +424,7 @@ torch.testing.assert_close(beta, library.betas)
 # ## 3 · A real photograph
 #
 # This is Chelsea, a cat whose photograph comes with scikit-image. Her 128 · 128 · 3 numbers, in [−1, 1], are one point
-# in a space of 49,152 dimensions. Nothing else changes: each number is treated like a coordinate of the spiral.
+# in a space of 49,152 dimensions. Nothing else changes: each number is treated like a coordinate of a point.
 #
 # **Predict first.** The jump to $t = 500$ is half the way. Is half of the cat left?
 #
@@ -444,7 +448,9 @@ show(
 assert 0.07 < alpha_bar[500] < 0.09
 
 # %% [markdown] id="snr-text"
-# Or is she still there? Look from a distance with half-closed eyes; section 7 explains what you see then.
+# Or is she still there? Look at the pictures from a distance, with half-closed eyes, so that neighbouring pixels blur:
+# at $t = 300$ her face is back, and even at $t = 500$ there is a dark patch where the eye on the left was.
+# Section 7 explains why.
 #
 # To speak of noise levels without counting steps, compare the two shares:
 #
@@ -481,8 +487,9 @@ snr = check("05.snr", snr)
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # The SNR is 1 at t = 259, a quarter of the way. Yet the cat is hard to see there: the SNR is that of an image of
-# variance 1, and hers is far smaller (section 5). The histogram loses its own shape and approaches the dashed curve
-# of the standard normal distribution. Note the axis of the SNR: it is logarithmic, and covers about eight powers of ten.
+# variance 1, and hers is far smaller (section 5). The histogram loses its own shape and approaches the dashed curve of
+# the standard normal distribution. Note the axis of the SNR: it is logarithmic, and the curve falls by more than eight
+# powers of ten.
 # </details>
 
 # %% id="film-noise" tags=["static"]
@@ -542,8 +549,8 @@ cosine_beta = check("05.cosine_beta", cosine_beta)
 # hint("05.cosine_beta")
 
 # %% [markdown] id="curves-text"
-# All three in one figure; the table after it also compares them with the library's, which have other names there. The
-# dotted lines mark where signal and noise are equal.
+# All three in one figure; the dotted lines mark where signal and noise are equal. The cell after it prints a table, and
+# asserts that the betas are those of `diffusers`, where the schedules have other names.
 
 # %% id="curves" tags=["static"]
 betas = {
@@ -645,7 +652,7 @@ explore(own_schedule)
 #
 # In words: what is left falls exponentially with the *sum* of the betas. Here is the sum for several $T$, once with the
 # same end points, once with betas multiplied by $1000/T$. The last two columns compare the roots: the factor
-# $\sqrt{\bar\alpha_T}$ of the image, and its approximation by half the sum.
+# $\sqrt{\bar\alpha_T}$ of the image, and its approximation, e to the power of minus half the sum.
 
 # %% id="T-large"
 print("   T   betas         sum of betas   sqrt(alpha_bar_T)   exp(-sum/2)")
@@ -678,8 +685,8 @@ assert 0.4 < reached[50, 20.0] / reached[1000, 1.0] < 0.5 and reached[1000, 1.0]
 #
 # **Difficulty** ●●○○○ **Minutes** 5. It tells how large the numbers are that the network will meet.
 #
-# `alpha_bar` is a tensor of any shape, `x0_variance` a number or a tensor with one element. An example: where `alpha_bar`
-# is 0.5, images of variance 0.25 have become noisy ones of variance 0.625.
+# `alpha_bar` is a tensor of any shape, `x0_variance` a number or a tensor with one element. An example: where
+# `alpha_bar` is 0.5, images of variance 0.25 have become noisy ones of variance 0.625.
 
 
 # %% id="variance-at"
@@ -737,16 +744,21 @@ print(f"latents are multiplied by {factor:.3f} in the course's model, by 0.18215
 #
 # Sampling will start from $\mathcal{N}(0, I)$, but the noisiest images of training come from
 # $q(x_T \mid x_0) = \mathcal{N}(\sqrt{\bar\alpha_T}\,x_0,\ (1-\bar\alpha_T) I)$. The usual measure of the gap is the
-# *Kullback–Leibler (KL) divergence*. From $\mathcal{N}(\mu, \sigma^2)$ to $\mathcal{N}(0, 1)$ in one dimension it is
-# $\tfrac12 (\sigma^2 + \mu^2 - 1 - \ln \sigma^2)$ *nats*, of which $\ln 2$ make one bit. Insert
-# $\mu = \sqrt{\bar\alpha_t}\,x_0$ and $\sigma^2 = 1 - \bar\alpha_t$, average over the $d_x$ dimensions, and divide by
-# $\ln 2$ to get bits:
+# *Kullback–Leibler (KL) divergence*, written $\text{KL}(q \,\Vert\, p)$ and in code `KL(q || p)`: how far $q$ is from
+# $p$. It is 0 only if both are equal, but it is no distance in the strict sense, since the order matters. In one
+# dimension
+#
+# $$\text{KL}\bigl(\mathcal{N}(\mu, \sigma^2) \,\Vert\, \mathcal{N}(0, 1)\bigr)
+#   = \tfrac12 (\sigma^2 + \mu^2 - 1 - \ln \sigma^2)$$
+#
+# in *nats*, of which $\ln 2$ make one bit. Insert $\mu = \sqrt{\bar\alpha_t}\,x_0$ and $\sigma^2 = 1 - \bar\alpha_t$,
+# average over the $d_x$ dimensions, and divide by $\ln 2$ to get bits:
 #
 # $$\frac{\text{KL}}{d_x} = \frac{1}{2 \ln 2}\Bigl(\bar\alpha_t\,\bigl(\overline{x_0^2} - 1\bigr)
 #   - \ln(1 - \bar\alpha_t)\Bigr)$$
 #
-# where $\overline{x_0^2}$ is the mean square of the image's numbers. In words: the number of bits per dimension that are
-# wasted by a code made for pure noise, when it is used for $x_t$.
+# where $\overline{x_0^2}$ is the mean square of the image's numbers. In words: the number of bits per dimension that
+# are wasted by a code made for pure noise, when it is used for $x_t$.
 
 # %% [markdown] id="kl-exercise"
 # ### Exercise 7 · The distance to noise
@@ -754,8 +766,9 @@ print(f"latents are multiplied by {factor:.3f} in the course's model, by 0.18215
 # **Difficulty** ●●●●○ **Minutes** 20. It turns "almost pure noise" into a number; papers call it $L_T$.
 #
 # Return one number for each sample, whatever axes samples have: `.flatten(1).mean(1)` averages over all but the first.
-# `alpha_bar_t` is a tensor with one element, such as `alpha_bar[-1]`. `torch.log1p(-a)` is $\ln(1 - a)$, exact even
-# where $a$ is tiny. An example: for `x0 = torch.zeros(1, 3, 8, 8)` and `torch.tensor(0.5)` it is 0.139 bits.
+# `alpha_bar_t` is a tensor with one element, such as `alpha_bar[-1]`. For the logarithm use `torch.log1p`: it adds 1
+# and takes $\ln$, and it is exact even where the sum is very near 1. An example: for `x0 = torch.zeros(1, 3, 8, 8)` and
+# `torch.tensor(0.5)` it is 0.139 bits.
 
 
 # %% id="kl"
@@ -773,9 +786,9 @@ kl_to_normal = check("05.kl_to_normal", kl_to_normal)
 # hint("05.kl_to_normal")
 
 # %% [markdown] id="kl-run-text"
-# Now with numbers, at the end of each schedule, for the picture book's pages: per dimension, and for a whole page of
-# 3 · 64 · 64 = 12,288 dimensions. The last line is the schedule from the explorer that stopped too early: 100 steps
-# from beta 0.0001 to 0.02.
+# Here are the numbers at the end of each schedule, the mean over the forty pages of the picture book: per dimension,
+# and for a whole page of 3 · 64 · 64 = 12,288 dimensions. The last line is the schedule from the explorer that stopped
+# too early: 100 steps from beta 0.0001 to 0.02.
 
 # %% id="kl-run"
 ends = {name: share[-1] for name, share in shares.items()}
@@ -805,8 +818,8 @@ assert 10 < kl_to_normal(pages.double(), ends["scaled linear"]).mean() * pages[0
 #
 # <details><summary>Answer (after running the two cells below)</summary>
 # To the eye both are noise. The mean tells them apart in all 800 cases with Stable Diffusion's schedule; somewhat
-# better than chance with the linear one, in 62% of 800 (95% interval 59% to 66%); with the cosine one no better than
-# chance.
+# better than chance with the linear one, in 500 of 800, which is 62.5% (95% interval 59% to 66%); with the cosine one
+# no better than chance, in 402 of 800 (47% to 54%).
 # </details>
 
 
@@ -843,8 +856,8 @@ for name, share in shares.items():
 print("by chance alone, 372 to 428 are right in 19 cases of 20")
 
 # %% [markdown] id="failure-read"
-# The noise of 12,288 numbers averages out to a standard deviation of $1/\sqrt{12288}$, while the brightness, which all of
-# them share, survives at 0.068 of its size.
+# The noise of 12,288 numbers averages out to a standard deviation of $1/\sqrt{12288}$, while the brightness, which all
+# of them share, survives at 0.068 of its size.
 
 # %% id="averaging"
 print(f"the mean of pure noise has the standard deviation {1 / math.sqrt(12288):.4f}")
@@ -910,9 +923,9 @@ for t in (300, 500, 700):
 # %% [markdown] id="resolution-shift"
 # A schedule made for small images therefore destroys large ones too late: the coarse layout can be read from $x_t$ for
 # many more of its steps, and few training examples are left in which the network has to predict the layout from almost
-# nothing. Models for large images shift the schedule towards more noise, by $k^2$ in SNR for a side $k$ times as long
-# (Hoogeboom et al.; Stable Diffusion 3 shifts its times for the same reason, Esser et al.). This is one more reason to
-# run diffusion on small latents.
+# nothing. Models for large images shift the schedule towards more noise: they divide the SNR by $k^2$ where the side is
+# $k$ times as long (Hoogeboom et al.; Stable Diffusion 3 shifts its times for the same reason, Esser et al.). This is
+# one more reason to run diffusion on small latents.
 
 # %% [markdown] id="worlds-text"
 # ## Three worlds, one formula
@@ -942,7 +955,7 @@ show(
 # %% [markdown] id="elsewhere"
 # ## What you will read elsewhere
 #
-# Sentences that many articles repeat, each with a run that corrects it.
+# The following sentences stand in many articles. The runs in the cells below correct them.
 #
 # - **"Noise is added until the image is exactly $\mathcal{N}(0, I)$."** Almost; section 6 measures how close.
 # - **"$x_t = \bar\alpha_t x_0 + (1 - \bar\alpha_t)\,\varepsilon$."** The roots are missing.
@@ -960,11 +973,14 @@ assert abs(a**2 + (1 - a) ** 2 - 0.5) < 0.01 and min(share[-1] for share in shar
 
 # %% [markdown] id="elsewhere-gauss"
 # **"$q(x_t)$ is a Gaussian", "the marginals are known".** Given *one* image, $q(x_t \mid x_0)$ is a *Gaussian*, which
-# is another name for a normal distribution. But over all images $q(x_t)$ is a mixture with one bump for each of them,
-# and it is unknown because the distribution of all images is unknown. This is why Bayes' rule alone does not give the
-# way back (chapter 07). *Excess kurtosis*, the mean fourth power of values scaled to mean 0 and variance 1, minus 3, is
-# 0 for every Gaussian. With 20,000 samples of one it lies within ±0.07 in 19 cases of 20; a value far outside rules a
-# Gaussian out. By $t = 999$ the two bumps have become one, and the measure finds no difference any more:
+# is another name for a normal distribution. But over all images $q(x_t)$, which papers call the *marginal*, is a
+# mixture with one bump for each of them, and it is unknown because the distribution of all images is unknown. This is
+# why Bayes' rule alone does not give the way back (chapter 07).
+#
+# The run compares $q(x_t \mid x_0)$ for a pixel that starts at 0.8 with $q(x_t)$ for the two peaks of section 2.
+# *Excess kurtosis*, the mean fourth power of values scaled to mean 0 and variance 1, minus 3, is 0 for every Gaussian.
+# With 20,000 samples of one it lies within ±0.07 in 19 cases of 20; a value far outside rules a Gaussian out. By
+# $t = 999$ the bumps of the two peaks have become one, and the measure finds no difference any more:
 
 # %% id="elsewhere-gauss-run"
 from scipy.stats import kurtosis
@@ -1018,9 +1034,10 @@ print(f"the walk to t = 999 took {walk_ms:.0f} ms, the jump {jump_ms:.2f} ms: {w
 #
 # <details><summary>1. A schedule with T = 500 uses every second alpha_bar of one with T = 1000: those with odd t in
 # code. What are its betas?</summary>
-# The first is 1 − ᾱ₁; each other is one minus the ratio of neighbours in the new table, 1 − ᾱ₃/ᾱ₁ and so on. Where
-# betas are small, they are about twice the old ones. The jump does not depend on how many steps lie between; that is
-# why a sampler may later skip steps.
+# The first is 1 − <code>alpha_bar[1]</code>. Each other is one minus the ratio of neighbours in the new table: the
+# second is 1 − <code>alpha_bar[3]</code> / <code>alpha_bar[1]</code>, and so on. Where betas are small, they are about
+# twice the old ones. The jump does not depend on how many steps lie between; that is why a sampler may later skip
+# steps.
 # </details>
 # <details><summary>2. You multiply all images by 3 and keep the schedule. Which change of the schedule would have
 # done the same?</summary>
@@ -1033,7 +1050,8 @@ print(f"the walk to t = 999 took {walk_ms:.0f} ms, the jump {jump_ms:.2f} ms: {w
 
 # %% [markdown] id="papers"
 # **Papers** The idea: Sohl-Dickstein et al., [arXiv:1503.03585](https://arxiv.org/abs/1503.03585). DDPM, linear
-# schedule: Ho et al., [arXiv:2006.11239](https://arxiv.org/abs/2006.11239). Cosine schedule: Nichol and Dhariwal,
+# schedule: Ho et al., [arXiv:2006.11239](https://arxiv.org/abs/2006.11239). Variance preserving and exploding: Song et
+# al., [arXiv:2011.13456](https://arxiv.org/abs/2011.13456). Cosine schedule: Nichol and Dhariwal,
 # [arXiv:2102.09672](https://arxiv.org/abs/2102.09672). Latent diffusion, scaled linear schedule: Rombach et al.,
 # [arXiv:2112.10752](https://arxiv.org/abs/2112.10752). The SNR as the measure of a schedule: Kingma et al.,
 # [arXiv:2107.00630](https://arxiv.org/abs/2107.00630). Schedules that do not end at noise: Lin et al.,

@@ -428,7 +428,7 @@ def deviation(alpha_bar, x0_variance):
     return (alpha_bar * x0_variance + 1 - alpha_bar).sqrt()
 
 
-@mutant(VARIANCE, "a factor c".capitalize())
+@mutant(VARIANCE, "A factor multiplies the variance by its square")
 def roots_kept(alpha_bar, x0_variance):
     return alpha_bar.sqrt() * x0_variance + (1 - alpha_bar).sqrt()
 
