@@ -12,9 +12,9 @@
 # 2. write the training step with a prompt and the complete sampling loop, and check that both match diffusers;
 # 3. train a small text-to-image model in minutes, and measure how often its images match the prompt.
 #
-# **Time** about three hours, 90 minutes of them for eight exercises. All cells together run in about eight minutes on a
-# CPU, almost half of it for two trainings. **You need** chapter 04 (`Attention`, `UNet`), 06 (the loss), 07 (DDIM,
-# the score), 08 (hidden states) and 09 (latents, their scaling factor and the judge).
+# **Time** about three hours, 90 minutes of them for eight exercises. All cells together run in about eight minutes on
+# a CPU, almost half of it for the two trainings of section 5. **You need** chapter 04 (`Attention`, `UNet`), 06 (the
+# loss), 07 (DDIM, the score), 08 (hidden states) and 09 (latents, their scaling factor and the judge).
 
 # %% id="set-up"
 import math
@@ -37,18 +37,20 @@ device = pick_device()
 # | symbol | in code | what it is | shape |
 # |:--|:--|:--|:--|
 # | $x_0$, $x_t$, $x_T$ | `x0`, `x_t`, `x_T` | clean latents, noisy latents, pure noise (points, in the toy example) | (batch, 8, 16, 16) |
-# | $\hat x_0$ | `x0_hat` | the clean latents that a noise prediction implies | as `x_t` |
+# | $\hat x_0$, $\hat x_0^{\,c}$ | `x0_hat`, `x0_cond` | the clean latents that a noise prediction implies; that $\hat\varepsilon_c$ implies | as `x_t` |
 # | $t$, $T$ | `t`, `T` | time, number of times | (batch,), a number |
 # | $\bar\alpha_t$ | `alpha_bar` | share of the signal's variance that is left at time $t$ | (T,) |
 # | $c$ | `cond` | the prompt: hidden states of the text encoder | (batch, 32, 128) |
+# | $c_-$ | `negative` | the negative prompt (section 7) | as `cond` |
 # | $\varnothing$ | `null` | the hidden states of the empty prompt "" | (1, 32, 128) |
 # | $\varepsilon$, $v$ | `eps`, `v` | the noise; the mixture $v$ of chapter 07 | as `x_t` |
+# | $\hat\varepsilon$, $\hat v$ | `eps`, `v_hat` | predictions of them | as `x_t` |
 # | $\varepsilon_\theta(x_t, t, c)$ | `model(x_t, t, cond)` | the network's prediction of the noise; $\theta$: its weights | as `x_t` |
 # | $\hat\varepsilon_c$, $\hat\varepsilon_\varnothing$ | `eps_cond`, `eps_null` | its predictions with and without the prompt | as `x_t` |
 # | $w$ | `scale` | the guidance scale: 0 ignores the prompt, 1 means no guidance | a number |
 # | $p(c \mid x_t)$ | | the probability of the prompt given a noisy image | a number |
 # | $\nabla \log p(x_t)$ | `score` | the score: the direction in which $x_t$ becomes more probable fastest | as `x_t` |
-# | $Q$, $K$, $V$, $d$ | `q`, `k`, `v` | queries, keys and values of attention; the width of one head | (batch, tokens, width) |
+# | $Q$, $K$, $V$, $d$ | `q`, `k`, `v` | queries, keys and values of attention; the width of one head | (batch, pixels or tokens, width) |
 # | $u$ | `uniforms` | one uniform random number per prompt, which decides whether it is dropped | (batch,) |
 
 # %% id="schedule"
@@ -114,8 +116,9 @@ assert abs(ends[1][:, 1].mean() - 1) < 0.05 and ends[4][:, 1].mean() > 1.5 and e
 
 # %% [markdown] id="toy-read"
 # $w = 0$ ignores the prompt, and $w = 1$ draws what was asked for. A larger $w$ overshoots: the points move away from
-# the other clouds, further out than the data, and vary less. So why would anyone use $w > 1$? Because a trained network,
-# unlike this formula, is not exact.
+# the other clouds, further out than the data, and vary less. So why would anyone use $w > 1$? The hope is that
+# exaggeration makes up for errors: a trained network, unlike this formula, is not exact, and not every image that it
+# draws shows what its prompt names.
 
 # %% [markdown] id="parts"
 # ## First, sampling without guidance
@@ -196,11 +199,11 @@ def look(latents):
 
 
 # %% [markdown] id="failure-text"
-# The **judge** (chapter 09) is a detector that reads things, colours, poses, places, styles and positions in an image; it
-# reads 98.5 to 100% of fresh pages entirely right, and agreed with a person on 94.5% of 200 generated images (87% when
-# those were labelled blind, for an earlier model).
-# `follows` is true if the judge finds everything that the prompt names, and nothing else. The share of such images is
-# called *prompt adherence*.
+# The **judge** (chapter 09) is a detector that reads things, colours, poses, places, styles and positions in an image;
+# it reads 98.5 to 100% of fresh pages entirely right, depending on the style, and agreed with a person on 94.5% of 200
+# generated images. (That person had seen some of its verdicts; for images of an earlier model, labelled blind, it was
+# 87%.) `follows` is true if the judge finds everything that the prompt names, and nothing else. The share of such
+# images is called *prompt adherence*.
 #
 # The course keeps a frozen list of 1,000 test prompts. We use a random sample of it, chosen by a seed.
 
@@ -247,20 +250,22 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert 0.75 < sum(right_plain) / len(prompts) < 0.98
 
 # %% [markdown] id="failure-read"
-# The network received the prompt at every step, and yet about one image in ten misses it: a thing or a colour is missing, or
-# there is one too many. The ± is the *standard error* of the share; keep it in mind whenever numbers are compared. In the toy
-# example, $w > 1$ exaggerated what the prompt changes. Section 6 measures whether that helps here.
+# The network received the prompt at every step, and yet about one image in ten misses it. Of the eight images shown,
+# the one marked NO has the same thing twice in place of two different ones. (That, and a missing thing, are half of
+# all faults; see `README.md`.) The ± is the *standard error* of the share; keep it in mind whenever numbers are
+# compared. In the toy example, $w > 1$ exaggerated what the prompt changes. Section 6 measures whether that helps
+# here.
 
 # %% [markdown] id="cross-text"
 # ## 1 · How the prompt enters the network
 #
 # In each layer of cross-attention the pixels provide the queries and the prompt's tokens the keys and values (chapter 04):
 #
-# $$\text{out} = \text{softmax}\Bigl(\frac{Q K^\top}{\sqrt d}\Bigr) V, \qquad Q = H\,W_q,\quad K = c\,W_k,\quad V = c\,W_v$$
+# $$\text{out} = \text{softmax}\Bigl(\frac{Q K^\top}{\sqrt d}\Bigr) V$$
 #
-# In words: the queries $Q$ are computed from the features $H$ of the pixels, the keys $K$ and values $V$ from the 32
-# hidden states $c$ by learned matrices $W_q$, $W_k$ and $W_v$; $d$ is the width of a head. This is the *only* place where
-# the prompt enters. Your U-Net of chapter 04 has these layers if it is built with `cond_width=128`.
+# In words: the queries $Q$ are computed from the features of the pixels by a learned matrix, the keys $K$ and the values
+# $V$ from the 32 hidden states $c$ by two others; $d$ is the width of a head. This is the *only* place where the prompt
+# enters. Your U-Net of chapter 04 has these layers if it is built with `cond_width=128`.
 
 # %% id="cross"
 from course_utils.models.unet_by_hand import UNet, UNetConfig
@@ -332,12 +337,14 @@ word_maps = check("10.word_maps", word_maps)
 # Stuck? hint("10.word_maps") gives one hint per call; solution("10.word_maps") is the last resort.
 
 # %% [markdown] id="maps-text"
-# We record queries and keys of one layer while images are drawn. **Predict first:** for "a red ball left of a white
-# cat in the snow", which of the words *red*, *ball*, *white*, *cat*, *snow* have similar maps?
+# We record queries and keys of one layer while images are drawn. Each map has its own colour scale, from black at its
+# smallest value to light yellow at its largest. **Predict first:** for "a red ball left of a white cat in the snow",
+# which of the words *red*, *ball*, *white*, *cat*, *snow* have similar maps?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# In this layer the maps of *red* and *ball* have their centre in the left half, and those of *white* and *cat* further
-# right, as the printed mean columns show: an adjective is used near its noun. *Snow* lies around the things.
+# In this layer the maps of *red* and *ball* have their centre in the left half, and those of *white* and *cat* in the
+# right half, as the printed mean columns show (the middle of the image is at 0.44): an adjective is used near its
+# noun. The map of *snow* is bright over the ground.
 # </details>
 
 # %% id="maps-run"
@@ -405,9 +412,10 @@ if budget(smoke=False, laptop=True, gpu=True):
 # trained network rise if it receives the *empty* prompt, or that of *another* image? At which $t$ most?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# Without a prompt the loss rises by a few percent at small $t$, and about doubles at large $t$. With the prompt of another
-# image it doubles already at $t = 50$ and becomes several times as large at large $t$. So the network uses the prompt at
-# all times; with little noise it simply gains little from the right one, because $x_t$ shows most of it.
+# On these 32 pages, without a prompt the loss rises by a few percent at small $t$, and doubles at $t = 950$. With the
+# prompt of another image it doubles already at $t = 50$ and becomes several times as large at large $t$. So the
+# network uses the prompt at all times; with little noise it simply gains little from the right one, because $x_t$
+# shows most of it.
 # </details>
 
 # %% id="loss-by-hand"
@@ -461,17 +469,19 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert (none - own_loss_at).max() < 0.013
 
 # %% [markdown] id="loss-read"
-# Two results. A *wrong* prompt raises the loss a lot at every $t$: the network does rely on the prompt. But the *gain* of
-# the right prompt over none is small where there is little noise, because $x_t$ itself shows the content. The gain is large,
-# in percent, only at large $t$, and there the loss itself is small: nearly all of $x_t$ is noise and easy to predict. In
-# absolute terms the prompt lowers the loss by less than 0.01 at every $t$.
+# Two results. A *wrong* prompt raises the loss a lot at every $t$: the network does rely on the prompt. But the *gain*
+# of the right prompt over none is small where there is little noise, because $x_t$ itself shows the content. The gain
+# is large, in percent, only at large $t$, and there the loss itself is small: nearly all of $x_t$ is noise, which is
+# then easy to predict. In absolute terms the prompt lowers the loss by less than 0.01 at every $t$, and least at the
+# largest.
 #
 # ### What should the network predict?
 #
-# At large $t$, however, the sampler decides *what* will be drawn. An error $\delta$ in the predicted noise is an error of
-# $\delta\sqrt{(1-\bar\alpha_t)/\bar\alpha_t}$ in $\hat x_0$ (chapter 07). A network that predicts $\varepsilon$ returns
-# almost its own input there, and the image hides in the small difference. A network that predicts
-# $v = \sqrt{\bar\alpha_t}\,\varepsilon - \sqrt{1-\bar\alpha_t}\,x_0$ outputs nearly $-x_0$: the image at full size.
+# At large $t$, however, the sampler decides *what* will be drawn. An error in the predicted noise is
+# $\sqrt{(1-\bar\alpha_t)/\bar\alpha_t}$ times as large in $\hat x_0$ (chapter 07). A network that predicts
+# $\varepsilon$ returns almost its own input there, and the image hides in the small difference. A network that
+# predicts $v = \sqrt{\bar\alpha_t}\,\varepsilon - \sqrt{1-\bar\alpha_t}\,x_0$ outputs nearly $-x_0$: the image at full
+# size.
 #
 # Suppose that a network's prediction were *perfect* and only rounded to the 16-bit format bfloat16. **Predict first:** how
 # large is the error of $\hat x_0$ then, at each $t$?
@@ -541,10 +551,10 @@ if budget(smoke=False, laptop=True, gpu=True):
 # training, a share of the prompts (usually a tenth) is replaced by the empty one, **each as a whole**. This is
 # *classifier-free guidance training*, or prompt dropping:
 #
-# $$c_i \leftarrow \varnothing \quad\text{where } u_i < \text{share}$$
+# $$c \leftarrow \varnothing \quad\text{where } u < \text{share}$$
 #
-# In words: sample number $i$ gets a uniform random number $u_i$ between 0 and 1; if it is below the share, the prompt is
-# replaced by the empty one. The image stays.
+# In words: each sample gets a uniform random number $u$ between 0 and 1, its own; if it is below the share, the prompt
+# is replaced by the empty one. The image stays.
 #
 # ### Exercise 2 · Drop whole prompts
 #
@@ -605,16 +615,17 @@ assert abs(yours.item() - losses["its own"][-1]) < 1e-5 and torch.allclose(yours
 # %% [markdown] id="element-text"
 # ### A failure: dropping single elements
 #
-# In the toy example we know the exact answer. We train two networks on points that differ only in how prompts are dropped.
-# The "prompts" are three random vectors, and the empty prompt is a fourth.
+# In the toy example we know the exact answer. On its points we train two networks that differ only in how prompts are
+# dropped. The three "prompts", of two "words" each, are random numbers, and so is the empty prompt.
 #
-# `nn.Dropout` also drops something: single *elements*. **Predict first:** what does a network trained that way predict for
-# the empty prompt?
+# `nn.Dropout` also drops something: single *elements*. So for the second network each *element* of a prompt is
+# replaced, with a probability of a tenth, by that of the empty prompt. **Predict first:** what does it predict for the
+# empty prompt?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# It has never been trained on the empty prompt, so its output there is arbitrary: the error is much larger than that of the
-# network trained with whole prompts dropped. The samples with $w = 0$ no longer cover the three clouds properly, and
-# guidance multiplies the wrong difference.
+# It has never been trained on the empty prompt, so its output there is arbitrary: in this run (one training each) the
+# error is three times that of the network trained with whole prompts dropped. The samples with $w = 0$ no longer cover
+# the three clouds properly, and guidance multiplies the wrong difference.
 # </details>
 
 # %% id="element-setup"
@@ -706,8 +717,9 @@ show(
 )
 
 # %% [markdown] id="element-read"
-# A prompt with some elements replaced still identifies its cloud, so the second network never learned to predict without a
-# prompt. No error message tells you: only the samples do.
+# A prompt with some elements replaced still identifies its cloud, so the second network never learned to predict
+# without a prompt. No error message tells you, and the training loss is no higher: only the prediction without a
+# prompt and the samples show it.
 
 # %% [markdown] id="bayes-text"
 # ## 3 · Deriving guidance
@@ -747,8 +759,9 @@ def classifier_score(eps_cond, eps_null, t, alpha_bar):
 classifier_score = check("10.classifier_score", classifier_score)
 
 # %% [markdown] id="score-plot-text"
-# For the toy data at three times: the colour is the probability that a noisy point belongs to the upper cloud, computed
-# directly; the arrows come from your function, that is, from two predictions of *noise*.
+# For the toy data at three times: the colour is the probability (white 0, dark blue 1) that a noisy point belongs to
+# the upper cloud, computed directly; the arrows come from your function, that is, from two predictions of *noise*.
+# Compare their lengths within one picture only.
 
 # %% id="score-plot" tags=["static"]
 line = torch.linspace(-2.4, 2.4, 13)
@@ -803,9 +816,9 @@ def guide(eps_null, eps_cond, scale):
 guide = check("10.guide", guide)
 
 # %% [markdown] id="conventions"
-# > **Two conventions.** The paper writes $(1 + w')\,\hat\varepsilon_c - w'\,\hat\varepsilon_\varnothing$; its $w'$ is
-# > our $w$ minus 1. diffusers' `guidance_scale` is our $w$. "No guidance" is $w = 1$ but $w' = 0$, so check which one
-# > a text means.
+# > **Two conventions.** The paper that introduced it (Ho and Salimans, [arXiv:2207.12598](https://arxiv.org/abs/2207.12598))
+# > writes $(1 + w')\,\hat\varepsilon_c - w'\,\hat\varepsilon_\varnothing$; its $w'$ is our $w$ minus 1. diffusers'
+# > `guidance_scale` is our $w$. "No guidance" is $w = 1$ but $w' = 0$, so check which one a text means.
 
 # %% id="guide-equal"
 eps_null, eps_cond = both_predictions(grid, torch.full((len(grid),), 400))
@@ -834,8 +847,9 @@ clouds = guidance_explorer(centres, alpha_bar)
 filmstrip(clouds, [{"w": 1.0}, {"w": 5.0}, {"w": 1.0, "spread": 0.2}, {"w": 5.0, "spread": 0.2}])
 
 # %% [markdown] id="toy-explore-how"
-# Live version: `w` is the scale, `spread` the size of the clouds. The cross marks the centre of the cloud that the prompt
-# names.
+# Orange points are data of the cloud that the prompt names, the cross is its centre; grey points are data of the other
+# clouds, and blue points are the samples. In the live version `w` is the scale and `spread` the standard deviation of
+# each cloud.
 
 # %% id="toy-explore"
 explore(clouds)
@@ -849,8 +863,10 @@ explore(clouds)
 # ### Exercise 6 · Text to image
 #
 # ●●●●○ · 20 minutes. The parts are passed in as functions: `encode(list of texts)`, `model(x_t, t, cond)`,
-# `decode(latents)`. The model expects `t` as a tensor, (n,), one time per sample. The step is your DDIM step of chapter
-# 07. `negative` is the text that takes the place of the empty prompt; section 7 shows what it is for.
+# `decode(latents)`. The model expects `t` as a tensor, (n,), one time per sample. The step is your DDIM step of
+# chapter 07, `ddim_step(x_t, eps, t, earlier, alpha_bar)`, where `t` and `earlier` are whole numbers; `times` is a
+# list of them, falling. `negative` is the text that takes the place of the empty prompt; section 7 shows what it is
+# for.
 
 # %% id="ex-loop"
 from course_utils.diffusion.steps import ddim_step
@@ -879,7 +895,7 @@ text_to_image = check("10.text_to_image", text_to_image)
 
 # %% [markdown] id="loop-equal-text"
 # Four prompts, four noises: your loop, the package's (`samplers.text_to_image`), and diffusers' own pipeline with its
-# DDIM scheduler.
+# DPM-Solver++ scheduler of first order, which is DDIM.
 
 # %% id="loop-equal" tags=["static"]
 from course_utils.pipelines.picture_book import make_scheduler
@@ -911,8 +927,9 @@ assert max(gaps) < 1
 # $\hat x_0$ at five times.
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# The $\hat x_0$ differ in colour from the first evaluation on, although the $x_t$ are still nearly equal: their correlation
-# falls only step by step. Things take shape in the middle, and details come last.
+# The $\hat x_0$ differ from the first evaluation on, in colour and in blurred shape: a ball and a car can be
+# recognised at $t = 999$, the cat at $t = 849$. The $x_t$ are still nearly equal then: their correlation falls only
+# step by step. Edges and details come last.
 # </details>
 
 # %% id="same-start" tags=["static"]
@@ -944,9 +961,10 @@ if budget(smoke=False, laptop=True, gpu=True):
 # first steps, the second for the rest. After which step can the place no longer be changed? And the colour?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# Switched at the start, the image follows the second prompt entirely; switched at the end, the first. In between the
-# strip shows what is already settled: the layout and the large areas of colour come from the steps at large $t$, so
-# a late switch changes details only.
+# Switched at the start, or after 2 of 10 steps, the image follows the second prompt; switched at the end, the first.
+# After 5 steps the place can no longer be changed, but the thing and its colour can: a blue car on the grass. After 8
+# steps these cannot be exchanged either, and the switch spoils the image: a mixture of ball and car. The largest areas
+# are settled first, at large $t$. (This is one noise and one pair of prompts.)
 # </details>
 
 # %% id="switch-filmstrip" tags=["static"]
@@ -1006,9 +1024,10 @@ print("latents", tuple(clean.shape), f"standard deviation {clean.std():.2f}; thr
 # the middle more often; a tenth of the prompts is dropped. **Predict first:** which one follows the prompts better?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# Without guidance the model that predicts $v$ does, by far; with $w = 3$ the gap is smaller. It is widest for the place,
-# the largest structure of an image, which is settled at large $t$: there the loss of $\varepsilon$ gives errors little
-# weight, and small errors of $\varepsilon$ are large errors of $\hat x_0$.
+# Without guidance the model that predicts $v$ does, by far (64 prompts, one training each); with $w = 3$ the gap is
+# smaller, and judged strictly there is none. It is widest for the place, the largest structure of an image, which is
+# settled at large $t$: there the loss of $\varepsilon$ gives errors little weight, and small errors of $\varepsilon$
+# are large errors of $\hat x_0$.
 # </details>
 
 # %% id="own-loss"
@@ -1084,9 +1103,10 @@ show(
 )
 
 # %% [markdown] id="own-judge-text"
-# Now the judge. It was trained on clean pages and misses rough shapes, so we evaluate it with two thresholds: *strictly*, as
-# before, and *leniently*, taking the strongest detection, however unsure. All 64 combinations, two scales. Random choice
-# would get a quarter of things, colours and places right, and all three in 2 of 100 images.
+# Now the judge. It was trained on clean pages and misses rough shapes, so we count in two ways: *strictly*, as before,
+# everything that scores above 0.25; and *leniently*, the strongest detection alone, if it scores above 0.1. All 64
+# combinations, two scales. Random choice would get a quarter of things, colours and places right, and all three in 2
+# of 100 images.
 
 
 # %% id="shares"
@@ -1212,7 +1232,8 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert few_steps["saturation"] > more_steps["saturation"] > measured[1.0, 20]["saturation"]
 
 # %% [markdown] id="measure-plot-text"
-# As curves over the scale; the error bars are standard errors, the dotted lines the values of real pages:
+# As curves over the scale, for $w = 1$, 2, 4, 7.5 and 12; the error bars are standard errors, the dotted lines the
+# values of real pages:
 
 # %% id="measure-plot" tags=["static"]
 figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.2))
@@ -1248,16 +1269,17 @@ show(
 
 # %% [markdown] id="measure-read"
 # With 10 steps, adherence collapses at a large scale, and contrast and saturation shoot up. With 20 steps the collapse
-# begins later and is smaller; with 50 steps, $w = 12$ follows most prompts. So the collapse is mostly an artefact of the
-# *solver*, not of the guided prediction: guidance makes $\hat x_0$ change faster from step to step, and large steps no
-# longer follow it. **A larger scale needs more steps.** What remains is the effect that the toy showed: with 20 steps, too,
-# contrast and saturation grow with $w$, and at $w = 12$ the contrast is above that of real pages. In this model such
-# *over-saturation* is mild.
+# begins later and is smaller; with 50 steps, $w = 12$ follows most prompts. So the collapse is mostly an artefact of
+# the *solver*, not of the guided prediction. Presumably guidance makes $\hat x_0$ change faster from step to step, so
+# that large steps no longer follow it. **A larger scale needs more steps.** What remains is the effect that the toy
+# showed: with 20 steps, too, contrast and saturation grow with $w$, and at $w = 12$ the contrast is above that of real
+# pages. In this model such *over-saturation* is mild.
 #
 # What is the gain? Between $w = 1$ and $w = 4$ it is at most a few prompts in 48, within the standard errors; beyond
-# $w = 4$ adherence does not rise. (On 200 frozen prompts with 20 steps, `benchmarks/README.md` has 91% for $w = 2$ and 95.5%
-# for $w = 3$ and $w = 4$.) This model's captions describe its training images exactly. Captions from the web do not, and models
-# trained on them use more guidance: the default of Stable Diffusion v1.5 is 7.5, with 50 steps.
+# $w = 4$ adherence does not rise. (On 200 frozen prompts with 20 steps, `benchmarks/README.md` has 91% for $w = 2$ and
+# 95.5% for $w = 3$ and $w = 4$, with standard errors of 2 and 1.5 points.) This model's captions describe its training
+# images exactly. Captions from the web do not, and models trained on them use more guidance: the default of Stable
+# Diffusion v1.5 is 7.5, with 50 steps.
 
 # %% [markdown] id="variety-text"
 # **Variety.** A prompt that names no place may be drawn at any of eight. How many places does one get? The *effective
@@ -1299,10 +1321,10 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # Guidance makes the predicted $\hat x_0$ too large. So scale it back to the size of the plain prediction, and mix:
 #
-# $$\hat x_0 \leftarrow \phi\;\frac{\text{std}(\hat x_0^{\,c})}{\text{std}(\hat x_0)}\;\hat x_0 + (1 - \phi)\,\hat x_0$$
+# $$\hat x_0 \leftarrow \text{share}\cdot\frac{\text{std}(\hat x_0^{\,c})}{\text{std}(\hat x_0)}\,\hat x_0 + (1 - \text{share})\,\hat x_0$$
 #
-# In words: $\hat x_0$ follows from the guided noise, $\hat x_0^{\,c}$ from the conditional prediction alone, std is the
-# standard deviation over *all* numbers of one sample, and the share $\phi$ is about 0.7.
+# In words: $\hat x_0$ follows from the guided noise, $\hat x_0^{\,c}$ from the conditional prediction alone, std is
+# the standard deviation over *all* numbers of one sample, and the share is about 0.7.
 #
 # ### Exercise 7 · Rescale
 #
@@ -1364,9 +1386,13 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert harsh["x0 rescaled"] < harsh["eps rescaled"] - 0.1
 
 # %% [markdown] id="rescale-read"
-# At large $t$ the predicted noise has a standard deviation near 1 with or without guidance, so rescaling it changes little.
-# What grows is $\hat x_0$. (diffusers' `guidance_rescale` rescales the raw output of the network; it was made for networks
-# that predict $v$.)
+# At large $t$ the predicted noise is, nearly all of it, the noise that is really in $x_t$, so guidance enlarges its
+# standard deviation little, and rescaling it changes little. In $\hat x_0$ the difference that guidance makes is
+# $\sqrt{(1-\bar\alpha_t)/\bar\alpha_t}$ times as large. Only the contrast is repaired: in the third image of the last
+# row there are two ducks, although the prompt names a kitten and a duck. (The contrast here is that of six images;
+# that of real pages comes from 24.)
+#
+# diffusers' `guidance_rescale` rescales the raw output of the network; it was made for networks that predict $v$.
 
 # %% [markdown] id="compose-text"
 # ## 7 · Negative prompts and several prompts
@@ -1405,7 +1431,7 @@ def compose(eps_null, eps_each, weights):
 compose = check("10.compose", compose)
 
 # %% [markdown] id="compose-equal-text"
-# The answer to the question in numbers:
+# The answer to the question, checked:
 
 # %% id="compose-equal"
 x_t, at = noise([1, 2]), torch.full((2,), 600, device=device)
@@ -1417,12 +1443,14 @@ assert torch.allclose(compose(eps_null, both, [4.0, -3.0]), guidance.compose(eps
 print("a negative prompt with scale w is compose with the weights w and 1 - w: eps_null cancels out")
 
 # %% [markdown] id="negative-text"
-# The corgi prompt of section 6 leaves the place open. We find the place that is drawn most often and use it as the negative
-# prompt. Then, with two weights, we add "a red ball". **Predict first:** what will the images with two weights show?
+# The corgi prompt of section 6 leaves the place open. We find a place that is drawn most often, and use the same
+# prompt with that place as the negative prompt. Then we combine two prompts, each with the weight 3: the corgi on the
+# grass, and "a red ball". **Predict first:** what will the images with two weights show?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# The negative prompt makes its place rarer. The two weights do not give a corgi *and* a red ball: the judge
-# finds mostly one thing per image, often a mixture such as an orange ball or a red corgi.
+# The two weights do not give a corgi *and* a red ball: in the eight images the judge finds six things, most of them
+# mixtures such as an orange ball or a red corgi. (With the negative prompt its place is drawn in 0 of 8 images instead
+# of 2, which is too few for a conclusion.)
 # </details>
 
 # %% id="negative" tags=["static"]
@@ -1468,22 +1496,25 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% [markdown] id="negative-read"
 # A negative prompt does not remove anything from a finished image. It changes the direction of every step, towards
-# images that fit the prompt *better than* they fit the negative one. (In this sample the frequent place was chosen by its
-# count, so part of the fall would happen anyway.)
+# images that fit the prompt *better than* they fit the negative one. (Whether the negative prompt makes its place
+# rarer, this sample cannot show: the place was chosen by its count, and of eight equally likely places a given one is
+# missing from 8 images with the probability $(7/8)^8 = 0.34$.)
 #
-# And two weights do not give two things: both differences are added *at every pixel*, so that "red" and "ball" also act
-# where the corgi is.
+# And here two weights do not give two things. A likely reason is that both differences are added *at every pixel*, so
+# that "red" and "ball" also act where the corgi is. (These are eight images of one pair; Liu et al., cited below, show
+# pairs for which it works.)
 
 # %% [markdown] id="new-text"
 # ## 8 · Unseen combinations, and typical errors
 #
-# A tenth of all combinations of thing, colour and place was kept out of all training, although every *pair* was shown.
-# Does the model compose *purple corgi, desert* from its parts, or does it only reproduce combinations from the training set?
-# **Predict first:** how far does adherence fall?
+# A tenth of all combinations of thing, colour and place was kept out of all training but the judge's, although every
+# *pair* was shown. Does the model compose *purple corgi, desert* from its parts, or does it only reproduce
+# combinations from the training set? **Predict first:** how far does adherence fall?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# Not measurably here: the two shares lie within their standard errors. On all 1,000 frozen prompts, which are harder than
-# these, it is 95% for seen and 91% for held-out combinations.
+# Not measurably here: the two shares lie within their standard errors. On all 1,000 frozen prompts, which are harder
+# than these, it is 95% for the 600 with seen and 91% for the 400 with held-out combinations: a difference of 4 points,
+# with a standard error of 1.7.
 # </details>
 
 # %% id="new"
@@ -1501,20 +1532,21 @@ for name, group in groups.items():
     print(f"{name:17} adherence {sum(ok) / number:.2f} ± {error:.2f} ({number} prompts)")
 
 # %% [markdown] id="new-read"
-# The ± is the standard error: with so few prompts only large gaps would show. If held-out combinations are nearly as good as
-# seen ones, the model *composes*: it uses "purple", "corgi" and "desert" independently of each other. (The 95% and 91% come
-# from `python3 course.py benchmark adherence`, 20 steps, $w = 4$.)
+# The ± is the standard error: with so few prompts only large gaps would show. If held-out combinations are nearly as
+# good as seen ones, the model *composes*: it uses "purple", "corgi" and "desert" together although it was never
+# trained on the three at once. (The 95% and 91% come from `python3 course.py benchmark adherence`, 20 steps, $w = 4$.)
 
 # %% [markdown] id="binding-text"
 # ### Which colour belongs to which thing?
 #
-# "A red ball left of a white cat", and the same with the colours exchanged: both sentences contain the same *words*. Putting
-# each colour on the right thing is called *attribute binding*. A third sentence leaves open who stands where: "a red ball
-# and a white cat". **Predict first:** is that easier or harder?
+# "A red ball left of a white cat", and the same with the colours exchanged: both sentences contain the same *words*.
+# Putting each colour on the right thing is called *attribute binding*. A third sentence leaves open which of them
+# stands where: "a red ball and a white cat". **Predict first:** is that easier or harder?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# Harder for this model, as far as 12 images per sentence can show. Colours are rarely exchanged; more often a thing is
-# missing. The frozen prompts agree: 96% are followed if a relation is named, and 85% if two things are named without one.
+# Harder for this model, as far as 12 images per sentence can show. No colour is exchanged in these 36 images; more
+# often a thing is missing. The frozen prompts agree: 96% ± 1.5 are followed if a relation is named (166 prompts), and
+# 85% ± 2.8 if two things are named without one (167).
 # </details>
 
 
@@ -1558,15 +1590,15 @@ show(
 )
 
 # %% [markdown] id="binding-read"
-# A correct image takes three things: the hidden state of "ball" must carry *its* colour, red, and not the cat's; the pixels
-# of the ball must attend to those tokens and not to "white"; and a thing that is missing after the first steps, when the
-# layout is settled, hardly ever appears later. Without a relation the prompt does not determine which thing goes where:
-# nothing but the noise breaks the tie, and a frequent error is that one thing appears twice or is missing.
+# For a correct image the hidden state of "ball" must carry *its* colour, red, and not the cat's, and the pixels of the
+# ball must attend to those tokens and not to "white". Both things must also have their places by the time the layout
+# is settled, which is early (section 4). Without a relation the prompt does not determine which thing goes where, only
+# the noise does, and a frequent error is that one thing appears twice or is missing.
 #
-# Much larger models have the same difficulty: Stable Diffusion v1.5 gets 6 of 100 prompts for two coloured
-# things right (GenEval, arXiv:2310.11513), and 4 of 100 with positions. That benchmark uses photographs of everyday
-# things, so the numbers cannot be compared with ours; but captions in its training data seldom name positions, while those
-# of the picture book often do.
+# Much larger models have the same difficulty: Stable Diffusion v1.5 gets 6% of the images for two coloured things
+# right (GenEval, arXiv:2310.11513), and 4% of those with positions. That benchmark is about photographs of everyday
+# things, so the numbers cannot be compared with ours. One reason may be the captions: those from the web seldom name
+# positions, while those of the picture book often do.
 
 # %% [markdown] id="pipeline-text"
 # ## 9 · Your own `StableDiffusionPipeline`
@@ -1635,9 +1667,9 @@ assert gap < 1
 # ### A folder that others can open
 #
 # Saving is another matter: plain `from_pretrained` builds only classes that diffusers knows, and yours is not one of
-# them. The full-size U-Net is therefore diffusers' `UNet2DConditionModel`. Its parts are the ones you wrote: section 1
-# copied the weights of its attention into your class. Assemble it with DDIM, save the folder, open it without any code of
-# this course, and compare with *your* loop.
+# them. The full-size U-Net is therefore diffusers' `UNet2DConditionModel`. Its parts are of the kinds that you wrote:
+# section 1 copied the weights of one of its attention layers into your class. Assemble it with DDIM, save the folder,
+# open it without any code of this course, and compare with *your* loop.
 
 # %% id="save-run"
 import tempfile
@@ -1682,9 +1714,10 @@ assert gap < 1
 # %% [markdown] id="full-text"
 # ### Training at full size
 #
-# How long does the training of the full-size U-Net take? Measure a few updates on *this* machine and multiply. The shipped
-# U-Net had about 66,100 updates (16,500 with 16 images each, then 49,600 with 32; see `README.md`); the `train` command
-# makes 24,000 with 32 by default.
+# How long does the training of the full-size U-Net take? Measure a few updates on *this* machine and multiply. (A
+# rough estimate: the `train` command also trains the text encoder, and uses 16-bit numbers where the machine is faster
+# with them.) The shipped U-Net had about 66,100 updates (16,500 with 16 images each, then 49,600 with 32; see
+# `README.md`); the `train` command makes 24,000 with 32 by default.
 
 # %% id="full-time"
 from time import perf_counter
@@ -1709,10 +1742,13 @@ print(f"{part.steps} updates, the default: about {each * part.steps / 3600:.1f} 
 print(f"as many images as the shipped U-Net had: about {each * shipped / 3600:.1f} hours")
 
 # %% [markdown] id="full-how"
-# The next cell trains it if you set `TRAIN_FULL = True`: on a GPU in this notebook, on a CPU better over night. You can
+# The next cell trains it if you set `TRAIN_FULL = True`: on a GPU in this notebook, on a CPU better overnight. You can
 # stop it at any time; it continues where it stopped. `adopt` copies the shipped parts into your folder. With
 # `GO_ON = True` training starts from the shipped U-Net instead of random weights. The same from a terminal:
 # `python3 course.py train unet --folder my_run`, with or without `--from-shipped`.
+#
+# Afterwards, before you run the cells from section 6 on again, run two lines that belong to the new parts:
+# `null = encode([""])` and `pipe.scheduler = make_scheduler("ddim", pipe.scheduler.config)`.
 
 # %% id="full-train"
 from course_utils.recipes import adopt, train_part
@@ -1750,8 +1786,8 @@ print(f"for all 100 prompts exactly the noise: mean {given.mean():.3f}, standard
 print(f"(in training, x_t at t = {T - 1} still contains {alpha_bar[-1].sqrt():.3f} times the image)")
 
 # %% [markdown] id="elsewhere-t"
-# Nor does the *prior* of DALL·E 2 (chapter 13) start from the text: it starts from noise, is *conditioned* on the text, and
-# outputs an image embedding.
+# Nor does the *prior* of DALL·E 2 ([arXiv:2204.06125](https://arxiv.org/abs/2204.06125)) start from the text: it
+# starts from noise, is *conditioned* on the text, and outputs an image embedding.
 #
 # **"$\varepsilon_\theta(x_t, c)$: the network receives the noisy image and the text."** Most such networks also receive the
 # time, and then depend on it. Section 2 measured the loss for wrong times; here is what sampling does with one:
@@ -1767,13 +1803,13 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert blind.std() > 1.15 * real["contrast"]
 
 # %% [markdown] id="elsewhere-power"
-# This concerns a network that was trained *with* $t$. Networks trained without it exist and work somewhat worse; chapter
-# 06 compares the two.
+# This concerns a network that was trained *with* $t$. Networks trained without it exist; chapter 06 trains one on
+# points and compares it with its twin that receives $t$.
 #
-# **"Guidance samples from $p(x)\,p(c \mid x)^w$."** At *each single* $t$ the guided score is the score of such a product,
-# as section 3 showed. But these products, one for each $t$, are not the noisy versions of one distribution, so sampling
-# does not end in the product at $t = 0$. In one dimension both can be computed: two normal distributions, and the prompt
-# names the right one.
+# **"Guidance samples from $p(x)\,p(c \mid x)^w$."** At *each single* $t$ the guided score is the score of such a
+# product, as section 3 showed. But these products, one for each $t$, are not the noisy versions of one distribution,
+# so sampling does not end in the product at $t = 0$. In one dimension both can be computed: two normal distributions,
+# and the prompt names the right-hand one.
 
 # %% id="bells"
 bells, wide = torch.tensor([[1.0], [-1.0]]), 0.6
@@ -1815,7 +1851,9 @@ show(
 assert drawn.mean() > mean + 0.4
 
 # %% [markdown] id="elsewhere-more"
-# **"More guidance gives better images."** The measurements of section 6 once more, with the larger number of steps:
+# **"More guidance gives better images."** The measurements of section 6 once more, with the larger number of steps. On
+# these 24 prompts adherence does not measurably rise from $w = 1$ on, and it falls at $w = 12$, while the contrast
+# grows beyond that of real pages:
 
 # %% id="elsewhere-more-run"
 for scale in SCALES:
@@ -1851,7 +1889,7 @@ show(
 # | equation | code |
 # |:--|:--|
 # | $\text{softmax}(QK^\top/\sqrt d)$, one map per token | `word_maps(q, k, heads)` |
-# | $c_i \leftarrow \varnothing$ where $u_i <$ share | `drop_prompts(cond, null, uniforms, share)` |
+# | $c \leftarrow \varnothing$ where $u <$ share | `drop_prompts(cond, null, uniforms, share)` |
 # | $\lVert \varepsilon - \varepsilon_\theta(x_t, t, c) \rVert^2$ | `text_loss(model, x0, cond, null, t, eps, uniforms, …)` |
 # | $\nabla \log p(c \mid x_t) = -(\hat\varepsilon_c - \hat\varepsilon_\varnothing)/\sqrt{1-\bar\alpha_t}$ | `classifier_score` |
 # | $\hat\varepsilon_\varnothing + w(\hat\varepsilon_c - \hat\varepsilon_\varnothing)$ | `guide(eps_null, eps_cond, scale)` |
@@ -1859,9 +1897,9 @@ show(
 # | std of $\hat x_0$ back to that of $\hat x_0^{\,c}$ | `rescale(guided, plain, share)` |
 # | prompt → image | `text_to_image(prompts, encode, model, decode, x_T, …)` |
 #
-# Five sentences to keep: The prompt enters at every step, never in the starting noise. A wrong prompt raises the loss a
-# lot; the right one lowers it only a little, most at large $t$. Guidance adds the gradient of an implicit classifier. A
-# larger scale needs more steps, and raises contrast and saturation. Drop whole prompts, not elements.
+# Five sentences to keep: The prompt enters at every step, never in the starting noise. A wrong prompt raises the loss
+# a lot; the right one lowers it only a little, in percent most at large $t$. Guidance adds the gradient of an implicit
+# classifier. A larger scale needs more steps, and raises contrast and saturation. Drop whole prompts, not elements.
 
 # %% [markdown] id="questions"
 # **To think about** (open a line for the answer)
@@ -1871,9 +1909,11 @@ show(
 # difference all the same, and the images are displaced, as in the failure of section 2. With w = 1 nothing is wrong: the
 # empty prompt is not used.
 # </details>
-# <details><summary>2. Why does the prompt change the prediction less at the last steps?</summary>
-# There x_t already shows the content, so both predictions are closer to each other relative to their error (the curve of
-# section 2), and a multiple of a small difference is still small. Some implementations save the second evaluation there.
+# <details><summary>2. Why does the prompt matter less at the last steps?</summary>
+# There x_t already shows the content. The two predictions of the noise still differ (section 2: without a prompt the loss
+# is 0.008 higher at t = 50, and 0.003 at t = 950), but the clean latents that they imply hardly do: for these the
+# difference is multiplied by about 0.2 at t = 50, and by 11 at t = 950. Some implementations save the second evaluation
+# at the last steps.
 # </details>
 # <details><summary>3. Someone sets the negative prompt to the prompt itself. What is drawn, at which scale?</summary>
 # Both predictions are equal, so every scale gives eps_cond: conditional sampling without guidance, w = 1.
