@@ -9,6 +9,9 @@
 # ![Two rows: eight pages of the picture book, and below each the blurred average of its nine shifted
 # versions.](../chapters/figures/03_sharp_and_blurred.png)
 #
+# Where the position of a thing is uncertain, a squared error favours the lower row (section 9). An expert who knows
+# real pages rejects it at a glance.
+#
 # **After this chapter you can**
 # 1. write both losses and both training steps, and test each against a closed form;
 # 2. say what the best discriminator outputs, and what its loss then measures;
@@ -104,7 +107,8 @@ assert abs(share[(middles - 1.3).abs().argmin()] - 0.33) < 0.02 and max(real.max
 # The best possible output at each place is the share of real samples there. Where the hills overlap, every
 # discriminator makes mistakes. Now turn this round: if the generator made its hill equal to the real one, the share
 # would be 1/2 everywhere, and even the best discriminator would be right only half of the time. *That* is the
-# generator's goal, and to pursue it the generator needs nothing but the discriminator's outputs.
+# generator's goal, and to pursue it the generator needs nothing but the discriminator: its outputs, and their
+# gradients.
 #
 # Why go to this trouble? Chapter 02 compared images by squared error, and the prediction with the lowest squared error
 # is an average: a blur. A discriminator trained on real images can tell a blur from a real image. Here the loss itself
@@ -123,8 +127,8 @@ assert abs(share[(middles - 1.3).abs().argmin()] - 0.33) < 0.02 and max(real.max
 
 # %% [markdown] id="best-ex-text"
 # Fix $G$, and look at one place $x$. It contributes $p_\text{data}\log D + p_g\log(1-D)$ to $V$. The derivative with
-# respect to $D$ is $p_\text{data}/D - p_g/(1-D)$. It is 0 where $D$ is the share of real samples, which you have just
-# counted.
+# respect to $D$ is $p_\text{data}/D - p_g/(1-D)$. It falls as $D$ grows, and is 0 where $D$ is the share of real
+# samples, which you have just counted: there the contribution is largest.
 #
 # ### Exercise 1 · The best discriminator
 #
@@ -275,14 +279,14 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # Insert $D^*$ into $V$:
 #
-# $$V(D^*, G) = \int p_\text{data} \log\frac{p_\text{data}}{p_\text{data} + p_g}
-#   + p_g \log \frac{p_g}{p_\text{data} + p_g} \; dx \;=\; 2\,\text{JSD}(p_\text{data}, p_g) - \log 4$$
+# $$V(D^*, G) = \int \Bigl[ p_\text{data} \log\frac{p_\text{data}}{p_\text{data} + p_g}
+#   + p_g \log \frac{p_g}{p_\text{data} + p_g} \Bigr] \, dx \;=\; 2\,\text{JSD}(p_\text{data}, p_g) - \log 4$$
 #
-# JSD is the *Jensen–Shannon divergence*: the mean of two Kullback–Leibler divergences (chapter 02), from each density
-# to their average $(p_\text{data}+p_g)/2$. It is 0 for equal densities and at most $\log 2$. So the lowest possible
-# $L_D$ is $\log 4 - 2\,\text{JSD}$: the loss of a well-trained discriminator measures how far the generator is from
-# the data. We compute the value in three ways, and compare it with the loss of the network just trained, which is
-# known from 5,000 samples of each kind only up to its standard error.
+# JSD is the *Jensen–Shannon divergence*: the mean of two Kullback–Leibler divergences (KL, chapter 02), from each
+# density to their average $(p_\text{data}+p_g)/2$. It is 0 for equal densities and at most $\log 2$. So the lowest
+# possible $L_D$ is $\log 4 - 2\,\text{JSD}$: the loss of a well-trained discriminator measures how far the generator
+# is from the data. We compute the value in three ways, and compare it with the loss of the network just trained, which
+# is known from 5,000 samples of each kind only up to its standard error.
 
 # %% id="jsd"
 from scipy.spatial.distance import jensenshannon
@@ -386,7 +390,7 @@ generator_loss = check("03.generator_loss", generator_loss)
 # The two networks share one graph: in $D(G(z))$ the gradient of a loss flows back through $D$ *and on into* $G$. In
 # $D$'s update it must not reach $G$, so we cut the graph with `.detach()`: the numbers stay, but the record of how
 # they were computed is dropped. In $G$'s update the gradient must pass through $D$ to reach $G$, but only $G$'s
-# optimizer takes a step.
+# optimiser takes a step.
 #
 # ### Exercise 4 · The discriminator's update
 #
@@ -614,8 +618,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 # <details><summary>Answer (after running the cells of this section)</summary>
 # With the minimax loss they do not arrive: they go round on a closed curve, and after 5,000 rounds they are as far
 # away as at the start (0.99, from 1). With the non-saturating loss they spiral in, but ever more slowly: distance 0.37
-# after 250 rounds, 0.20 after 1,000, 0.09 after 5,000. With the penalty below, both losses are there (nearer than
-# 0.01) within 250 rounds.
+# after 250 rounds, 0.20 after 1,000, 0.09 after 5,000. With the penalty below, the game arrives (nearer than
+# 0.01) within 250 rounds, with either loss.
 # </details>
 
 # %% [markdown] id="line-cure"
@@ -657,7 +661,7 @@ r1_penalty = check("03.r1_penalty", r1_penalty)
 # default. On the line both updates are short enough to write by hand, for either generator loss. Write
 # $D(\theta)=\text{sigmoid}(\psi\theta)$ for the output at the fake:
 #
-# $$\frac{\partial L_D}{\partial \psi} = D(\theta)\,\theta + \gamma\,\psi, \qquad
+# $$\frac{\partial}{\partial \psi}\Bigl(L_D + \frac{\gamma}{2} R_1\Bigr) = D(\theta)\,\theta + \gamma\,\psi, \qquad
 #   \frac{\partial L_G}{\partial \theta} = -\bigl(1 - D(\theta)\bigr)\,\psi \;\text{ (non-saturating)}
 # \quad\text{or}\quad
 #   -D(\theta)\,\psi \;\text{ (minimax)}$$
@@ -741,7 +745,7 @@ assert max(distance["minimax", 0.3] + distance["non-saturating", 0.3]) < 0.01
 # and when it arrives, $\psi$ is not yet 0 and carries it past. With the *non-saturating loss* the circle becomes a
 # spiral that narrows more and more slowly (middle). When one loss is minimised, each small step goes downhill; in a
 # game each step changes the other player's loss too, and nothing need fall. With the penalty (right) $\psi$ also
-# shrinks towards 0 by itself, and both losses reach the end quickly.
+# shrinks towards 0 by itself, and with either loss the game reaches the end quickly.
 #
 # Does the package's version equal yours, apart from the penalty? Play five rounds with each, from the same start:
 
@@ -778,8 +782,8 @@ print("five rounds with your steps and with the package's: equal weights")
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # JSD rises quickly and then stops: 0.41 at θ = 2, 0.667 at 4, 0.693 = log 2 at 6 and from there on. Its slope is then
-# almost 0: moving the fake hill a little nearer changes next to nothing. W₁ equals θ from about 1 on: each unit of
-# distance adds one, so its slope is 1 at any distance.
+# almost 0: moving the fake hill a little nearer changes next to nothing. W₁ equals θ from about 1 on: from there each
+# unit of distance adds one, so its slope is 1 however far away the hill is.
 # </details>
 
 # %% id="wasserstein" tags=["static"]
@@ -816,8 +820,9 @@ assert all(abs(distance - theta) < 0.01 for theta, distance in zip(places[2:], d
 #
 # A network can approximate $a$. It outputs a score, not a logit, and is called a *critic*. Its loss is minus the
 # difference above, plus $\gamma$ times a penalty for slopes larger than 1, taken at random places between a real and a
-# fake sample. This is a WGAN (Arjovsky et al.) with a one-sided form of the gradient penalty of Gulrajani et al. Train
-# a critic and an ordinary discriminator at four distances, and compare the slopes that $\theta$ receives from them.
+# fake sample. This is the critic of a WGAN (Arjovsky et al.), with a one-sided form of the gradient penalty of
+# Gulrajani et al. We train a critic and an ordinary discriminator at four distances, and compare the slopes that
+# $\theta$ receives from them.
 
 
 # %% id="critic"
@@ -866,8 +871,9 @@ for start in (2.0, 4.0, 8.0, 16.0):
 # The critic's estimate follows $W_1$, and its slope stays near 1 at every distance, within about a tenth. (The penalty
 # only discourages slopes above 1, so the slope can exceed 1 a little.) The slope of the minimax loss is 0.4 to 0.5 at
 # $\theta = 2$ and less than 0.001 at 8. The non-saturating loss still has a usable slope at 8, but it too is far
-# smaller there than at 2, and at 16 it has nearly vanished. This is a property of these trained networks, whose logit
-# levels off away from the samples; with the exact $D^*$ that slope grows with the distance (section 10).
+# smaller there than at 2, and at 16 it has nearly vanished. This is a property of these trained networks: once the
+# hills are far apart, their logit is steep only in the gap between the hills, and nearly level where the fakes lie.
+# With the exact $D^*$ that slope grows with the distance (section 10).
 #
 # ### What other GANs use
 #
@@ -883,7 +889,7 @@ for start in (2.0, 4.0, 8.0, 16.0):
 # ## 6 · Mode collapse
 #
 # Now let the generator run ahead: five updates of $G$ for each update of $D$. The ring is sharper, with hills of
-# spread 0.05.
+# spread (standard deviation) 0.05.
 #
 # **Predict first.** $G$ is now updated five times as often. Will its samples be better or worse?
 #
@@ -892,8 +898,9 @@ for start in (2.0, 4.0, 8.0, 16.0):
 # With one update each, the samples cover all eight hills in the last snapshot of every seed.
 # </details>
 #
-# First we need a number for what we are going to see: *modes covered*. A sample belongs to its nearest centre, and
-# counts if it lies within a radius of it. A centre is covered if at least `least` samples count for it.
+# First we need a number for what we are going to see: *modes covered*. A *mode* is a place where the density has a
+# peak: here, the centre of a hill. A sample belongs to its nearest centre, and counts if it lies within a radius of
+# it. A mode is covered if at least `least` samples count for its centre.
 #
 # ### Exercise 7 · Count the modes
 #
@@ -999,7 +1006,7 @@ assert off(games["balanced"][-1][2], sharp_centres) < off(games["balanced"][0][2
 # %% [markdown] id="collapse-read"
 # In the last six snapshots of the hurried game the samples form a single small blob, on each seed less than a quarter
 # as wide as the data: **mode collapse**. But it does not rest on a hill, as the textbook picture has it. It jumps
-# across the ring from one snapshot to the next, and often lies beside every hill. Collapse and oscillation come
+# across the ring from one snapshot to the next, and often lies on none of the hills. Collapse and oscillation come
 # together here.
 #
 # Now look at the losses of the hurried game: $D$ near $2\log 2 = 1.386$ and $G$ near $\log 2 = 0.693$, the values for
@@ -1008,7 +1015,7 @@ assert off(games["balanced"][-1][2], sharp_centres) < off(games["balanced"][0][2
 # has (36%, last line). So read "modes covered" together with that share: the even circle covers all eight.
 #
 # The next figure shows $D$ over the plane: violet where its output is above 1/2, brown where it is below. The data are
-# grey, the samples green. (A *moment* of the figure is one snapshot.)
+# grey, the samples green. (A *moment* of the figure is one snapshot, and its *steps* are rounds.)
 
 # %% id="film-game" tags=["static"]
 alone = {name: games[name] for name in ("hurried", "balanced")}  # D of "packed" takes four points at a time
@@ -1021,8 +1028,9 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert (jumps > 1).sum() > len(jumps) / 2
 
 # %% [markdown] id="collapse-explore-text"
-# In the hurried game the map is pale: $D$ is close to 1/2 almost everywhere. The samples move to wherever it is
-# slightly higher.
+# In the hurried game the map is pale: $D$ is close to 1/2 almost everywhere. Each update of $G$ moves the samples
+# towards where it is slightly higher. In a snapshot they need not be at the highest place, because each update of $D$
+# lowers its output where they are.
 #
 # **Predict first, then move the slider** through that game: does it ever come to rest?
 #
@@ -1052,7 +1060,7 @@ explore(landscape)
 # numbers into 4 × 4 cells, and each *transposed convolution* doubles the side, to 8 and then 16; $D$ goes the other
 # way, from 16 down to 4 × 4 cells and one logit. (Chapter 04 takes these layers apart.) We use the non-saturating
 # loss, $R_1$ with $\gamma = 0.1$, and, as many modern GANs do, a *moving average* of $G$'s weights (`average`, built
-# in chapter 06) for drawing: it averages over the last part of the circling.
+# in chapter 06) for drawing: it averages over roughly the last hundred rounds, and so smooths some of the circling.
 
 # %% id="dcgan"
 from course_utils.metrics.pictures import digit_fid
@@ -1082,7 +1090,8 @@ print(f"FID of the untrained generator {digit_fid(draw(G)):.0f}, of real unseen 
 # > what a perfect generator would have.
 #
 # The loop is the same as above; the package's `play` yields both losses after each round. At each measurement we also
-# compute the **accuracy** of $D$: the share of 357 real and 357 fake digits that it classifies correctly.
+# compute the **accuracy** of $D$: the share of the 357 unseen real digits and of 357 fakes that it classifies
+# correctly.
 
 # %% id="dcgan-game"
 from tqdm.auto import tqdm
@@ -1320,7 +1329,8 @@ assert colour_gap(drawn) < first
 # The mean of the twenty drawn pages is nearer to the mean real page than before the training: roughly, the colours are
 # in their places. A subject can hardly be recognised. With a GPU you can train for longer; the course's table (section
 # 11, column "one thing") counts how many pages show one recognisable thing after about a minute of training: 7% for
-# the GAN, and hardly more for the other families.
+# the GAN, 9% and 8% for the others. With 357 pages and one training each, every share is uncertain by about 3 points:
+# too much to rank the families.
 
 # %% [markdown] id="sharp-text"
 # ## 9 · Sharp, and blurred
@@ -1374,7 +1384,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # Is that the reason why chapter 02's images are blurred? A fair comparison changes only the training. So train a
 # variational autoencoder on the digits with *the same $G$* as its decoder, a network like $D$ with 2 · 32 outputs as
-# its encoder, the same number of updates, the same batch size and optimizer settings, and a moving average of the
+# its encoder, the same number of updates, the same batch size and optimiser settings, and a moving average of the
 # decoder's weights. A simple measure of sharpness is the mean squared difference of neighbouring pixels, which is low
 # for a blur. (Noise makes it high: read it together with FID.)
 
@@ -1424,10 +1434,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% [markdown] id="sharp-read"
 # Same decoder, same data, different training: the VAE's digits have less contrast between neighbouring pixels than
-# real ones, the GAN's have about as much, and their FID is much lower. This is one training of each, with 357 digits
-# for each number; the intervals cover the choice of these digits, not another training. So squared error is a likely
-# reason for the blur; that it is the only one, this comparison does not show, since the VAE differs by its KL term
-# too.
+# real ones, the GAN's have about as much, and the GAN's FID is much lower. This is one training of each, with 357
+# digits for each number; the intervals cover the choice of these digits, not another training. So squared error is a
+# likely reason for the blur. The comparison does not show that it is the only one, since the VAE also has a KL term.
 #
 # There is a price. **A GAN has no likelihood.** The autoencoder gives a bound on $\log p(x)$ for any $x$, and PixelCNN
 # the number itself. $G$ turns 32 numbers into 256 pixels: a thin sheet in a large space. Nearly every image, including
@@ -1445,10 +1454,10 @@ if budget(smoke=False, laptop=True, gpu=True):
 # **Predict first.** Half way between a 3 and a 7, is there a digit?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# Yes, about as often as at the ends. The second cell counts, for 500 random pairs, how many images the classifier
-# reads with a probability above 0.9: nearly as many half way as at the ends. In the walk drawn here the reading
-# changes only in the last quarter. (A high probability from the classifier does not prove that an image is good: look
-# at it too.)
+# Yes, about as often as at an end. The second cell counts, for 500 random pairs, how many images the classifier reads
+# with a probability above 0.9: nearly as many half way as at the start. In the walk drawn here the reading changes
+# only in the last quarter: at 0.75 the classifier still reads a 3, where you may already see a 7. (A high probability
+# from the classifier does not prove that an image is good: look at it too.)
 # </details>
 
 # %% id="film-walk" tags=["static"]
@@ -1486,9 +1495,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 # third digit?
 #
 # <details><summary>Answer (after moving the sliders)</summary>
-# Some do, and not few: of 500 random pairs 449 have two different digits at their ends, and 59% of these (± 5%) are
-# read as a third digit at one of nine places between. Each image depends continuously on the share, so small moves
-# never make it jump.
+# Yes, many: of 500 random pairs 449 have two different digits at their ends, and 59% of these (± 5%) are
+# read as a third digit at one or more of the nine places between. Each image depends continuously on the share, so
+# small moves never make it jump.
 # </details>
 
 # %% id="explore-walk"
@@ -1568,8 +1577,8 @@ show(
 # ## 10 · What you will read elsewhere
 #
 # **"When the discriminator ends at 1/2, the training has converged."** You have seen a collapsed generator with $D$
-# near 1/2. Here is another way to get there: a discriminator that is too simple. Here $D$ is a single linear layer, on
-# the ring (with the penalty, so that the game settles).
+# near 1/2. There is another way to get there: a discriminator that is too simple. In this game on the ring $D$ is a
+# single linear layer (with the penalty, so that the game settles).
 
 # %% id="blind"
 torch.manual_seed(0)
@@ -1591,14 +1600,14 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert abs(mean_D - 0.5) < 0.02 and found < 4 and shift < 0.3 and wide < 0.7
 
 # %% [markdown] id="elsewhere-js"
-# $D$ is near 1/2 on the samples, though the generator has matched the mean of the data and neither their width nor a
-# single hill. An output of 1/2 means that *this* discriminator finds no difference.
+# $D$ is near 1/2 on the samples, though the generator has matched only the mean of the data, and that roughly: neither
+# their width nor a single hill. (One run, as an example of what can happen.) An output of 1/2 means that *this*
+# discriminator finds no difference.
 #
 # **"A GAN minimises the Jensen–Shannon divergence."** Only if $D$ is optimal at every step *and* $G$ has the minimax
 # loss. For the non-saturating loss Arjovsky and Bottou derived something else: at $D^*$ its gradient equals the
-# gradient of $\text{KL}(p_g \Vert p_\text{data}) - 2\,\text{JSD}$, in which the divergence has a *minus* sign. We
-# check this: the generator's density is $\mathcal{N}(\theta, 0.7^2)$, $D^*$ is frozen, and all integrals are sums over
-# a fine grid.
+# gradient of $\text{KL}(p_g \Vert p_\text{data}) - 2\,\text{JSD}$, in which JSD has a *minus* sign. We check this: the
+# generator's density is $\mathcal{N}(\theta, 0.7^2)$, $D^*$ is frozen, and all integrals are sums over a fine grid.
 
 # %% id="elsewhere-js-run"
 x = torch.linspace(-10, 12, 20_001, dtype=torch.float64)
@@ -1636,7 +1645,7 @@ assert j < 0.01 < 1 < n and jsd > 0.99 * math.log(2)  # of the last row, theta =
 # ceiling, $\log 2 = 0.693$, and the slope is down to 0.003, while the slope of the non-saturating loss keeps growing.
 #
 # **"The generator learns from the real images."** It never receives one. Look at the arguments of `generator_step`:
-# $G$, $D$, an optimizer, and $z$. All information about the data comes through the gradient of $D$.
+# $G$, $D$, an optimiser, and $z$. All information about the data comes through the gradient of $D$.
 #
 # **"The latent space is low-dimensional."** True here: 32 numbers for 256 pixels. It will not be true of diffusion in
 # pixels, where the noise has as many numbers as the image.
@@ -1716,11 +1725,12 @@ compare(
 # [arXiv:1704.00028](https://arxiv.org/abs/1704.00028). Spectral normalisation: Miyato et al.,
 # [arXiv:1802.05957](https://arxiv.org/abs/1802.05957). BigGAN: Brock et al.,
 # [arXiv:1809.11096](https://arxiv.org/abs/1809.11096). StyleGAN: Karras et al.,
-# [arXiv:1812.04948](https://arxiv.org/abs/1812.04948). R1, and the game on a line: Mescheder et al.,
+# [arXiv:1812.04948](https://arxiv.org/abs/1812.04948), version 2:
+# [arXiv:1912.04958](https://arxiv.org/abs/1912.04958). R1, and the game on a line: Mescheder et al.,
 # [arXiv:1801.04406](https://arxiv.org/abs/1801.04406). Packing: Lin et al.,
 # [arXiv:1712.04086](https://arxiv.org/abs/1712.04086). FID: Heusel et al.,
-# [arXiv:1706.08500](https://arxiv.org/abs/1706.08500). A modern recipe: Huang et al. (R3GAN),
-# [arXiv:2501.05441](https://arxiv.org/abs/2501.05441).
+# [arXiv:1706.08500](https://arxiv.org/abs/1706.08500). A modern recipe, with a relativistic loss: Huang et al.
+# (R3GAN), [arXiv:2501.05441](https://arxiv.org/abs/2501.05441).
 
 # %% id="progress"
 progress()
