@@ -116,8 +116,10 @@ def maps(scene: Scene, size: int = 64) -> Maps:
         rng.setstate(before)
         pen = LinePen(things, *frame, line=number, fill=number)
         _draw_thing(pen, thing, rng, _thickness(page, spot, STYLES[scene.style]))
-    cells = np.asarray(things).reshape(size, SUPERSAMPLING, size, SUPERSAMPLING)
-    number = np.stack([(cells == n).sum((1, 3)) for n in range(len(foot))]).argmax(0)  # the one that covers most of it
+    shares = [
+        things.point([255 * (n == value) for value in range(256)]).reduce(SUPERSAMPLING) for n in range(len(foot))
+    ]
+    number = np.stack([np.asarray(share) for share in shares]).argmax(0)
     return Maps(
         torch.from_numpy(np.asarray(lines.reduce(SUPERSAMPLING), dtype=np.float32) / 255)[None],
         torch.from_numpy(number),

@@ -139,7 +139,17 @@ class LinePen(Pen):
     that is not smaller than `smallest` pixels across, a line of half the thickness. `picture` has one channel.
     """
 
-    def __init__(self, picture: Image.Image, x, y, unit, flip, line: int, fill: int, smallest: float = math.inf):
+    def __init__(
+        self,
+        picture: Image.Image,
+        x: float,
+        y: float,
+        unit: float,
+        flip: bool,
+        line: int,
+        fill: int,
+        smallest: float = math.inf,
+    ):
         super().__init__(picture, x, y, unit, flip)
         self.values, self.smallest = (line, fill), smallest
 
