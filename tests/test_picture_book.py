@@ -5,20 +5,23 @@ import hashlib
 import itertools
 import re
 
+import numpy as np
 import pytest
 import torch
 
 from course_utils.data import picture_book as book
 from course_utils.data.picture_book import places, subjects
 from course_utils.data.picture_book.captions import NAMES, PLACE_WORDS, STYLE_WORDS, plural, with_article
+from course_utils.data.picture_book.pen import mix
 
+SUBJECTS = (*book.SUBJECTS, *book.NEW_SUBJECTS)
 COMBINATIONS = list(itertools.product(book.SUBJECTS, (None, *book.COLOURS), book.PLACES))
 
 
 def test_the_world_is_as_large_as_promised():
     assert len(book.SUBJECTS) >= 12 and next(iter(book.SUBJECTS)) == "corgi"
     assert len(book.COLOURS) >= 8 and len(book.PLACES) >= 8
-    for kind in book.SUBJECTS:
+    for kind in SUBJECTS:
         assert hasattr(subjects, f"draw_{kind}") and kind in NAMES and kind in book.SIZES
     for place in book.PLACES:
         assert hasattr(places, f"draw_{place}") and place in PLACE_WORDS
@@ -54,7 +57,7 @@ def test_pictures_are_tensors_in_range(size):
 
 
 def test_every_subject_colour_and_pose_can_be_drawn_and_shows():
-    for kind, colour in itertools.product(book.SUBJECTS, (None, *book.COLOURS)):
+    for kind, colour in itertools.product(SUBJECTS, (None, *book.COLOURS)):
         for pose in book.POSES.get(kind, (None,)):
             thing = book.Thing(kind, colour, pose)
             with_it = book.pictures([book.Scene((thing,), "room", 3)])[0]
@@ -63,7 +66,7 @@ def test_every_subject_colour_and_pose_can_be_drawn_and_shows():
 
 
 def test_the_colour_named_is_the_colour_seen():
-    for kind, (name, rgb) in itertools.product(book.SUBJECTS, book.COLOURS.items()):
+    for kind, (name, rgb) in itertools.product(SUBJECTS, book.COLOURS.items()):
         pose = book.POSES.get(kind, (None,))[0]
         picture = book.pictures([book.Scene((book.Thing(kind, name, pose),), "snow", 11)])[0]
         wanted = torch.tensor(rgb).view(3, 1, 1) / 127.5 - 1
@@ -115,6 +118,28 @@ def test_a_page_differs_from_its_place_only_where_things_shadows_and_clouds_are(
             if spot.cloud:
                 allowed |= (x.abs() < 0.66 + edge) & (below > -0.1 - edge) & (below < 0.36 + edge)
         assert torch.equal(with_them[:, ~allowed], without[:, ~allowed]), scene
+
+
+@pytest.mark.parametrize("kind, pose", [(k, p) for k in SUBJECTS for p in book.POSES.get(k, (None,))])
+def test_the_map_of_things_is_exactly_what_the_pen_covers(kind, pose, monkeypatch):
+    """On a page of a colour that nothing has, before it is made smaller: what is neither that nor its shadow."""
+    magenta, large = (255, 0, 255), []
+    monkeypatch.setattr(places, "draw_grass", lambda page, rng: page.paste(magenta, (0, 0, *page.size)))
+    monkeypatch.setitem(
+        book.STYLES,
+        "picture book",
+        dataclasses.replace(
+            book.STYLES["picture book"], finish=lambda page, rng, size: large.append(page) or np.zeros((size, size, 3))
+        ),
+    )
+    for colour, seed in itertools.product((None, "green"), range(4)):
+        scene = book.Scene((book.Thing(kind, colour, pose),), "grass", seed)
+        book.draw(scene)
+        page = torch.from_numpy(np.array(large.pop()))
+        ground = [torch.tensor(tone) for tone in (magenta, mix(magenta, (40, 36, 60), 0.32))]
+        covered = ~((page == ground[0]).all(-1) | (page == ground[1]).all(-1))
+        share = covered.reshape(64, 4, 64, 4).float().mean((1, 3))
+        assert torch.equal(book.maps(scene).things, (share > 0.5).long())
 
 
 def test_where_the_map_has_a_thing_the_page_has_its_colour():
@@ -180,9 +205,9 @@ def test_lines_are_a_drawing_of_the_things_alone(size):
     assert not any(picture.any() for picture in (nothing.lines, nothing.things, nothing.depth))
 
 
-def test_lines_are_the_same_in_every_place_colour_and_style():
+def test_lines_are_the_same_in_every_style_and_colour():
     """What a drawing does not show is left to the words."""
-    for kind in book.SUBJECTS:
+    for kind in SUBJECTS:
         pose = book.POSES.get(kind, (None,))[-1]
         drawings = [
             book.maps(book.Scene((book.Thing(kind, colour, pose),), "room", 4, style)).lines
@@ -303,9 +328,56 @@ def test_natural_and_named_colour_are_one_where_they_look_alike():
     )
 
 
+def test_a_fox_is_drawn_on_demand_and_never_sampled():
+    assert not set(book.NEW_SUBJECTS) & set(book.SUBJECTS) and len(book.SUBJECTS) == 12
+    for n, split in itertools.product(range(300), ("train", "held out", "all")):
+        assert all(thing.kind in book.SUBJECTS for thing in book.sample_scene(n, 7, split).things)
+    with pytest.raises(ValueError, match="expected a subject that is sampled out of: corgi, .*; got 'fox'; choose"):
+        book.is_held_out("fox", None, "grass")
+
+
+def test_a_fox_stands_where_layout_says_in_every_place_and_style():
+    fox = book.Thing("fox")
+    for n, (place, style) in enumerate(itertools.product(book.PLACES, book.STYLES)):
+        scene = book.Scene((fox,), place, n, style)
+        assert torch.equal(book.pictures([scene]), book.pictures([scene]))
+        (spot,), covered = book.layout(scene), book.maps(scene).things == 1
+        assert 300 < covered.sum() < 1400 and not covered[0].any() and covered[:, 0].sum() + covered[:, -1].sum() < 24
+        y, x = (covered.nonzero() + 0.5).T / 64
+        assert x.mean() == pytest.approx(spot.x, abs=0.05) and y.max() == pytest.approx(spot.y, abs=0.02)
+
+
+def test_a_fox_is_not_a_corgi():
+    """The pages of the two differ in more than shade: each has its own outline."""
+    for n in range(10):
+        fox, corgi = (
+            book.maps(book.Scene((book.Thing(kind, None, pose),), "grass", n)).things > 0
+            for kind, pose in (("fox", None), ("corgi", "sitting"))
+        )
+        assert (fox & corgi).sum() / (fox | corgi).sum() < 0.75
+
+
+def test_a_caption_can_speak_of_a_fox():
+    fox, ball = book.Thing("fox"), book.Thing("ball", "blue")
+    assert book.caption(book.Scene((fox,), "snow")).text == "a fox in the snow"
+    assert book.caption(book.Scene((fox,) * 2, "night")).text == "two foxes at night"
+    pair = book.Scene((fox, ball), "beach", 1, "pixel art", "left of")
+    assert book.caption(pair).text == "a fox left of a blue ball on the beach, pixel art"
+    assert book.seen_colour(fox) == "orange"
+    for scene, k in itertools.product((book.Scene((fox,), "snow"), book.Scene((fox,) * 3, "city"), pair), range(60)):
+        caption = book.caption(scene, k)
+        assert caption.is_true_of(scene) and "fox" in caption.text and "foxs" not in caption.text
+        assert not caption.is_true_of(book.Scene((book.Thing("cat"),), scene.place, 1, scene.style))
+
+
 def test_articles_and_plurals():
     assert with_article("orange corgi") == "an orange corgi" and with_article("red cat") == "a red cat"
-    assert [plural(name) for name in ("corgi puppy", "bunny", "tree")] == ["corgi puppies", "bunnies", "trees"]
+    assert [plural(name) for name in ("corgi puppy", "bunny", "tree", "fox")] == [
+        "corgi puppies",
+        "bunnies",
+        "trees",
+        "foxes",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -314,6 +386,7 @@ def test_articles_and_plurals():
         lambda: book.Scene((book.Thing("dragon"),), "grass"),
         lambda: book.Scene((book.Thing("cat", "beige"),), "grass"),
         lambda: book.Scene((book.Thing("ball", None, "sitting"),), "grass"),
+        lambda: book.Scene((book.Thing("fox", None, "standing"),), "grass"),
         lambda: book.Scene((), "moon"),
         lambda: book.sample_scene(0, split="test"),
         lambda: book.Scene((book.Thing("ball"), book.Thing("car")), "grass"),

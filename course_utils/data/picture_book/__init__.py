@@ -14,6 +14,7 @@ from course_utils.data.picture_book.pen import Colour, LinePen, Pen, mix
 from course_utils.data.picture_book.scenes import (
     ALL_POSES,
     COLOURS,
+    NEW_SUBJECTS,
     PLACES,
     POSES,
     RELATIONS,
@@ -28,6 +29,7 @@ from course_utils.data.picture_book.styles import STYLES, Style
 __all__ = [
     "ALL_POSES",
     "COLOURS",
+    "NEW_SUBJECTS",
     "OPPOSITE",
     "PLACES",
     "POSES",
@@ -65,6 +67,7 @@ SIZES = {
     "mushroom": 0.6,
     "car": 0.66,
     "boat": 0.66,
+    "fox": 0.62,
 }  # units in picture heights
 
 
@@ -102,8 +105,8 @@ def maps(scene: Scene, size: int = 64) -> Maps:
     """The maps of the page that `draw` draws of a scene: the same strokes once more, in flat values.
 
     They fit the drawing before its style finishes it: pixel art moves edges by a pixel, watercolour fades the page's
-    margin. A pixel belongs to what covers most of it. Lines are a pixel wide, the same in every place, style and
-    colour (but lights on white things are not seen, so not drawn). Raises ValueError for sizes other than 32 and 64.
+    margin. A pixel belongs to what covers most of it. Lines are a pixel wide, the same in every style and colour
+    (but lights on white things are not seen, so not drawn). Raises ValueError for sizes other than 32 and 64.
     """
     page, rng = _empty_page(scene, size)
     lines, things = Image.new("L", page.size), Image.new("L", page.size)
