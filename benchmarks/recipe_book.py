@@ -23,7 +23,7 @@ from benchmarks.recipe import COURSE, OURS, fit
 from course_utils.machine.devices import describe_machine
 from course_utils.pipelines.picture_book import CHECKPOINTS, load_picture_book
 from course_utils.recipes import load_judge, load_trained
-from course_utils.recipes.unet import ReadAndPredict, prompted_latents, small_unet
+from course_utils.recipes.unet import PromptedLatents, ReadAndPredict, small_unet
 
 CPU = torch.device("cpu")
 RECIPES = {"course": COURSE, "ours": replace(OURS, times="uniform", batch=32)}
@@ -37,7 +37,7 @@ def measure(name: str, folder: Path, minutes: float, count: int, seed: int) -> d
     def build():
         return ReadAndPredict(small_unet(), copy.deepcopy(text_encoder).requires_grad_(recipe is not COURSE))
 
-    model, updates, seconds = fit(recipe, build, prompted_latents(folder, vae, tokenizer), 60 * minutes, seed)
+    model, updates, seconds = fit(recipe, build, PromptedLatents(folder, vae, tokenizer), 60 * minutes, seed)
     pipe = load_picture_book(device=CPU)
     pipe.unet.load_state_dict(model.unet.state_dict())
     pipe.text_encoder.load_state_dict(model.text_encoder.state_dict())

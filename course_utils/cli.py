@@ -202,13 +202,16 @@ def doctor():
 
 @app.command()
 def train(
-    part: Annotated[str, typer.Argument(help="vae, decoder, clip, unet, judge, reader, digits_unet, or all.")],
+    part: Annotated[str, typer.Argument(help="vae, decoder, clip, unet, control, judge, reader, digits_unet, or all.")],
     steps: Annotated[int | None, typer.Option(help="Updates; none: as many as the recipe says.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
     folder: Annotated[Path, typer.Option(help="Where checkpoints and results are kept.")] = Path("runs"),
     restart: Annotated[bool, typer.Option("--restart", help="Begin from nothing, not from the checkpoint.")] = False,
     from_shipped: Annotated[
-        bool, typer.Option("--from-shipped", help="Copy the shipped parts to FOLDER; go on from them (unet, decoder).")
+        bool,
+        typer.Option(
+            "--from-shipped", help="Copy the shipped parts to FOLDER; go on from them (unet, decoder, control)."
+        ),
     ] = False,
     ship: Annotated[
         bool, typer.Option("--ship", help="At the end, replace the shipped model by the one in FOLDER.")

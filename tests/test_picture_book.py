@@ -1,25 +1,43 @@
 """The picture-book world: deterministic, truthful, and with a fixed tenth held out."""
 
+import dataclasses
+import hashlib
 import itertools
 import re
 
+import numpy as np
 import pytest
 import torch
 
 from course_utils.data import picture_book as book
 from course_utils.data.picture_book import places, subjects
 from course_utils.data.picture_book.captions import NAMES, PLACE_WORDS, STYLE_WORDS, plural, with_article
+from course_utils.data.picture_book.pen import mix
 
+SUBJECTS = (*book.SUBJECTS, *book.NEW_SUBJECTS)
 COMBINATIONS = list(itertools.product(book.SUBJECTS, (None, *book.COLOURS), book.PLACES))
 
 
 def test_the_world_is_as_large_as_promised():
     assert len(book.SUBJECTS) >= 12 and next(iter(book.SUBJECTS)) == "corgi"
     assert len(book.COLOURS) >= 8 and len(book.PLACES) >= 8
-    for kind in book.SUBJECTS:
+    for kind in SUBJECTS:
         assert hasattr(subjects, f"draw_{kind}") and kind in NAMES and kind in book.SIZES
     for place in book.PLACES:
         assert hasattr(places, f"draw_{place}") and place in PLACE_WORDS
+
+
+def test_pages_and_captions_are_those_the_shipped_parts_were_trained_on():
+    """Only the styles that compute in whole numbers: their pages are the same on every machine."""
+    scenes = [book.sample_scene(n, split=split) for n in range(40) for split in ("train", "held out", "all")]
+    told = [(scene, [book.caption(scene, k) for k in (None, 0, 1)]) for scene in scenes]
+    assert _digest(repr(told).encode()) == "228b7c1d6bf7dac6"
+    drawn = [scene for scene in scenes if scene.style in ("picture book", "pixel art")]
+    assert _digest(b"".join(book.draw(scene).tobytes() for scene in drawn)) == "79bccdb8f97ac3f6"
+
+
+def _digest(content):
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def test_the_same_scene_is_the_same_picture_and_another_seed_is_another():
@@ -39,7 +57,7 @@ def test_pictures_are_tensors_in_range(size):
 
 
 def test_every_subject_colour_and_pose_can_be_drawn_and_shows():
-    for kind, colour in itertools.product(book.SUBJECTS, (None, *book.COLOURS)):
+    for kind, colour in itertools.product(SUBJECTS, (None, *book.COLOURS)):
         for pose in book.POSES.get(kind, (None,)):
             thing = book.Thing(kind, colour, pose)
             with_it = book.pictures([book.Scene((thing,), "room", 3)])[0]
@@ -48,7 +66,7 @@ def test_every_subject_colour_and_pose_can_be_drawn_and_shows():
 
 
 def test_the_colour_named_is_the_colour_seen():
-    for kind, (name, rgb) in itertools.product(book.SUBJECTS, book.COLOURS.items()):
+    for kind, (name, rgb) in itertools.product(SUBJECTS, book.COLOURS.items()):
         pose = book.POSES.get(kind, (None,))[0]
         picture = book.pictures([book.Scene((book.Thing(kind, name, pose),), "snow", 11)])[0]
         wanted = torch.tensor(rgb).view(3, 1, 1) / 127.5 - 1
@@ -73,6 +91,131 @@ def _changed_by_things(scene):
     """Where the picture with its things differs from the empty place, (64, 64)."""
     empty = book.Scene((), scene.place, scene.seed, scene.style)
     return ((book.pictures([scene]) - book.pictures([empty]))[0].abs().amax(0) > 0.12).float()
+
+
+def _grown(picture, by=1):
+    """The largest value among a pixel and those up to `by` pixels away."""
+    return torch.nn.functional.max_pool2d(picture[None].float(), 2 * by + 1, stride=1, padding=by)[0]
+
+
+def _flat(scene, **changes):
+    """The scene in the style that leaves the drawing as it is."""
+    return dataclasses.replace(scene, style="picture book", **changes)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_a_page_differs_from_its_place_only_where_things_shadows_and_clouds_are(size):
+    rows, columns = ((torch.arange(size) + 0.5) / size).view(-1, 1), ((torch.arange(size) + 0.5) / size).view(1, -1)
+    for n in range(60):
+        scene = _flat(book.sample_scene(n))
+        with_them, without = book.pictures([scene, _flat(scene, things=(), relation=None)], size)
+        maps = book.maps(scene, size)
+        allowed = (_grown(maps.things > 0) > 0) | (maps.lines[0] > 0)  # a whisker covers less than half of a pixel
+        for spot in book.layout(scene):
+            x, below = (columns - spot.x) / spot.unit, (rows - spot.y) / spot.unit
+            edge = 1 / size / spot.unit
+            allowed |= (x.abs() < 0.42 + edge) & (below.abs() < 0.075 + edge)
+            if spot.cloud:
+                allowed |= (x.abs() < 0.66 + edge) & (below > -0.1 - edge) & (below < 0.36 + edge)
+        assert torch.equal(with_them[:, ~allowed], without[:, ~allowed]), scene
+
+
+@pytest.mark.parametrize("kind, pose", [(k, p) for k in SUBJECTS for p in book.POSES.get(k, (None,))])
+def test_the_map_of_things_is_exactly_what_the_pen_covers(kind, pose, monkeypatch):
+    """On a page of a colour that nothing has, before it is made smaller: what is neither that nor its shadow."""
+    magenta, large = (255, 0, 255), []
+    monkeypatch.setattr(places, "draw_grass", lambda page, rng: page.paste(magenta, (0, 0, *page.size)))
+    monkeypatch.setitem(
+        book.STYLES,
+        "picture book",
+        dataclasses.replace(
+            book.STYLES["picture book"], finish=lambda page, rng, size: large.append(page) or np.zeros((size, size, 3))
+        ),
+    )
+    for colour, seed in itertools.product((None, "green"), range(4)):
+        scene = book.Scene((book.Thing(kind, colour, pose),), "grass", seed)
+        book.draw(scene)
+        page = torch.from_numpy(np.array(large.pop()))
+        ground = [torch.tensor(tone) for tone in (magenta, mix(magenta, (40, 36, 60), 0.32))]
+        covered = ~((page == ground[0]).all(-1) | (page == ground[1]).all(-1))
+        share = covered.reshape(64, 4, 64, 4).float().mean((1, 3))
+        assert torch.equal(book.maps(scene).things, (share > 0.5).long())
+
+
+def test_where_the_map_has_a_thing_the_page_has_its_colour():
+    """Two pages that differ only in a thing's colour differ only where its map is, and over most of it."""
+    for n in range(60):
+        scene = _flat(book.sample_scene(n))
+        if len(scene.things) == 1 or scene.relation:
+            for number, thing in enumerate(scene.things, 1):
+                others = scene.things[: number - 1], scene.things[number:]
+                red, blue = (
+                    _flat(scene, things=(*others[0], book.Thing(thing.kind, colour, thing.pose), *others[1]))
+                    for colour in ("red", "blue")
+                )
+                maps, other = book.maps(red), book.maps(blue)
+                assert torch.equal(maps.things, other.things) and torch.equal(maps.lines, other.lines)
+                first, second = book.pictures([red, blue])
+                changed = (first != second).any(0)
+                covered = maps.things == number
+                assert not changed[_grown(covered) == 0].any(), scene
+                assert changed[covered].float().mean() > (0.25 if thing.kind in ("house", "tulip") else 0.4), scene
+
+
+def test_each_thing_has_its_number_where_layout_puts_it_and_the_depth_of_its_foot():
+    for n in range(150):
+        scene = book.sample_scene(n)
+        maps, spots = book.maps(scene), book.layout(scene)
+        assert maps.things.dtype == torch.int64 and maps.things.max() == len(scene.things)
+        for number, spot in enumerate(spots, 1):
+            covered = maps.things == number
+            assert covered.sum() > 40, scene
+            assert torch.allclose(maps.depth[covered], torch.tensor(spot.y)), scene
+            y, x = (covered.nonzero() + 0.5).T / 64
+            assert x.mean() == pytest.approx(spot.x, abs=0.08) and spot.y - 1.2 * spot.unit < y.min(), scene
+            assert y.max() == pytest.approx(spot.y, abs=0.04), scene
+        assert not maps.depth[maps.things == 0].any() and maps.depth.min() >= 0 and maps.depth.max() <= 1
+        for near, far in itertools.permutations(range(len(spots)), 2):
+            if spots[near].y > spots[far].y:
+                assert maps.depth[maps.things == near + 1].min() > maps.depth[maps.things == far + 1].max()
+
+
+def test_the_nearer_of_two_things_covers_the_other(monkeypatch):
+    for feet in ((0.7, 0.9), (0.9, 0.7)):
+        near = 1 + (feet[1] > feet[0])
+        monkeypatch.setattr(book, "layout", lambda scene, feet=feet: [book.Spot(0.5, y, 0.5, False) for y in feet])
+        things = book.maps(book.Scene((book.Thing("ball"),) * 2, "grass")).things
+        areas = [(things == number).sum() for number in (near, 3 - near)]
+        assert things[int(0.6 * 64), 32] == near and areas[0] > 1.2 * areas[1] > 0
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_lines_are_a_drawing_of_the_things_alone(size):
+    for n in range(60):
+        scene = book.sample_scene(n)
+        maps = book.maps(scene, size)
+        assert maps.lines.shape == (1, size, size) and maps.lines.dtype == torch.float32
+        assert maps.lines.min() == 0 and 0.9 < maps.lines.max() <= 1
+        covered = (maps.things > 0).float()
+        assert not maps.lines[0][_grown(covered, by=3) == 0].any(), scene  # a cat's whiskers reach so far
+        edge = covered - (1 - _grown(1 - covered))  # the outermost pixels of things
+        assert (_grown(maps.lines[0])[edge > 0] > 0.5).float().mean() > 0.8, scene
+        assert maps.lines[0][covered > 0].mean() < 0.8, scene
+    nothing = book.maps(book.Scene((), "beach"), size)
+    assert not any(picture.any() for picture in (nothing.lines, nothing.things, nothing.depth))
+
+
+def test_lines_are_the_same_in_every_style_and_colour():
+    """What a drawing does not show is left to the words."""
+    for kind in SUBJECTS:
+        pose = book.POSES.get(kind, (None,))[-1]
+        drawings = [
+            book.maps(book.Scene((book.Thing(kind, colour, pose),), "room", 4, style)).lines
+            for style in book.STYLES
+            for colour in (None, *book.COLOURS)
+            if colour != "white"  # on which lights are not seen
+        ]
+        assert all(torch.equal(drawings[0], drawing) for drawing in drawings), kind
 
 
 def test_things_stand_in_their_relation_and_do_not_hide_each_other():
@@ -185,9 +328,56 @@ def test_natural_and_named_colour_are_one_where_they_look_alike():
     )
 
 
+def test_a_fox_is_drawn_on_demand_and_never_sampled():
+    assert not set(book.NEW_SUBJECTS) & set(book.SUBJECTS) and len(book.SUBJECTS) == 12
+    for n, split in itertools.product(range(300), ("train", "held out", "all")):
+        assert all(thing.kind in book.SUBJECTS for thing in book.sample_scene(n, 7, split).things)
+    with pytest.raises(ValueError, match="expected a subject that is sampled out of: corgi, .*; got 'fox'; choose"):
+        book.is_held_out("fox", None, "grass")
+
+
+def test_a_fox_stands_where_layout_says_in_every_place_and_style():
+    fox = book.Thing("fox")
+    for n, (place, style) in enumerate(itertools.product(book.PLACES, book.STYLES)):
+        scene = book.Scene((fox,), place, n, style)
+        assert torch.equal(book.pictures([scene]), book.pictures([scene]))
+        (spot,), covered = book.layout(scene), book.maps(scene).things == 1
+        assert 300 < covered.sum() < 1400 and not covered[0].any() and covered[:, 0].sum() + covered[:, -1].sum() < 24
+        y, x = (covered.nonzero() + 0.5).T / 64
+        assert x.mean() == pytest.approx(spot.x, abs=0.05) and y.max() == pytest.approx(spot.y, abs=0.02)
+
+
+def test_a_fox_is_not_a_corgi():
+    """The pages of the two differ in more than shade: each has its own outline."""
+    for n in range(10):
+        fox, corgi = (
+            book.maps(book.Scene((book.Thing(kind, None, pose),), "grass", n)).things > 0
+            for kind, pose in (("fox", None), ("corgi", "sitting"))
+        )
+        assert (fox & corgi).sum() / (fox | corgi).sum() < 0.75
+
+
+def test_a_caption_can_speak_of_a_fox():
+    fox, ball = book.Thing("fox"), book.Thing("ball", "blue")
+    assert book.caption(book.Scene((fox,), "snow")).text == "a fox in the snow"
+    assert book.caption(book.Scene((fox,) * 2, "night")).text == "two foxes at night"
+    pair = book.Scene((fox, ball), "beach", 1, "pixel art", "left of")
+    assert book.caption(pair).text == "a fox left of a blue ball on the beach, pixel art"
+    assert book.seen_colour(fox) == "orange"
+    for scene, k in itertools.product((book.Scene((fox,), "snow"), book.Scene((fox,) * 3, "city"), pair), range(60)):
+        caption = book.caption(scene, k)
+        assert caption.is_true_of(scene) and "fox" in caption.text and "foxs" not in caption.text
+        assert not caption.is_true_of(book.Scene((book.Thing("cat"),), scene.place, 1, scene.style))
+
+
 def test_articles_and_plurals():
     assert with_article("orange corgi") == "an orange corgi" and with_article("red cat") == "a red cat"
-    assert [plural(name) for name in ("corgi puppy", "bunny", "tree")] == ["corgi puppies", "bunnies", "trees"]
+    assert [plural(name) for name in ("corgi puppy", "bunny", "tree", "fox")] == [
+        "corgi puppies",
+        "bunnies",
+        "trees",
+        "foxes",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -196,6 +386,7 @@ def test_articles_and_plurals():
         lambda: book.Scene((book.Thing("dragon"),), "grass"),
         lambda: book.Scene((book.Thing("cat", "beige"),), "grass"),
         lambda: book.Scene((book.Thing("ball", None, "sitting"),), "grass"),
+        lambda: book.Scene((book.Thing("fox", None, "standing"),), "grass"),
         lambda: book.Scene((), "moon"),
         lambda: book.sample_scene(0, split="test"),
         lambda: book.Scene((book.Thing("ball"), book.Thing("car")), "grass"),
@@ -203,6 +394,7 @@ def test_articles_and_plurals():
         lambda: book.Scene((book.Thing("ball"),), "grass", 0, "oil"),
         lambda: book.Scene((book.Thing("ball"),) * 4, "grass"),
         lambda: book.draw(book.sample_scene(0), 48),
+        lambda: book.maps(book.sample_scene(0), 16),
     ],
 )
 def test_what_the_world_does_not_know_is_a_clear_error(wrong):

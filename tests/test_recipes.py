@@ -17,7 +17,7 @@ from course_utils.recipes.record import facts_of
 from course_utils.recipes.vae import LATENT_CHANNELS, _crops
 from course_utils.training import Samples
 
-ORDER = ("vae", "decoder", "clip", "unet", "judge", "reader", "digits_unet")
+ORDER = ("vae", "decoder", "clip", "unet", "control", "judge", "reader", "digits_unet")
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,22 @@ def psnr(pictures: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     return 10 * torch.log10(4 / (pictures - others).float().square().flatten(1).mean(1))
 
 
+def iou(masks: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Return the intersection over union of two batches of masks, (batch,): 1 where they agree, 0 where they are apart.
+
+        |A and B| / |A or B|,   1 where both are empty
+
+    masks, others: (batch, height, width), bool. Raises ValueError for other shapes or kinds of numbers.
+    """
+    if masks.shape != others.shape or masks.ndim != 3 or masks.dtype != torch.bool or others.dtype != torch.bool:
+        raise ValueError(
+            f"Expected two bool batches (batch, height, width), got {tuple(masks.shape)} {masks.dtype} and "
+            f"{tuple(others.shape)} {others.dtype}; compare with > 0 to get masks."
+        )
+    both, either = ((masks & others).flatten(1).sum(1), (masks | others).flatten(1).sum(1))
+    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
+
+
 def follows(verdict: Verdict, caption: Caption) -> bool:
     """Whether the judge found what the caption names: each thing with its attributes, and no other thing.
 

@@ -141,7 +141,7 @@ def load_parts(folder: Path):
         import diffusers
         from transformers import CLIPTokenizer
 
-        parts = {part: _load_model(folder, part) for part in MODELS}
+        parts = {part: load_network(folder, *MODELS[part]) for part in MODELS}
         with _named(folder, f"{CONFIGURATIONS['tokenizer']} or a file beside it"):
             parts["tokenizer"] = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
         with _named(folder, CONFIGURATIONS["scheduler"]):
@@ -166,17 +166,17 @@ def _named(folder: Path, name: str):
         raise damaged(folder, name, error) from error
 
 
-def _load_model(folder: Path, part: str):
-    """Load one network, comparing what its class expects with what the file holds."""
+def load_network(folder: Path, library: str, class_name: str, name: str):
+    """Load one network, comparing what its class expects with what the file `folder/name` holds."""
     import importlib
 
     import torch
 
-    library, class_name, name = MODELS[part]
     load = getattr(importlib.import_module(library), class_name).from_pretrained
-    with _named(folder, f"{name} or {CONFIGURATIONS[part]}"):
+    home = Path(name).parent
+    with _named(folder, f"{name} or {(home / 'config.json').as_posix()}"):
         model, report = load(
-            folder / part, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            folder / home, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
     for kind, says in (("missing_keys", "it lacks"), ("mismatched_keys", "of another shape is")):
         if wrong := sorted(str(key) for key in report[kind]):

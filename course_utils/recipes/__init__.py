@@ -1,8 +1,8 @@
 """How each part of the picture-book model is configured and trained: `train_part("vae", folder)` and so on.
 
 A part trains in `folder/NAME/`, where its checkpoint lies, and when it is finished it is exported beside the others:
-`folder/picture_book/` (the diffusers folder), `folder/clip/`, `folder/judge/`, `folder/digit_reader/` and
-`folder/digits_unet/`.
+`folder/picture_book/` (the diffusers folder), `folder/control/`, `folder/clip/`, `folder/judge/`,
+`folder/digit_reader/` and `folder/digits_unet/`.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ from course_utils.files import new_file, new_folder, require_room, saying
 from course_utils.machine.devices import autocast_dtype, budget, pick_device
 from course_utils.pipelines.picture_book import CHECKPOINTS, NEEDED_FILES, convert
 from course_utils.recipes.clip import build_clip, fact_numbers, load_clip, true_pairs
+from course_utils.recipes.control import build_control
 from course_utils.recipes.digits_unet import build_digits_unet, load_digits_unet
 from course_utils.recipes.judge import build_judge, load_judge
 from course_utils.recipes.pictures import picture_set
@@ -137,6 +138,7 @@ PARTS = {
     ),
     "clip": Part("the text encoder, with its picture encoder", build_clip, 1500, 64, 1e-3),
     "unet": Part("the U-Net that predicts v, and with it the noise", build_unet, 24000, 32, 1e-3, goes_on=True),
+    "control": Part("the ControlNet that follows a line drawing", build_control, 6000, 16, 5e-4, goes_on=True),
     "judge": Part("the judge that reads pictures", build_judge, 2400, 32, 2e-3),
     "reader": Part("the reader of digits", build_reader, 1500, 64, 2e-3),
     "digits_unet": Part("the U-Net that draws digits", build_digits_unet, 4000, 32, 2e-3),
@@ -186,6 +188,7 @@ def _require_records(folder: Path, names) -> None:
 
 SHIPPED = {  # what `ship` takes of each folder; of picture_book all there is, and at least these
     "picture_book": tuple(names[0] for names in NEEDED_FILES),
+    "control": ("config.json", "diffusion_pytorch_model.safetensors"),
     "clip": ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     "judge": ("config.json", "model.safetensors"),
     "digit_reader": ("model.safetensors",),

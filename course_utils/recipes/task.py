@@ -37,10 +37,10 @@ def require_trained(folder: Path, part: str, needed: str) -> None:
         )
 
 
-def save_half(model: nn.Module, home: Path) -> None:
-    """Write the model's tensors as float16 into `home/model.safetensors`, which is replaced as a whole."""
-    tensors = {name: value.half().contiguous() for name, value in model.state_dict().items()}
-    with new_file(home / "model.safetensors") as part:
+def save_half(model: nn.Module, home: Path, name: str = "model.safetensors") -> None:
+    """Write the model's tensors as float16 into the file `name` of the folder `home`, which is replaced as a whole."""
+    tensors = {key: value.half().contiguous() for key, value in model.state_dict().items()}
+    with new_file(home / name) as part:
         save_file(tensors, part)
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -67,7 +66,7 @@ class ReadAndPredict(PromptedUNet):
         self.text_encoder = text_encoder
 
     def forward(self, x_t, t, tokens):
-        with _attention(x_t.device):
+        with plain_attention(x_t.device):
             return super().forward(x_t, t, self.text_encoder(tokens).last_hidden_state)
 
 
@@ -81,7 +80,7 @@ def build_unet(folder: Path, device: torch.device) -> Task:
     Diffusion keeps it as it is): its contrastive training hardly asks who is left of whom.
     """
     vae, text_encoder, tokenizer = load_trained(folder, device)
-    data = prompted_latents(folder, vae, tokenizer)
+    data = PromptedLatents(folder, vae, tokenizer)
     alpha_bar = alpha_bar_from_beta(scaled_linear_beta()).to(device)
     model = placed(ReadAndPredict(small_unet(), text_encoder.requires_grad_(True)), device)
 
@@ -113,28 +112,34 @@ def build_unet(folder: Path, device: torch.device) -> Task:
     return Task(model, loss, export, begin)
 
 
-def prompted_latents(folder: Path, vae, tokenizer) -> Callable[[Samples], tuple[torch.Tensor, torch.Tensor]]:
-    """A function: samples -> scaled latents (batch, 8, 16, 16) and the tokens of their prompts (batch, length).
+class PromptedLatents:
+    """data(samples) -> scaled latents (batch, 8, 16, 16) and the tokens of their prompts (batch, length).
 
-    The whole prompt is dropped in 1 of 10 samples. Pages in the other styles are taken three times as often as they
-    are, so that each style is near a quarter, and those of several things twice as often, which are the hardest.
+    The whole prompt is dropped in a share of the samples. Pages in the other styles are taken three times as often as
+    they are, so that each style is near a quarter, and those of several things twice as often, which are the hardest.
     """
-    scenes, latents = _latents(folder, vae)
-    pages = torch.tensor(
-        [
-            n
-            for n, scene in enumerate(scenes)
-            for _ in range((1 if scene.style == PLAIN else 3) * min(2, len(scene.things)))
-        ]
-    )
 
-    def data(samples):
-        index = pages[samples.integers(len(pages))]
-        prompts = [_say(scenes[i], k) for i, k in zip(index, which_caption(samples), strict=True)]
-        dropped = samples.uniforms(stream=2) < 0.1
-        return latents[index], tokenize(tokenizer, ["" if d else p for d, p in zip(dropped, prompts, strict=True)])
+    def __init__(self, folder: Path, vae, tokenizer, dropped: float = 0.1):
+        self.tokenizer, self.dropped = tokenizer, dropped
+        self.scenes, self.latents = _latents(folder, vae)
+        self.pages = torch.tensor(
+            [
+                n
+                for n, scene in enumerate(self.scenes)
+                for _ in range((1 if scene.style == PLAIN else 3) * min(2, len(scene.things)))
+            ]
+        )
 
-    return data
+    def which(self, samples: Samples) -> torch.Tensor:
+        """Which scene each sample shows: numbers into `scenes`, (batch,)."""
+        return self.pages[samples.integers(len(self.pages))]
+
+    def __call__(self, samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
+        index = self.which(samples)
+        prompts = [_say(self.scenes[i], k) for i, k in zip(index, which_caption(samples), strict=True)]
+        dropped = samples.uniforms(stream=2) < self.dropped
+        prompts = ["" if d else p for d, p in zip(dropped, prompts, strict=True)]
+        return self.latents[index], tokenize(self.tokenizer, prompts)
 
 
 def _say(scene: book.Scene, k: int) -> str:
@@ -157,7 +162,7 @@ def load_trained(folder: Path, device: torch.device):
     return vae, clip.text_model.to(device), tokenizer
 
 
-def _attention(device: torch.device):
+def plain_attention(device: torch.device):
     """On a CPU the plain formula: torch's fused attention takes twice as long backward for 64 places."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
 

@@ -1,18 +1,21 @@
 # %% [markdown] id="title"
 # # 00 · Text in, picture out
 #
-# You type *a cute corgi puppy sitting on the grass*, and moments later there is a picture that nobody has drawn
-# before. In this chapter you do that on your own computer, and then open the model and look at every part of it.
+# You type *a cute corgi puppy sitting on the grass*, and moments later there is a picture of one. In this chapter you
+# do that on your own computer, and then open the model and look at every part of it.
 #
 # ![Eight pictures drawn by the model for one prompt with eight seeds: a corgi puppy on the grass, in the second picture two](../chapters/figures/corgis.png)
+#
+# *One prompt, seeds 0 to 7, none left out. The second picture shows two puppies, and in the fifth the face is smeared.*
 #
 # **After this chapter you can**
 # 1. draw pictures from your own prompts and say what seed, steps and guidance change;
 # 2. name the five parts of a text-to-image model and the shape of what each passes on;
-# 3. write the loop that turns noise into a picture, and get the same picture as the library.
+# 3. follow, line by line, the loop that turns noise into a picture, and check that it gives the library's picture.
 #
 # **Time** 30 minutes of reading and trying; all cells together take about a minute on two CPU cores.
-# **You need** Python, and an idea of what a neural network is. Everything else is built in the chapters that follow.
+# **You need** Python, the normal distribution, and an idea of what a neural network is. Everything else is built in the
+# chapters that follow.
 
 # %% id="set-up"
 import time
@@ -42,7 +45,8 @@ pipe = load_picture_book(device=device)
 # Besides the prompt, three settings control how a picture is drawn. Drawing starts from random noise, and the *seed*
 # fixes which noise. *Steps* is the number of times that some of the noise is removed. *Guidance* sets how strongly the
 # prompt steers each step: 1 is the plain model, and larger values strengthen the prompt's effect. Run the cell below,
-# then change the prompt and run it again.
+# then change the prompt and run it again. (Later cells use the same variable `prompt`, and the text about them
+# describes the corgi, so set it back before you go on.)
 
 # %% id="first-picture" tags=["static"]
 prompt = "a cute corgi puppy sitting on the grass"
@@ -60,9 +64,10 @@ show(plot_pictures(to_tensor(picture), [prompt]), f"The model's picture of “{p
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # Along a row of the figure, what the prompt names stays, and what it leaves open varies: where the subject stands, how
-# large it is, which way it faces, where the clouds are. Down a column all four pictures start from the same noise, and
-# yet show four different things: the words decide what is drawn. The same words with the same seed give the same
-# picture every time. The pictures have faults, too: the faces of all five white cats are smeared.
+# large it is, on which side the sun or the moon is. Down a column all four pictures start from the same noise, and yet
+# show four different things: the words decide what is drawn. If words, seed, steps and guidance are all the same, so is
+# the picture: the last lines of the cell draw one again and compare. The pictures have faults, too: the faces of all
+# five white cats are smeared, and the last three cats have two tails.
 # </details>
 
 # %% id="seeds" tags=["static"]
@@ -88,16 +93,17 @@ assert difference <= 2 / 255  # the same seed, the same picture, to one grey lev
 # %% [markdown] id="explore-question"
 # ## Four controls
 #
-# Prompt, seed, steps and guidance: one after the other, with the other three unchanged. **Predict first.** What does a
-# picture drawn in a single step look like, and one in three? What do guidance 1 (the plain model) and guidance 12 do to
-# the picture? Below are five settings as still pictures, and then the live controls.
+# You have varied the prompt and the seed. Now vary the steps and the guidance, one at a time, with all else unchanged.
+# **Predict first.** What does a picture drawn in a single step look like, and one in three? What do guidance 1 (the
+# plain model) and guidance 12 do to the picture? Below are five settings as still pictures, and then live controls for
+# all four.
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# One step gives a blur with everything in its place, in colours that are too strong; three steps give a corgi with a
-# clear outline, but a yellowish coat, streaky grass and no cloud; twenty give a clean picture. Guidance 1 draws the
-# same corgi in the same place as guidance 4. With guidance 12 the colours are too strong, and the sky and the grass
-# become patchy. These are five pictures with one seed: how often pictures follow their prompts, and how that depends on
-# guidance, is measured over many in chapter 10.
+# One step gives a blur, in colours that are too strong, with corgi, grass and sun already in their places; three steps
+# give a corgi with a clear outline, but a yellowish coat, streaky grass and no cloud; twenty give a clean picture.
+# Guidance 1 draws nearly the same corgi as guidance 4, in the same place. With guidance 12 the colours are too strong,
+# and the sky and the grass become patchy. These are five pictures with one seed: how often pictures follow their
+# prompts, and how that depends on guidance, is measured over many in chapter 10.
 # </details>
 
 # %% id="filmstrip" tags=["static"]
@@ -131,13 +137,14 @@ explore(explorer)
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # The third. The corgis are blue in all eight pictures: no real corgi is, but the training set combines every subject
-# with every colour. (With seed 0 the corgi has two heads.) There are three ducks in each picture. But <em>without</em>
-# appears in no training caption, while <em>tree</em> does, and wherever it does there is a tree in the picture: five of
-# the eight pictures show a tree in place of the house. From eight pictures a rate is known only roughly (five of eight:
-# a 95% interval from 31% to 86%), but it is clear that the word did not keep the trees away. Negation is a known
-# weakness of models whose text encoder is CLIP, such as Stable Diffusion: their captions seldom say what is absent.
-# What you do not want belongs in a <em>negative prompt</em> (chapter 10). Now try prompts of your own, in the first
-# cell or in the controls.
+# with every colour. (With seed 0 the corgi has two heads.) There are three ducks in each picture, though not all are
+# well formed. But <em>without</em> appears in no training caption, while <em>tree</em> does, and wherever it does there
+# is a tree in the picture: five of the eight pictures show a tree in place of the house. From eight pictures a rate is
+# known only roughly (five of eight: a 95% interval from 31% to 86%), but it is clear that the word did not keep the
+# trees away. Large CLIP models handle negation poorly, too (Alhamoud et al., linked at the end), presumably because the
+# captions that they were trained on seldom say what is absent; Stable Diffusion v1.5 uses the text encoder of such a
+# model. What you do not want belongs in a <em>negative prompt</em> (chapter 10). Now try prompts of your own, in the
+# first cell or in the controls.
 # </details>
 
 # %% id="your-turn-run" tags=["static"]
@@ -178,7 +185,8 @@ show(
 # Five parts work together: the *tokenizer*, the *text encoder*, the *U-Net*, the *scheduler* and the *autoencoder*,
 # whose second half is the *decoder*. (Guidance is no part: it is one line of arithmetic between the U-Net and the
 # scheduler.) This is the data flow of Stable Diffusion, and of our small model, whose parts have the same names and
-# come from the same libraries, *diffusers* and *transformers*. Sections 1 to 6 go through it box by box:
+# come from the same libraries, *diffusers* and *transformers*. Sections 1 to 6 go through it box by box, and explain
+# the symbols. (*Latents* are an image in compressed form, and `cond` is the encoded prompt.)
 #
 # ```mermaid
 # graph TB
@@ -191,7 +199,8 @@ show(
 # ```
 #
 # Two things to notice. The prompt does *not* touch the starting noise: it enters at every step. And no real picture
-# comes in anywhere: real pictures, with noise added, are needed for training only (chapters 05 and 06).
+# comes in anywhere: it is training that needs real pictures, with noise added (chapters 05 and 06). One box is
+# simplified: our U-Net outputs a mixture of noise and image, from which the noise can be computed (section 4).
 #
 # The five parts are attributes of one object, the *pipeline*, which we called `pipe`. The autoencoder is named `vae`
 # there, for *variational autoencoder* (chapter 02).
@@ -203,7 +212,10 @@ for name in ("tokenizer", "text_encoder", "unet", "scheduler", "vae"):
     print(f"{name:13} {type(part).__name__:26} {numbers / 1e6:6.2f} million parameters")
 
 # %% [markdown] id="symbols"
-# The symbols of this chapter; they keep their meaning throughout the course.
+# Three of the five have parameters: these are neural networks. Most of the parameters are in the U-Net.
+#
+# The symbols of this chapter, for reference; sections 1 to 6 introduce them one by one. They keep their meaning
+# throughout the course.
 #
 # | symbol | in code | what it is | shape here |
 # |:--|:--|:--|:--|
@@ -236,9 +248,11 @@ print(pipe.tokenizer.tokenize("a purple dragon"))
 # %% [markdown] id="encode-text"
 # ### 2 · Numbers become features
 #
-# The *text encoder*, a small transformer, turns each token into a vector that depends on the words before it: the
-# vector of *corgi* in "a blue corgi" differs from the one in "a red corgi". We also encode the empty prompt, which
-# guidance will need.
+# The *text encoder*, a small transformer, turns each token into a vector that depends on the token and on those before
+# it: the vector of *corgi* in "a blue corgi" differs from the one in "a red corgi". To show this, the cell compares the
+# two prompts token by token by their *cosine similarity*, which is 1 for two vectors of the same direction. At *a* it
+# is 1, although different words follow; at *corgi* it is far below 1, although the word is the same. We also encode the
+# empty prompt, which guidance will need.
 
 
 # %% id="text-encoder"
@@ -260,9 +274,9 @@ assert similarity[1] > 0.999 > similarity[3]
 # ### 3 · A seed becomes noise
 #
 # The model does not work on pixels but on *latents*: an autoencoder turns 3 · 64 · 64 = 12,288 pixel values into
-# 8 · 16 · 16 = 2,048 numbers, six times fewer: an image with a quarter of the side length and eight channels. (Stable
-# Diffusion v1.5 turns 3 · 512 · 512 into 4 · 64 · 64, 48 times fewer.) Drawing starts from standard normal noise,
-# $x_T \sim \mathcal{N}(0, I)$.
+# 8 · 16 · 16 = 2,048 numbers, a sixth as many: an image with a quarter of the side length and eight channels. (Stable
+# Diffusion v1.5 turns 3 · 512 · 512 into 4 · 64 · 64, a forty-eighth as many.) Drawing starts from standard normal
+# noise, $x_T \sim \mathcal{N}(0, I)$, which a random number generator produces from the seed.
 
 # %% id="start"
 noise = torch.randn((1, 8, 16, 16), generator=torch.Generator().manual_seed(3)).to(device)
@@ -271,8 +285,9 @@ print(f"x_T {tuple(noise.shape)}, mean {noise.mean():.2f}, standard deviation {n
 # %% [markdown] id="predict"
 # ### 4 · The U-Net predicts, twice
 #
-# At each step the U-Net is evaluated twice, once with the prompt and once with the empty prompt. The difference between
-# the two outputs is the effect of the words, and *guidance* amplifies it:
+# At each step the U-Net is evaluated twice, once with the prompt and once with the empty prompt. Its output is called
+# $\hat v$; what it predicts is explained below the cell. The difference between the two outputs is the effect of the
+# words, and *guidance* amplifies it:
 #
 # $$\hat v = \hat v(x_t, t, \varnothing) + w \,\bigl[\hat v(x_t, t, c) - \hat v(x_t, t, \varnothing)\bigr]$$
 #
@@ -309,7 +324,8 @@ print("v", tuple(v.shape))
 #
 # From $x_t$ and $\hat v$ the *scheduler* computes a slightly less noisy $x_{t-1}$ (chapter 07 builds one). Here $t-1$
 # stands for the time that comes next: with 20 steps the times are 999, 949, …, 49. The scheduler is *UniPC*, which also
-# uses its earlier predictions. With it, the loop that generates an image is complete:
+# uses the earlier predictions. Its `alphas_cumprod` holds $\bar\alpha_t$ for all thousand times. With the scheduler,
+# the loop that generates an image is complete:
 
 # %% id="loop"
 scheduler = make_scheduler("unipc", pipe.scheduler.config)
@@ -328,7 +344,8 @@ print("x_0", tuple(x_t.shape))
 # ### 6 · Latents become pixels
 #
 # The decoder half of the autoencoder produces the picture. The scaling factor is a constant that brings latents to unit
-# variance (chapter 09). If the loop above is all that the pipeline does, both must give the same picture:
+# variance (chapter 09). If the loop above is all that the pipeline does, both must give the same picture, except that
+# the pipeline rounds to whole grey levels:
 
 
 # %% id="decode" tags=["static"]
@@ -351,9 +368,10 @@ show(
 # ### Watching it happen
 #
 # The upper row is $x_t$, the latents in the loop. The lower row is $\hat x_0$, the clean image that the guided output
-# implies at that time. Both are decoded. The first $\hat x_0$ is a blur in strong colours, but the sun, the grass and
-# the corgi are already in their places; later steps sharpen it. The printed numbers measure how far $\hat x_0$ still is
-# from the final picture, in pixel values from −1 to 1.
+# implies at that time. Both are decoded; the decoder turns latents of pure noise into coloured patches. The first
+# $\hat x_0$ is a blur in strong colours, but the sun, the grass and the corgi are already in their places; later steps
+# sharpen it. The printed numbers measure how far $\hat x_0$ still is from the final picture, in pixel values
+# from −1 to 1.
 
 # %% id="film" tags=["static"]
 chosen = [film[i] for i in (0, len(film) // 8, len(film) // 4, len(film) // 2, 3 * len(film) // 4, len(film) - 1)]
@@ -398,9 +416,10 @@ assert torch.equal(given[0], given[1])
 
 # %% [markdown] id="not-the-image"
 # **"The U-Net outputs the noise-free image $x_{t-1}$."** Three errors in one. The U-Net outputs a prediction of the
-# noise (or of $v$, from which the noise follows). It is the *scheduler* that computes $x_{t-1}$ from it. And $x_{t-1}$
-# is not free of noise: it is only a little less noisy than $x_t$. We check all three half-way through the loop. The noise
-# in $x_t$ is computed from the final clean latents there.
+# noise (or of $v$, from which, with $x_t$, the noise follows). It is the *scheduler* that computes $x_{t-1}$ from it.
+# And $x_{t-1}$ is not free of noise: it is only a little less noisy than $x_t$. We check all three half-way through the
+# loop, with root mean square distances. First, is the output close to $x_{t-1}$, or does it predict the noise in $x_t$?
+# That noise is computed with the clean latents from the end of the loop.
 
 
 # %% id="not-the-image-run"
@@ -424,9 +443,12 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert distance(x_t, x_next) < distance(output, x_next) / 3 and distance(eps_hat, eps) < 0.5
 
 # %% [markdown] id="not-the-image-scheduler"
-# $x_t$ itself is much closer to $x_{t-1}$ than the output is. And one output leads to different $x_{t-1}$ with
-# different schedulers. DDIM and DDPM (chapter 07) both use nothing but $x_t$ and this output; DDPM adds fresh noise,
-# DDIM none:
+# The output is not $x_{t-1}$: even $x_t$ is much closer to it. The noise that follows from the output, though, is close
+# to the noise in $x_t$: their distance is small compared with 1, the standard deviation of standard normal noise.
+#
+# Second, one output leads to different $x_{t-1}$ with different schedulers. DDIM and DDPM (chapter 07) both use nothing
+# but $x_t$ and this output; DDPM adds fresh noise, DDIM none. And third, $x_{t-1}$ is still noisy: the standard
+# deviation of its noise is hardly smaller than that of the noise in $x_t$:
 
 # %% id="not-the-image-other"
 stepped = []
@@ -453,14 +475,14 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # | part | built in | what you write there |
 # |:--|:--|:--|
-# | other kinds of generative models | 01, 02, 03 | a sampler, pixel by pixel; an autoencoder; a GAN's two networks |
-# | the U-Net and its attention | 04 | every layer, each equal to the library's |
+# | other kinds of generative models | 01, 02, 03 | drawing pixel by pixel; a VAE's loss; a GAN's losses and updates |
+# | the U-Net and its attention | 04 | attention, the time embedding, the residual block, the way through the U |
 # | how training examples are made | 05 | adding noise, in one step and in a thousand |
-# | how the U-Net is trained | 06 | the whole training loop |
+# | how the U-Net is trained | 06 | the parts of the training loop |
 # | the scheduler | 07 | DDPM, DDIM and faster solvers |
-# | tokenizer and text encoder | 08 | the contrastive loss, and search by text |
-# | autoencoder and latents | 09 | latents of unit variance, and diffusion in them |
-# | `cond` and guidance | 10 | the assembled model: yours, in place of the one used here |
+# | tokenizer and text encoder | 08 | the tokenizer's merges, the contrastive loss, classification by text |
+# | autoencoder and latents | 09 | encoding, decoding, and the factor that gives latents unit variance |
+# | `cond` and guidance | 10 | guidance, and the loop from prompt to picture, for a model that you train |
 # | the real Stable Diffusion | 11 | the same loop on v1.5, with about eighty times the parameters |
 #
 # The cell below prints what to add to a question or a bug report: versions, hardware and the size of the model.
@@ -485,11 +507,12 @@ print(f"model: {PICTURE_BOOK.name} ({size / 1e6:.1f} MB)")
 #
 # <details><summary>1. Why is a picture drawn in one step a blur?</summary>
 # Pure noise is compatible with every picture that fits the prompt. The prediction with the smallest expected squared
-# error is the average of them all, and an average of many pictures is blurred (chapter 06). Guidance goes beyond that
-# average, and makes its colours stronger.
+# error is the average of them all, and an average of many pictures is blurred (chapter 06). Guidance above 1 goes
+# beyond that average, but does not make it sharp: compare one step with guidance 1 and with guidance 4 in the controls
+# above.
 # </details>
 # <details><summary>2. A step with guidance evaluates the U-Net twice. When could you save the second evaluation?</summary>
-# With w = 1 the prediction for the empty prompt cancels out. Putting both into one batch saves time too, but no
+# With w = 1 the prediction for the empty prompt cancels out. Putting both into one batch can save time, too, but no
 # arithmetic.
 # </details>
 # <details><summary>3. Could you write two different prompts for which the model draws the same picture from each seed?</summary>
@@ -502,13 +525,15 @@ print(f"model: {PICTURE_BOOK.name} ({size / 1e6:.1f} MB)")
 # [arXiv:2207.12598](https://arxiv.org/abs/2207.12598). CLIP: Radford et al.,
 # [arXiv:2103.00020](https://arxiv.org/abs/2103.00020). The output $v$: Salimans and Ho,
 # [arXiv:2202.00512](https://arxiv.org/abs/2202.00512). UniPC: Zhao et al.,
-# [arXiv:2302.04867](https://arxiv.org/abs/2302.04867).
+# [arXiv:2302.04867](https://arxiv.org/abs/2302.04867). CLIP and negation: Alhamoud et al.,
+# [arXiv:2501.09425](https://arxiv.org/abs/2501.09425).
 
 # %% [markdown] id="bonus"
 # ## Bonus: pictures that carry their settings
 #
 # From a terminal, `python3 course.py generate "a red ball on the beach"` writes a PNG that carries its prompt and
-# settings, in the form that Stable Diffusion Web UI reads. This cell does the same, and then reads them back.
+# settings, in the form that the program *Stable Diffusion Web UI* reads. This cell does the same, and then reads them
+# back.
 
 # %% id="remember"
 import tempfile

@@ -1,19 +1,20 @@
 # %% [markdown] id="title"
 # # 01 · Autoregressive pixels
 #
-# A writer writes one word after the other, each chosen in view of all that is already there. An image can be drawn in the
-# same way, one pixel after the other. It is slow, but such a model gives the *exact* probability of an image.
+# A writer writes one word after the other, each chosen in view of all that is already there. An image can be drawn in
+# the same way, one pixel after the other. It is slow, but the probability that such a model gives to an image is known
+# *exactly*.
 #
 # ![Handwritten digits that grow pixel by pixel from an empty sheet, and sixty finished
 # ones.](../chapters/figures/01_digits_pixel_by_pixel.png)
 #
 # **After this chapter you can**
 # 1. write the probability of an image as a product, and measure any such model in bits per dimension;
-# 2. build a convolution that cannot look ahead, and prove with gradients what it sees and what it misses;
+# 2. build a convolution that cannot look ahead, and show with gradients what it sees and what it misses;
 # 3. train a PixelCNN, draw with it, and count the evaluations that an image takes.
 #
-# **Time** 60 minutes of reading, 85 of exercises. The training takes about two minutes of processor time, all other
-# cells less than one. **You need** chapter 00, and what a convolution, a softmax and a gradient are.
+# **Time** 60 minutes of reading, 85 of exercises. The training takes a minute or two of processor time, every other
+# cell less. **You need** chapter 00, and should know what a convolution, a softmax and a gradient are.
 
 # %% id="set-up"
 import math
@@ -32,16 +33,16 @@ device = pick_device()
 # %% [markdown] id="symbols"
 # | symbol | in code | what it is | shape |
 # |:--|:--|:--|:--|
-# | $x$ | `x` | images, whole numbers: the level of each pixel | (batch, height, width) |
+# | $x$ | `x` | images, whole numbers: the level of each pixel; also what a layer reads | (batch, height, width) |
 # | $x_i$ | `x[:, row, column]` | pixel number $i$ in *raster order*: along the rows, from the top | (batch,) |
 # | $x_{<i}$ | | all pixels before pixel $i$ | |
-# | $m$ | `levels` | the number of levels of a pixel: 0 ... 16 | 17 |
-# | $d_x$ | `height * width` | the number of pixels of an image: its dimension | 64 |
+# | $m$ | `levels` | the number of levels of a pixel; here 17, from 0 to 16 | a number |
+# | $d_x$ | `height * width` | the number of pixels of an image: its dimension; here 64 | a number |
 # | $p(\cdot)$ | `logits.softmax(1)` | a probability; here of each level, given the pixels before | as `logits` |
 # | $\ell$ | `logits` | the logits, before the softmax | (batch, levels, height, width) |
 # | $W$, $b$ | `weight`, `bias` | kernel and bias of a convolution | |
 # | $y$ | `layer(x)` | the output of a layer | (batch, channels, height, width) |
-# | $W_f$, $W_g$, $h$ | | the kernels of a gate, the state of a stack (section 3) | |
+# | $W_f$, $W_g$ | | the kernels of a gate (section 3) | |
 # | $\tau$ | `temperature` | the temperature: how random the drawing is | a number |
 #
 # Papers count $i$ from 1 to $d_x$, the code from 0 to $d_x-1$: `row, column = divmod(i, width)`.
@@ -50,16 +51,16 @@ device = pick_device()
 # ## Two pixels
 #
 # Start with an image of *two* pixels. We take two neighbours in the middle of scikit-learn's handwritten digits, and
-# only three levels: paper, grey, ink. So there are nine images. Count how often each occurs in 1,440 digits, and you
-# have a perfect model of these images: a table.
+# combine their 17 levels into three: paper, grey, ink. So there are nine images. Count how often each occurs in 1,440
+# digits, and you have a perfect model of these images: a table. (In this chapter's pictures paper is black, ink white.)
 #
 # **Predict first.** Suppose you know how often the left pixel is ink, and how often the right one is, and so on for all
 # levels. Can you work out the nine numbers? And what if you also know how the right pixel depends on the left one?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# From the two pixels by themselves, no: their product is a different table, which has lost that neighbours are alike. But
-# "one pixel, then the other <em>given</em> the first" loses nothing, and it does not matter which comes first. This is
-# no approximation; it is the definition of "given": p(right | left) = p(left, right) / p(left).
+# From the two pixels by themselves, no: their product is a different table, in which neighbours are no longer alike.
+# But "one pixel, then the other <em>given</em> the first" loses nothing, and it does not matter which comes first. This
+# is no approximation; it is the definition of "given": p(right | left) = p(left, right) / p(left).
 # </details>
 
 # %% id="toy-table"
@@ -110,7 +111,8 @@ print(f"levels to the power of pixels: 17^64 = {entries:.1e} images, and we have
 # %% [markdown] id="chain-text"
 # ## 1 · An image is a product
 #
-# The same step, repeated for all pixels, is the **chain rule** of probability:
+# A table of whole digits would have $m^{d_x} = 17^{64}$ entries, nearly all of them never seen in 1,440 digits. But the
+# step from the first pixel to the second can be repeated for all pixels. That is the **chain rule** of probability:
 #
 # $$p(x) = p(x_1)\; p(x_2 \mid x_1)\; p(x_3 \mid x_1, x_2) \cdots = \prod_{i=1}^{d_x} p(x_i \mid x_{<i})$$
 #
@@ -119,13 +121,14 @@ print(f"levels to the power of pixels: 17^64 = {entries:.1e} images, and we have
 # row by row, as you read.
 #
 # A model of this kind is called *autoregressive*: it predicts each piece from the earlier ones. Each factor is
-# a choice between only 17 levels, which a network can learn.
+# a distribution over only 17 levels, which a network can learn.
 
 # %% [markdown] id="bits-text"
 # ### How good is a model? Count bits
 #
 # A product of 64 small numbers is tiny, so take logarithms, which add up. With base 2 the unit is the *bit*, and it
-# has a meaning: a code based on the model needs about $n$ bits for something of probability $1/2^n$.
+# has a meaning: if data are compressed with the help of the model, something of probability $1/8 = 1/2^3$ takes about 3
+# bits.
 #
 # $$\text{bits per dimension} = -\frac{1}{d_x} \sum_{i=1}^{d_x} \log_2 p(x_i \mid x_{<i})$$
 #
@@ -144,10 +147,11 @@ assert math.prod(given_to_the_truth) == 2 ** -sum(bits)
 # **Difficulty** ●●○○○ **Minutes** 10. This one number compares the models of this chapter.
 #
 # The network gives *logits*, any real numbers; softmax over axis 1 makes them probabilities. Torch's logarithms are
-# natural, and their unit is the nat: one bit is $\ln 2$ nats. The network will be trained with this number, so stay with
-# tensors: gradients must reach the logits. And it should hold for a model that is certain and wrong, with logits 100 apart,
-# whose probabilities float32 rounds to 0. If you are stuck, remove the `#` before `hint`; each call
-# reveals a little more. All answers are in the [solved notebook](../solutions/01_autoregressive_pixels.ipynb).
+# natural, and their unit is the nat: one bit is $\ln 2$ nats. The network will be trained with this number, so stay
+# with tensors: gradients must reach the logits. The result must also be right for a model that is certain and wrong,
+# with logits 120 apart, where float32 rounds the probability of the true level to 0. If you are stuck, remove the `#`
+# before `hint`; each call reveals a little more. All answers are in the
+# [solved notebook](../solutions/01_autoregressive_pixels.ipynb).
 
 
 # %% id="bits-per-dim"
@@ -181,11 +185,13 @@ for answer in (pixelcnn.bits_per_dim(logits, x), library):
 # %% [markdown] id="baseline-text"
 # ### Two simple baselines
 #
-# A model without any knowledge gives every level the probability $1/17$. A better one counts, for each of the 64 places,
-# how often each level occurs there in the training digits, and treats the pixels as independent. (It adds one to every
-# count. Otherwise a single new level at one place would make a test digit impossible: infinitely many bits.)
+# A model without any knowledge gives every level the probability $1/m = 1/17$. A better one counts, for each of the 64
+# places, how often each level occurs there in the training digits, and treats the pixels as independent. (It adds one
+# to every count. Otherwise a single new level at one place would make a test digit impossible: infinitely many bits.)
 #
-# We measure on the 357 test digits. No model of this chapter is trained on them.
+# We measure on the 357 test digits. No model of this chapter is trained on them. The number after ± is half the width
+# of a 95% interval, 1.96 standard errors. It shows how much a mean, or later a share, may vary with the choice of the
+# cases. It does not cover another training of the model.
 
 # %% id="baseline"
 histograms = pixelcnn.histogram_logits(x_train, 17)  # (1, 17, 8, 8)
@@ -209,14 +215,14 @@ show(
 )
 
 # %% [markdown] id="baseline-read"
-# The histograms know where ink is likely. But each pixel is drawn on its own, and neighbours do not agree: this is the
-# second table of the toy, in 64 dimensions.
+# The histograms know where ink is likely. But each pixel is drawn on its own, and neighbours do not agree. This is
+# the second table of the two pixels again, in 64 dimensions.
 #
 # ### Why so few pixels?
 #
-# Other chapters use digits of 16 × 16, enlarged from these 8 × 8. That looks nicer, but it would make the number above
-# meaningless. First the simplest case: double every pixel. Three of four are copies of an earlier one, and a model
-# can use that. A copy costs $\log_2 1 = 0$ bits.
+# Other chapters use digits of 16 × 16, enlarged from these 8 × 8. That looks nicer, but it would make the number of
+# bits misleading. First the simplest case: each pixel becomes a square of 2 × 2 equal ones. Three of the four are
+# copies of an earlier one, and a model can use that. A copy costs $\log_2 1 = 0$ bits.
 
 # %% id="upsampled"
 copies_cost = 0.0
@@ -234,15 +240,17 @@ for sigma in (0.1, 0.01, 0.001, 1e-6):
 
 # %% [markdown] id="upsampled-read"
 # Doubling divides the bits by four, although nothing was learned. Smooth enlarging is worse. Grey values are then real
-# numbers with a *density*, and three quarters of the 256 directions are not used at all. There a density may be as narrow
-# as you like, so the number falls without limit, on unseen digits too. Bits per dimension are meaningful only for data as
-# they were recorded: here, 17 levels in 8 × 8 pixels.
+# numbers with a *density*, which may be larger than 1, so that its bits are negative. And three quarters of the 256
+# directions are not used at all. There a density may be as narrow as you like, so the number falls without limit, on
+# unseen digits too. So compare bits per dimension only between models of the same data, as the data set has them: here,
+# 17 levels in 8 × 8 pixels.
 
 # %% [markdown] id="mask-text"
 # ## 2 · A convolution that cannot look ahead
 #
 # We need 64 conditional distributions. 64 networks would learn the same strokes 64 times, while a convolution does the
-# same at all places. Let its last layer give 17 logits for each pixel, and read them as $p(x_i \mid x_{<i})$.
+# same at all places. Let a network of convolutions give 17 logits for each pixel, and read them as
+# $p(x_i \mid x_{<i})$.
 #
 # That is allowed on one condition: the logits at pixel $i$ must not depend on pixel $i$, nor on any later one.
 # Otherwise the network copies the answer. An ordinary kernel looks in all directions, so we set to zero those of its
@@ -257,9 +265,10 @@ for sigma in (0.1, 0.01, 0.001, 1e-6):
 #
 # **Difficulty** ●●○○○ **Minutes** 8. The mask decides which pixels a layer may see.
 #
-# The *first* layer reads the image. The middle of its kernel lies on pixel $i$ itself, the answer, so it is hidden. This
-# is kind **A**. *Later* layers read the features of layers before them. The features at place $i$ depend only on pixels
-# before $i$, so the middle may be seen: kind **B**. Return a tensor of float32, since a kernel will be multiplied with it.
+# The *first* layer reads the image. The middle of its kernel lies on pixel $i$ itself, the answer, so it is hidden.
+# This is kind **A**. *Later* layers read the features of layers before them. The features at place $i$ depend only on
+# pixels before $i$, so the middle may be seen: kind **B**. `size` is odd. Return a tensor of float32: a kernel will be
+# multiplied by it.
 
 
 # %% id="causal-mask"
@@ -299,8 +308,9 @@ print(counted[0, 0].int())
 #
 # ### Exercise 3 · The layer
 #
-# **Difficulty** ●●●○○ **Minutes** 15. The layer will be trained, and an update changes *all* weights. So the hidden
-# weights have to be masked each time the layer is used, while the weights themselves stay as they are.
+# **Difficulty** ●●●○○ **Minutes** 15. It is not enough to set the hidden weights to zero once: the first update in
+# training would change them like all others. So `forward` multiplies the weights by the mask each time, and leaves the
+# stored `weight` as it is.
 #
 # A *buffer* is a tensor that belongs to a layer (it moves to the GPU with it) and is not trained. Keep the mask as the
 # buffer `mask`, and let `forward` use `self.mask`: later cells read and replace it by this name.
@@ -347,19 +357,21 @@ torch.testing.assert_close(mine(x), package(x))
 # ## 3 · What does the network see? Use the gradient
 #
 # Several layers reach further than one: that is the point of stacking them. Which pixels does a *stack* see? There is a
-# simple test. If an output depends on a pixel, its derivative with respect to that pixel is not zero:
+# simple test. Where the derivative of an output with respect to a pixel is not zero, the output depends on that pixel:
 #
-# $$\text{field}(r, c) = \Bigl\{\,i : \frac{\partial\, y_{r,c}}{\partial x_i} \neq 0\,\Bigr\}$$
+# $$\text{field}(\text{row}, \text{column}) =
+# \Bigl\{\,i : \frac{\partial\, y_{\text{row},\text{column}}}{\partial x_i} \neq 0\,\Bigr\}$$
 #
-# In words: the *receptive field* of the output at row $r$, column $c$ is the set of pixels $i$ with respect to which its
-# gradient is not zero. Autograd computes it for any network. At random inputs and weights a dependence practically always
-# shows, so this test finds leaks.
+# In words: the *receptive field* of the output at a row and a column is the set of pixels $i$ with respect to which its
+# derivative is not zero. Autograd computes it for any network. A derivative can be zero by chance although the output
+# depends on the pixel, but hardly ever at random inputs and weights. So this test finds leaks.
 #
 # ### Exercise 4 · The receptive field
 #
 # **Difficulty** ●●●○○ **Minutes** 12. This tool works for any network, a module or a plain function, and must leave it
-# as it was: `torch.autograd.grad(number, x)` returns one gradient, where `number.backward()` would leave one in every
-# parameter. The place is given as row, then column, both counted from 0.
+# as it was: `torch.autograd.grad(number, x)` returns a tuple whose only entry is the gradient with respect to `x`,
+# where `number.backward()` would leave a gradient in every parameter. The place is given as row, then column, both
+# counted from 0.
 
 
 # %% id="receptive-field"
@@ -382,17 +394,18 @@ receptive_field = check("01.receptive_field", receptive_field)
 # hint("01.receptive_field")
 
 # %% [markdown] id="blind-text"
-# Apply it to a stack: one layer of kind A, then layers of kind B, each with a 3 × 3 kernel. Black is the pixel that is to
-# be predicted; blue is what its prediction depends on; a cross marks pixels that come before and are *not* seen.
+# Apply it to a stack: one layer of kind A, then layers of kind B, each with a 3 × 3 kernel. Black is the pixel that is
+# to be predicted; blue is what its prediction depends on; a cross marks pixels that come before and are *not* seen.
+# Each title gives the number of layers, and then that of the pixels seen.
 #
 # **Predict first.** With enough layers, will the stack see all earlier pixels?
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # No. To the upper right there is a <em>blind spot</em>, and depth does not help. Since the right part of its own row is
-# hidden, a layer has to go up one row to reach one column further right. So the stack never sees below that diagonal: of
-# the row just above it sees one pixel to the right and no further. No pixel from the future is seen; this network is
-# <em>correct</em>, but it misses information. The first PixelCNN paper used such a stack; the second one removed the blind spot (both are
-# listed below).
+# hidden, a layer has to go up one row to reach one column further right. So the stack never sees below that diagonal:
+# of the row just above it sees one pixel to the right and no further. No pixel from the future is seen; this network is
+# <em>correct</em>, but it misses information. The first PixelCNN paper used such a stack; the second one removed the
+# blind spot (both are listed below).
 # </details>
 
 # %% id="blind" tags=["static"]
@@ -426,19 +439,20 @@ assert seen_by_plain < before and not field.flatten()[before:].any()  # some are
 # ### The fix: two stacks
 #
 # Let one stack see the **rows above** only. There, left and right are both allowed, and it needs no mask, only a shift:
-# move the image down by one row, and a kernel that looks up and to both sides cannot see the row that it is in. A second
-# stack looks **left in its own row** (the image moved one column to the right), and after each layer adds what the
-# first one found.
+# move the image down by one row, and a kernel that looks up and to both sides cannot see the row that it is in. A
+# second stack looks **left in its own row** (the image moved one column to the right), and after each layer adds what
+# the first one found.
 #
 # Information flows from the first stack to the second, never back: the second has seen parts of the row that the first
 # must not see.
 #
 # ### Exercise 5 · One layer of both stacks
 #
-# **Difficulty** ●●●○○ **Minutes** 15. `v` is the state of the stack that sees rows above, `h` of the one that looks left;
-# both are already shifted, so a layer may read its own (shifted) row and column. `above` is a convolution with a
-# kernel of 2 rows and 3 columns, `left` one with 1 row and 2 columns, both *without* padding. `pad(x, (left, right, top,
-# bottom))` adds zeros at the four sides. Return the new `v`, and the new `h` to which the *new* `v` has been added.
+# **Difficulty** ●●●○○ **Minutes** 15. `v` is the state of the stack that sees rows above, `h` of the one that looks
+# left; both are already shifted, so a layer may read its own (shifted) row and column. `above` is a convolution with a
+# kernel of 2 rows and 3 columns, `left` one with 1 row and 2 columns, both *without* padding. `pad(x, (1, 2, 3, 4))`
+# adds zeros: one column on the left, two on the right, three rows at the top, four at the bottom. Return the new `v`,
+# and the new `h` to which the *new* `v` has been added, both of the height and width that they had.
 
 # %% id="two-stack-layer"
 from torch.nn.functional import pad
@@ -460,7 +474,7 @@ two_stack_layer = check("01.two_stacks", two_stack_layer)
 # hint("01.two_stacks")
 
 # %% [markdown] id="two-stacks-text"
-# A whole network of such layers, with the two shifts in front:
+# A whole network of such layers, with the two shifts in front. (A negative number in `pad` removes a row or a column.)
 
 
 # %% id="cure"
@@ -497,13 +511,18 @@ print(f"and {int((field & ~earlier).sum())} of the others")
 assert torch.equal(field, earlier)
 
 # %% [markdown] id="gates-text"
-# The package's `PixelCNN` is this skeleton with four additions. *Skip connections* ($h + \ldots$) make deep networks
-# trainable. *Dropout* hides a random part of the features during training. Two more input channels hold row and column, which are known in advance. And each layer ends in a **gate**:
+# The package's `PixelCNN` adds several things to this skeleton. *Skip connections* ($x + \ldots$) make deep networks
+# trainable. *Dropout* hides a random part of the features during training. Two more input channels hold row and column,
+# which are known in advance. Convolutions of 1 × 1 mix the channels at each place, and the last one gives the 17
+# logits. And each layer but the first has a **gate**:
 #
-# $$y = \tanh(W_f * h) \odot \text{sigmoid}(W_g * h)$$
+# $$y = \tanh(W_f * x) \odot \text{sigmoid}(W_g * x)$$
 #
-# In words: one convolution, with kernel $W_f$, gives a value between −1 and 1; another, with kernel $W_g$, gives a factor
-# between 0 and 1 by which it is multiplied. The explorer shows both stacks at any depth and place.
+# In words: one convolution of what the layer reads, with kernel $W_f$, and then tanh give a value between −1 and 1;
+# another, with kernel $W_g$, and then the sigmoid give a factor between 0 and 1 by which it is multiplied.
+#
+# The explorer shows what is seen from any place, by the plain stack of masked convolutions or by the two stacks, with 1
+# to 10 layers.
 
 # %% id="field-strip" tags=["static"]
 from course_utils.widgets import explore, filmstrip, receptive_field_explorer
@@ -514,8 +533,8 @@ filmstrip(
 )
 
 # %% [markdown] id="field-explore-text"
-# **Predict first, then move the sliders.** Is there a blind spot in the rightmost column of the plain stack? How many
-# layers do two stacks need until the upper right corner is seen from the lower left one?
+# **Predict first, then move the sliders.** Does the plain stack have a blind spot when it predicts a pixel of the
+# rightmost column? How many layers do two stacks need until the upper right corner is seen from the lower left one?
 #
 # <details><summary>Answer (after moving the sliders)</summary>
 # In the rightmost column there is none: nothing lies to the right, and with enough layers everything above is
@@ -540,8 +559,8 @@ assert int(right_edge.sum()) == 6 * 11 + 10 and reached == {9: False, 10: True}
 # ## 4 · Training
 #
 # The loss is the bits per dimension itself: training makes the data probable (*maximum likelihood*). A digit goes in
-# *whole*, and one pass gives all 64 conditional distributions at once, since masks and shifts make sure that none of them sees
-# its answer. That is why this model is fast to train.
+# *whole*, and one pass gives all 64 conditional distributions at once, since the shifts make sure that none of them
+# sees its answer. That is why this model is fast to train.
 
 # %% id="model"
 torch.manual_seed(0)
@@ -556,9 +575,10 @@ for place in (0, 20, 63):  # the real network, examined with your tool
     assert int(field.sum()) == place and not field.flatten()[place:].any()
 
 # %% [markdown] id="loop-text"
-# The loop is a generator: it makes one update and yields step and loss. `Adam` changes the weights, with a learning
-# rate that falls to zero along a cosine. Gradients longer than 1 are shortened (*clipped*), so that one unusual batch does
-# no harm. (Dropout hides a fifth of the features, a common remedy against overfitting when data are few.)
+# The loop `fit` is a generator: after each update it yields the step and the loss. `Adam` changes the weights, with a
+# learning rate that falls to zero along a cosine. Gradients longer than 1 are shortened (*clipped*), so that one
+# unusual batch cannot change the weights too much. (Dropout hides a fifth of the features, a common remedy against
+# overfitting when data are few.)
 
 
 # %% id="loop"
@@ -619,9 +639,13 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert model_bits < histogram_bits - 0.4
 
 # %% [markdown] id="bars-text"
-# What does such a conditional distribution look like? Here is one pixel (marked) of the first two test digits, with the 17
-# probabilities that both models give to its level. The network is given the pixels before it; the histograms give the
-# same for every digit.
+# PixelCNN needs fewer bits than independent pixels, and their two intervals for the 357 test digits are far apart. On
+# its training digits it needs fewer still, so it overfits a little. (The bits were averaged, so "on average" means the
+# geometric mean of the ratios.)
+#
+# What does a conditional distribution look like? Below are the first two test digits, with one pixel marked, and the
+# probabilities that each model gives to the 17 levels of this pixel. The network is given the pixels before it; the
+# histograms are the same for every digit.
 
 # %% id="bars" tags=["static"]
 row, column = 5, 4
@@ -681,8 +705,9 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert saved[4:].sum() > saved[:4].sum()
 
 # %% [markdown] id="where-read"
-# At the top there is little to go by. Further down most of the digit is already there, and much of the rest follows from
-# it. Empty margins cost next to nothing in either model.
+# The network saves more bits in the lower four rows than in the upper four, on average over the 357 test digits. At the
+# top there is little to go by; further down more of the digit is already known. At the left margin, which is nearly
+# always empty, both models need almost no bits.
 
 # %% [markdown] id="temperature-text"
 # ## 5 · Drawing
@@ -692,7 +717,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # Often one adds a control, the *temperature* $\tau$:
 #
-# $$p_\tau(j) = \frac{e^{\ell_j / \tau}}{\sum_{i} e^{\ell_i / \tau}}$$
+# $$p_\tau(j) = \frac{e^{\ell_j / \tau}}{\sum_{j'} e^{\ell_{j'} / \tau}}$$
 #
 # In words: the logit $\ell_j$ of each level $j$ is divided by $\tau$ before the softmax. $\tau = 1$ is the model as
 # trained. A low temperature ($\tau < 1$) makes likely levels more likely, a high one ($\tau > 1$) makes all more equal.
@@ -721,10 +746,11 @@ pixel_probabilities = check("01.pixel_probabilities", pixel_probabilities)
 # **Difficulty** ●●●●○ **Minutes** 20. This is the sampler, and a bit more: it keeps the first `keep` pixels of `x` and
 # draws only the others. With `keep=0` it draws everything.
 #
-# What `x` holds after the kept pixels does not matter: the network cannot look ahead. Evaluate the model once for each
-# pixel that is drawn, leave the caller's `x` as it is, and return whole numbers (int64). `torch.multinomial(p, 1,
-# generator=generator)` draws one index for each row of `p` (batch, levels), giving (batch, 1). `p` must be on the
-# generator's device, so write `p.cpu()`.
+# `model(x)` gives the logits, (batch, levels, height, width); your `pixel_probabilities` turns them into probabilities.
+# What `x` holds after the kept pixels does not matter: the network cannot look ahead. For each pixel that is drawn,
+# evaluate the model once, on the whole batch. Leave the caller's `x` as it is, and return whole numbers (int64).
+# `torch.multinomial(p, 1, generator=generator)` draws one index for each row of `p` (batch, levels), giving (batch, 1).
+# `p` must be on the generator's device, the CPU, so write `p.cpu()`.
 #
 # For example, with two images of 8 × 8, `fill_in(model, x, 24, generator)` keeps the first three rows of each and
 # draws forty pixels, from row 3, column 0 on.
@@ -780,12 +806,14 @@ show(
 )
 
 # %% [markdown] id="grid-read"
-# With `torch.multinomial` and the same seed, your function and the package's draw the same sixty. Many can be read as
-# digits, some cannot: an unlikely pixel drawn early is never corrected later. "Many" is not a number, so we measure.
+# With `torch.multinomial` and the same seed, your function and the package's draw the same sixty. Some look like
+# digits, others do not. (A pixel is never corrected once it is drawn, even if it turns out not to fit.) How close the
+# drawings are to real digits, as a whole, can be measured.
 #
-# > **Given now, explained in chapter 15: the Fréchet distance** between drawn and real digits, in features of a small
-# > network that classifies digits. 0 would be a perfect match of means and covariances. It needs 16 × 16 pixels, so
-# > everything is enlarged in the same way. The floor is what unseen real digits get.
+# > **Given now, explained in chapter 15: the Fréchet distance** between drawn digits and the training digits, in
+# > features of a small network that classifies digits. Lower is better; 0 would be a perfect match of means and
+# > covariances. The network needs 16 × 16 pixels, so everything is enlarged in the same way. Few images give a larger
+# > distance than many, so we take 357 of each kind. The *floor*, for comparison, is what unseen real digits get.
 
 # %% id="fid"
 from torch.nn.functional import interpolate
@@ -810,8 +838,11 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert floor < fid < alone_fid / 3
 
 # %% [markdown] id="copies-text"
-# Has it memorised training digits? For each drawn digit, find the nearest training digit by the mean difference in
-# levels per pixel. Unseen real digits set the scale.
+# By this measure, PixelCNN's digits are much closer to the training digits than images of independent pixels, but not
+# as close as unseen real digits. (This is one training and one set of drawings, without an interval.)
+#
+# Has it memorised training digits? For each drawn digit, find the nearest training digit: the one with the smallest
+# absolute difference in levels, averaged over the pixels. Unseen real digits set the scale.
 
 # %% id="copies"
 known = x_train.flatten(1).float()
@@ -821,18 +852,22 @@ for name, pictures in (("drawn", many), ("unseen real", x_test)):
     print(f"exact copies {(nearest == 0).sum()}")
 
 # %% [markdown] id="fill-strip-text"
+# No drawn digit is a copy of a training digit, and at the median the drawn ones are farther from their nearest training
+# digit than unseen real ones. This test finds no sign of memorising.
+#
 # ### Half a digit
 #
-# A model of this kind completes what you begin. The explorer keeps the first pixels of a real test digit and draws the
-# rest four times.
+# A model of this kind completes what you begin. The explorer keeps the first pixels of a real test digit, eight to a
+# row, and draws the rest four times. In its pictures, T stands for the temperature.
 #
 # **Predict first, then move the sliders.** After how many rows do all four continuations show the same digit? What does
 # a temperature of 0.3 do to drawings from nothing, and what does one of 2?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# After six of eight rows a digit classifier reads all four alike for every one of 60 digits, after two rows only for about
-# one in six: see the printed shares. The lower the temperature, the more alike the drawings from nothing, but the
-# printed differences per pixel change by only a few tenths of a level.
+# After six of eight rows a digit classifier reads all four alike for every one of 60 digits, after two rows only for
+# about one in six: see the printed shares and intervals. Drawings from nothing differ from each other a little less at
+# 0.3 than at 1, and a little more at 2. The printed means over 40 drawings each are only a few tenths of a level per
+# pixel apart, and they have no interval.
 # </details>
 
 # %% id="fill-strip" tags=["static"]
@@ -845,7 +880,10 @@ filmstrip(explorer, [{"keep": 16}, {"keep": 32}, {"keep": 48}, {"keep": 0, "temp
 explore(explorer)
 
 # %% [markdown] id="alike-text"
-# The same question with numbers: four continuations of each of 60 test digits, read by a digit classifier.
+# The same questions with numbers: four continuations of each of 60 test digits, read by a digit classifier; then 40
+# drawings from nothing at each temperature, and the mean difference in levels between two of them. (Where all 60 are
+# alike, the formula gives an interval of no width, which is too narrow: if the true share were 95%, 60 of 60 would
+# still occur in about one case in twenty.)
 
 # %% id="alike"
 from course_utils.recipes import load_reader
@@ -869,8 +907,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 # %% [markdown] id="cost-text"
 # ## 6 · What an image costs
 #
-# To *score* an image takes one pass. To *draw* one takes as many passes as it has pixels, one after the other: no
-# computer, however parallel, can draw pixel 20 before pixel 19 is known. Count them.
+# To compute the probability of an image (to *score* it) takes one pass. To *draw* one takes as many passes as it has
+# pixels, one after the other: however many processors a computer has, pixel 20 is drawn only when pixel 19 is known.
+# Count the passes.
 
 
 # %% id="cost"
@@ -918,6 +957,9 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert draw_seconds > 20 * score_seconds
 
 # %% [markdown] id="rows-text"
+# The ratio of the times need not be 64, since a step does more than its pass, and times as short as these vary from run
+# to run.
+#
 # Much of that work is repeated. Rows that are finished do not change, so the first stack needs to run only once
 # per row, and the second only on the current row. The package's `sample_by_rows` does this (it drew the 357 above). It
 # gives the same image, number for number, but it still takes 64 steps, one after the other.
@@ -931,15 +973,17 @@ print(f"sixty digits: {slow:.2f} s, with finished rows kept {fast:.2f} s: {slow 
 # %% [markdown] id="leak-text"
 # ## A failure, explained: the answer leaks
 #
-# One letter is wrong: the first layer gets a mask of kind B. Nothing crashes, and all shapes are right.
+# Here is a plain stack of masked convolutions, as in section 3, and one letter in it is wrong: the first layer gets a
+# mask of kind B. Nothing crashes, and all shapes are right. (The "honest network" that is printed beside it is the
+# PixelCNN of section 4, which is larger and was trained for longer.)
 #
 # **Predict first.** How low will the loss go, and what will the samples look like?
 #
 # <details><summary>Answer (after running the two cells below)</summary>
 # Far too low: the network copies the level that it is meant to predict. When it draws, the place of the next pixel
-# holds a zero, and it copies the zero: the samples are nearly blank. Its number is not a likelihood, because its factors
-# are not conditional probabilities. Whenever a likelihood looks too good, check the receptive field first; it takes
-# one line.
+# holds a zero, and it copies the zero: the samples are nearly blank. Its number is not a likelihood, because its
+# factors are not conditional probabilities. Whenever a likelihood looks too good, check the receptive field first; it
+# takes one line.
 # </details>
 
 # %% id="leak"
@@ -968,19 +1012,21 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert junk.float().mean() < x_test.float().mean() / 2
 
 # %% [markdown] id="latent-text"
-# ## The failure that leads on: no latent space
+# ## A failure that leads to chapter 02: no latent space
 #
-# Suppose you want a digit *between* a 3 and an 8, or this 3 but rounder. PixelCNN has no code for an image, no point in a
-# space that you could move. It has only pixels and random numbers.
+# Suppose you want a digit *between* a 3 and an 8, or this 3 but rounder. PixelCNN has no code for an image, no point in
+# a space that you could move. It has only pixels and random numbers.
 #
 # **Predict first.** Blend two digits pixel by pixel. How probable is the blend under the model? And if we draw with the
 # *same random numbers* and change one pixel at the top by hand, is the image almost the same?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# The blend is less probable than either digit. And one changed pixel turns the image into another digit in most pairs (the
-# last printed line), nearly as often as in two unrelated drawings. No short list of numbers says <em>what</em> the image shows,
-# such that similar numbers mean similar images. Chapter 02 builds models that have one, a <em>latent space</em>, and
-# that draw in a single pass. The price is that the likelihood is no longer exact.
+# On average over 30 pairs, the blends are less probable than the threes and than the eights. And one changed pixel
+# turns the image into another digit in most of 100 pairs (the last printed line). For comparison: if drawings were
+# unrelated, and all ten digits equally frequent, the two of a pair would differ in 90%. No short list of numbers says
+# <em>what</em> the image shows, such that similar numbers mean similar images. Chapter 02 builds models that have one,
+# a point in a <em>latent space</em>, and that draw in a single pass. The price is that the likelihood is no longer
+# exact.
 # </details>
 
 # %% id="latent" tags=["static"]
@@ -1004,8 +1050,9 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert blend > max(three, eight)
 
 # %% [markdown] id="latent-read"
-# How often does it become another digit? We draw 100 pairs. The two of a pair share all random numbers, but the fourth
-# pixel is 0 in one and 15 in the other; a digit classifier reads both.
+# In the lower row, each title gives the level of the fourth pixel. How often does a digit become another one? We draw
+# 100 pairs. The two of a pair share all random numbers, but the fourth pixel is 0 in one and 15 in the other; a digit
+# classifier reads both.
 
 # %% id="latent-pairs"
 read = []
@@ -1022,10 +1069,13 @@ print(f"read as another digit after one pixel was changed: {other:.0%} ± {error
 # %% [markdown] id="compare-text"
 # ## The families, side by side
 #
-# Each of the next chapters adds a kind of model to one table. The upper rows are the course's: every model gets one
-# minute of processor time on digits, and one on small pages of the picture book (32 × 32 pixels, one thing on each).
-# *Real* is the floor: other real images. *FID* is the Fréchet distance, *one thing* the share of pages on which
-# a small detector finds exactly one thing. Your row: what it cost to train and to draw, and how good it is.
+# Later chapters add other kinds of models to this table. The upper rows are the course's: every model gets about one
+# minute of processor time on digits, and one on small pages of the picture book (32 × 32 pixels, one thing on each),
+# and draws 357 images. *Real* is the floor: other real images. *FID* is the Fréchet distance; for pages it uses
+# features of another network, so compare it only between rows of the same data. *One thing* is the share of pages on
+# which a small detector finds exactly one thing. In the row of 16 × 16, too, PixelCNN draws digits of 8 × 8, which are
+# then enlarged, and its bits are those of 8 × 8. The last row is yours: what the model cost to train and to draw, and
+# how good it is.
 
 # %% id="compare"
 from course_utils.metrics.families import Row, compare
@@ -1044,16 +1094,18 @@ compare(
 )
 
 # %% [markdown] id="compare-read"
-# On pages the same recipe fails: they have 16 times as many pixels as a digit, each with one of 512 colours, and the
-# minute is over long before the network has learned them. The column of bits is left empty there, since its likelihoods
-# are of 8 × 8 digits.
+# For pages, one minute of the same recipe is not enough: 9% (± 3%) of the 357 drawn pages show exactly one thing, while
+# all real ones do. Pages have 16 times as many pixels as a digit, each with one of 512 colours; which of the two
+# matters more, the table does not show. The column of bits is left empty there, since its likelihoods are of 8 × 8
+# digits.
 
 # %% [markdown] id="elsewhere"
 # ## What you will read elsewhere
 #
-# **"PixelCNN, a method of the 1990s."** Some introductions date it so. Its two papers are from January and June 2016. (arXiv numbers are dates.) What does come from that time is the convolutional network: Fukushima's
-# neocognitron of 1980, LeCun's network for handwritten digits of 1989. What PixelCNN adds is the mask. Remove
-# it, and the old layer is left:
+# **"PixelCNN, a method of the 1990s."** Some introductions date it so. Its two papers are from January and June 2016.
+# (arXiv numbers are dates.) What is older is the convolutional network: Fukushima's neocognitron dates from 1980,
+# LeCun's network for handwritten digits from 1989. PixelCNN adds a mask to the convolutional layer. Remove the
+# mask, and the ordinary layer is left:
 
 # %% id="elsewhere-date"
 for number in ("1601.06759", "1606.05328"):
@@ -1066,8 +1118,8 @@ print("with a mask of ones the layer is an ordinary convolution")
 
 # %% [markdown] id="elsewhere-order"
 # **"Autoregressive models are trained pixel by pixel."** They *draw* pixel by pixel. In training one pass gives all
-# conditional distributions, because all pixels before each one are known from the data (*teacher forcing*). Here are both
-# ways, for the same digit: 64 passes, each on an image that ends before pixel $i$, and one pass.
+# conditional distributions, because all pixels before each one are known from the data (*teacher forcing*). Here are
+# both ways, for the same digit: 64 passes, each on an image that ends before pixel $i$, and one pass.
 
 # %% id="elsewhere-order-run"
 digit = x_test[:1]
@@ -1083,9 +1135,10 @@ print(f"largest difference of any logit: {difference:.1e}")
 assert difference < 1e-3
 
 # %% [markdown] id="elsewhere-quality"
-# **"A better likelihood means better images."** Not necessarily. Build a model that uses PixelCNN with probability 1/100,
-# and otherwise draws pure noise. Its probability of any $x$ is at least a hundredth of PixelCNN's. So it costs at most
-# $\log_2 100 = 6.6$ bits more per *image*, whatever the image's size.
+# **"A better likelihood means better images."** Not necessarily. Build a model that uses PixelCNN with probability
+# 1/100, and otherwise draws pure noise. Its probability of any $x$ is at least a hundredth of PixelCNN's. So it costs
+# at most $\log_2 100 = 6.6$ bits more per *image*, whatever the image's size. Although 99 of 100 of its images are
+# noise, it still needs fewer bits than independent pixels:
 
 # %% id="elsewhere-quality-run"
 log_p = -64 * bits_of(model, x_test).double() * math.log(2)  # of whole pictures, in nats
@@ -1105,7 +1158,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # | $-\frac{1}{d_x}\sum_i \log_2 p(x_i \mid x_{<i})$ | `bits_per_dim(logits, x)` |
 # | mask of kind A or B | `causal_mask(size, kind)` |
 # | $(W \odot \text{mask}) * x + b$ | `MaskedConv2d(in_channels, out_channels, size, kind)` |
-# | $\{i : \partial y_{r,c} / \partial x_i \neq 0\}$ | `receptive_field(network, x, row, column)` |
+# | $\{i : \partial y_{\text{row},\text{column}} / \partial x_i \neq 0\}$ | `receptive_field(network, x, row, column)` |
 # | the rows above, then left in the own row | `two_stack_layer(v, h, above, left)` |
 # | $\text{softmax}(\ell / \tau)$ | `pixel_probabilities(logits, temperature)` |
 # | $x_i \sim p(x_i \mid x_{<i})$, one after the other | `fill_in(model, x, keep, generator)` |
@@ -1121,12 +1174,13 @@ if budget(smoke=False, laptop=True, gpu=True):
 # Open a line for the answer.
 #
 # <details><summary>1. Would the digits come out differently if the pixels were drawn from bottom to top?</summary>
-# A perfect model would give the same distribution: the chain rule holds for every order, as in the toy. A network is
-# not perfect, and some orders may be easier to learn, so its digits and its bits can differ.
+# A perfect model would give the same distribution: the chain rule holds for every order, as for two pixels. A network
+# is not perfect, and some orders may be easier to learn, so its digits and its bits can differ.
 # </details>
-# <details><summary>2. What is the lowest possible number of bits per dimension on the test digits?</summary>
-# The entropy of the digits themselves, which is unknown: handwriting is truly random. It is not 0. A model that needs
-# 0 bits for new digits has seen them, or looks ahead.
+# <details><summary>2. What is the lowest number of bits per dimension that a model can reach on new digits, on
+# average?</summary>
+# The entropy of such digits, divided by their 64 pixels. It is unknown, but not 0, since handwriting varies. A model
+# that needs almost no bits for test digits has seen them, or looks ahead.
 # </details>
 # <details><summary>3. Language models offer "temperature 0". What would that be here, and why is it a bad
 # idea?</summary>
@@ -1147,8 +1201,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # A colour pixel has three channels. One can predict them in order, green given red, blue given both: three times as
 # many passes. Or all at once: with 8 levels a channel there are $8^3 = 512$ colours, and each is one *symbol*. The
-# softmax gets 512 outputs, and nothing else changes: not the loss, not the masks, not the sampler. Here are pages of
-# the picture book in 512 colours.
+# network reads three channels, its softmax gets 512 outputs, and nothing else changes: not the loss, not the shifts,
+# not the sampler. Here are pages of the picture book in 512 colours. If all colours are equally probable, each
+# channel of a pixel costs $\log_2 8 = 3$ bits.
 
 # %% id="bonus-run" tags=["static"]
 from course_utils.data import picture_book as book
@@ -1169,5 +1224,5 @@ print(f"{symbols.unique().numel()} of 512 colours occur; logits {tuple(logits.sh
 print(f"untrained: {bits_per_dim(logits, symbols.to(device)).mean() / 3:.2f} bits per channel and pixel")
 
 # %% [markdown] id="bonus-read"
-# `fit(colourful, symbols, steps)` trains it, with your own loop. It needs thousands of pages, and patience or a GPU. To
-# draw one page takes 1,024 passes.
+# `fit(colourful, symbols.to(device), steps)` trains it, with the loop of section 4 and your loss. Take many more pages
+# than these eight, and expect it to take long without a GPU. To draw one page takes 1,024 passes.

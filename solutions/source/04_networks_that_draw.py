@@ -5,8 +5,8 @@
 # an image of the same size. This chapter takes it apart into six components, builds each by hand, and puts them
 # together again. The result is the *U-Net*.
 #
-# ![An astronaut's portrait: clean, with noise, restored by a U-Net, and restored by another, trained without skip
-# connections, which is a blur.](../chapters/figures/04_restored.png)
+# ![An astronaut's portrait: clean, with noise, restored by a U-Net, and, blurred, restored by another that was trained
+# without skip connections.](../chapters/figures/04_restored.png)
 #
 # **After this chapter you can**
 # 1. compute the output size, the parameters and the multiplications of a convolution, and avoid checkerboards;
@@ -55,10 +55,10 @@ device = pick_device()
 # %% [markdown] id="toy"
 # ## Learning edges from one digit
 #
-# The task: given a digit, output its edges (each pixel's right neighbours minus its left neighbours). We compare two
-# layers. The *dense* layer connects each of 256 input pixels to each of 256 output pixels: 65,536 weights. The
-# *convolution* has nine weights and uses the same nine at every position. Both are fitted exactly, by least squares,
-# to 1, 10, 30 or all 1,440 training digits.
+# The task: given a digit, output its edges (for each pixel, the mean of its three right neighbours minus the mean of
+# its three left neighbours). We compare two layers. The *dense* layer connects each of 256 input pixels to each of 256
+# output pixels: 65,536 weights. The *convolution* has nine weights and uses the same nine at every position. Both are
+# fitted by least squares, which needs no training loop, to 1, 10, 30 or all 1,440 training digits.
 #
 # **Predict first.** Which of them gets *new* digits right after 1 training digit? After 30? After 1,440? And a cat?
 #
@@ -224,9 +224,9 @@ dense = (3 * 64**2 + 1) * 64 * 64**2
 print(f"a dense layer from 3 to 64 channels of 64 x 64 pixels would have {dense:,} parameters")
 
 # %% [markdown] id="reach-text"
-# A convolution has few weights, but each output pixel depends only on the nine pixels under its window. Several layers
-# in a row reach further. How far? The gradient tells us *which input pixels the middle output pixel depends on*: its
-# *receptive field*.
+# A 3 × 3 convolution has few weights, but each output pixel depends only on the nine positions under its window.
+# Several layers in a row reach further. How far? The gradient tells us *which input pixels the middle output pixel
+# depends on*: its *receptive field*.
 #
 # **Predict first.** How wide is the receptive field of three 3 × 3 convolutions in a row? And if the first two have a
 # stride of 2?
@@ -302,10 +302,11 @@ show(
 # %% [markdown] id="overlap-exercise"
 # ### Exercise 2 · Count the overlaps
 #
-# **Difficulty** ●●●○○ **Minutes** 15. This is the exact cause of a well-known artefact, in whole numbers.
+# **Difficulty** ●●●○○ **Minutes** 15. These counts explain a well-known artefact.
 #
 # Return an int64 tensor of shape ((size − 1) · stride + kernel,): how many input pixels reach each position of the
-# output, along one side, without padding.
+# output, along one side, without padding. All three arguments are ints of at least 1. If the stride is larger than the
+# kernel, some positions are reached by no input pixel: their count is 0.
 
 
 # %% id="overlap-count"
@@ -351,9 +352,9 @@ for kernel, stride in ((2, 2), (3, 2), (4, 2), (5, 2), (5, 3), (6, 3)):
 # pixels evenly? Two settings are shown as still images, then the live control.
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# Kernel 6, stride 4 gives 1 or 2, since 4 does not divide 6. A strided convolution reads its pixels just as unevenly,
-# in the same pattern: the two layers are each other's transpose. In training, the pattern appears in the gradients of
-# its input.
+# Kernel 6, stride 4 gives 1 or 2 (set the live control to these numbers), since 4 does not divide 6. A convolution with
+# the same kernel and stride reads its pixels just as unevenly, in the same pattern: the two layers are each other's
+# transpose. In training, the pattern appears in the gradients of its input.
 # </details>
 
 # %% id="film-overlap" tags=["static"]
@@ -373,8 +374,8 @@ explore(overlaps)
 # **Predict first.** Is a kernel of 4 with stride 2 safe if its weights are random? Is resize-convolution?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# Kernel 4 is even with equal weights only; with this draw of random weights its pattern spans 0.57 of the mean
-# brightness. Resize-convolution shows none in either case.
+# Kernel 4 is even with equal weights; with this draw of random weights its pattern spans 0.57 of the mean brightness.
+# Resize-convolution shows none in either case.
 # </details>
 
 
@@ -421,7 +422,8 @@ assert max(spread[1], spread[2], spread[5]) < 1e-5
 # or odd column), and random weights do not make the four agree: training would have to. Away from the border,
 # resize-convolution turns a constant image into a constant image whatever its weights. The U-Net below uses it.
 #
-# The methods are related: nearest and bilinear *are* transposed convolutions with fixed, even kernels.
+# The methods are related: nearest and bilinear *are* transposed convolutions with fixed kernels whose copies add up
+# evenly.
 
 # %% id="relatives"
 for name, row in (("nearest", [1.0, 1]), ("bilinear", [0.25, 0.75, 0.75, 0.25])):
@@ -437,9 +439,9 @@ for name, row in (("nearest", [1.0, 1]), ("bilinear", [0.25, 0.75, 0.75, 0.25]))
 # %% [markdown] id="attention-text"
 # ## 3 · Attention: every pixel reads from every pixel
 #
-# A corgi's left ear should match its right ear, about ten pixels away on a page of 32 × 32. Convolutions pass such
-# information on step by step; *attention* connects the two pixels directly. From each pixel three vectors are
-# computed: a *query* (what to look for), a *key* (what this pixel can be found by) and a *value* (what it passes on).
+# A corgi's left ear should match its right ear, a dozen pixels away on a page of 32 × 32. Convolutions pass such
+# information on step by step; *attention* connects the two pixels directly. From each pixel three vectors are computed:
+# a *query* (what to look for), a *key* (what this pixel can be found by) and a *value* (what it passes on).
 #
 # $$\text{attention}(Q, K, V) = A\,V, \qquad A = \text{softmax}\!\left(\frac{Q K^\top}{\sqrt d}\right)$$
 #
@@ -465,8 +467,8 @@ assert shares == [0.333, 0.333, 0.333]
 #
 # **Difficulty** ●●●○○ **Minutes** 15. Three lines that run in every transformer.
 #
-# Any axes may stand in front, such as batch and heads. `k.transpose(-2, -1)` swaps the last two. Gradients will flow
-# through your function, so use torch operations. `softmax` and `@` are allowed;
+# Any axes may stand in front, such as the batch and the *heads* that are explained below. `k.transpose(-2, -1)` swaps
+# the last two. Gradients will flow through your function, so use torch operations. `softmax` and `@` are allowed;
 # `F.scaled_dot_product_attention` would pass the check but does the whole exercise for you. You compare with it below.
 
 
@@ -518,15 +520,16 @@ assert all(0.15 < largest[d, math.sqrt(d)] < 0.3 for d in (4, 64, 1024))
 #
 # ### Look at a map
 #
-# Below, one pixel of the corgi attends to all pixels of its page. Query and key are simply the pixel's colour, times
-# a *sharpness*, and its position, times a *nearness*. (A network learns what to compare instead.) The caption says
-# over how many pixels the attention is spread: ten equal shares would count as ten.
+# Below, one pixel of the corgi attends to all pixels of its page. Queries and keys are built from each pixel's colour,
+# times a *sharpness*, and its position, times a *nearness*, in such a way that a score is higher the closer the two
+# pixels are in both. (A network learns what to compare instead.) The caption says over how many pixels the attention is
+# spread: ten equal shares would count as ten.
 #
 # **Predict first.** The query is a pixel of the orange fur. Where will the map be bright? What does nearness change?
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # With colour alone the map is bright on all orange fur, at any distance: tail, body and both ears. A higher sharpness
-# removes the grass, whose colour is the next closest. Nearness restricts the map to the fur close to the query.
+# removes the grass, which is faintly visible at a low one. Nearness restricts the map to the fur close to the query.
 # </details>
 
 # %% id="film-attention" tags=["static"]
@@ -566,8 +569,9 @@ split_heads = check("04.split_heads", split_heads)
 # hint("04.split_heads")
 
 # %% [markdown] id="module-text"
-# The way back, `merge_heads`, swaps the axes again and flattens. With four linear layers around it, this is the
-# package's `Attention` and torch's `MultiheadAttention`: with the same weights, all three agree.
+# The way back, `merge_heads`, swaps the axes again and flattens. With four linear layers around it (for queries, keys,
+# values and the output), this is the package's `Attention` and torch's `MultiheadAttention`: with the same weights, all
+# three agree.
 
 # %% id="module"
 tokens = torch.randn(2, 10, 32, generator=generator)
@@ -629,11 +633,13 @@ for side in (16, 32, 64):
 print(f"512 x 512 {4 * 512**4:17,}")
 
 # %% [markdown] id="memory-read"
-# Doubling the side makes the map sixteen times larger: from 0.26 megabytes at 16 × 16 to 67 at 64 × 64. At 512 × 512,
-# a single head's map would need 275 gigabytes. Stable Diffusion, as diffusers runs it, uses two remedies. It works on
-# a small *latent* of 64 × 64 in place of the image of 512 × 512 (chapter 09), so that each map is $8^4 = 4096$ times
-# smaller. And the fused function computes the map in pieces, which are discarded and recomputed when needed. (The
-# time still grows as $n^4$.)
+# Doubling the side makes the map sixteen times larger: from 0.26 megabytes at 16 × 16 to 67 at 64 × 64. At 512 × 512, a
+# single head's map would need 275 gigabytes. With the fused function, much less is kept, 1.1 megabytes at 64 × 64, and
+# doubling the side makes it only four times as much.
+#
+# Stable Diffusion, as diffusers runs it, uses two remedies. It works on a small *latent* of 64 × 64 in place of the
+# image of 512 × 512 (chapter 09), so that each map is $8^4 = 4096$ times smaller. And the fused function computes the
+# map in pieces, which are discarded and recomputed when needed. (The time still grows as $n^4$.)
 
 # %% [markdown] id="cross-text"
 # ## 4 · Words enter the image
@@ -760,8 +766,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 # of chapter 08 does.
 #
 # > **Given now, built in chapters 06 to 10:** the finished picture-book model, whose U-Net reads a sentence in the same
-# > way. We record queries and keys of its last two cross-attention layers, where 8 × 8 pixels attend to the words,
-# > while it draws with four different seeds.
+# > way. We record queries and keys of its last two cross-attention layers, where a map of 8 × 8 positions, each of
+# > which stands for 8 × 8 pixels of the page, attends to the words, while it draws with four different seeds.
 
 # %% id="real-maps"
 from course_utils.pipelines.picture_book import load_picture_book
@@ -840,13 +846,14 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert correlations(looks["last"], "corgi")[:, words.index("grass")].min() > 0
 
 # %% [markdown] id="real-maps-read"
-# In the last layer but one, the map of "corgi" is bright on the puppy and the map of "grass" around it, in all four
-# drawings of this one prompt. Three warnings. The map of "sitting" resembles that of "corgi"; a likely reason, not
-# tested here, is that the text encoder passes information from earlier words on to later ones. Yet "sitting" gets
-# less than a tenth of the attention, which a map scaled to its own maximum hides. The start token, which is the same
-# in every prompt, gets a third. The shares of a pixel must add up to 1, so they cannot all be small, even where no
-# word is of use. And in the very last layer nothing of this kind is found: "grass" correlates *positively* with
-# "corgi", and both get hardly any attention. Read such maps with care, and check which layer is shown.
+# In the last layer but one, the map of "corgi" is bright on the puppy and the map of "grass" around it in the two
+# drawings shown; in all four drawings of this one prompt, the two maps are negatively correlated. Three warnings. The
+# map of "sitting" resembles that of "corgi"; a likely reason, not tested here, is that the text encoder passes
+# information from earlier words on to later ones. Yet "sitting" gets less than a tenth of the attention, which a map
+# scaled to its own maximum hides. The start token, which is the same in every prompt, gets a third. The shares of a
+# pixel must add up to 1, so they cannot all be small, even where no word is of use. And in the very last layer nothing
+# of this kind is found: "grass" correlates *positively* with "corgi", and both get hardly any attention. Read such maps
+# with care, and check which layer is shown.
 
 # %% [markdown] id="time-text"
 # ## 5 · Three small components
@@ -861,13 +868,13 @@ if budget(smoke=False, laptop=True, gpu=True):
 #   \omega_i = 10000^{-2i/\text{width}}, \qquad i = 0, \dots, \tfrac{\text{width}}{2} - 1$$
 #
 # In words: half of the width is sines, half cosines; number $i$ oscillates with the frequency $\omega_i$, which falls
-# from 1 to nearly 1/10000.
+# from 1 towards 1/10000.
 
 # %% [markdown] id="time-exercise"
 # ### Exercise 5 · The time embedding
 #
-# **Difficulty** ●●○○○ **Minutes** 10. The first layer of nearly every diffusion model. Times may be integers or
-# fractions (some samplers evaluate the network between two integer times); `width` is even; the result is float32.
+# **Difficulty** ●●○○○ **Minutes** 10. Many diffusion models begin with it. Times may be integers or fractions (some
+# samplers evaluate the network between two integer times); `width` is even; the result is float32.
 
 
 # %% id="time-embedding"
@@ -917,10 +924,11 @@ print("similarity of t = 500 with", {other: round(value, 3) for other, value in 
 assert similarity[501] > 0.9 > similarity[510] > 0.5 > similarity[900]
 
 # %% [markdown] id="time-read"
-# Nearby times have similar embeddings, distant times different ones. The similarity depends on the distance only, since
+# Nearby times have similar embeddings, distant times different ones: the similarity falls steeply at first, then slowly
+# and with fluctuations. The similarity depends on the distance only, since
 # $\sin a \sin b + \cos a \cos b = \cos(a - b)$. Conventions differ: Stable Diffusion puts the cosines first
-# (`flip_sin_to_cos`), and DDPM divides $i$ by width/2 − 1. A network must be run with the convention it was trained
-# with.
+# (`flip_sin_to_cos`), and DDPM divides $i$ by width/2 − 1 in place of width/2. A network must be run with the
+# convention it was trained with.
 
 # %% [markdown] id="norm-text"
 # ### Keeping numbers in range
@@ -930,9 +938,10 @@ assert similarity[501] > 0.9 > similarity[510] > 0.5 > similarity[900]
 #
 # $$\text{out} = \frac{x - \text{mean}}{\sqrt{\text{variance} + \text{eps}}}$$
 #
-# where the tiny number eps prevents a division by zero. (torch's layers then apply a learned factor and shift per
-# channel.) The four well-known norms differ only in *which numbers* the mean and the variance are taken over. We read
-# that off the layers themselves: on which inputs does one output number depend? The gradient shows it.
+# where the tiny number eps prevents a division by zero. (Most of torch's layers then apply a learned factor and a
+# learned shift.) Four well-known norms, batch, layer, instance and group norm, differ only in *which numbers* the mean
+# and the variance are taken over. We read that off the layers themselves: on which inputs does one output number
+# depend? The gradient shows it.
 
 # %% id="norm-axes" tags=["static"]
 from matplotlib.colors import ListedColormap
@@ -969,8 +978,9 @@ show(figure, "Four grids of 4 images by 6 channels, 9 pixels in each cell. Blue 
 #
 # ### Exercise 6 · Group norm
 #
-# **Difficulty** ●●●○○ **Minutes** 10. Write it with `reshape`, `mean` and `var`. `F.group_norm` would pass the check
-# but does the whole exercise for you; you compare with it below.
+# **Difficulty** ●●●○○ **Minutes** 10. Write it with `reshape`, `mean` and `var`, without a learned factor or shift;
+# `groups` divides the number of channels. `F.group_norm` would pass the check but does the whole exercise for you; you
+# compare with it below.
 
 
 # %% id="group-norm"
@@ -992,8 +1002,8 @@ group_norm = check("04.group_norm", group_norm)
 # hint("04.group_norm")
 
 # %% [markdown] id="norm-why"
-# Why not batch norm? In the training of a diffusion model, one batch contains nearly clean images and pure noise. The
-# output for one image should not depend on the other images of its batch:
+# Why not batch norm? In the training of a diffusion model, one batch contains images at all levels of noise, from
+# nearly clean ones to pure noise. The output for one image should not depend on the other images of its batch:
 
 # %% id="norm-run"
 x = torch.randn(8, 16, 8, 8, generator=generator)
@@ -1010,18 +1020,19 @@ assert change["group norm"] < 1e-5 < 0.3 < change["batch norm"]
 # %% [markdown] id="residual-text"
 # ### A short path for gradients
 #
-# Deep networks of plain layers are hard to train: in the backward pass each layer multiplies the gradient by something,
-# and a product of many factors vanishes or explodes. A *residual block* adds what it computes to its input:
+# Deep networks of plain layers are hard to train: in the backward pass each layer multiplies the gradient by a factor,
+# and a product of many factors tends to vanish or explode. A *residual block* adds what it computes to its input:
 #
 # $$\text{out} = x + g(x)$$
 #
 # where $g$ stands for a few layers. The derivative of the sum is $1 + g'$, so one part of the gradient passes
 # unchanged.
 #
-# An experiment: stacks of 1, 10 and 40 convolutions, with and without a sum around each layer, with and without a
-# group norm before it. All four stacks have *the same* weights. We measure the gradient that arrives at the input
-# from one output pixel. Initialisation matters too, so everything is repeated with torch's default weights times
-# $\sqrt 6$, which gives them the variance that He et al. recommend for relu; each with five seeds.
+# An experiment: stacks of 1, 10 and 40 convolutions, with and without a sum around each layer, with and without a group
+# norm before it. A layer here is a convolution after a *silu*, $\text{silu}(x) = x \cdot \text{sigmoid}(x)$, which is a
+# smooth version of $\text{relu}(x) = \max(x, 0)$. All four stacks have *the same* weights. We measure the gradient that
+# arrives at the input from one output pixel. Initialisation matters too, so everything is repeated with torch's default
+# weights times $\sqrt 6$, which gives them the variance that He et al. recommend for relu; each with five seeds.
 
 
 # %% id="arriving"
@@ -1067,7 +1078,8 @@ show(figure, "The factor by which a layer multiplies the gradient: far below 1 i
      "or a residual alone, closest to 1 with both; two initialisations, five seeds each, as points.")  # fmt: skip
 
 # %% [markdown] id="depth-check-text"
-# For all five seeds, and under both initialisations:
+# The next cell checks, for all five seeds and both initialisations, the comparisons that are drawn below it. It prints
+# nothing if they all hold.
 
 # %% id="depth-check"
 for weights in gains:
@@ -1087,16 +1099,15 @@ assert factors["residual", "default weights"].max() < 1.15 < 1.3 < factors["resi
 # they train.)
 
 # %% [markdown] id="residual-block-text"
-# So the standard block has both: two convolutions, each after a norm, one sum around the two, and the time in
-# between:
+# So the standard block has both: two convolutions, one sum around the two, and the time in between:
 #
 # $$h = \text{conv}_1(\text{silu}(\text{norm}_1(x))) + \text{time}(\text{silu}(e)), \qquad
 #   \text{out} = \text{shortcut}(x) + \text{conv}_2(\text{silu}(\text{norm}_2(h)))$$
 #
-# In words: $\text{silu}(a) = a \cdot \text{sigmoid}(a)$ is a smooth activation function; *time* is a linear layer that
-# turns the time embedding $e$ into one number per channel, which is added at every pixel; the *shortcut* is the
-# identity, or a 1 × 1 convolution where the number of channels changes. $\text{conv}_2$ starts at zero, so that a fresh
-# block outputs its shortcut alone.
+# In words: each convolution comes after a norm and a silu; *time* is a linear layer that turns the time embedding $e$
+# into one number per channel, which is added at every pixel; the *shortcut* is the identity, or a 1 × 1 convolution
+# where the number of channels changes. $\text{conv}_2$ starts at zero, so that a fresh block outputs its shortcut
+# alone.
 
 # %% [markdown] id="residual-exercise"
 # ### Exercise 7 · The residual block
@@ -1181,8 +1192,9 @@ assert gradients[3] == (0, 0)
 
 # %% [markdown] id="zero-read"
 # With $\text{conv}_2$ at zero, it gets a gradient at once, and $\text{conv}_1$ from the second step on: its gradient is
-# multiplied by the weights of $\text{conv}_2$. The block is stuck only if everything that enters $\text{conv}_2$ is
-# zero as well. Question 3 at the end comes back to the second row.
+# multiplied by the weights of $\text{conv}_2$. The weights of both are stuck only if everything that enters
+# $\text{conv}_2$ is zero as well: then only the bias of $\text{conv}_2$ gets a gradient. Question 3 at the end comes
+# back to the second row.
 
 # %% [markdown] id="u-text"
 # ## 6 · The U-Net
@@ -1229,8 +1241,8 @@ through_the_u = check("04.through_the_u", through_the_u)
 # hint("04.through_the_u")
 
 # %% [markdown] id="unet-text"
-# The package's `UNet` consists of these parts and your wiring. `UNetConfig` holds its sizes. We send two digits through
-# a fresh one. A *hook*, a function that torch calls after each part, records what goes in and out.
+# The package's `UNet` consists of these parts, connected as in exercise 8. `UNetConfig` holds its sizes. We send two
+# digits through a fresh one. A *hook*, a function that torch calls after each part, records what goes in and out.
 
 # %% id="unet-table"
 from course_utils.models.unet_by_hand import UNet, UNetConfig
@@ -1307,12 +1319,12 @@ show(u, "The U-Net, each part as a box with the shape of its output: down from 1
      "channels grow from 16 to 64, and up again; two arrows lead from the way down to the way up.")  # fmt: skip
 
 # %% [markdown] id="unet-read"
-# Follow the boxes. *time*, which has none, is two linear layers that widen the time embedding from 16 to 64; all
-# levels receive their output. *first* turns 1 channel into 16. *down* works at one size; *shrink* is a convolution
-# with stride 2; *down 1* widens to 32: half the pixels along a side, twice the channels. *middle 0* contains the
-# attention, over 4 · 4 = 16 pixels. *grow* doubles by nearest and convolves. *up 0* gets 64 + 32 = 96 channels: 64
-# from below, 32 from the skip. *last* outputs one channel again. More than nine tenths of the parameters lie below
-# the finest level.
+# Follow the boxes. *time*, which has none, is two linear layers that widen the time embedding from 16 to 64; all levels
+# receive their output. *first* turns 1 channel into 16. *down* works at one size; *shrink* is a convolution with stride
+# 2; *down 1* widens to 32: half the pixels along a side, twice the channels. *middle 0* contains the attention, over 4
+# · 4 = 16 pixels. *grow* doubles by nearest and convolves. *up 0* gets 64 + 32 = 96 channels: 64 from below, 32 from
+# the skip. *last* outputs one channel again. More than nine tenths of the parameters lie below the finest level, if
+# *shrink 0* and *grow 1*, which connect it to the next, are counted as below.
 #
 # Finally, the same forward pass with your wiring:
 
@@ -1354,9 +1366,9 @@ with torch.no_grad():
     print("with words:", tuple(with_words(x_t, t, sentence).shape))
 
 # %% [markdown] id="contract-read"
-# `model(x_t, t, cond=None)` returns a tensor with the shape of `x_t`: every model and sampler of the course keeps to
-# this interface. `cond` are words, for cross-attention (chapter 10). `t` is needed from chapter 06 on; in this chapter
-# it is always 0.
+# `model(x_t, t, cond=None)` returns a tensor with the shape of `x_t`: the denoising networks that later chapters build
+# by hand, and their samplers, keep to this interface. `cond` are words, for cross-attention (chapter 10). `t` is needed
+# from chapter 06 on; in the trainings below it is always 0.
 
 # %% [markdown] id="train-text"
 # ## 7 · What do the skips carry?
@@ -1462,7 +1474,9 @@ def fit(model, clean, sigma, steps, batch=32, seed=0):
 
 # %% [markdown] id="examine-text"
 # Twelve trainings: two data sets, with and without skips, three seeds each. The seed sets the initial weights, the
-# batches and the noise. All networks are tested on the same images, which none was trained on, with the same noise.
+# batches and the noise. All networks of a data set are tested on the same images, 357 digits or 300 crops that none was
+# trained on, with the same noise. (A thirteenth training, in the section
+# "A failure that leads on", is drawn at the end of the same plot.)
 
 # %% id="train"
 import time
@@ -1551,12 +1565,13 @@ if budget(smoke=False, laptop=True, gpu=False):
 
 # %% [markdown] id="skips-read"
 # Digits hardly need skips here: in each of three seeds the PSNR without them is lower by at most a few tenths of a
-# decibel. The stronger noise may play a part, since it hides detail that skips could carry; but on clean input, too,
-# digits lose less without skips than photographs. A likely reason lies in the data. A 16 × 16 digit is an enlarged
-# 8 × 8 one, and all digits are similar. A crop of a photograph can contain anything. The middle has room for it,
-# 4 · 4 · 32 = 512 numbers for 256 pixels, but the network must *learn* to encode every detail in them and to decode
-# each at its place. In this short training it does not get far: even a clean crop comes back blurred, with an error
-# larger than that of the noise. Skips carry the detail past the middle; nothing has to be learned for that.
+# decibel. The stronger noise may play a part, since it hides detail that skips could carry; on clean input, too, digits
+# lose less without skips than photographs, but that does not rule it out, because the networks were trained with
+# different noise. Another possible reason lies in the data. A 16 × 16 digit is an enlarged 8 × 8 one, and all digits
+# are similar. A crop of a photograph can contain anything. The middle has room for it, 4 · 4 · 32 = 512 numbers for 256
+# pixels, but the network must *learn* to encode every detail in them and to decode each at its place. In this short
+# training it does not get far: even on clean crops, its error is larger than that of the noise. Skips carry the detail
+# past the middle, so that it need not be encoded there.
 #
 # The second table shows something else: how much the trained networks *rely* on each skip. All rely more on the fine
 # one, the digit networks too, although they could have learned to do without it.
@@ -1589,9 +1604,10 @@ show(
 # %% [markdown] id="failure-text"
 # ## A failure that leads on
 #
-# The digit networks remove a little noise. Can they draw? We give them more and more noise, up to noise alone. A
-# classifier of digits, the *reader*, tests whether the output is still legible, on all 357 test digits. For comparison,
-# another network is trained in the same way for noise of standard deviation 1.0 in place of 0.3.
+# The digit networks remove a little noise. Can they draw? We take one of them, with skips and from the first seed, and
+# give it more and more noise, up to noise alone. A classifier of digits, the *reader*, tests whether the output is
+# still legible, on all 357 test digits. For comparison, another network is trained in the same way for noise of
+# standard deviation 1.0 in place of 0.3.
 #
 # **Predict first.** From which noise on does the network trained at 0.3 fail? And what does it output for pure noise: a
 # digit, a blur, or noise?
@@ -1650,12 +1666,12 @@ show(
 )
 
 # %% [markdown] id="failure-read"
-# A network trained for one noise level degrades gradually at others: beyond 0.3 its outputs are less and less
-# legible, though more legible than the noisy images. By PSNR, each of the two networks (one seed each) is the better
-# one near the level it was trained for: at 0.1 the network trained at 1.0 is worse by several decibels, at 1.5 it is
-# the other way round. (Legible outputs at 1.0 are equally frequent within the intervals.) But the network trained at
-# 1.0 cannot restore every digit from strong noise either. The stronger the noise, the less is left of the digit, and
-# from pure noise no network can restore *the* digit, since there is none.
+# The network trained at 0.3 degrades gradually: beyond that level its outputs are less and less legible, though more
+# legible than the noisy images. By PSNR, each of the two networks (one seed each) is the better one near the level it
+# was trained for: at 0.1 the network trained at 0.3 is better by 7.6 dB, at 1.5 the network trained at 1.0 is better by
+# 2.8 dB. (Legible outputs at 1.0 are equally frequent within the intervals.) But the network trained at 1.0 cannot
+# restore every digit from strong noise either. The stronger the noise, the less is left of the digit, and from pure
+# noise no network can restore *the* digit, since there is none.
 #
 # So two things are missing. One network should handle *all* levels, and be given the level of its input: that is what
 # $t$ is for. And there must be a path from pure noise to an image in steps so small that each is an easy restoration.
@@ -1739,9 +1755,9 @@ for name, layer in (("attention", attend), ("convolution", nn.Conv2d(16, 16, 3, 
 # In a U-Net the convolutions provide the neighbourhoods that attention ignores. A transformer without convolutions
 # needs positions written into its tokens, like the painter's learned queries.
 #
-# **"Transposed convolutions cause checkerboards; a kernel that the stride divides cures them."** Half true: section 2
-# measured both. **"A U-Net is nothing without its skips."** Section 7 measured it: hardly a loss for digits, a large
-# one for photographs.
+# **"Transposed convolutions cause checkerboards; a kernel that the stride divides cures them."** Half true: in section
+# 2, a kernel of 4 with stride 2 left a constant image constant with equal weights, but not with random ones. **"A U-Net
+# is nothing without its skips."** Section 7 measured it: hardly a loss for digits, a large one for photographs.
 
 # %% [markdown] id="recap"
 # ## Recap
@@ -1774,15 +1790,16 @@ for name, layer in (("attention", attend), ("convolution", nn.Conv2d(16, 16, 3, 
 # <details><summary>2. You give every pixel the same query. What does its self-attention return, and what if all
 # keys are the same?</summary>
 # With the same query for all, every pixel gets the same blend of values. With the same key for all, each share is
-# 1/n², so every pixel gets the plain mean of all values. In both cases the output is the same vector at every pixel;
-# only in the first can the blend favour some pixels.
+# 1/n² in an image of n × n pixels, so every pixel gets the plain mean of all values. In both cases the output is the
+# same vector at every pixel; only in the first can the blend favour some pixels.
 # </details>
 # <details><summary>3. Only the last convolution of a residual block starts at zero. What would happen if the first one
 # started at zero as well?</summary>
-# In a block without the time, neither would get a gradient: that of conv1 is multiplied by conv2's weights, and that of
-# conv2 by its input, silu(norm2(0)) = 0. With the time in between, conv2's input is not zero, so conv2 learns in the
-# first step and conv1 from the second on (section 5 printed both cases). But nothing is gained: with conv2 at zero the
-# block already outputs its shortcut alone, and zeros in conv1 would only make conv2's first updates blind to the image.
+# In a block without the time, the weights of neither would get a gradient: that of conv1 is multiplied by conv2's
+# weights, and that of conv2 by its input, silu(norm2(0)) = 0. With the time in between, conv2's input is not zero, so
+# conv2 learns in the first step and conv1 from the second on (section 5 printed both cases). But nothing is gained:
+# with conv2 at zero the block already outputs its shortcut alone, and zeros in conv1 would only make conv2's first
+# updates blind to the image.
 # </details>
 
 # %% [markdown] id="papers"
@@ -1821,6 +1838,7 @@ if budget(smoke=False, laptop=True, gpu=False):
 # %% [markdown] id="bonus-read"
 # Worse for this network and this image, although each pixel has more context. The network *runs* at any size, which
 # does not mean that it works there. At 16 × 16 the zeros of the padding are near every pixel, the norms average over
-# 256 pixels, and the attention over 16. In larger tiles all three change. (This run does not tell which of them
-# matters most. How would you find out?) Stable Diffusion v1.5 has the same limitation: trained at 512 × 512, it runs
-# at other sizes too, with more errors the further they are from that.
+# 256 pixels, and the attention over 16. In larger tiles all three change. (This run does not tell which of them matters
+# most. To find out, change one at a time: for example, process the whole portrait, but let only the norms, or only the
+# attention, work separately in each square of 16 × 16 pixels.) Stable Diffusion v1.5 has the same limitation: trained
+# at 512 × 512, it runs at other sizes too, with more errors the further they are from that.

@@ -60,14 +60,15 @@ device = pick_device()
 # The first idea is to **pull**: for each pair, lower the loss $1 - \langle I_i, C_i \rangle$, one minus the cosine of
 # the angle between them.
 #
-# The second idea is `contrastive_loss` (given here, built in section 3): pull pairs together *and* push everything else
-# apart.
+# The second idea is `contrastive_loss` (given here, built in section 3): pull pairs together *and* push images away
+# from the captions of other colours.
 #
-# **Predict first:** with pulling alone, the loss will fall to nearly 0. Will a red ball then be nearest to "red"?
+# **Predict first:** with pulling alone, the loss will fall to nearly 0. Will each ball then be nearest to the caption
+# of its own colour?
 #
-# <details><summary>Answer (after running the cell below)</summary>
-# Less reliably than the low loss suggests. Images and captions do meet, but several colours share nearly the same
-# place: nothing in the loss keeps them apart. Compare the percentages in the titles.
+# <details><summary>Answer (after running the cells below)</summary>
+# Not each: 79% of the 512 balls are, against 100% with pushing (the titles of the figure). Images and captions do meet,
+# but several colours share nearly the same place: nothing in the loss keeps them apart.
 # </details>
 
 # %% id="toy-data" tags=["static"]
@@ -94,7 +95,8 @@ def pull_and_push(image, text, same):
 
 # %% [markdown] id="toy-train-text"
 # Both losses train the same networks from the same start. `same` marks the captions of the batch that name the same
-# colour.
+# colour. In the figure below only directions count: the dots of the balls are drawn inside the circle, at several
+# distances from its centre, so that they do not cover each other.
 
 
 # %% id="toy-train"
@@ -169,9 +171,10 @@ if budget(smoke=False, laptop=True, gpu=True):
 # 2. find the pair of neighbouring symbols that is most frequent in the text, and make it a new symbol;
 # 3. repeat until the vocabulary is as large as you want.
 #
-# Frequent words become one symbol, rare words remain several pieces, and no word is unknown. Pairs never cross the
-# boundary between words: the last character of each word carries the mark `</w>`. Each symbol of the final vocabulary
-# is a *token*.
+# Frequent words become one symbol, rare words remain several pieces, and a new word is no problem as long as its
+# characters are known. Pairs never cross the boundary between words: the last character of each word carries the mark
+# `</w>`. Each symbol of the final vocabulary is a *token*. The next cell takes ten captions and prints three of their
+# words, *ball*, *blue* and *boat*, as symbols.
 
 # %% id="ten"
 from collections import Counter
@@ -327,9 +330,15 @@ show(
 print({word: read_word(word, learned) for word in ("ball", "boats", "goat")})
 
 # %% [markdown] id="real-tokens-text"
-# The full-size version is a `transformers.CLIPTokenizer`, trained on two captions of each of 40,000 scenes. Every
-# prompt gets a start token and an end token, and is padded to $S = 32$ tokens with *more end tokens* (Stable
-# Diffusion v1.5: 77 tokens, from a vocabulary of 49,408). A word that did not occur in training is split into pieces:
+# The word *boats* still has four pieces although *boat* is one symbol by now: the `t</w>` in that symbol ends a word,
+# and the t of *boats* does not.
+#
+# The course's own tokenizer is a `transformers.CLIPTokenizer`, trained on two captions of each of 40,000 scenes. It
+# starts not from the characters of the captions but from the 256 bytes that any text consists of, each once inside a
+# word and once at its end: so no word is unknown. Its 848 tokens are these 512, the learned merges, and two special
+# ones, start and end. Every prompt gets a start token and an end token, and is padded to $S = 32$ tokens with *more end
+# tokens* (Stable Diffusion v1.5: 77 tokens, from a vocabulary of 49,408). A word that did not occur in training is
+# split into pieces. (`load_clip` also returns a trained CLIP, the *reference*, which section 2 describes.)
 
 # %% id="real-tokens"
 from course_utils.recipes import load_clip
@@ -354,10 +363,11 @@ print(
 #
 # $$H \leftarrow H + \text{attention}(\text{norm}(H)), \qquad H \leftarrow H + \text{MLP}(\text{norm}(H))$$
 #
-# In words: attention lets tokens exchange information; then the MLP (two layers, four times as wide inside) processes
-# each token separately. Attention and heads are those of chapter 04, with one change: a token attends only to itself
-# and to tokens *before* it. This is **causal** attention. The scores of later tokens become $-\infty$, so that the
-# softmax gives them weight 0.
+# In words: attention lets tokens exchange information; then the MLP (*multi-layer perceptron*: two layers, four times
+# as wide inside) processes each token separately. Before each of them, layer norm (chapter 04) normalises each token's
+# vector. Attention and heads are those of chapter 04, with one change: a token attends only to itself and to tokens
+# *before* it. This is **causal** attention. The scores of later tokens become $-\infty$, so that the softmax gives them
+# weight 0.
 
 # %% id="causal"
 from course_utils.models.attention import attention
@@ -380,14 +390,15 @@ print("causal attention agrees with torch's; last token as in chapter 04, first 
 
 # %% [markdown] id="pool-text"
 # The output is the **hidden states** $H$, one vector for each of the 32 positions. To compare a whole caption with an
-# image we need *one* vector. The first position cannot serve: it attends only to itself. The position that attends to
-# the whole caption is the **end token**, the *first* one, since the padding repeats it. A final matrix, the
-# *projection*, maps its state to the caption vector $C_j$.
+# image we need *one* vector. The first position cannot serve: it attends only to itself. The earliest position that
+# attends to the whole caption is the one of the **end token**. (The padding repeats this token, so the *first* end
+# token is meant.) A final matrix, the *projection*, maps its state to the caption vector $C_j$.
 #
 # ### Exercise 3 · Pooling
 #
 # ●●○○○ · 10 minutes. Older code uses `tokens.argmax(1)`, which works as long as the end token has the largest number.
-# If you add a token later, to teach the model a name, that code finds the new token instead. Look for `end` itself.
+# If you add a token later, to teach the model a name, that code finds the new token instead. Look for `end` itself,
+# which every prompt contains.
 
 
 # %% id="ex-pool"
@@ -424,19 +435,21 @@ show(
 )
 
 # %% [markdown] id="ex-patches-text"
-# So the product is a convolution whose stride equals its kernel size. One more learned vector stands in front. It
-# collects information from the patches, and its final state becomes the image vector $I_i$. There is no causal mask: an
-# image has no before and after. A learned vector for each position is added to all tokens:
+# So the product is a convolution whose stride equals its kernel size. One more learned vector stands in front of the
+# patches. It collects information from them, and a projection of its own maps its final state to the image vector
+# $I_i$. There is no causal mask: an image has no before and after. A learned vector for each position is added to all
+# tokens:
 #
-# $$H_0 = \text{first} + \text{place}_0, \qquad H_n = W\,\text{patch}_n + \text{place}_n$$
+# $$H_0 = \text{first} + \text{place}_0, \qquad H_j = W\,\text{patch}_j + \text{place}_j$$
 #
-# In words: "first" is the learned first vector, $\text{place}_n$ the vector of position $n$; patches are numbered row
-# by row, from the top left.
+# In words: "first" is the learned first vector, $\text{place}_j$ the vector of position $j$; patches are numbered from
+# 1, row by row, from the top left.
 #
 # ### Exercise 4 · Images to tokens
 #
 # ●●●○○ · 15 minutes. Patches do not overlap, and `weight` has their size. It must work for any batch, any patch size
-# and for images that are not square. The result has the dtype of the inputs, and gradients reach all four of them.
+# and for images that are not square; both sides are multiples of the patch's. The result has the dtype of the inputs,
+# and gradients reach all four of them.
 
 
 # %% id="ex-patches"
@@ -502,8 +515,8 @@ print(f"image tokens {tuple(yours.shape)}: the same as in transformers")
 print(f"parameters: {sum(p.numel() for p in ours.parameters()):,}; the reference's 1 / tau is {scale:.1f}")
 
 # %% [markdown] id="causal-seen-text"
-# A check that the text encoder is causal: change the last word of a prompt. **Predict first:** which of the hidden
-# states change?
+# A check that the text encoder is causal: change the last word of a prompt. The bars below show the length of the
+# difference between the two states at each position. **Predict first:** which of the hidden states change?
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # The states at the changed word and at all later positions: the end token and the padding. Earlier states stay
@@ -544,7 +557,8 @@ assert changed[:6].max() < 1e-4 < changed[6:].min()
 #
 # ### Exercise 5 · All cosines at once
 #
-# ●●○○○ · 5 minutes. The vectors that come in may have any length.
+# ●●○○○ · 5 minutes. The vectors that come in need not be unit vectors, and the numbers of images and captions
+# may differ.
 
 
 # %% id="ex-logits"
@@ -593,8 +607,8 @@ print(f"rows (images) {sum(rows) / 3:.4f}, columns (captions) {sum(columns) / 3:
 # %% [markdown] id="ex-nce-text"
 # ### Exercise 6 · InfoNCE
 #
-# ●●●○○ · 10 minutes. `F.cross_entropy(logits, target)` computes the softmax, the logarithm and the mean. Some
-# logits may be $-\infty$.
+# ●●●○○ · 10 minutes. `F.cross_entropy(logits, target)` computes the softmax, the logarithm and the mean. The result is
+# a tensor with a single number. Some logits off the diagonal may be $-\infty$.
 
 
 # %% id="ex-nce"
@@ -635,14 +649,17 @@ for size in (2, 8, 64):
 # where $L_i$ is the cross-entropy of row $i$, $p_{ij}$ is the softmax probability of caption $j$ for image $i$, and
 # $[i = j]$ is 1 for the right caption, else 0. Each wrong caption is pushed away in proportion to its probability. A
 # *low temperature* (small $\tau$) concentrates the push on the few nearest wrong captions; a high one pushes all almost
-# equally. With a high temperature the softmax cannot give any caption a probability near 1 either, because cosines stay
-# within $[-1, 1]$.
+# equally. With a high temperature the softmax cannot give any of many captions a probability near 1 either, because
+# cosines stay within $[-1, 1]$. The figure below shows the probabilities for twelve pairs, and how the push on the
+# first image is divided among its wrong captions.
 #
-# **Predict first:** at $\tau = 1$, what is the highest probability that the right one of 12 captions can reach?
+# **Predict first:** take 12 pairs at $\tau = 1$, arranged so that every image gives its right caption the same
+# probability. How high can this probability be?
 #
-# <details><summary>Answer (after running the cell below)</summary>
-# About 21%: even in the best arrangement the right logit is 1 and each wrong one $-1/11$. The code cell
-# after the slider computes the bound.
+# <details><summary>Answer (after running the cells below)</summary>
+# About 21%: in the best arrangement the right logit is 1 and each wrong one $-1/11$. The code cell after the slider
+# computes the bound. (One image alone could reach 40%, with all wrong captions in the direction opposite to its own,
+# but then the other eleven captions coincide, and nothing distinguishes them.)
 # </details>
 
 # %% id="temperature-film" tags=["static"]
@@ -670,13 +687,13 @@ filmstrip(explorer, [{"log10_temperature": value} for value in (0.0, -1.0, -2.0)
 explore(explorer)
 
 # %% [markdown] id="floor-text"
-# How low can the loss be at a given $\tau$? The best arrangement of $N$ pairs (in enough dimensions) has cosine 1 on
-# the diagonal and $-\frac{1}{N-1}$ elsewhere (section 9). Put these values into the loss:
+# How low can the loss, a mean over the batch, be at a given $\tau$? The best arrangement of $N$ pairs (in enough
+# dimensions) has cosine 1 on the diagonal and $-\frac{1}{N-1}$ elsewhere (section 9). Put these values into the loss:
 #
 # $$L_\text{min} = \ln\Bigl(1 + (N-1)\,e^{-\frac{N}{(N-1)\tau}}\Bigr)$$
 #
 # For a batch of 64 with $\tau = 1$ that is 3.17, three quarters of the value for guessing, however good the networks
-# are. CLIP therefore *learns* $\tau$, starting at 0.07 and never going below 0.01.
+# are. CLIP does not fix $\tau$ but *learns* it, starting at 0.07 and never going below 0.01.
 
 
 # %% id="floor"
@@ -693,10 +710,11 @@ assert abs(info_nce(cosine_logits(best, best, 3.0)).item() - lowest_loss(8, 3.0)
 # %% [markdown] id="data-text"
 # ### Does it matter? Three measurements
 #
-# The data: pages with one thing, in the picture book's own style, 32 x 32 pixels. Each page has two captions, worded
-# differently. Captions have at most 20 tokens here, and the padding behind them is cut off (attention is causal, so
-# nothing before it changes). `facts` and `claims` encode as whole numbers what a page shows and what a caption
-# states. For tests: up to 300 new pages, each with a caption of its own.
+# The data: pages with one thing, in the picture book's own style, 32 x 32 pixels. Each page has two captions, which may
+# differ in their words and in what they leave out, such as the place. Captions have at most 20 tokens here, and the
+# padding behind them is cut off (attention is causal, so nothing before it changes). `facts` and `claims` encode as
+# whole numbers what a page shows and what a caption states. For tests: up to 300 new pages, no two with the same
+# caption. (The pages are new; a caption may have occurred in training, with another page.)
 
 # %% id="data"
 from course_utils.metrics import pictures as metrics
@@ -813,9 +831,10 @@ def line(name, found):
 # best?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# (1) A middle temperature; the lowest loss belongs to a colder one, which retrieves worse. (2) It works, too, since
-# both use the same vectors; but trained on the columns alone, pages find their captions less often. (3) The smaller
-# ones here: with equal pages they make more updates.
+# (1) A middle one, 0.1 or 0.3, whose ranges overlap; the lowest mean loss belongs to 0.03, which retrieves worse. (2)
+# It works, too, since both use the same vectors; trained on the columns alone, pages find their captions less often in
+# the mean of the seeds. (3) The batch of 16 has the highest means here, the batch of 256 by far the lowest. With equal
+# pages, smaller batches make more updates; that is not the only difference (see below).
 # </details>
 
 # %% id="three-run"
@@ -847,27 +866,29 @@ if budget(smoke=False, laptop=True, gpu=False):
     assert by_batch[256][:, :3].mean() < min(by_batch[batch][:, :3].mean() for batch in (16, 64))
 
 # %% [markdown] id="three-read"
-# (1) Losses at different temperatures cannot be compared: the lowest loss does not belong to the best model. (The loss
-# is that of training pages, and at another temperature or batch size it is another measure.) A likely reason for the
-# poor results at a very low temperature: the nearest wrong caption gets almost the whole push, even if it is near by
-# chance.
+# (1) Losses at different temperatures cannot be compared. The lowest mean loss, at $\tau = 0.03$, does not belong to
+# the best model: at 0.1 both searches succeed more often, with ranges that do not overlap. (Where ranges overlap, as
+# for 0.1 and 0.3, three seeds do not separate the settings. The loss is computed on training pages, and at another
+# temperature or batch size it is another measure.) A likely reason for the poor results at a very low temperature: the
+# nearest wrong caption gets almost the whole push, even if it is near by chance.
 #
 # (2) Training one direction also serves the other, since both use the same vectors. The rows alone do about as well as
-# both directions; the columns alone are worse at finding captions. (Where the ranges overlap, three seeds do not
-# separate the settings.) Which direction is the weaker one is not known beforehand. CLIP trains both, which costs one
+# both directions. The columns alone have lower means, above all when pages look for their captions (60% against 69%);
+# but their three seeds differ widely, and the two ranges meet at 67%. CLIP trains both directions, which costs one
 # transposition.
 #
-# (3) All three trainings used the same number of pages. The batch of 256 is clearly the worst *here*. One likely reason
-# is that it made only a quarter of the updates of the line above: more negatives make each update more informative, but
-# also more expensive. The learning rate was the same for all, which may favour one of them. "Larger batches are better"
-# is a statement about long trainings: CLIP used 32,768 pairs in a batch.
+# (3) All three trainings used the same number of pages. The batch of 256 is clearly the worst *here*, but more than the
+# size differs: it made only a quarter of the updates of the line above; the learning rate, the same for all, may suit
+# one size better than another; and a larger batch has more captions that are treated as wrong although they are true
+# (the next topic). This comparison does not separate these causes. "Larger batches are better" is a statement about
+# long trainings: CLIP used 32,768 pairs in a batch.
 
 # %% [markdown] id="false-text"
 # ### Wrong answers that are right
 #
 # "A red ball" may be true of two pages in a batch. InfoNCE then pushes away a caption that is correct, a **false
-# negative**. How often does this happen? `same[i, j]`, computed by `true_pairs`, states whether caption $j$ is true
-# of page $i$.
+# negative**. How often does this happen? The next cell counts in 20 random batches of each size. `same[i, j]`, computed
+# by `true_pairs`, states whether caption $j$ is true of page $i$.
 
 # %% id="false-count"
 generator = torch.Generator().manual_seed(5)
@@ -928,15 +949,16 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% [markdown] id="false-read"
 # In this world both place the balls near their captions. But with false negatives the loss of these 64 balls cannot
-# fall below $\ln 8$, since each caption occurs eight times; this looks like a failed training, and part of each update
-# pushes apart what belongs together. From now on we leave them out.
+# fall below $\ln 8$, since each caption occurs eight times. The final loss of 2.19 then looks like a failed training,
+# and part of each update pushes apart what belongs together. From now on we leave false negatives out.
 
 # %% [markdown] id="train-text"
 # ## 4 · Train CLIP
 #
-# Now the real encoders, in a small version: two blocks, width 64, patches of 8 x 8 pixels. The loss combines
-# `without_false_negatives` and `info_nce`, the temperature is learned, and the training loop is chapter 06's. Pages are
-# mirrored at random, since no caption of a single thing contains left or right.
+# Now the real encoders, in a small version: two blocks, width 64, patches of 8 x 8 pixels. We call it the *live* model,
+# to distinguish it from the reference. The loss combines `without_false_negatives` and `info_nce`, the temperature is
+# learned, and the training loop is chapter 06's. Pages are mirrored at random: their captions stay true, since no
+# caption of a single thing contains left or right.
 
 # %% id="train-loss"
 from course_utils.training import MovingAverage, Samples, train
@@ -974,7 +996,7 @@ with torch.no_grad():
     before = clip_loss(average.model, exam).item()
 
 # %% [markdown] id="train-loop-text"
-# The training itself, and the loss on the same pages after it:
+# The training itself. The loss is measured on the same batch of training pages before and after it:
 
 # %% id="train"
 from tqdm.auto import tqdm
@@ -998,7 +1020,9 @@ print(
 assert after < before
 
 # %% [markdown] id="matrix-text"
-# What has changed? Twelve pages that were not used in training, and their captions, before and after:
+# What has changed? Below are the cosines of twelve pages that were not used in training with their captions. Before the
+# training all of them are much alike. After it, each page's own caption has the highest cosine in its row; the other
+# cosines range from about −0.7 to 0.7.
 
 # %% id="matrix" tags=["static"]
 after_matrix = similarity_of(clip, test_pictures, test_tokens)
@@ -1028,14 +1052,14 @@ if budget(smoke=False, laptop=True, gpu=True):
 # A single sentence can mislead. "A cat" does not mention a colour, and in this world that *means* a cat in its natural
 # colour. So describe each class with several sentences (*templates*), and take the mean direction:
 #
-# $$\bar C_c = \text{unit}\Bigl(\frac1n \sum_{j \in c} \text{unit}(C_j)\Bigr)$$
+# $$\bar C_\text{class} = \text{unit}\Bigl(\underset{j \in \text{class}}{\text{mean}}\; \text{unit}(C_j)\Bigr)$$
 #
-# In words: the mean of the unit vectors of the $n$ prompts of class $c$, scaled to length 1 again.
+# In words: the mean of the unit vectors of a class's prompts, scaled to length 1 again.
 #
 # ### Exercise 8 · Zero-shot classification
 #
-# ●●●○○ · 10 minutes. `text` contains several prompts for each class, with vectors of any length; the result is one
-# class number for each image, int64. From here on, the stubs contain no comments.
+# ●●●○○ · 10 minutes. `text` contains several prompts for each class; the vectors need not be unit vectors. The result
+# is one class number for each image, from 0, int64. From here on, the stubs contain no comments.
 
 
 # %% id="ex-zero"
@@ -1053,9 +1077,10 @@ zero_shot = check("08.zero_shot", zero_shot)
 # %% [markdown] id="zero-run-text"
 # Three questions about the one thing on a page: what is it, which colour, where? Each with one prompt per class, and
 # with many. The live model is tested on new pages like those of its training. The reference is tested on pages with one
-# thing in *all four styles*, at 64 x 64 pixels: another test, so do not compare the two models line by line. In
-# brackets: an approximate 95% interval, $\pm 1.96 \sqrt{\text{share}\,(1 - \text{share})/\text{pages}}$, from the share
-# of correct pages and the number of pages.
+# thing in *all four styles*, at 64 x 64 pixels: another test, so do not compare the two models line by line. Each test
+# has 300 pages; the colour counts only where one was chosen, on somewhat more than 200 of them. In brackets: an
+# approximate 95% interval, $\pm 1.96 \sqrt{\text{share}\,(1 - \text{share})/\text{pages}}$, from the share of correct
+# pages and the number of pages.
 
 # %% id="zero-prompts"
 PLACES = list(book.PLACES)
@@ -1130,8 +1155,8 @@ ours = ours.cpu()
 # negatives (pages of the same colour and place) would test this explanation.
 #
 # Many prompts help with places: their mean stands for "anything, at this place". They are not always better: on these
-# pages, the reference gets more subjects right with the single prompt, although the two intervals overlap. Templates
-# are a choice that needs testing, too.
+# pages, the reference gets more subjects right with the single prompt, although the two intervals overlap. The choice
+# of templates needs testing as well.
 
 # %% id="zero-assert"
 if budget(smoke=False, laptop=True, gpu=True):
@@ -1193,6 +1218,7 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert found["reference"][0][1] > 0.9 and found["reference"][1][1] > 0.9
 
 # %% [markdown] id="search-text"
+# After training, the right answer comes first in nearly nine of ten searches, for both models and in both directions.
 # An example: three sentences, and the six pages nearest to each among 600 new ones, by the reference.
 
 # %% id="search" tags=["static"]
@@ -1226,8 +1252,8 @@ show(
 # is the nearest of the 96 sentences "a *colour* *subject*" the right one, with the subject kept and the colour changed?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# In somewhat more than half of the sums. The colour is almost always the new one, but in about four of ten cases the
-# *subject* changes. The famous example itself may fail: look at the first printed line.
+# In somewhat more than half of the 672 sums. The colour is almost always the new one, but in about four of ten cases
+# the *subject* changes. The example above is one of them: look at the first printed line.
 # </details>
 
 # %% id="arithmetic"
@@ -1263,14 +1289,13 @@ if budget(smoke=False, laptop=True, gpu=True):
 # little, whether it works or not.
 
 # %% [markdown] id="explore-text"
-# Now try your own. **Predict first:** what is found for "night"? For "a dinosaur"? For "a red ball in the snow",
-# without "snow"?
+# Searches can be combined in the same way. **Predict first:** which four pages are nearest to "night"? To "a pink
+# tulip"? To "a red ball in the snow" if the vector of "in the snow" is subtracted?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# "night" finds dark pages with all kinds of things. "a dinosaur" is outside the vocabulary of the captions, so it is
-# split into pieces: whatever comes is arbitrary, and still has a cosine. (Try it with the controls further down.)
-# Subtracting the place removes the snow from the four pages shown, but not only the snow: only one of them shows a red
-# ball, the others share red or pink with it.
+# "night" finds four dark pages with different animals. "a pink tulip" finds four pages with one, at three places. With
+# "in the snow" subtracted, none of the four pages shows snow, but more than the snow is lost: only one shows a red
+# ball, the others show red animals or pink houses.
 # </details>
 
 # %% id="search-film" tags=["static"]
@@ -1285,7 +1310,8 @@ asked = [
 filmstrip(searching, [{**one, "shown": 4} for one in asked])
 
 # %% [markdown] id="search-live-text"
-# Now with controls: words to search for, words to subtract, and the number of pages.
+# Now with controls: words to search for, words to subtract, and the number of pages. Try "a dinosaur" as well: no page
+# shows one, and the word is split into pieces, but some pages are always the nearest and have their cosines.
 
 # %% id="search-explore"
 explore(searching)
@@ -1303,8 +1329,8 @@ explore(searching)
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # Another place or colour is noticed nearly always, alphabetical order in about four cases of five, another subject in
-# about seven of ten; swapped colours and the reversed relation much less often, though more often than by guessing
-# (50%).
+# about seven of ten, swapped colours in two thirds, and the reversed relation in about six of ten, not much more often
+# than by guessing (50%). The figure below the table has the intervals.
 # </details>
 
 # %% id="binding-data"
@@ -1366,7 +1392,9 @@ def in_alphabetical_order(scene):
 
 
 # %% [markdown] id="false-table-text"
-# Their names, and an example:
+# Another colour or subject is given to the first thing, and it is the first in the course's list that the page does not
+# show: *red* unless the page shows that, and *rabbit* unless it shows one. So the two results are mostly about red and
+# about rabbits. The names of the changes, and an example:
 
 # %% id="false-table"
 FALSE = {
@@ -1422,14 +1450,14 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert 0.6 < wins["another subject"] < 0.8 and 0.7 < wins["words in order a-z"] < 0.9
 
 # %% [markdown] id="binding-read"
-# *Which* colours occur: almost always noticed. *Which thing* has which colour, and *which side* it is on: in two thirds
-# of the cases or fewer, where guessing gives half. In this respect the score works like a **bag of words**. It is not
-# exactly one: sentences in alphabetical order lose in about four cases of five. Another *thing* is noticed less often
-# than another colour, as in section 5.
+# *Which* colours occur: almost always noticed. *Which thing* has which colour, and on *which side* it is: in 66% and
+# 59% of the 199 pages (each ±7 points), where guessing gives half. In this respect the score works much like a **bag of
+# words**. It is not exactly one: sentences in alphabetical order lose in about four cases of five. The other *thing* is
+# noticed less often than the other colour (70% against 98%), as in section 5.
 #
-# The training task offers an explanation. To tell a page's caption from 63 random ones, it is hardly ever necessary
-# to know which thing has which colour. Only a caption with the *same* words in other roles would require it. How
-# often does a batch contain one?
+# The training task offers an explanation. To tell a page's caption from 63 random ones, it is hardly ever necessary to
+# know which thing has which colour. It would be most necessary against a caption with the *same* words in other roles.
+# How often does a batch contain one?
 
 # %% id="twins"
 twins = batches = 0
@@ -1441,9 +1469,10 @@ for first in range(0, budget(smoke=256, laptop=12_800, gpu=12_800), 64):
 print(f"{batches} batches of 64 captions: {twins} pairs of captions with the same words in another order")
 
 # %% [markdown] id="twins-read"
-# Such *hard negatives* are rare, so the training hardly rewards binding colours to things. Large CLIP models fail in
-# the same way on photographs (Winoground and ARO; links below). Another weakness cannot appear in a world without
-# writing: a large CLIP responds to written words, so that an apple with a note "iPod" on it is classified as an iPod.
+# Not one such *hard negative* occurs in 200 batches, so the training presumably does little to reward binding colours
+# to things. Large CLIP models fail in the same way on photographs (Winoground and ARO; links below). Another weakness
+# cannot appear in a world without writing: a large CLIP responds to written words, so that an apple with a note "iPod"
+# on it is classified as an iPod.
 #
 # ## 8 · What Stable Diffusion reads
 #
@@ -1476,8 +1505,8 @@ print(
 # colour? Which the second?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# The state at the first thing contains the first colour, but not the second, since attention is causal: its share
-# stays near guessing. The later states and the text vector contain both.
+# The state at the first thing contains the first colour, but not the second, since attention is causal: the share stays
+# near guessing. The later states and the text vector contain both.
 # </details>
 
 # %% id="probe-data"
@@ -1521,8 +1550,10 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert known["state at the first thing"][1] < 0.3 and min(known["text vector"]) > 0.9
 
 # %% [markdown] id="probe-read"
-# Causal attention is visible: the state at the first thing contains nothing about the second. The later vectors
-# contain both colours. But this probe only reads a *position*: it does not show that a colour is bound to a *thing*.
+# Causal attention is visible: from the state at the first thing, the probe cannot predict the second colour. (The two
+# colours of a sentence always differ. If the first is known, seven are left, and guessing is right in 14% of the
+# cases.) The later vectors contain both colours. But this probe only reads a *position*: it does not show that a colour
+# is bound to a *thing*.
 #
 # The right question names a thing: *which colour is the ball?*, where the ball comes first in half of the sentences
 # and second in the others. A bag of words contains two colours and no hint which of them is the ball's, so no probe
@@ -1557,7 +1588,7 @@ def bag_of(tokens):
 
 
 # %% [markdown] id="probe-named-text"
-# For three things; the interval comes from the number of test sentences:
+# For three things, each with 1,200 sentences to fit and 400 to test; the interval comes from these 400:
 
 # %% id="probe-named-run"
 named = {}
@@ -1575,10 +1606,10 @@ if budget(smoke=False, laptop=True, gpu=True):
         assert bag < 0.6 and end_state > 0.75 and vector > 0.7
 
 # %% [markdown] id="probe-named-read"
-# So the text encoder does represent which thing has which colour, even in the single vector: far more than a bag of
-# words could. It is hardly used in the **comparison** with images: one cosine between two vectors, trained on a task
-# that hardly ever depends on it. (We have not probed the image encoder. Koishigarina et al., linked below, find that
-# large CLIP models represent binding in both encoders.)
+# So the text encoder does represent which thing has which colour, even in the single vector: for these three things,
+# far more than a bag of words could. It is hardly used in the **comparison** with images: one cosine between two
+# vectors, trained on a task that hardly ever depends on it. (We have not probed the image encoder. Koishigarina et al.,
+# linked below, find that large CLIP models represent binding in both encoders.)
 #
 # A generator can therefore be better at binding than the CLIP whose text encoder it uses. It does not use the cosine;
 # it reads all hidden states, and each position of the image can attend to the states that it needs (chapter 10).
@@ -1613,7 +1644,8 @@ assert cosines[0] > 0.999 and cosines[3] < one_vector @ two_vector - 0.3 and cos
 #
 # Contrastive learning needs pairs, not captions. In *self-supervised* learning (SimCLR), a pair is made of one image:
 # two random **augmentations** of it, such as two different crops, are the positive pair, and the augmentations of all
-# other images are the negatives. The loss is InfoNCE over all $2N$ views, called *NT-Xent*:
+# other images are the negatives. The loss is InfoNCE over all $2N$ views, called *NT-Xent* (normalised,
+# temperature-scaled cross-entropy):
 #
 # $$L = \frac{1}{2N} \sum_{i=1}^{2N} -\log \frac{e^{\ell_{ii'}}}{\sum_{j \ne i} e^{\ell_{ij}}}$$
 #
@@ -1621,10 +1653,10 @@ assert cosines[0] > 0.999 and cosines[3] < one_vector @ two_vector - 0.3 and cos
 # that $i$ was made from. A view is never compared with itself.
 #
 # The augmentations decide what the vectors ignore: whatever differs between two views cannot be used to match them.
-# **Predict first:** we train once with crops and mirroring, and once with *colour jitter* as well (the colour
-# channels are permuted and scaled at random). Which of the two keeps the colour of the thing, and which the subject?
+# **Predict first:** we train with crops and mirroring, and then again with *colour jitter* as well (the colour channels
+# are permuted and scaled at random). Which of the two keeps the colour of the thing, and which the subject?
 #
-# <details><summary>Answer (after running the cell below)</summary>
+# <details><summary>Answer (after running the cells below)</summary>
 # Without jitter, the colour of the thing can be read off well. With jitter, much less, even less than from the
 # network before training: colour no longer helps to find the other view. The subject is read off better
 # with jitter.
@@ -1743,7 +1775,8 @@ def linear_probe(body, question):
 
 
 # %% [markdown] id="simclr-run-text"
-# Two seeds each, with approximate 95% intervals from the number of tested pages:
+# Two seeds each, with approximate 95% intervals from the number of tested pages (730 for the colour, 1,000 for the
+# subject):
 
 # %% id="simclr-run"
 by_jitter = {}
@@ -1766,12 +1799,13 @@ if budget(smoke=False, laptop=True, gpu=True):
         assert by_jitter["no jitter", seed]["subject"] < by_jitter["untrained", seed]["subject"] + 0.03
 
 # %% [markdown] id="simclr-read"
-# With the same network, loss and pages, the augmentation decides whether the colour is kept. Jitter makes colour
-# useless for matching views, and the features lose it, clearly outside the intervals. The subject, in contrast, can be
-# read off better with jitter, on both seeds by more than the intervals: once colour is useless, shapes presumably have
-# to serve for the matching. (Without jitter, the subject is read off no better than from the untrained network.)
-# SimCLR's authors found jitter essential for photographs: two crops of one photograph have similar colours, which alone
-# would suffice to match them. In CLIP the captions play this role: what they mention is kept.
+# With the same network, loss and pages, the augmentation decides how much of the colour is kept. Jitter makes colour
+# useless for matching views, and the features lose much of it, on both seeds clearly outside the intervals: the probe
+# reads fewer colours than from the untrained network, though still more than by guessing (12%). The subject, in
+# contrast, can be read off better with jitter, on both seeds by more than the intervals: once colour is useless, shapes
+# presumably have to serve for the matching. (Without jitter, the subject is read off no better than from the untrained
+# network.) SimCLR's authors found jitter essential for photographs: two crops of one photograph have similar colours,
+# which alone would suffice to match them. In CLIP the captions play this role: only what they mention helps to match.
 #
 # *SigLIP* replaces the softmax by a separate yes/no question for each pair: it applies a sigmoid to each logit, so
 # the loss needs no sum over the whole batch.
@@ -1780,10 +1814,11 @@ if budget(smoke=False, laptop=True, gpu=True):
 # ## 9 · What you will read elsewhere
 #
 # **"Contrastive learning maximises the similarity of similar samples and minimises that of dissimilar ones."** The
-# second half is wrong. The loss only *compares*: the right caption must be nearer than the others. Nor could all the
-# others be far away at once: for $N$ unit vectors, $0 \le |\sum_i C_i|^2 = N + \sum_{i \ne j} \langle C_i, C_j
-# \rangle$, so the mean cosine of different ones is at least $-\frac{1}{N-1}$: for many vectors, nearly 0. And wrong
-# captions that are nearly right stay near:
+# second half is misleading. Wrong captions are pushed away, but the loss only *compares*: it is low as soon as the
+# right caption is clearly nearer than the others. Nor could all the others be far away at once: for $N$ unit vectors,
+# $0 \le |\sum_i C_i|^2 = N + \sum_{i \ne j} \langle C_i, C_j \rangle$, so the mean cosine of different ones is at least
+# $-\frac{1}{N-1}$: for many vectors, nearly 0. The mean over all wrong captions does come down to that, but those that
+# are nearly right stay near:
 
 
 # %% id="elsewhere-minimise"
@@ -1829,18 +1864,18 @@ if budget(smoke=False, laptop=True, gpu=True):
 # %% [markdown] id="elsewhere-score-read"
 # A cosine depends on how many words match and on how much of the page the sentence describes. It can rank *pages for
 # one sentence*; comparing the scores of different sentences means little. To check whether everything is there, and
-# in its place, this course uses a *judge*, a classifier of pages (chapter 15).
+# in its place, this course uses the *judge*, a detector of things and their colours (chapter 09).
 #
-# **"CLIP understands the sentence."** Its text encoder represents the roles; its score hardly depends on them. Once
-# more:
+# **"CLIP understands the sentence."** Its text encoder represents which thing has which colour (section 8). But the
+# score falls by only 0.016 in the mean when the colours are swapped (0.894 to 0.878 in section 7). Three other changes:
 
 # %% id="elsewhere-understands"
 for name in ("another colour", "words in order a-z", "relation reversed"):
     print(f"{name:20} lowers the mean cosine by {(true_score - scores[name]).mean():.3f}")
 
 # %% [markdown] id="elsewhere-temperature"
-# **"The temperature is a detail."** The numbers of section 3 once more, with nothing changed but $\tau$ (means of the
-# seeds):
+# **"The temperature is a detail."** With nothing changed but $\tau$, the share of pages that find their caption falls
+# from 69% at 0.1 to 53% at 0.01, without overlap of the three seeds (section 3). The means once more:
 
 # %% id="elsewhere-temperature-run"
 for tau, found in by_tau.items():
@@ -1889,11 +1924,11 @@ print(
 # | the most frequent pair becomes a symbol | `most_frequent_pair(words)`, `merge(symbols, pair)` |
 # | $H \leftarrow H + \text{attention}(\text{norm}(H))$, later tokens at $-\infty$ | `causal_attention(q, k, v)` |
 # | $C = \text{projection}(H_\text{first end token})$ | `pool(hidden, tokens, end)` |
-# | $H_n = W\,\text{patch}_n + \text{place}_n$ | `embed_patches(pictures, weight, first, places)` |
+# | $H_j = W\,\text{patch}_j + \text{place}_j$ | `embed_patches(pictures, weight, first, places)` |
 # | $\ell_{ij} = \langle I_i, C_j \rangle / \tau$ | `cosine_logits(image, text, scale)` |
 # | $\frac12[\text{CE(rows)} + \text{CE(columns)}]$ | `info_nce(logits)` |
 # | $\ell_{ij} = -\infty$ if $j$ is true of $i$ too | `without_false_negatives(logits, same)` |
-# | $\arg\max_c \langle I, \bar C_c \rangle$ | `zero_shot(image, text)` |
+# | the class with the largest $\langle I_i, \bar C_\text{class} \rangle$ | `zero_shot(image, text)` |
 # | own answer is among the first $k$ | `recall_at_k(similarity, k)` |
 #
 # To remember: pulling alone lets everything crowd together; negatives prevent it. The temperature controls which
@@ -1904,8 +1939,8 @@ print(
 # %% [markdown] id="questions"
 # **To think about** (open a line for the answer)
 #
-# <details><summary>1. You train with batches in which all pages show corgis. What will this model learn that ours does
-# not, and what will it not learn?</summary>
+# <details><summary>1. You train with batches in which all pages show corgis. What will this model learn better than
+# ours, and what will it not learn?</summary>
 # Poses, and whatever else distinguishes one corgi page from another. Not what a corgi is: that never helps to tell the
 # captions of such a batch apart.
 # </details>
@@ -1967,6 +2002,6 @@ show(
 # blocks.
 #
 # <details><summary>Answer for these five pages, last block</summary>
-# Mostly to the thing on the first and fourth page. On the others a single patch has the most, or the weight is spread.
-# Five pages and one block are too few for a rule.
+# Clearly to the thing on the fourth page. On the first much of the weight is on the cat, but the largest on the road
+# below it. On the others one or two patches have the most. Five pages and one block are too few for a rule.
 # </details>

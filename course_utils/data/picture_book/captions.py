@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from course_utils.data.picture_book.scenes import SUBJECTS, Scene, Thing
+from course_utils.data.picture_book.scenes import NATURAL, Scene, Thing
 
 NAMES = {
     "corgi": ("corgi puppy", "corgi puppy", "corgi", "corgi dog", "puppy"),
@@ -19,6 +19,7 @@ NAMES = {
     "mushroom": ("mushroom", "mushroom", "toadstool"),
     "car": ("car",),
     "boat": ("sailing boat", "boat", "sailboat"),
+    "fox": ("fox",),
 }
 PLACE_WORDS = {
     "grass": ("on the grass", "on the grass", "in a green meadow", "in the meadow"),
@@ -30,7 +31,7 @@ PLACE_WORDS = {
     "city": ("in the city", "in the city", "in the street", "in town"),
     "night": ("at night", "at night", "under the stars", "in the moonlight"),
 }
-ANIMALS = ("corgi", "cat", "rabbit", "duck")
+ANIMALS = ("corgi", "cat", "rabbit", "duck", "fox")
 PRAISE = {True: ("cute", "little", "happy", "sweet", "small"), False: ("little", "pretty", "small", "lovely")}
 # what a thing without a pose does where it is
 BEING = {
@@ -44,6 +45,7 @@ BEING = {
     "mushroom": ("growing",),
     "car": ("parked", "standing"),
     "boat": ("standing",),
+    "fox": ("sitting", "resting"),
 }
 NUMBERS = {1: "one", 2: "two", 3: "three"}
 # the ways to say a style, each around what is to be seen
@@ -110,7 +112,7 @@ def facts(
 
 def seen_colour(thing: Thing) -> str | None:
     """The word for the colour a thing is seen in: a natural colour that has a word is that word."""
-    return thing.colour or SUBJECTS[thing.kind]
+    return thing.colour or NATURAL[thing.kind]
 
 
 def caption(scene: Scene, seed: int | None = None, turned: float = 0.2) -> Caption:
@@ -166,7 +168,7 @@ def _describe(thing: Thing, count: int, terse: bool, alone: bool, rng) -> tuple[
     words = []
     if not terse and rng.random() < (0.5 if alone else 0.25):
         words.append(rng.choice(PRAISE[thing.kind in ANIMALS]))
-    colour = thing.colour or (SUBJECTS[thing.kind] if rng.random() < 0.15 else None)
+    colour = thing.colour or (NATURAL[thing.kind] if rng.random() < 0.15 else None)
     if colour:
         words.append(colour)
     name = rng.choice(NAMES[thing.kind])
@@ -186,7 +188,9 @@ def _describe(thing: Thing, count: int, terse: bool, alone: bool, rng) -> tuple[
 
 def plural(name: str) -> str:
     """The plural of a subject's name."""
-    return f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
+    if name.endswith("y"):
+        return f"{name[:-1]}ies"
+    return f"{name}es" if name.endswith("x") else f"{name}s"
 
 
 def with_article(text: str) -> str:

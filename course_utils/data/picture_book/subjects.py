@@ -369,6 +369,130 @@ def draw_duck(pen: Pen, colour: Colour | None, pose: str | None, rng: Random, th
     pen.ink(thick * 0.6, shade(feather, 0.6))
 
 
+def draw_fox(pen: Pen, colour: Colour | None, pose: str | None, rng: Random, thick: float) -> None:
+    """Ears with dark tips, white cheeks that run to a pointed muzzle, dark paws, and a brush with a white tip."""
+    fur = colour or (230, 112, 48)
+    white = WHITE if colour != (250, 247, 240) else (222, 224, 234)
+    sock = (98, 66, 62)
+    x, tail = -0.13, 0.44 + rng.uniform(-0.03, 0.03)
+    pen.blob(
+        [
+            (-0.03, 0.03),
+            (0.23, 0.02),
+            (0.42, 0.13),
+            (tail + 0.06, 0.36),
+            (tail + 0.01, 0.58),
+            (tail - 0.11, 0.72),
+            (tail - 0.16, 0.56),
+            (0.24, 0.36),
+            (0.15, 0.22),
+        ],
+        fur,
+    )
+    pen.blob(
+        [
+            (tail - 0.155, 0.57),
+            (tail - 0.11, 0.72),
+            (tail + 0.01, 0.58),
+            (tail + 0.04, 0.47),
+            (tail - 0.03, 0.52),
+            (tail - 0.07, 0.47),
+            (tail - 0.12, 0.53),
+        ],
+        white,
+        line=False,
+    )
+    pen.ink(thick)
+    pen.blob(
+        [
+            (x, 0.5),
+            (x - 0.14, 0.43),
+            (x - 0.22, 0.22),
+            (x - 0.24, 0.06),
+            (x - 0.1, 0.01),
+            (x + 0.1, 0.01),
+            (x + 0.24, 0.06),
+            (x + 0.22, 0.22),
+            (x + 0.14, 0.43),
+        ],
+        fur,
+    )
+    pen.blob(
+        [(x, 0.2), (x - 0.1, 0.3), (x - 0.12, 0.46), (x, 0.5), (x + 0.12, 0.46), (x + 0.1, 0.3)], white, line=False
+    )
+    pen.ink(thick)
+    for side in (-1, 1):
+        pen.blob(
+            [
+                (x + side * 0.015, 0.24),
+                (x + side * 0.015, 0.02),
+                (x + side * 0.11, 0.0),
+                (x + side * 0.12, 0.06),
+                (x + side * 0.1, 0.24),
+            ],
+            fur,
+        )
+        pen.blob(
+            [
+                (x + side * 0.015, 0.12),
+                (x + side * 0.015, 0.02),
+                (x + side * 0.11, 0.0),
+                (x + side * 0.12, 0.06),
+                (x + side * 0.105, 0.12),
+            ],
+            sock,
+            line=False,
+        )
+    pen.ink(thick * 0.6, shade(fur, 0.6))
+    _fox_head(pen, x, 0.66, fur, white, sock, rng, thick)
+
+
+def _fox_head(pen, x, y, fur, white, dark, rng, thick):
+    lean = rng.uniform(-0.02, 0.03)
+    for side in (-1, 1):
+        tip = (x + side * (0.27 + lean), y + 0.42)
+        pen.polygon([(x + side * 0.05, y + 0.13), tip, (x + side * 0.29, y + 0.03)], fur)
+        pen.polygon(
+            [(x + side * 0.13, y + 0.14), (x + side * (0.245 + lean), y + 0.32), (x + side * 0.255, y + 0.08)],
+            white,
+            line=False,
+        )
+        pen.polygon(
+            [tip, (x + side * (0.185 + lean), y + 0.305), (x + side * (0.277 + lean), y + 0.3)], dark, line=False
+        )
+    pen.blob(
+        [
+            (x, y + 0.18),
+            (x - 0.2, y + 0.14),
+            (x - 0.31, y + 0.01),
+            (x - 0.37, y - 0.1),
+            (x - 0.2, y - 0.17),
+            (x, y - 0.27),
+            (x + 0.2, y - 0.17),
+            (x + 0.37, y - 0.1),
+            (x + 0.31, y + 0.01),
+            (x + 0.2, y + 0.14),
+        ],
+        fur,
+    )
+    for side in (-1, 1):
+        pen.blob(
+            [
+                (x, y - 0.265),
+                (x + side * 0.035, y - 0.15),
+                (x + side * 0.1, y - 0.045),
+                (x + side * 0.22, y - 0.03),
+                (x + side * 0.365, y - 0.1),
+                (x + side * 0.2, y - 0.165),
+            ],
+            white,
+            line=False,
+        )
+    _eyes(pen, x, y + 0.02, 0.135, 0.048)
+    pen.ellipse(x, y - 0.2, 0.052, 0.042, BLACK, line=False)
+    pen.ink(thick)
+
+
 # --- things ------------------------------------------------------------------------------------------------
 
 
