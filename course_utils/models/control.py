@@ -21,8 +21,8 @@ def zero_convolution(channels: int) -> nn.Conv2d:
     if channels < 1:
         raise ValueError(f"Expected at least one channel, got {channels}; take as many as the skip connection has.")
     layer = nn.Conv2d(channels, channels, 1)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    for weights in layer.parameters():
+        nn.init.zeros_(weights)
     return layer
 
 
