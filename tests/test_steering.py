@@ -2,11 +2,12 @@
 
 import dataclasses
 import shutil
+import time
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from safetensors.torch import save_file
 from tiny import tiny_parts
 from typer.testing import CliRunner
@@ -107,11 +108,8 @@ def test_what_is_given_shows_in_the_picture(pipe, inside):
 
 
 def test_a_strength_that_is_not_said(pipe, home):
-    for given, strength in (
-        (opened(home, image="page.png"), 0.6),
-        (opened(home, image="page.png", mask="mask.png"), 1),
-    ):
-        ((_, made),) = draw_given(pipe, SETTINGS, given)
+    for files, strength in (({"image": "page.png"}, 0.6), ({"image": "page.png", "mask": "mask.png"}, 1)):
+        ((_, made),) = draw_given(pipe, SETTINGS, opened(home, **files))
         assert made.strength == strength and made.image == ""  # no file was named
         assert f"Denoising strength: {strength}" in format_parameters(made)
 
@@ -152,7 +150,7 @@ def test_the_drawing_and_the_loras_are_the_librarys(pipe, inside):
     theirs.scheduler = picture_book.make_scheduler("ddim", theirs.scheduler.config)
     settings = dataclasses.replace(SETTINGS, sampler="ddim")
     how = {"num_inference_steps": 3, "guidance_scale": 4.0, "generator": torch.Generator().manual_seed(4)}
-    lines = steering.ImageOps.invert(Image.open("sketch.png")).resize((64, 64), Image.Resampling.BOX).convert("RGB")
+    lines = ImageOps.invert(Image.open("sketch.png")).resize((64, 64), Image.Resampling.BOX).convert("RGB")
     picture = draw_given(pipe, dataclasses.replace(settings, control="sketch.png"))[0][0]
     assert far(picture, theirs(PROMPT, image=lines, **how).images[0]) <= 1
 
@@ -307,11 +305,12 @@ def test_a_tag_in_the_prompt_is_not_taken_for_a_lora(inside):
     refused(run("a fox <lora:fox:1>", "--model", "picture_book"), "'<lora:fox:1>'", "(--lora)")
 
 
-def test_a_model_without_controlnet_says_how_to_make_one(inside, model):
+def test_a_model_without_controlnet_says_how_to_make_one(inside, model, tmp_path, monkeypatch):
     refused(run(PROMPT, "--control", "sketch.png", "--model", model), "There is no ControlNet in",
             "course.py train control --folder")  # fmt: skip
-    with pytest.raises(ValueError, match="There is no ControlNet in .*control: train it with .*, or fetch"):
-        steering.control_folder(steering.CHECKPOINTS / "other-name" / ".." / "nowhere" / "..")
+    monkeypatch.setattr(steering, "CHECKPOINTS", tmp_path)
+    with pytest.raises(ValueError, match="There is no ControlNet in .*control: train it with .*, or fetch the shipped"):
+        steering.control_folder(tmp_path / "picture_book")
 
 
 def test_files_that_have_gone_are_named(pipe, inside, tmp_path):
@@ -373,8 +372,6 @@ def test_what_web_ui_wrote_is_read():
 
 
 def test_crafted_tags_are_read_at_once():
-    import time
-
     line = "\nSteps: 28, Sampler: Euler, CFG scale: 6.5, Seed: 9, Size: 512x768"
     start = time.process_time()
     for crafted in ("<lora:" * 16_000, " " * 99_000, "<lora:" + ":" * 99_000):

@@ -272,7 +272,7 @@ def _without_loras(prompt: str, values: dict[str, str]) -> tuple[str, tuple[tupl
     """
     loras = []
     for number, tag in enumerate(LORA_TAG.findall(prompt)):
-        name, weight, *_ = [*tag.split(":"), "1"]
+        name, weight = [*tag.split(":"), "1"][:2]
         if not re.fullmatch(WEIGHT, weight.strip(), re.ASCII):
             raise ValueError(f"its LoRA tag must be of the form <lora:NAME:WEIGHT>, but is {_shown(f'<lora:{tag}>')!r}")
         loras.append((values.get(f"LoRA {number}", name), float(weight)))

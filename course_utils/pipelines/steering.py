@@ -33,7 +33,7 @@ class Given:
     image: Image.Image | None = None
     mask: Image.Image | None = None
     drawing: Image.Image | None = None
-    loras: Sequence[tuple[Path | str, float]] = ()
+    loras: Sequence[tuple[str, float]] = ()
 
     def __post_init__(self):
         for name in ("image", "mask", "drawing"):
@@ -67,11 +67,11 @@ def painted(mask: Image.Image) -> Image.Image:
 
     Raises ValueError if it has colours or transparent pixels, of which nobody can know what they mean.
     """
-    if mask.has_transparency_data and mask.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+    if min(mask.convert("RGBA").getchannel("A").tobytes()) < 255:
         raise ValueError("The mask has transparent pixels: fill them, with white to paint again or black to keep.")
     red, green, blue = mask.convert("RGB").split()
     for one, other in ((red, green), (green, blue), (red, blue)):
-        if ImageChops.difference(one, other).getextrema()[1] > COLOURLESS:
+        if max(ImageChops.difference(one, other).tobytes()) > COLOURLESS:
             raise ValueError("The mask has colours: make it white to paint again and black to keep.")
     return mask.convert("L").point(lambda level: 255 * (level >= 128))
 
@@ -86,8 +86,8 @@ def read_given(settings: Settings) -> Given:
             raise ValueError(f"A LoRA is a file that ends in .safetensors, but {file!r} does not: give its path.")
         if not Path(file).is_file():
             raise ValueError(f"There is no LoRA file {file}: look for its name and folder.")
-    pictures = (_read_picture(name) for name in (settings.image, settings.mask, settings.control))
-    return Given(*pictures, settings.loras)
+    image, mask, drawing = (_read_picture(name) for name in (settings.image, settings.mask, settings.control))
+    return Given(image, mask, drawing, settings.loras)
 
 
 def _read_picture(name: str) -> Image.Image | None:
@@ -212,7 +212,7 @@ def draw_given_in_turn(
 
 
 @contextlib.contextmanager
-def _with_loras(unet, loras: Sequence[tuple[Path | str, float]]):
+def _with_loras(unet, loras: Sequence[tuple[str, float]]):
     """Add LoRAs to the U-Net; afterwards its layers are those that it had, and as trainable as they were."""
     from course_utils.models.lora import load_lora
 
