@@ -111,10 +111,12 @@ def redraw_inside(
     After each step the outside is replaced by x0 with the noise that is left. Strength 1 starts from pure noise.
     back_and_forth above 1: each step so many times, see `editing.repaint`; these steps are DDIM's. Equal to diffusers'
     `StableDiffusionInpaintPipeline`, which blends if the U-Net has four channels (with nine it is one that was trained
-    to be given mask and picture). Raises ValueError if back_and_forth is below 1, or above 1 with a scheduler.
+    to be given mask and picture), but for PNDM (see `begin`) and DDPM, where the noises differ. Raises ValueError if
+    back_and_forth is below 1, or above 1 with a scheduler.
     """
     if back_and_forth != 1 and scheduler is not None:
         raise ValueError("Expected no scheduler where steps are taken back and forth: they are DDIM's; leave it out.")
+    x0 = x0.contiguous()  # as diffusers lays it out: then all roundings are the same
     mask = mask.to(x0)
     model, cond = _guided(pipe, prompt, negative_prompt, guidance, x0)
     scheduler, times = begin(pipe, scheduler, steps, strength)
