@@ -259,7 +259,7 @@ def parse_parameters(text: str) -> Settings:
 
 
 def _strength(values: dict[str, str]) -> float | None:
-    """The denoising strength; None where it is that of Web UI's second, larger drawing, which the course has not."""
+    """The denoising strength; None where it belongs to Web UI's second, larger drawing, which the course lacks."""
     if "Denoising strength" not in values or any(key.startswith("Hires") for key in values):
         return None
     return float(_value(values, "Denoising strength", NUMBER, "a number")[1])
