@@ -100,6 +100,15 @@ def test_a_run_of_two_is_two_runs_of_one_and_a_png_can_be_drawn_again(pipe, insi
         assert far(picture, single) <= 1
 
 
+def test_steps_are_counted_over_all_batches(pipe, inside, monkeypatch):
+    settings, seen = dataclasses.replace(SETTINGS, **WAYS["image"]), []
+    together = draw_given(pipe, settings, count=2)
+    monkeypatch.setattr(picture_book, "BATCH", {"cpu": 1, "other": 1})
+    one_by_one = draw_given(pipe, settings, count=2, on_step=lambda *step: seen.append(step))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert all(far(a, b) <= 1 for (a, _), (b, _) in zip(together, one_by_one, strict=True))
+
+
 def test_what_is_given_shows_in_the_picture(pipe, inside):
     ((plain, made),) = draw_given(pipe, SETTINGS)
     assert far(plain, picture_book.draw(pipe, SETTINGS)[0][0]) == 0 and made.strength is None

@@ -223,7 +223,7 @@ def _with_loras(unet, loras: Sequence[tuple[str, float]]):
             added.append(load_lora(unet, file, weight))
         yield
     finally:
-        for layers in reversed(added):
+        for layers in added:
             names = {module: name for name, module in unet.named_modules()}
             for layer in layers:
                 unet.set_submodule(names[layer], layer.base)
