@@ -175,7 +175,7 @@ def slerp(a: torch.Tensor, b: torch.Tensor, share: torch.Tensor | float) -> torc
     cosine = (first * second).sum(1) / norms.clamp(min=torch.finfo(a.dtype).tiny)  # 0 / tiny: 0 where one is 0
     angle = cosine.clamp(-1, 1).acos()  # (batch,)
     share, angle = expand_like(share, a), expand_like(angle, a)
-    circle = (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / angle.sin()
+    circle = ((1 - share) * angle).sin() / angle.sin() * a + (share * angle).sin() / angle.sin() * b
     on_a_line = expand_like(norms == 0, a).bool() | (angle.sin() < PARALLEL)
     return torch.where(on_a_line, straight, circle)
 

@@ -72,7 +72,7 @@ def recorded_maps(unet, count: int, of_pixels: bool = False) -> Iterator[Maps]:
 def injected_maps(
     unet, kept: Maps, partners: Sequence[int | None], share: float = 1.0, self_share: float = 0.0
 ) -> Iterator[None]:
-    """Within this context, draw with recorded maps: once, as many pictures, in as many steps, by the same scheduler.
+    """Within this context, draw with recorded maps: as many pictures, in as many steps, by the same scheduler.
 
     partners: see `inject_maps`. share: of the evaluations, from the first, those with the kept maps of tokens;
     self_share: with the kept maps of pixels to pixels. Of a guided batch only the half with the prompt is changed.
@@ -89,7 +89,8 @@ def injected_maps(
     done: dict[str, int] = {}
 
     def inject(layer, own):
-        number = done[layer] = done.get(layer, -1) + 1
+        number = done.get(layer, 0) % len(kept[layer])
+        done[layer] = number + 1
         if number >= shares[layer[-len(OF_TOKENS) :]] * len(kept[layer]):
             return own
         there = kept[layer][number]
