@@ -312,7 +312,7 @@ def test_further_processes_keep_quiet(here, monkeypatch):
 @pytest.mark.parametrize(
     "options, words",
     [
-        (["brain"], ["'brain'", "vae, decoder, clip, unet, judge, reader, digits_unet, all"]),
+        (["brain"], ["'brain'", "vae, decoder, clip, unet, control, judge, reader, digits_unet, all"]),
         (["vae", "--steps", "0"], ["steps", "0"]),
         (["vae", "--seed", "-1"], ["seed", "-1"]),
         (["vae", "--folder", "file"], ["file is a file"]),
