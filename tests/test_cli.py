@@ -172,7 +172,7 @@ def test_train_all_goes_through_every_part_in_order(here, monkeypatch):
     training = Training(monkeypatch)
     result = run("train", "all")
     assert result.exit_code == 0 and re.search(
-        r"vae \d+ \+ decoder \d+ \+ clip \d+ \+ unet \d+ \+ judge \d+ .*minutes", result.stdout
+        r"vae \d+ \+ decoder \d+ \+ clip \d+ \+ unet \d+ \+ control \d+ \+ judge \d+ .*minutes", result.stdout
     )
     assert [call[0] for call in training.calls] == list(recipes.PARTS)
     assert training.calls[0][1:] == ("runs", None, 0, False)
