@@ -74,7 +74,7 @@ def test_the_times_that_remain_at_the_edges():
 @pytest.mark.parametrize("size", [(8, 8), (16, 8), (5, 7)])
 def test_masks_become_latent_as_in_the_library(size):
     mask = torch.rand(3, 1, 32, 40, generator=torch.Generator().manual_seed(0))
-    mask[0, 0, :, 3] = 0.5  # just painted
+    mask[0, 0, 0] = 0.5  # just painted
     processor = VaeImageProcessor(do_normalize=False, do_binarize=True, do_convert_grayscale=True, do_resize=False)
     theirs = interpolate(processor.preprocess(mask.clone()), size=size)
     assert torch.equal(mask_to_latents(mask, size), theirs)
@@ -584,14 +584,13 @@ def test_with_no_share_only_the_prompt_changes():
         torch.testing.assert_close(drawn, editing.draw_from(pipe, x_T, prompt, steps=2), rtol=1e-3, atol=1e-3)
 
 
-def test_kept_maps_keep_more_of_the_page():
-    """Grass stays grass: less changes outside the ball than with the same noise and the new prompt alone."""
-    pipe, x_T = shipped(), numbers(4, 8, 16, 16)
-    texts = "a red ball on the grass", "a blue ball on the grass"
+def test_kept_maps_keep_what_the_new_word_does_not_name():
+    """The cat on the right stays more nearly what it was than with the same noise and the new prompt alone."""
+    pipe, x_T = shipped(), numbers(4, 8, 16, 16, seed=3)
+    texts = "a red ball left of a white cat", "a blue ball left of a white cat"
     before, after = editing.change_words(pipe, x_T, *texts, steps=8)
     plain = editing.draw_from(pipe, x_T, texts[1], steps=8)
-    sky = slice(None), slice(None), slice(0, 24)
-    kept, lost = ((drawn[sky] - before[sky]).square().mean().item() for drawn in (after, plain))
-    print(f"mean square change of the upper part: {kept:.4f} with kept maps, {lost:.4f} without")
-    blue = after[:, 2, 24:56, 20:44].mean() - after[:, 0, 24:56, 20:44].mean()
-    assert blue > 0.3 and kept < lost
+    kept, lost = ((drawn - before)[..., 32:].abs().mean().item() for drawn in (after, plain))
+    print(f"change of the right half: {kept:.3f} with kept maps, {lost:.3f} without")
+    blue, red = after[..., :32].mean((0, 2, 3))[2], before[..., :32].mean((0, 2, 3))[2]
+    assert kept < 0.8 * lost and blue > red + 0.05

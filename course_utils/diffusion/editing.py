@@ -16,7 +16,7 @@ from course_utils.diffusion import steps
 from course_utils.diffusion.samplers import Step, draw_noise
 from course_utils.shapes import expand_like, require_same_shape
 
-PARALLEL = 1e-3  # below this sine of the angle between two noises the great circle is not to be told from a line
+PARALLEL = 1e-3  # below this sine of the angle between two noises a great circle cannot be told from a line
 
 
 def remaining_times(times: Sequence[int], strength: float) -> Sequence[int]:
@@ -200,8 +200,8 @@ def inject_maps(own: torch.Tensor, kept: torch.Tensor, partners: Sequence[int | 
         maps[..., j] = kept[..., partners[j]],   own[..., j] where partners[j] is None
 
     own: (batch, heads, queries, tokens) of the new prompt. kept: the same of the old one, whose number of tokens may
-    differ. partners: see `align_tokens`; None for "all maps as they were kept". *Where* something is drawn is then the
-    old picture's affair, *what* is drawn that of the new values. Prompt-to-prompt (arXiv:2208.01626), section 3.2.
+    differ. partners: see `align_tokens`; None for "all maps as they were kept". So the old
+    picture decides where something is drawn, and the new prompt what. Prompt-to-prompt (arXiv:2208.01626), section 3.2.
     Raises ValueError for other shapes, and for partners that are no tokens.
     """
     if partners is None:
