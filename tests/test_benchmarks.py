@@ -37,6 +37,7 @@ def test_benchmarks_are_listed_and_found_by_name():
             "recipe_book",
             "sampling",
             "scale",
+            "steering",
             "throughput",
             "variety",
             "whole",
