@@ -13,8 +13,8 @@
 # 3. measure what an autoencoder loses, show what perceptual and adversarial losses change, and save trained parts.
 #
 # **Time** About three and a half hours, 75 minutes of them for seven exercises. The live trainings take about four
-# minutes on a CPU. **You need** mean, log-variance and KL from chapter 02, the discriminator from 03, the SNR from 05,
-# the training loop from 06 and a sampler from 07.
+# minutes on a CPU. **You need** mean, log-variance and KL from chapter 02, the discriminator from 03, the U-Net from
+# 04, the SNR from 05, the training loop from 06 and a sampler from 07.
 
 # %% id="set-up"
 import matplotlib.pyplot as plt
@@ -60,7 +60,7 @@ device = pick_device()
 # ## What does image size cost?
 #
 # Chapter 06 drew digits of 16 · 16 pixels. The same network, with three colour channels, also accepts larger images. We
-# count its operations; a multiplication and the addition after it are two.
+# count its operations; a multiplication and the addition after it count as two.
 #
 # **Predict first.** The side grows from 16 to 128 pixels, by a factor of 8. By which factor does the number of
 # operations of one evaluation grow: 8, 64, or more?
@@ -100,8 +100,8 @@ for side in (16, 32, 64, 128):
 assert 64 * costs[16] < costs[128] < 100 * costs[16]
 
 # %% [markdown] id="cost-read"
-# A sampler evaluates the network 20 times for an image, and a training run evaluates it many thousand times.
-# So the question is whether an image needs all its numbers. We first look at that without any network.
+# A sampler evaluates the network many times for an image (20 times in this chapter), and a training run thousands of
+# times. So the question is whether an image needs all its numbers. We first look at that without any network.
 
 # %% [markdown] id="toy-text"
 # ## Six times fewer numbers
@@ -185,7 +185,7 @@ print(f"{len(unseen)} unseen pages from 8 numbers a block: {psnr(linear, unseen)
 # | a latent is | 16 numbers, after a linear layer | a *map*, 8 numbers at each of 16 · 16 places; no linear layer |
 # | the encoder's last layer gives | mean and logvar | 16 channels: 8 of the mean, then 8 of logvar |
 # | also present | | `quant_conv` after the encoder, `post_quant_conv` before the decoder: 1 · 1 convolutions |
-# | weight of the KL | 1 | $10^{-6}$, and errors are means over pixels |
+# | weight of the KL | 1 in the ELBO, 4 in the main trainings; errors are sums over pixels | $10^{-6}$; errors are means over pixels |
 #
 # Follow a page on its way in, layer by layer.
 
@@ -311,14 +311,15 @@ assert gain.mean() > 3 and abs(psnr(back[:8], x.cpu()).mean() - psnr(back_sample
 assert narrow > 30
 
 # %% [markdown] id="rebuilt-read"
-# With the same budget of numbers the network beats the eight directions by several decibels on pages that neither has
-# been fitted to: it is nonlinear, and it uses the neighbours of each place.
+# With equally many numbers for each page, the network beats the eight directions by 5.6 ± 0.6 dB on 32 pages that
+# neither has been fitted to. It can do more than they can: it is nonlinear, and it uses the neighbours of each place.
+# (It was also fitted to many more pages, so this comparison does not show how much each of these contributes.)
 #
-# Whether we decode the mean or a sample hardly matters here, because $q(z \mid x)$ is tens of times narrower than the
-# cloud of all latents. So U-Nets may be trained on either.
+# On the first eight pages it hardly matters whether we decode the mean or a sample (30.61 and 30.59 dB), because
+# $q(z \mid x)$ is tens of times narrower than the cloud of all latents.
 #
-# All layers are convolutions, so no layer fixes the image size. The network has never been trained on a photograph, but
-# it accepts one:
+# No layer fixes the image size: convolutions, normalisations and activations accept maps of any size. The sides of an
+# image only have to be multiples of 4. The network has never been trained on a photograph, but it accepts one:
 
 # %% id="any-size"
 cat_psnr = {}
@@ -377,7 +378,7 @@ autoencoder_loss = check("09.autoencoder_loss", autoencoder_loss)
 
 # %% [markdown] id="kl-predict"
 # Now train four small autoencoders that differ only in $\beta_\text{KL}$: 0, $10^{-6}$, $10^{-4}$ and $10^{-2}$. All
-# start from the same weights, with $\sigma_z = e^{-2} = 0.135$ everywhere.
+# start from the same weights, with $\sigma_z$ near $e^{-2} = 0.135$.
 #
 # **Predict first**, for each: how good are its reconstructions? How wide is $q(z \mid x)$ afterwards? And what does the
 # decoder make of pure noise from $\mathcal{N}(0, I)$?
@@ -443,8 +444,9 @@ for number, kl_weight in enumerate((0, 1e-6, 1e-4, 1e-2)):
 live.finish()
 
 # %% [markdown] id="kl-table-text"
-# The same 32 unseen pages for all four, and the same noise from $\mathcal{N}(0, I)$. The first row of the table is the
-# start, before any training:
+# The heights of the four curves cannot be compared, since the KL weight is part of the loss; the running mean smooths
+# over the jumps. So compare on the same 32 unseen pages for all four, and with the same noise from $\mathcal{N}(0, I)$.
+# The first row of the table is the start, before any training:
 
 # %% id="kl-table"
 from course_utils.recipes import PARTS
@@ -498,11 +500,11 @@ if budget(smoke=False, laptop=True, gpu=True):
 # %% [markdown] id="kl-read"
 # $\beta_\text{KL} = 10^{-2}$ is too much: as in chapter 02, $q(z \mid x)$ becomes about as wide as $\mathcal{N}(0, I)$,
 # little information comes through, and the images lose their shapes. Each row is a single training run, so small
-# differences between the other three mean nothing.
+# differences between the other three cannot be attributed to the weight.
 #
-# After these few updates 0 and $10^{-6}$ look much alike: $\sigma_z$ is still where it was initialised. So is the tiny KL
-# useless? Look at what *keeps the latents' size*. Take the network with $\beta_\text{KL} = 0$, multiply its
-# means by 0.3, 1, 3, …, and divide by the same number before the decoder. How does the loss change?
+# After these few updates 0 and $10^{-6}$ look much alike: $\sigma_z$ is still close to where it was initialised. So is
+# the tiny KL useless? Look at what *determines the size of the latents*. Take the network with $\beta_\text{KL} = 0$,
+# multiply its means by 0.3, 1, 3, …, and divide by the same number before the decoder. How does the loss change?
 
 # %% id="kl-scale"
 q = small[0].encode(unseen.to(device)).latent_dist
@@ -521,11 +523,11 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% [markdown] id="kl-scale-read"
 # Without a KL the loss never rises as the latents grow: the larger the means, the less the noise of $q(z \mid x)$
-# disturbs the decoder. Nothing in the loss fixes their size. With $10^{-6}$, thirty-fold latents cost several times the
-# whole loss. So the tiny KL does *not* make the latents $\mathcal{N}(0, I)$. It keeps them bounded. Its term
-# $-\log \sigma_z^2$ also keeps $\sigma_z$ from shrinking to 0 in a long training (these runs are too short to show it),
-# so that the decoder is trained on whole neighbourhoods of latents. The distribution of the latents itself is left to
-# the diffusion model.
+# disturbs the decoder. Nothing in the loss fixes their size. With $10^{-6}$, latents that are thirty times larger raise
+# the loss from 0.52 to 4.17. So the tiny KL does *not* make the latents $\mathcal{N}(0, I)$. It keeps them bounded. Its
+# term $-\log \sigma_z^2$ also keeps $\sigma_z$ from shrinking to 0 in a long training (these runs are too short to show
+# it), so that the decoder is trained on whole neighbourhoods of latents. The distribution of the latents itself is left
+# to the diffusion model.
 
 # %% [markdown] id="cloud-text"
 # How far from $\mathcal{N}(0, I)$ are the latents of the shipped autoencoder? Give noise first the right mean and spread
@@ -663,10 +665,10 @@ assert last_time == 642 and found[3] > 900
 assert time_of_equal_snr(torch.tensor([788]), 3, alpha_bar).item() == 500
 
 # %% [markdown] id="equal-read"
-# With our autoencoder the mistake would do little harm, because its spread happens to be near 1. With Stable Diffusion's
-# latents the *last* time of the schedule would only be as noisy as $t' = 642$. The network would never be trained on the
-# noisiest 36% of the schedule, and a sampler starts exactly there. Scaling twice has the opposite effect: half-way
-# through the schedule the latents are already as noisy as at $t' = 912$.
+# With our autoencoder the mistake would shift the schedule only a little, because its spread happens to be near 1. With
+# Stable Diffusion's latents the *last* time of the schedule would only be as noisy as $t' = 642$. The network would
+# never be trained on the noisiest 36% of the schedule, and a sampler starts exactly there. Scaling twice has the
+# opposite effect: half-way through the schedule the latents are already as noisy as at $t' = 912$.
 #
 # See it on a page whose noisy latents are decoded. **Predict first:** at $t = 500$, with which spread can you still
 # recognise the page: 0.2, 1 or 5.5? And with 5.5 at the very end?
@@ -691,12 +693,12 @@ scales = scale_explorer(to_pictures, z_all[3:4], alpha_bar)
 filmstrip(scales, [{"t": t, "std": std} for t, std in ((500, 0.2), (500, 1.0), (500, 5.5), (999, 5.5))])
 
 # %% [markdown] id="explore-text"
-# **Try it.** At which $t$ does the page disappear with a spread of 1, and where with 3?
+# **Try it.** With a spread of 1 only vague areas of the page are left at $t = 500$. At which $t$ does a page with a
+# spread of 3 look like that?
 #
 # <details><summary>Answer</summary>
-# With a spread of 1 only vague areas are left at about t = 500, and with 3 at about t = 788. The orange line joins the
-# two points: they are equally noisy. The page disappears at the same height of the curve for every spread, so the
-# larger the spread, the later.
+# At about t = 788. There the orange line joins the points at t = 788 and t = 500: they are equally noisy. The page
+# fades at the same SNR for every spread, so the larger the spread, the later.
 # </details>
 
 # %% id="explore"
@@ -705,8 +707,9 @@ explore(scales)
 # %% [markdown] id="start-text"
 # ### Does sampling start from the right distribution?
 #
-# A sampler starts from $\mathcal{N}(0, I)$. Training ends at $q(x_T)$: latents, scaled down by
-# $\sqrt{\bar\alpha_T} = 0.068$, plus noise. Are these the same? Chapter 05 raised the question for pixels.
+# A sampler starts from $\mathcal{N}(0, I)$. The noisiest examples in training come from another distribution, $q(x_T)$:
+# latents, scaled down by $\sqrt{\bar\alpha_T} = 0.068$, plus noise. Are the two the same? Chapter 05 raised the
+# question for pixels.
 
 # %% id="start"
 from course_utils.diffusion.schedules import kl_to_normal
@@ -727,10 +730,10 @@ assert 0.05 < alike["scaled"] < 0.09 and alike["spread 5.49"] > 0.3
 
 # %% [markdown] id="start-read"
 # Not exactly. Even with scaled latents a trace of the page is left in $x_T$, a correlation of 0.07. This is a property
-# of the schedule, so Stable Diffusion, which uses the same one, has it too. With unscaled latents the correlation is
-# five times larger.
+# of the schedule, so Stable Diffusion, which uses the same one, has it too. If the latents had the spread of Stable
+# Diffusion's, 5.49, and were left unscaled, the correlation would be five times larger.
 #
-# The factor can also be lost on the way out: multiplied where it should be divided, or left out.
+# Mistakes also happen on the way out: one multiplies by the factor instead of dividing by it, or leaves it out.
 
 # %% id="swapped"
 q, found = vae.encode(x).latent_dist, {}
@@ -781,9 +784,10 @@ show(
 #
 # ### Exercise 6 · The colours of latents
 #
-# ●●●○○ · 15 minutes. `torch.linalg.lstsq(rows, wanted).solution` solves least squares. For the bias, append a column of
-# ones. A place's colour is the mean of its block of pixels, however large that block is. From here on you write the
-# whole function body.
+# ●●●○○ · 15 minutes. Return two tensors, the weights (3, channels) and the bias (3,).
+# `torch.linalg.lstsq(rows, wanted).solution` solves least squares. For the bias, append a column of ones. A place's
+# colour is the mean of its block of pixels, however large that block is; maps need not be square. From here on the
+# stubs contain no comments on the steps.
 
 
 # %% id="ex-colours"
@@ -823,16 +827,17 @@ show(
 assert explained > 0.9
 
 # %% [markdown] id="colours-read"
-# So these latents are not an *abstract* code. They are a small image with more than three channels: a linear map to
-# three numbers gives a thumbnail, and what it leaves out has to hold what is inside a block, edges and dots. (Programs
-# use such a matrix to show a preview at each step without the expensive decoder; see the bonus.)
+# So these latents are not an *abstract* code. They are much like a small image with more than three channels: a linear
+# map to three numbers gives a thumbnail. The edges and dots inside a block have to be in the part of the latent that
+# this map ignores. (Programs use such a matrix to show a preview at each step without the expensive decoder; see the
+# bonus.)
 #
 # Hence latents can be cut and pasted. **Predict first:** the middle of one latent is put into another. What will be at
 # the seam?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# A visible cut that the decoder smooths over a few pixels only. A change of a single place shows almost only within 12
-# by 12 pixels around it. The mirrored latent decodes to a mirrored page, but a worse one.
+# A visible cut that the decoder smooths over a few pixels only. A change of a single place is hardly visible outside
+# the 12 by 12 pixels around it. The mirrored latent decodes to a mirrored page, but a worse one.
 # </details>
 
 # %% id="paste" tags=["static"]
@@ -859,8 +864,10 @@ for r in (2, 6, 10):
 assert near[12] > 0.9 and mirrored < plain_psnr - 5
 
 # %% [markdown] id="paste-read"
-# A latent is *local*: each place determines its own block and its near neighbourhood. The mirrored latent gives a worse
-# page because each place also encodes where within its block an edge lies, and flipping the map does not flip that.
+# A latent is *local*: the place that was changed here affects its own block and its near neighbourhood (one place of
+# one page; 98% of the squared change lies within 12 · 12 pixels). The mirrored latent gives a worse page. The likely
+# reason, which we have not tested: a place also encodes where within its block an edge lies, and flipping the map does
+# not flip that.
 #
 # Now turn single channels up and down. **Predict first:** which channel is brightness?
 #
@@ -889,11 +896,11 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert sum(-0.9 < value < -0.6 for value in correlations) == 4 and max(correlations) < 0.6
 
 # %% [markdown] id="between-text"
-# The loss contains nothing that would sort the channels by meaning: a mixture of channels that the decoder undoes would
-# have served equally well.
+# The errors in the loss do not sort the channels by meaning: a mixture of channels that the decoder undoes would give
+# the same errors.
 #
-# And between two latents? Chapter 02 moved from one digit to another. **Predict first:** what is half-way between
-# two latents: a third thing, or both at once?
+# And what lies between two latents? Chapter 02 moved from one digit to another. **Predict first:** what is half-way
+# between two latents: a third thing, or both at once?
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # Both at once, much as if the pixels had been mixed. The mixture in latents is far nearer to the mixture in pixels than
@@ -919,22 +926,23 @@ print(
 assert mixed_psnr.min() > apart_psnr.max()
 
 # %% [markdown] id="between-read"
-# So do not expect an interpolation of *meaning* from these latents. Where chapter 07 mixed two noises and sampled, the
-# diffusion model turned the mixture into a proper digit; the autoencoder alone does not.
+# So do not expect an interpolation of *meaning* from these latents. Chapter 07 mixed two noises and sampled from the
+# mixtures: there the diffusion model drew clear digits from most of them. The autoencoder alone shows both images at
+# once.
 
 # %% [markdown] id="loss-text"
 # ## 5 · What is lost
 #
-# Every generated image passes through the decoder, so what the autoencoder cannot rebuild, the whole model cannot show.
-# We measure the loss in two ways for each of the four styles: in decibels, and by whether a detector still recognises
-# everything on the page. For comparison, the same pages with a *slight blur*: a quarter of each pixel is taken from the
-# neighbour on either side.
+# Every generated image passes through the decoder, so what the decoder cannot produce, the whole model cannot show. We
+# measure in two ways what the autoencoder loses in each of the four styles: in decibels, and by whether a detector
+# still recognises everything on the page. For comparison, the same pages with a *slight blur*: each pixel becomes half
+# itself and a quarter of the neighbour on either side, first across, then down.
 #
 # **Predict first:** which style suffers most from the blur: picture book, coloured pencil, pixel art or watercolour?
 #
 # <details><summary>Answer (after running the second cell below)</summary>
-# Pixel art: about half of its pages are no longer recognised as pixel art, although the picture book's pages lose as many
-# decibels. The other styles lose little.
+# Pixel art: about half of its pages are no longer recognised as pixel art, although their PSNR is about that of the
+# blurred pages in the picture book's style. Nearly all blurred pages of the other styles are still read right.
 # </details>
 
 # %% [markdown] id="judge-box"
@@ -944,9 +952,10 @@ assert mixed_psnr.min() > apart_psnr.max()
 # > Numbers and relations ("two", "left of") follow from the centres that it finds.
 # >
 # > It was trained on renders of the picture book only, never on generated images. On 200 fresh renders of each style it
-# > reads 98.5% (watercolour) to 100% entirely right. On 200 generated images its verdict "everything is there and nothing
-# > else" agreed with a person's in 94.5% of the cases, but that person had seen some of its verdicts; labelled blind, for
-# > an earlier model, it was 87% (`README.md`, `benchmarks/README.md`).
+# > reads 98.5% (watercolour) to 100% entirely right. On 200 generated images its verdict "everything is there and
+# > nothing else" agreed with a person's in 94.5% of the cases (95% interval 90% to 97%), but that person had seen some
+# > of its verdicts. On the images of an earlier model, labelled by a person who had seen no verdicts, the two agreed in
+# > 87% of the cases (`README.md`, `benchmarks/README.md`).
 # >
 # > *Prompt adherence* is the share of images in which the judge finds everything that the prompt names, and nothing else.
 # > The judge cannot judge beauty, anything outside the picture book, or whether an ear is in the wrong place.
@@ -1030,9 +1039,9 @@ print(f"mean error at edges {at_edges:.3f}, elsewhere {elsewhere:.3f}")
 assert at_edges > 1.6 * elsewhere
 
 # %% [markdown] id="error-read"
-# On these four pages errors are about twice as large at edges. The reason is chapter 02's blur in small: where the
-# position of an edge is uncertain, the mean squared error is least for the *average* of the possible edges, and the
-# absolute error for their median. An average of sharp edges is a soft edge.
+# On these four pages errors are about twice as large at edges. A likely reason is chapter 02's blur on a small scale:
+# where the position of an edge is uncertain, the mean squared error is least for the *average* of the possible edges,
+# and the absolute error for their median. An average of sharp edges is a soft edge.
 #
 # So the shipped autoencoder was trained in *two* rounds. The first used the loss of section 2. In the second only the
 # decoder was trained, with an additional term that compares the *differences of neighbouring pixels*,
@@ -1050,9 +1059,9 @@ assert at_edges > 1.6 * elsewhere
 # same data and the same number of updates, and with three losses:
 #
 # 1. $\overline{|x - \hat x|}$ alone;
-# 2. plus a *perceptual loss*: a distance between *features* of $x$ and $\hat x$ instead of pixels;
-# 3. plus, on top of both, an *adversarial loss*: chapter 03's discriminator $D$, which learns to tell real crops from
-#    decoded ones.
+# 2. plus a *perceptual loss*, with weight 1: a distance between *features* of $x$ and $\hat x$ instead of pixels;
+# 3. plus, on top of both, an *adversarial loss*, with weight 0.3: chapter 03's discriminator $D$ learns to tell real crops
+#    from decoded ones, and the decoder learns to make $D$ take its crops for real ones.
 
 # %% id="crisp-data"
 from course_utils.recipes import encode_pictures
@@ -1191,7 +1200,7 @@ decoders = {
 # <details><summary>Answer (after running the cell below)</summary>
 # The absolute error alone has the best PSNR and the least sharp images. Each term adds sharpness. PSNR falls by about
 # one decibel with the perceptual loss, and a little further with the adversarial one. What is sharp need not be right:
-# the eyes are dark, but not where they belong.
+# there are dark spots in the faces, but they are not where the eyes belong.
 # </details>
 
 
@@ -1251,7 +1260,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # ### Exercise 7 · Count
 #
-# ●●●○○ · 10 minutes. A level has two convolutions and, if `attention` is true, one attention.
+# ●●●○○ · 10 minutes. A level has two convolutions and, if `attention` is true, one attention layer (the four
+# projections and all pairs). Return a whole number.
 
 
 # %% id="ex-flops"
@@ -1287,12 +1297,14 @@ print(
 assert ratio > 2000
 
 # %% [markdown] id="duel-text"
+# Nearly all of the extra operations in pixels come from attention between all pairs of places.
+#
 # Now an experiment with equal time. The pages: one corgi, on the grass, in the picture book's style; place, size and
 # weather vary. Two networks of the same class. The one for latents has three levels, for sides 16, 8 and 4. The one for
 # pixels has the same three *and two more in front*, for sides 64 and 32, since it has to do itself what the autoencoder
 # does for the other. Both train for the same number of seconds.
 #
-# Both predict $x_0$, one of chapter 06's three targets. The last step of the sampler then returns the network's own
+# Both predict $x_0$, one of chapter 07's three targets. The last step of the sampler then returns the network's own
 # output. With $\hat\varepsilon$ it would subtract the predicted noise from $x_t$, and the noise that a network predicts
 # wrongly after a few hundred updates would stay in the image as grain.
 #
@@ -1326,7 +1338,7 @@ data = {"pixels": kennel, "latents": kennel_z}
 # will the other make in the same time?
 #
 # <details><summary>Answer (after the race)</summary>
-# It takes 3.4 times as many operations, and in the same time the network for latents makes about four times as many
+# It takes 3.4 times as many operations, and in the same time the network for latents makes three to four times as many
 # updates.
 # </details>
 
@@ -1344,9 +1356,9 @@ assert evaluation["pixels"] > 3 * evaluation["latents"] and twin > 10 * evaluati
 
 # %% [markdown] id="clock-text"
 # The loop is chapter 06's, limited by a clock instead of a number of updates. On a CPU the clock counts seconds of
-# processor time, so that other programs matter less. The learning rate rises over 50 updates and falls with the time
-# that is left. One thing differs from chapter 06's loop: times in the middle are drawn more often
-# (`logit_normal_times`), for both networks.
+# processor time, so that other programs matter less. Other details differ from chapter 06's loop, for both networks
+# alike: above all, the learning rate rises over 50 updates and then falls with the time that is left, and times in the
+# middle are drawn more often (`logit_normal_times`, from chapter 06's bonus).
 
 # %% id="clock"
 from functools import partial
@@ -1387,7 +1399,8 @@ def fit_for(seconds, model, average, loss_of, updates=None, peak=2e-3):
 
 
 # %% [markdown] id="duel-train-text"
-# A fixed test, the loss on the same 16 examples, times and noises, checks that each network has learned something:
+# The loss on a fixed set of 16 training pages, with fixed times and noises, checks that each network has learned
+# something (the output calls it the test loss):
 
 
 # %% id="duel-train"
@@ -1416,9 +1429,9 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert len(runs["latents"]) > 2 * len(runs["pixels"])
 
 # %% [markdown] id="duel-draw-text"
-# Draw with both: chapter 07's DPM-Solver++ in 20 steps, the same number of images. We measure two things: the Fréchet
-# distance in the judge's features to the training pages (smaller is better), and the share of images in which the judge
-# finds one corgi and nothing else.
+# Draw with both: chapter 07's DPM-Solver++ in 20 steps, the same number of images. We measure two things: chapter 07's
+# Fréchet distance to the training pages, in the judge's features (smaller is better), and the share of images in which
+# the judge finds one corgi and nothing else.
 
 # %% id="duel-draw"
 from course_utils.diffusion.samplers import dpm_solver, finish, trailing_times
@@ -1501,8 +1514,8 @@ show(
 # Do not compare the two test losses. An error in latents and an error in pixels are different quantities, and here the
 # network with the *lower* loss draws the worse images.
 #
-# To be fair, the autoencoder had to be trained too, for far longer than this race. But only once, on pages of all kinds,
-# and every later model can use it. Its limits (section 5) come with it.
+# To be fair, the autoencoder had to be trained too, for far longer than this race. But that is done only once, on pages
+# of all kinds, and every later model can use it. Its limits (section 5) come with it.
 
 # %% id="duel-losses"
 print({name: f"{fixed_test(averages[name], data[name]):.3f}" for name in racers})
@@ -1512,11 +1525,11 @@ if budget(smoke=False, laptop=True, gpu=True):
 # %% [markdown] id="cascade-text"
 # ### Another way: first small, then larger
 #
-# There is a second way to avoid long diffusion at full resolution, and it needs no autoencoder. Draw a *small* image
+# There is a second way to do less of the work at full resolution, and it needs no autoencoder. Draw a *small* image
 # first, then enlarge it with a *super-resolution* model. Such a chain of diffusion models is called a *cascade*.
 #
 # Enlarging has no single answer: many pages have the same 16 · 16 image. So the second model is a diffusion model too.
-# It takes two images side by side in its channels (*concatenated*): the noisy $x_t$, and the condition, the small image
+# It takes two images, joined along the channels (*concatenated*): the noisy $x_t$, and the condition, the small image
 # $x_\text{low}$ enlarged bilinearly. What it draws is the missing detail, scaled to a spread of 1:
 #
 # $$x_0 = \frac{x - \text{up}(x_\text{low})}{\text{spread}}, \qquad
@@ -1600,9 +1613,9 @@ assert second_steps == regression_steps
 # enlargement, regression and diffusion has the best PSNR, which has a sharpness nearest to real pages?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# The regression has the best PSNR: it predicts the average of all fitting details, and so it is too soft. The diffusion
-# model draws one of them. Its sharpness is nearer to that of real pages, but where it draws another detail than the real
-# one, PSNR counts the error twice. Two seeds give two versions.
+# The regression has the best PSNR: it predicts the average of all details that fit, and so it is too soft. The
+# diffusion model draws one of them. Its sharpness is nearer to that of real pages, but where it draws another detail
+# than the real one, its squared error is larger than that of the average. Two seeds give two versions.
 # </details>
 
 # %% id="cascade-compare"
@@ -1638,9 +1651,10 @@ show(
 )
 
 # %% [markdown] id="cascade-read"
-# The regression wins in PSNR, since the mean of all fitting details has the least squared error. The diffusion model wins
-# in sharpness, since it draws one of them. (Each was trained once.) The Fréchet distance hardly separates the two: seen
-# by the judge's features, a factor of 4 leaves little open on such pages.
+# The regression wins in PSNR, since the mean of all details that fit has the least squared error. The diffusion model
+# is nearer to the real pages in sharpness, since it draws one of them. (Each was trained once.) But sharpness alone
+# does not measure quality here either: its outlines are ragged. The Fréchet distances, 0.05 against 0.08 and 0.07, have
+# no intervals here, so they do not decide between the two.
 #
 # Now the whole cascade, from noise: the first stage draws 16 · 16 pixels, the second enlarges them.
 
@@ -1677,17 +1691,18 @@ if budget(smoke=False, laptop=True, gpu=True):
 # The usual remedy is *noise conditioning augmentation*: in training add noise of a random strength to the condition, and
 # tell the network the strength; then small faults of the first stage do not mislead the second.
 #
-# So there are two ways to avoid diffusion at full resolution. **Cascades** draw a small image and enlarge it with
-# super-resolution diffusion models: DALL·E 2 and Imagen go from 64 · 64 by way of 256 · 256 to 1024 · 1024. **Latents**
-# compress once with an autoencoder and diffuse there: Stable Diffusion. A cascade needs no autoencoder, but one
-# diffusion model for each size; with latents a single one is enough.
+# So there are two ways to avoid doing everything at full resolution. **Cascades** draw a small image and enlarge it
+# with super-resolution diffusion models: DALL·E 2 and Imagen go from 64 · 64 by way of 256 · 256 to 1024 · 1024.
+# **Latents** compress once with an autoencoder and diffuse there: Stable Diffusion. A cascade needs no autoencoder, but
+# one diffusion model for each size; with latents a single one is enough.
 
 # %% [markdown] id="save-text"
 # ## 7 · Parts that others can load
 #
-# When a notebook closes, its weights are gone. Libraries agree on a *layout*: one folder for each part, with a
-# `config.json` (how to build it) and a `safetensors` file (its weights). `save_pretrained` writes it, also for a class
-# of your own. Save the network for latents in it, and your small autoencoder with *its own* scaling factor.
+# When a notebook closes, its weights are gone. The library diffusers saves a model in a fixed *layout*: one folder for
+# each part, with a `config.json` (how to build it) and a `safetensors` file (its weights). `save_pretrained` writes it,
+# also for a class of your own. Save the network for latents in this way, and your small autoencoder with *its own*
+# scaling factor.
 
 # %% id="save"
 import tempfile
@@ -1733,8 +1748,9 @@ assert abs(encode(again, unseen.to(device)).std() - 1) < 0.15
 # (The factor differs a little from the one in section 3, which was measured on other pages.)
 #
 # The scheduler has a folder and no weights: the schedule is part of the model too. With a text encoder and a tokenizer
-# beside them, and a file `model_index.json` that lists the parts, this is the folder that
-# `StableDiffusionPipeline.from_pretrained` opens. Chapter 10 adds them.
+# beside them, and a file `model_index.json` that lists the parts, this is the layout that
+# `StableDiffusionPipeline.from_pretrained` opens, if the U-Net is of a class that diffusers knows. Chapter 10 saves
+# such a folder.
 #
 # But parts have to fit. The race's network was trained on latents of the *shipped* autoencoder. Decode what it draws
 # with your small one, whose latents have the same shape. Your small decoder has had little training and blurs even what
@@ -1773,8 +1789,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 # ## 8 · What you will read elsewhere
 #
 # **"Diffusion models work in a low-dimensional latent space."** Section 6's network for latents does. A *pixel*
-# diffusion model does not: its $x_T$ has as many numbers as the image, and noise fills all of them. How many of the 48
-# directions of a block hold 95% of the variance?
+# diffusion model does not: its $x_T$ has as many numbers as the image, and the noise varies along all directions. How
+# many of the 48 directions of a block hold 95% of the variance?
 
 
 # %% id="elsewhere-low"
@@ -1798,9 +1814,12 @@ print(
 assert counts["clean"] < 12 and counts["t = 999"] > 44
 
 # %% [markdown] id="elsewhere-flow"
+# For the 64 clean pages 7 directions are enough. With noise it takes 40 or more, and 46 in $x_T$.
+#
 # **"Noise goes in, reverse diffusion takes it away, the picture comes out."** In Stable Diffusion and here, reverse
-# diffusion does not end with an image. It ends with a latent of eight channels (there four), and a fraction of the
-# side. Without the autoencoder this is the best that you could show of it:
+# diffusion does not end with an image. It ends with a latent, which has eight channels here and four in Stable
+# Diffusion, and whose sides are a quarter of the image's here and an eighth there. Without the decoder you could show
+# its channels, or approximate colours:
 
 # %% id="elsewhere-flow-run" tags=["static"]
 print(f"reverse diffusion ends with {tuple(x0.shape[1:])}; an image is {tuple(kennel.shape[1:])}")
@@ -1817,7 +1836,8 @@ assert x0.shape[1:] != kennel.shape[1:]
 # **"The KL makes the latents normally distributed, so you can sample them."** Section 2: neighbouring places of our
 # latents are correlated, the channels differ in mean and spread, and $\mathcal{N}(0, I)$ decodes to coloured patches.
 #
-# **"In latent space one can interpolate meanings."** Section 4: half-way between two pages are both pages.
+# **"In latent space one can interpolate meanings."** Section 4: half-way between the latents of two pages, both pages
+# show at once.
 #
 # **"The scaling factor is a detail of the implementation."** Section 3: with Stable Diffusion's latents, leaving it out
 # shifts the end of the schedule to $t' = 642$.
@@ -1846,8 +1866,8 @@ assert x0.shape[1:] != kennel.shape[1:]
 #
 # Six sentences to keep: The autoencoder compresses; the diffusion model generates. A tiny KL keeps latents bounded; it
 # does not make them $\mathcal{N}(0, I)$. Multiply by $\kappa$ on the way in, divide on the way out. What the decoder
-# cannot show, the whole model cannot show. Perceptual and adversarial losses buy sharpness with fidelity. An autoencoder
-# and its U-Net are a pair.
+# cannot show, the whole model cannot show. Perceptual and adversarial losses add sharpness at the cost of fidelity. An
+# autoencoder and its U-Net are a pair.
 
 # %% [markdown] id="questions"
 # **To think about** (open a line for the answer)
@@ -1862,7 +1882,8 @@ assert x0.shape[1:] != kennel.shape[1:]
 # times. With a larger KL weight it would matter.
 # </details>
 # <details><summary>3. In pixels samplers clip x0_hat to [-1, 1]. Why does draw pass clip=None for latents?</summary>
-# Latents are not colours: with a spread of 1 about every third number lies outside [-1, 1]. Clipping would cut them off.
+# Latents are not colours and have no fixed range. Of normally distributed numbers with a spread of 1 about a third lie
+# outside [-1, 1]. Clipping would cut them off.
 # </details>
 # <details><summary>4. Regression had the better PSNR. Why not simply use it for the second stage?</summary>
 # PSNR rewards the average of all possible details, and that average is softer than each of them. A generated image has no
@@ -1885,8 +1906,8 @@ progress()
 # %% [markdown] id="bonus"
 # ## Bonus: a preview without the decoder
 #
-# At each step of a sampler there is a prediction $\hat x_0$. The matrix of exercise 6 turns it into a thumbnail with 27
-# numbers. Here are the predictions on the way to one page, at every third step:
+# At each step of a sampler there is a prediction $\hat x_0$. The 27 numbers fitted in exercise 6, weights and bias,
+# turn it into a thumbnail. Here are the predictions on the way to one page, at every third step:
 
 # %% id="bonus-run" tags=["static"]
 with torch.no_grad():

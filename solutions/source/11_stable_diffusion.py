@@ -1,9 +1,9 @@
 # %% [markdown] id="title"
 # # 11 · Stable Diffusion
 #
-# You have built every part of a text-to-image model. In this chapter you replace your parts with the ones that made the
-# field famous, and see that *the loop stays the same*. You write the loop of Stable Diffusion v1.5 on a library's
-# components, reproduce its pipeline's image, and learn how to fit the model into the memory that you have.
+# You have built every part of a text-to-image model. In this chapter you drive a library's parts instead of your own,
+# and see that *the loop stays the same*. You write the loop of Stable Diffusion v1.5 on the components of diffusers,
+# reproduce the image of its pipeline, and learn how to fit the model into the memory that you have.
 #
 # ![A corgi puppy emerging from noise in six stages, with the predicted clean image below each of
 # them.](../chapters/figures/11_by_hand.png)
@@ -32,10 +32,11 @@ use_style()
 device = pick_device()
 
 # %% [markdown] id="choice-text"
-# **One choice.** Every cell below runs on the small picture-book model. It also runs on Stable Diffusion v1.5 if you
-# have its weights or let the course download them (2.7 GB in half precision, 5.5 GB in float32). Change the word below
-# and run the notebook again; the path of a folder or a `.safetensors` file works too. If a model cannot be loaded you
-# get an error, and no other model silently takes its place.
+# **One choice.** Every cell below runs on the small picture-book model. The same cells are written for Stable Diffusion
+# v1.5 too, if you have its weights or let the course download them (2.7 GB in half precision, 5.5 GB in float32); the
+# numbers in the text are those of the small model. Change the word below and run the notebook again; the path of a
+# folder or a `.safetensors` file works too. If a model cannot be loaded you get an error, and no other model silently
+# takes its place.
 
 # %% id="choice"
 from course_utils.pipelines.picture_book import draw, load_picture_book, make_scheduler
@@ -63,7 +64,7 @@ print(
 # | $\varepsilon$ | `eps` | standard normal noise | as $x_t$ |
 # | $c_-$, $c_+$ | `both` | text features of the negative prompt and of the prompt | (2, tokens, width) |
 # | $w$ | `guidance` | guidance scale | a number |
-# | $o$ | `output` | raw output of the U-Net: $\hat\varepsilon$, $\hat v$ or $\hat x_0$ | as $x_t$ |
+# | $o$ | `output` | output of the U-Net, for one prompt or guided: $\hat\varepsilon$, $\hat v$ or $\hat x_0$ | as $x_t$ |
 # | $x$ | `x_in` | the U-Net's input: $x_t$, scaled by `scale_model_input` to variance 1 | as $x_t$ |
 # | $\hat x_0$ | `x0_hat` | the clean latents that $o$ implies | as $x_t$ |
 # | $\sigma_\text{init}$ | `init_noise_sigma` | standard deviation of the first noise | a number |
@@ -73,10 +74,10 @@ print(
 # | $\kappa$ | `vae.config.scaling_factor` | scaling factor of the latents (chapter 09) | .92 here, .18215 in v1.5 |
 
 # %% [markdown] id="toy"
-# ## The example that everybody copies
+# ## An example that is often copied
 #
-# Nearly every introduction to Stable Diffusion has these lines: *a cute Corgi puppy sitting on the grass*, 50 steps,
-# and then the same "in 4k". **Predict first:**
+# An example of this kind is in many introductions to Stable Diffusion: *a cute Corgi puppy sitting on the grass*, drawn
+# in 50 steps, and then the same "in 4k". **Predict first:**
 #
 # 1. The second prompt requests *photorealistic, 4k resolution*. How many pixels will the second image have?
 # 2. Will it show the same dog?
@@ -85,7 +86,7 @@ print(
 #
 # 1. As many as the first: the cell asserts that the two sizes are equal. No word changes the shape of the latents.
 # 2. Almost. The noise is the same and most of the prompt too, so the two dogs are much alike; but the text features
-#    differ, and so do details. The cell prints by how much.
+#    differ, and so do details. The cell prints by how much the pixels differ.
 # </details>
 
 # %% id="article" tags=["static"]
@@ -113,7 +114,8 @@ assert plain.size == asked_4k.size == (SIDE * pipe.vae_scale_factor,) * 2
 # %% [markdown] id="toy-read"
 # The number of pixels along a side is the side of the latents times $f$. No word changes it: the text enters the U-Net
 # through cross-attention, and the shape of $x_T$ is fixed before the loop begins. What "4k" can change is the *style*,
-# if captions in the training data contained it. Do the captions of the picture book?
+# if captions in the training data contained it. Do the captions of the picture book contain it? (The tokenizer splits
+# "4k" into "4" and "k", and the check below looks only at words made of letters.)
 
 # %% id="toy-words"
 from course_utils.text.prompts import inspect_prompt
@@ -127,10 +129,12 @@ print(
 )
 
 # %% [markdown] id="stale-text"
-# Now the code as it is often printed. Three details are out of date. `pipe(prompt)["sample"][0]` fails: the images are
-# in `.images`, so the first is `pipe(prompt).images[0]`. The argument `torch_dtype=` of `from_pretrained` is now called
-# `dtype=`. And the repository `runwayml/stable-diffusion-v1-5` was withdrawn; the mirror
-# `stable-diffusion-v1-5/stable-diffusion-v1-5` has the weights. Today the lines read
+# None of the three words is in the captions, so the model cannot have learned a style from them.
+#
+# Code for this example is often printed in an old form, in which three details are out of date.
+# `pipe(prompt)["sample"][0]` fails: the images are in `.images`, so the first is `pipe(prompt).images[0]`. The argument
+# `torch_dtype=` of `from_pretrained` is now called `dtype=`. And the repository `runwayml/stable-diffusion-v1-5` was
+# withdrawn; the mirror `stable-diffusion-v1-5/stable-diffusion-v1-5` has the weights. Today the lines read
 #
 # ```python
 # pipe = StableDiffusionPipeline.from_pretrained("stable-diffusion-v1-5/stable-diffusion-v1-5", dtype=torch.float16)
@@ -154,10 +158,10 @@ print(f"the weights: {MODEL_ID}, revision {REVISION}")
 # %% [markdown] id="naive-text"
 # ### The failure: simply request more pixels
 #
-# `height=2160, width=3840` really would make a 4k image. What would it take? You need no weights to find out. Torch
-# has a device called `meta`, on which tensors have a shape but no numbers. A model built there takes no memory, and
-# running it only propagates shapes. `peak_activations` finds the largest number of bytes of activations that exist at
-# the same time.
+# `height=2160, width=3840` really would make a 4k image. What would it take? You need no weights to find out. Torch has
+# a device called `meta`, on which tensors have a shape but no numbers. A model built there takes no memory, and running
+# it only propagates shapes. *Activations* are the tensors that a model computes while it runs; `peak_activations` finds
+# the largest number of bytes of them that exist at the same time.
 
 # %% id="naive"
 from course_utils.machine.memory import gib, peak_activations
@@ -170,9 +174,9 @@ for width, height in ((512, 512), (1024, 1024), (3840, 2160)):
     print(f"{width} x {height}: {latents[0].numel():7,} latents; decoding takes {gib(decode)} in float32")
 
 # %% [markdown] id="naive-read"
-# Decoding a single 4k image in float32 takes about all the memory of a 24 GiB graphics card, weights not counted;
-# half precision halves it. And the U-Net was trained on latents of 64 × 64: on much larger ones it tends to repeat
-# the subject. So this chapter has two halves: the loop, and memory.
+# Decoding a single 4k image in float32 takes about all the memory of a 24 GiB graphics card, weights not counted; half
+# precision halves it. And v1.5's U-Net was trained on latents of 64 × 64: on much larger ones it tends to repeat the
+# subject. So this chapter has two halves: the loop, and memory.
 
 # %% [markdown] id="parts-text"
 # ## 1 · The parts, weighed without weights
@@ -198,8 +202,8 @@ print(f"{'all':15} {total:10,} {sum(counts.values()):13,}")
 assert counts["unet"] == 859_520_964 and counts["text_encoder"] == 123_060_480 and counts["vae"] == 83_653_863
 
 # %% [markdown] id="parts-read"
-# These are the counts of the published weights, to the last parameter. The *safety checker* is a part that the small
-# model does not have; section 8 returns to it. In both models most parameters are in the U-Net.
+# The right column has the counts of the published weights, to the last parameter. The *safety checker* is a part that
+# the small model does not have; section 8 returns to it. In both models most parameters are in the U-Net.
 
 
 # %% [markdown] id="compare-text"
@@ -234,7 +238,7 @@ assert (small["tokens in a prompt"], large["tokens in a prompt"]) == (32, 77)
 assert (small["downsampling factor f"], large["downsampling factor f"]) == (4, 8)
 
 # %% [markdown] id="compare-read"
-# Configurations do not contain where the weights come from:
+# A configuration does not say where the weights come from:
 #
 # | | picture book | Stable Diffusion v1.5 |
 # |:--|:--|:--|
@@ -267,11 +271,11 @@ for name, unet in (("picture book", ours.unet), ("v1.5", bare["unet"])):
 assert 0.65 < outside < 0.66 and 0.68 < everywhere < 0.69
 
 # %% [markdown] id="shares-read"
-# About two thirds of v1.5's U-Net is convolutions: it is the U-Net of chapter 04. But transformers are in it as well.
-# Every attention block holds a *transformer block* (self-attention, cross-attention, a feed-forward network) between
-# two projections. In v1.5 these projections are 1 × 1 convolutions, so the share depends on how you count: 66% without
-# them, 69% with them. The text encoder is a transformer throughout. Stable Diffusion 3 and Flux use transformers
-# *instead of* a U-Net (chapter 14).
+# About two thirds of the parameters of v1.5's U-Net are in convolutions: it is a U-Net of the kind built in chapter 04.
+# But transformers are in it as well. Every attention block holds a *transformer block* (self-attention,
+# cross-attention, a feed-forward network) between two projections. In v1.5 these projections are 1 × 1 convolutions, so
+# the share depends on how you count: 65.7% without the convolutions inside attention blocks, 68.5% with them. The text
+# encoder is a transformer throughout. Stable Diffusion 3 and Flux use transformers *instead of* a U-Net.
 #
 # ### Exercise 1 · From numbers to bytes
 #
@@ -295,7 +299,7 @@ weight_bytes = check("11.weight_bytes", weight_bytes)
 # Stuck? hint("11.weight_bytes") gives a hint, and one more each time; solution(...) is the last resort.
 
 # %% [markdown] id="bytes-text"
-# The four parts of v1.5 in two formats. Half precision often decides whether the model fits on a laptop:
+# The four parts of v1.5 in two formats. Half precision halves the memory, which can decide whether the model fits:
 
 # %% id="bytes"
 from course_utils.machine import memory
@@ -316,16 +320,17 @@ for dtype in (torch.float32, torch.float16):
 # Chapter 10 evaluated the U-Net twice. Libraries evaluate it once, on a batch of two, and then everything depends on an
 # order that no shape reveals: **the negative half comes first**.
 #
-# Every prompt is cut or padded to the same number of tokens, 77 in v1.5. The padding is *not* neutral. CLIP's loss
-# uses the vector of the end token only, and the causal mask hides the padding after it: no loss ever constrained the
-# vectors of the padding. But the *U-Net* was trained with all 77 vectors and attends to the padding too.
+# Every prompt is cut or padded to the same number of tokens, 77 in v1.5. The padding is *not* neutral. CLIP's loss uses
+# the vector of the end token only, and the causal mask hides the padding after it: CLIP's training never constrained
+# the vectors of the padding. But the *U-Net* was trained with the vectors of all 77 tokens, and attends to the padding
+# too.
 #
 # ### Exercise 2 · Both prompts
 #
 # ●●○○○ · 10 minutes. The tokenizer takes a list of texts and four keywords: `padding="max_length"` and
-# `max_length=tokenizer.model_max_length` pad short prompts, `truncation=True` cuts long ones, and
-# `return_tensors="pt"` returns tensors. It also returns an attention mask. Do *not* pass it on: the pipeline of v1.5
-# does not, so the U-Net was trained on features of unmasked padding. The features are the encoder's
+# `max_length=tokenizer.model_max_length` pad short prompts, `truncation=True` cuts long ones, and `return_tensors="pt"`
+# returns tensors. It also returns an attention mask. Do *not* pass it on: the U-Net was trained on features that were
+# computed without it, and the pipeline of v1.5 does not pass it on either. The features are the encoder's
 # `.last_hidden_state`.
 
 
@@ -369,10 +374,15 @@ print(f"both: {tuple(both.shape)}, equal to the features of the pipeline")
 # $$x_T = \sigma_\text{init}\, \varepsilon, \qquad \varepsilon \sim \mathcal{N}(0, I)$$
 #
 # In words: standard normal noise $\varepsilon$ times the standard deviation $\sigma_\text{init}$ that the scheduler
-# requires. Chapter 07's schedulers mix signal and noise so that the variance stays 1 (*variance-preserving*); for them
-# $\sigma_\text{init} = 1$. Euler and Heun *add* noise to an unchanged signal (*variance-exploding*): $x_0 +
-# \tilde\sigma_t\,\varepsilon$ with $\tilde\sigma_t = \sqrt{(1-\bar\alpha_t)/\bar\alpha_t}$, which is far above 1 at the
-# noisy end. Both describe the same noisy image on two scales. The scheduler has the right value.
+# requires. The samplers of chapter 07 keep the variance at 1 (*variance-preserving*); for them $\sigma_\text{init} =
+# 1$. The library's Euler and Heun schedulers work with the noisy image divided by $\sqrt{\bar\alpha_t}$, so noise is
+# *added* to an unchanged signal (*variance-exploding*): $x_0 + \tilde\sigma_t\,\varepsilon$ with $\tilde\sigma_t =
+# \sqrt{(1-\bar\alpha_t)/\bar\alpha_t}$, which is far above 1 at the noisy end. Both describe the same noisy image on
+# two scales. The scheduler has the right value.
+#
+# A scheduler also has a *spacing* of its times: *trailing* starts at the noisiest time, as in chapter 07; *leading*
+# starts below it. Two of the schedulers below are new: `euler` takes the same kind of step as DDIM, on the other scale,
+# and `pndm` reuses earlier predictions, as DPM-Solver++ 2M does. (`unipc` is the one of chapter 00.)
 
 # %% id="sigmas"
 from course_utils.pipelines.picture_book import SCHEDULERS
@@ -388,9 +398,10 @@ for name, spacing in [*((name, "trailing") for name in SCHEDULERS), ("euler", "l
     )
 
 # %% [markdown] id="ex-start-text"
-# The last line is the spacing that v1.5 is configured with, *leading*: it starts below the noisiest time, so its first
-# noise is weaker, and that is known only after `set_timesteps`. (Heun and PNDM evaluate the U-Net more often than there
-# are steps.)
+# The last line is the spacing that v1.5 is configured with, *leading*: its first time is 951, so its first noise is
+# weaker, and that is known only after `set_timesteps`. (With this spacing Euler's $\sigma_\text{init}$ is
+# $\sqrt{\tilde\sigma_t^2 + 1}$, for signal and noise together; hence 14.649 in place of 14.615. Heun and PNDM evaluate
+# the U-Net more often than there are steps.)
 #
 # ### Exercise 3 · The first latents
 #
@@ -415,7 +426,7 @@ def first_latents(scheduler, steps, shape, generator, dtype=torch.float32):
 first_latents = check("11.first_latents", first_latents)
 
 # %% [markdown] id="noise-text"
-# Blog posts warn that float16 gives other noise for the same seed. Does it?
+# Blog posts warn that float16 gives different noise for the same seed. Does it?
 
 
 # %% id="noise-formats"
@@ -435,8 +446,8 @@ assert torch.equal(noise(torch.bfloat16), reference.bfloat16())
 assert correlation < 0.2  # the last one: float64
 
 # %% [markdown] id="noise-read"
-# Float16 and bfloat16 draw *the same* noise, rounded. Float64 draws other noise from the same seed: its generator
-# consumes twice as many random bits per number.
+# On the CPU, float16 and bfloat16 draw *the same* noise as float32, rounded. Float64 draws different noise from the
+# same seed: it consumes more random bits per number.
 
 # %% [markdown] id="guided-text"
 # ## 4 · One step
@@ -454,7 +465,8 @@ assert correlation < 0.2  # the last one: float64
 #
 # ●●●○○ · 15 minutes. Evaluate the U-Net *once*, on a batch of twice the size. (Two calls give the same numbers and pass
 # the check; one call is what libraries do, and often faster on a GPU.) With several latents, each needs its features:
-# first all negative ones, then all positive ones. `.chunk(2)` splits the output into halves.
+# first all negative ones, then all positive ones. The U-Net is called as `unet(x, t, encoder_hidden_states=features)`;
+# its output is in `.sample`, and `.chunk(2)` splits that into halves. Return the guided output, in the shape of `x_t`.
 
 
 # %% id="ex-guided"
@@ -482,7 +494,7 @@ guided_output = check("11.guided_output", guided_output)
 # A network may predict $\varepsilon$, $v$ or $x_0$ (chapter 07): its *parametrisation*. Stable Diffusion v1.5 predicts
 # $\varepsilon$; v2.1 for 768 pixels and the picture book predict $v$. The networks look alike. Only the *scheduler's
 # configuration* tells them apart, by `prediction_type`. Below you see what a loop does that reads $v$ as $\varepsilon$.
-# So read the setting, and raise an error for any other word:
+# So read the setting, and raise an error for any value that is not in the table:
 #
 # | `prediction_type` | $\hat x_0$ from $x$ (the U-Net's input) and $o$ |
 # |:--|:--|
@@ -492,9 +504,10 @@ guided_output = check("11.guided_output", guided_output)
 #
 # ### Exercise 5 · The clean guess
 #
-# ●●●○○ · 10 minutes. We use it to watch the loop. Some schedulers have fractional times: look up
-# `scheduler.alphas_cumprod[int(t)]`. Scaled as the U-Net's input, $x$ has variance 1 for *every* scheduler, so one
-# table serves them all.
+# ●●●○○ · 10 minutes. The clean guess shows what the loop is heading for. Your function gets $x_t$ as the scheduler has
+# it, and `scheduler.scale_model_input` turns it into $x$. Scaled in this way, $x$ has variance 1 for *every* scheduler,
+# so the same $\bar\alpha_t$ serves them all. Some schedulers have fractional times: look up
+# `scheduler.alphas_cumprod[int(t)]`. Return $\hat x_0$ in the shape of `x_t`.
 
 
 # %% id="ex-guess"
@@ -526,7 +539,7 @@ clean_guess = check("11.clean_guess", clean_guess)
 # ### Exercise 6 · Denoise
 #
 # ●●●○○ · 10 minutes. For each of the scheduler's times: compute the guided output, then step. `scheduler.step(output,
-# t, x_t)` returns an object with `.prev_sample`. These three lines are the whole sampling loop.
+# t, x_t)` returns an object with `.prev_sample`. The whole sampling loop takes three lines.
 
 
 # %% id="ex-denoise"
@@ -550,8 +563,8 @@ denoise = check("11.denoise", denoise)
 # ### Exercise 7 · To pixels
 #
 # ●●○○○ · 10 minutes. For training, latents were multiplied by the *scaling factor* $\kappa$ (chapter 09); the decoder
-# needs $x_0 / \kappa$. Its output lies in $[-1, 1]$, roughly: some values fall outside, and a `uint8` wraps 256 to 0.
-# Return the pixels on the CPU.
+# needs $x_0 / \kappa$. The result of `vae.decode(...)` is in `.sample`; it lies in $[-1, 1]$, roughly: some values fall
+# outside, and a `uint8` wraps 256 to 0. Return the pixels as a tensor on the CPU.
 
 
 # %% id="ex-pixels"
@@ -623,10 +636,10 @@ show(
 )
 
 # %% [markdown] id="equal-read"
-# With each scheduler the two images agree to within one grey level of rounding. (In so few steps PNDM, the scheduler
-# that v1.5 was published with, is far from the other five: the second number in its line.) With
-# `MODEL = "stable diffusion v1.5"` the same cells evaluate a U-Net of 860 million parameters; no line changes. The
-# package keeps these functions for later chapters.
+# With each scheduler the two images agree to within one grey level of rounding. (In 10 steps and for this one seed
+# PNDM, the scheduler that v1.5 was published with, is 25 grey levels from unipc; the others are 2 at most.) With v1.5
+# as the model, the same cells evaluate a U-Net of 860 million parameters. The package keeps these functions for later
+# chapters.
 
 # %% id="package-equal"
 scheduler, shape, half = make_scheduler("euler", pipe.scheduler.config), (2, CHANNELS, SIDE, SIDE), pipe.unet.dtype
@@ -665,7 +678,7 @@ show(
 )
 
 # %% [markdown] id="wrong-text"
-# ### Four failures, to recognise them
+# ### Four failures to recognise
 #
 # Each is a mistake in a single line. **Predict first:** which of them still draw a corgi? The halves swapped; Euler's
 # noise not multiplied by $\sigma_\text{init}$; `scale_model_input` left out; the $v$ read as $\varepsilon$ (or, with
@@ -726,19 +739,19 @@ for name, image in zip(wrongs, shown[1:]):
 # %% [markdown] id="wrong-read"
 # None raises an error (diffusers logs a warning for the third). Anyone can see the swapped halves and the misread
 # output. The other two are dangerous: for this one seed the image still looks plausible, or nearly, and is not the
-# right one. The equality test above reveals it.
+# right one. A comparison with the pipeline, as above, would reveal it: they are 28 and 22 grey levels off.
 
 # %% [markdown] id="steps-text"
 # ## 6 · Schedulers and steps
 #
-# "More steps give a better image." Measure it: the distance of each image to the one that 200 steps give from the same
-# noise. **Predict first:** by how much does it shrink from 10 to 20 steps, and from 20 to 50?
+# "More steps give a better image." Measure it: the distance of each image to the one that unipc draws in 200 steps from
+# the same noise. **Predict first:** by how much does it shrink from 10 to 20 steps, and from 20 to 50?
 #
 # <details><summary>Answer (after running the cells below)</summary>
 #
-# On average of six seeds: from 10 to 20 steps by about 2 grey levels (unipc from 3.9 to 1.5, ddim from 3.8 to 2.3),
-# from 20 to 50 by about 1 (to 0.6 and 1.0). The sampler converges to a limit, so each further step changes the image
-# less.
+# On average over six seeds: from 10 to 20 steps by about 2 grey levels (unipc from 3.9 to 1.5, ddim from 3.8 to 2.3),
+# from 20 to 50 by about 1 (to 0.6 and 1.0). Both samplers approach the same limit, so on average each further step
+# changes the image less.
 # </details>
 
 # %% id="steps-run"
@@ -808,8 +821,8 @@ if MODEL == "picture book":
 
 # %% [markdown] id="steps-judge-read"
 # With 5 steps the judge accepts one image of six, from 10 steps on five of six. Six images are few: the two 95%
-# intervals (in brackets) overlap. So five steps are *probably* too few for this judge; differences of one image
-# between two rows mean nothing.
+# intervals (in brackets) overlap. So the numbers suggest, but do not show, that five steps are too few for this judge;
+# a difference of a single image would mean nothing.
 
 # %% [markdown] id="memory-text"
 # ## 7 · Making it fit
@@ -890,9 +903,10 @@ for dtype in (torch.float32, torch.bfloat16, torch.float16):
     assert error < {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.01}[dtype]
 
 # %% [markdown] id="formats-read"
-# bfloat16 keeps 8 significant bits of a number, float16 keeps 11: its error is about a tenth. bfloat16's advantage is
-# its larger *range*, which training needs more than sampling. So on a GPU the course draws in float16; on a CPU it
-# times bfloat16 against float32 and takes the faster one, since many CPUs only emulate 16-bit formats.
+# bfloat16 keeps 8 significant bits of a number, float16 keeps 11: the error of float16 is about a tenth of bfloat16's.
+# bfloat16's advantage is its larger *range*, which training needs more than sampling. So on a GPU the course draws in
+# float16; on a CPU it times bfloat16 against float32 and takes the faster one, since many CPUs only emulate 16-bit
+# formats.
 #
 # Now the decoder. Beside the measured peak stands the count on the `meta` device.
 
@@ -927,8 +941,8 @@ for key in (many, SIDE, "whole"), (many, SIDE, "sliced"), (1, wide, "whole"), (1
     )
 
 # %% [markdown] id="decoder-read"
-# The count is lower than the peak, because convolutions take scratch memory that is no tensor; plans keep a margin for
-# it. But the count shows what helps. Does the *image* stay the same?
+# The peak is 2.5 to 3.6 times the count here, which has only tensors: the library's own scratch memory is not in it, so
+# a plan needs a margin. But the count shows what helps. Does the *image* stay the same?
 
 # %% id="decoder-same"
 whole, sliced = ways[many, SIDE, "whole"][0], ways[many, SIDE, "sliced"][0]
@@ -944,12 +958,12 @@ assert ways[many, SIDE, "sliced"][2] < 0.6 * ways[many, SIDE, "whole"][2]
 assert ways[1, wide, "tiled"][2] < 0.5 * ways[1, wide, "whole"][2]
 
 # %% [markdown] id="tiling-note"
-# Slicing does not change the image, except for rounding. Tiling does: on a scale from −1 to 1 by about .02 on
-# average, and by up to .4 at single values. (These latents are random, not those of an image.) Tiling has no effect
-# below a size: a tile is as large as an image of the trained size, so `pipe.vae.enable_tiling()` changes nothing for
-# v1.5 at 512 pixels. It is for larger images. **Attention slicing**, which old guides recommend, is obsolete too:
-# attention among 4,096 latents is a matrix of 16 million numbers a head, but today's fused attention never stores it.
-# How large would the activations be without?
+# Slicing does not change the image, except for rounding. Tiling does: on a scale from −1 to 1 by about .02 on average,
+# and by up to .4 at single values. (These latents are random, not those of an image.) Tiling has no effect below a
+# size: a tile is as large as an image of the trained size, so `pipe.vae.enable_tiling()` changes nothing for v1.5 at
+# 512 pixels. It is for larger images. **Attention slicing**, which old guides recommend, is obsolete: attention among
+# 4,096 latents has a matrix of 16 million numbers per head, but today's *fused* attention works through it in blocks
+# and never stores it. How large would the activations be if it did?
 
 # %% id="attention"
 question = [torch.empty(shape, device="meta") for shape in ((2, 4, 64, 64), (), (2, 77, 768))]  # x, t, both
@@ -989,10 +1003,10 @@ memory_need = check("11.memory_need", memory_need)
 
 # %% [markdown] id="plan-text"
 # Now the decision is arithmetic: list the options from the fastest to the most frugal, and take the first that fits.
-# `plan_memory` does that for the facts you pass in, so you can plan for machines that you do not have. Its numbers
-# are above those of your function: it multiplies activations by 1.5 on CUDA (by 3 elsewhere) for scratch memory, adds
-# 10% for gaps, and keeps half a GiB free for kernels. (`work` is counted in float32; the factor 0.5 below converts it
-# to float16.)
+# `plan_memory` does that for the facts you pass in, so you can plan for machines that you do not have. Its numbers are
+# above those of your function: it multiplies activations by 1.5 on CUDA (by 3 elsewhere) for scratch memory, adds 10%
+# for the gaps between blocks of memory, and keeps half a GiB free for kernels. These margins are estimates; the decoder
+# above took up to 3.6 times the count. (`work` is counted in float32; the factor 0.5 below converts it to float16.)
 
 # %% id="plan"
 from course_utils.machine.devices import GIBIBYTE
@@ -1029,8 +1043,9 @@ print(f"Stable Diffusion v1.5 on this machine ({device}):\n{mine}")
 assert not mine.attention_slicing
 
 # %% [markdown] id="widget-text"
-# **Predict, then move the slider.** With 7.5 GiB free, how many images at once fit before the decoder must take them
-# one by one? How much free memory does a single image of 1024 pixels need without offload?
+# **Predict, then move the slider.** On a CUDA GPU with 7.5 GiB free, how many images of 512 pixels can be drawn at once
+# before the decoder must take them one by one? How much free memory does a single image of 1024 pixels need without
+# offload?
 #
 # <details><summary>Answer (after moving the sliders)</summary>
 #
@@ -1062,7 +1077,7 @@ filmstrip(explorer, [{"free": 12.0}, {"free": 3.5}, {"pictures": 10}, {"pixels":
 explore(explorer)
 
 # %% [markdown] id="offload-text"
-# **Offload, measured.** Offload moves weights between two memories, so it can be tried only where there are two.
+# **Measuring offload.** Offload moves weights between two memories, so it can be tried only where there are two.
 
 # %% id="offload"
 if device.type == "cuda":
@@ -1131,26 +1146,27 @@ for wish in ("./weights-that-i-have-not-got", "v1-5-pruned-emaonly.ckpt"):
 # %% [markdown] id="licence"
 # ### What the licence requires
 #
-# The weights of v1.5 are under *CreativeML OpenRAIL-M*. You may use and sell the images you make, and the licensor
-# claims no rights in them. You may pass the weights on, also modified, *with the same restrictions and a copy of the
-# licence*. A list forbids certain uses, among them: breaking the law, harming minors, false information made to harm,
-# defamation and harassment, personal data used to harm, medical advice, fully automated decisions that affect someone's
-# rights. Read attachment A before you publish. (The picture-book model was trained on drawings made by this course's
-# own program.)
+# The weights of v1.5 are under *CreativeML OpenRAIL-M*. The licensor claims no rights in the images you make, and you
+# may use and sell them, as long as you keep to the list of forbidden uses, which covers the images as well. You may
+# pass the weights on, also modified, *with the same restrictions and a copy of the licence*. Among the forbidden uses
+# are: breaking the law, harming minors, false information made to harm, defamation and harassment, personal data used
+# to harm, medical advice, fully automated decisions that affect someone's rights. Read attachment A before you publish.
+# (The picture-book model was trained on drawings made by this course's own program.)
 
 # %% [markdown] id="safety-text"
 # ### The safety checker
 #
 # It is a CLIP image encoder applied to the *finished* image. It compares the image's embedding with 17 concept vectors
-# whose words were not published (and 3 for special care), and blacks the image out if a cosine is above that concept's
-# threshold. It does not read prompts, and it makes errors in both directions. Build two, with the judge's features in
-# place of CLIP's: one that should block *night scenes*, one that should block *cars*. **Predict first:** which is
-# easier?
+# whose words were not published, and blacks the image out if a cosine is above that concept's threshold. (If one of 3
+# further vectors matches, the thresholds are lowered a little.) It does not read prompts, and it can err in both
+# directions. The cell below builds two such checkers, with the judge's features in place of CLIP's: one that should
+# block *night scenes*, one that should block *cars*. **Predict first:** which is easier?
 #
 # <details><summary>Answer (after running the cell below)</summary>
 #
-# Night: above .3 all 62 night scenes are blocked and almost nothing else, while the car vector blocks 29% of 49 cars
-# and 23% of all others. A likely reason, not tested here: night fills the whole image, a car only a part of it.
+# Night: with a threshold of .3 all 62 night scenes are blocked and almost nothing else, while the car vector blocks 29%
+# of 49 cars and 23% of all others. A likely reason, not tested here: night fills the whole image, a car only a part of
+# it.
 # </details>
 
 # %% id="safety"
@@ -1183,8 +1199,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 # %% [markdown] id="safety-read"
 # In this test, with one concept vector each, night is separated almost completely. The car vector blocks cars 6 to 10
 # percentage points more often than other images, and with 49 cars each difference is within two standard errors of
-# zero: this one direction hardly separates cars. (Another vector, or a trained classifier, might.) Every threshold
-# trades images blocked wrongly against images missed.
+# zero: this one direction hardly separates cars. (Another vector, or a trained classifier, might.) Where images are not
+# separated, every threshold trades images blocked wrongly against images missed.
 #
 # So neither a black image nor an unblocked one proves anything about what is in it. The checker is on by default:
 # `load_stable_diffusion` keeps it, for a single file too if the `config` folder has it, and reports if there is none.
@@ -1200,7 +1216,9 @@ if pipe.safety_checker is None:
 #
 # The first release of Stable Diffusion wrote an invisible mark into each image, so that generated images could be
 # recognised. diffusers' pipeline for v1.5 writes none (the one for SDXL does if a package is installed). The idea takes
-# a few lines: add a faint pattern that only a key can produce; find it again by correlation. Does it survive JPEG?
+# a few lines: add a faint pattern that only a key can produce; find it again by correlation. The score below is that
+# correlation in standard deviations, about 0 for an image without the mark. Does the mark survive JPEG, and a smaller
+# copy?
 
 # %% id="watermark"
 import io
@@ -1248,13 +1266,13 @@ if MODEL == "picture book" and budget(smoke=False, laptop=True, gpu=True):
 
 # %% [markdown] id="watermark-read"
 # For this one image the mark survives both: as JPEG and made smaller its score is still above 4, and the wrong key's
-# below 1. The mark helps people who want their images to be recognised. It does not stop anyone who wants to remove
-# it; chapter 15 measures that.
+# below 1. The mark helps people who want their images to be recognised. Nothing here tests whether it withstands
+# somebody who wants to remove it.
 #
 # ### An image that stores its settings
 #
-# What you *can* always keep is how an image was made. The course writes it into the PNG, in the format of Stable
-# Diffusion Web UI, and can draw the image again from it.
+# You can also keep how an image was made. The course writes it into the PNG (from which other programs may remove it),
+# in the format of Stable Diffusion Web UI, and can draw the image again from it.
 
 # %% id="png-info"
 import tempfile
@@ -1276,7 +1294,9 @@ assert (to_tensor(again) - to_tensor(picture)).abs().max() <= 2 / 255
 # **"`pipe(prompt)["sample"][0]`"** and **"`runwayml/stable-diffusion-v1-5`"**: see the first section. The images are in
 # `.images`, the weights at the mirror.
 #
-# **"More steps, more quality."** Section 6 again, in a line. The distance to the limit falls by less and less:
+# **"More steps, more quality."** In section 6 the judge accepted as many images with 10 steps as with 200: five of six,
+# too few images to exclude a difference. What the numbers do show is that the distance to the image of 200 steps falls
+# by less and less:
 
 # %% id="elsewhere-steps"
 saved = {k: distance["unipc", k] for k in COUNTS}
@@ -1293,8 +1313,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 # %% [markdown] id="elsewhere-4k"
 # **"'4k resolution' makes the image sharper."** It has the same number of pixels; the first cell asserts it. For more
 # pixels, draw larger (memory: section 7) or enlarge. **"Stable Diffusion is a transformer."** Section 1: two thirds of
-# its U-Net are convolutions, with transformer blocks among them. **"The prompt sets where sampling starts."** Same
-# seed, two prompts, the start:
+# its U-Net's parameters are in convolutions, and there are transformer blocks among them. **"The prompt sets where
+# sampling starts."** `first_latents` is not given the prompt at all, so the same seed gives the same start for any
+# prompt:
 
 # %% id="elsewhere-start"
 shape = (1, CHANNELS, SIDE, SIDE)
@@ -1308,7 +1329,7 @@ print("x_T for two prompts: equal; the text is not used yet")
 # %% [markdown] id="next"
 # ## The failure that comes next
 #
-# You like the corgi, but it should sit in the snow. Same seed, one phrase changed:
+# You like the corgi, but it should sit in the snow. Keep the seed, and change only the phrase for the place:
 
 # %% id="next-run" tags=["static"]
 n_next = budget(smoke=3, laptop=20, gpu=20)
@@ -1344,9 +1365,9 @@ print("average change of a pixel, in grey levels: " + ", ".join(f"{p} {c:.0f}" f
 #
 # <details><summary>Answer (after running the cells below)</summary>
 #
-# The higher the strength, the more the image changes: noise erases more of it, and more steps follow the new prompt.
-# At .4 the ground stays green for all four seeds; at .6 it is snow for three of the four; at .9 for all, and most of
-# the rest is drawn again too. In none of the three images of seed 0 does the ground alone change.
+# The higher the strength, the more the image changes: noise erases more of it, and more steps follow the new prompt. At
+# .4 the ground (measured at the lower right) stays green for all four seeds; at .6 it is snow for three of the four; at
+# .9 for all. In none of the three images of seed 0 does the ground alone change.
 # </details>
 
 # %% id="image-to-image"
@@ -1397,7 +1418,7 @@ for strength, images in changed_to.items():
     assert gap < 1.5 or pipe.unet.dtype != torch.float32
 
 # %% [markdown] id="image-plot-text"
-# The given image and the results of seed 0:
+# The given image and the results of seed 0, which at .6 is the one seed of four whose ground is not yet snow:
 
 # %% id="image-film" tags=["static"]
 show(
@@ -1435,27 +1456,27 @@ if MODEL == "picture book" and budget(smoke=False, laptop=True, gpu=True):
 # | weights + largest activations | `memory_need(weights, work, layers, offload)` |
 #
 # To remember: the scheduler provides the times, the strength of the noise, the input scaling and the parametrisation.
-# The negative half comes first. Pixels along a side are latents along a side times $f$. Each further step changes the
-# image less. Weights stay in memory, activations exist only while a part runs: count both before you load.
+# The negative half comes first. Pixels along a side are latents along a side times $f$. On average, each further step
+# changes the image less. Weights stay in memory, activations exist only while a part runs: count both before you load.
 
 # %% [markdown] id="questions"
 # **To think about** (open a line for the answer)
 #
-# <details><summary>1. With guidance 1 the negative half is computed and thrown away. What does diffusers do, and what
-# does that mean for the cost of guidance?</summary> It leaves the half out for w of 1 or less, so guidance doubles
-# the work of the U-Net. (That is why w below 1 is not available there, and why distilled models that need no guidance
-# do half the work per step.)
+# <details><summary>1. With w = 1 the negative output cancels in the formula, but our loop still computes it. What does
+# diffusers do, and what does that mean for the cost of guidance?</summary> For w of 1 or less it evaluates the U-Net
+# for the prompt only; with guidance, w above 1, the U-Net does twice the work. (That is why w below 1 acts like w = 1
+# there, and why distilled models that need no guidance do half the work per step.)
 # </details>
 # <details><summary>2. A friend's GPU has 4 GiB, of which 3.3 GiB are free. The weights in float16 are 2.6 GiB. Why
 # does the plan still choose model offload?</summary> Half a GiB is reserved for kernels, so 2.8 GiB are usable, and
 # the decoder's activations and scratch memory come on top: 3.4 GiB together. With offload only the largest part
 # counts: the U-Net.
 # </details>
-# <details><summary>3. The same seed gives another image on your GPU than in a blog post with the same prompt,
-# scheduler and steps. Name three reasons.</summary> Noise drawn by a GPU's generator differs from a CPU's; the
-# spacing of the timesteps (leading or trailing) is a setting that posts leave out; so are the guidance scale and the
-# negative prompt. Float16 alone is not one of them: it draws the same noise, rounded, and changes the image only
-# slightly.
+# <details><summary>3. The same seed gives another image on your GPU than in a blog post with the same prompt, scheduler
+# and steps. Name three reasons.</summary> Noise drawn by a GPU's generator differs from a CPU's; the spacing of the
+# timesteps (leading or trailing) is a setting that posts often leave out; so are the guidance scale and the negative
+# prompt. Float16 by itself is a weaker reason: on the CPU it draws the same noise, rounded, and in section 7 it changed
+# one output of the U-Net by 0.1%.
 # </details>
 #
 # **Papers** Latent diffusion: Rombach et al., [arXiv:2112.10752](https://arxiv.org/abs/2112.10752). Guidance: Ho and
