@@ -1,5 +1,7 @@
 """The picture-book world: deterministic, truthful, and with a fixed tenth held out."""
 
+import dataclasses
+import hashlib
 import itertools
 import re
 
@@ -20,6 +22,19 @@ def test_the_world_is_as_large_as_promised():
         assert hasattr(subjects, f"draw_{kind}") and kind in NAMES and kind in book.SIZES
     for place in book.PLACES:
         assert hasattr(places, f"draw_{place}") and place in PLACE_WORDS
+
+
+def test_pages_and_captions_are_those_the_shipped_parts_were_trained_on():
+    """Only the styles that compute in whole numbers: their pages are the same on every machine."""
+    scenes = [book.sample_scene(n, split=split) for n in range(40) for split in ("train", "held out", "all")]
+    told = [(scene, [book.caption(scene, k) for k in (None, 0, 1)]) for scene in scenes]
+    assert _digest(repr(told).encode()) == "228b7c1d6bf7dac6"
+    drawn = [scene for scene in scenes if scene.style in ("picture book", "pixel art")]
+    assert _digest(b"".join(book.draw(scene).tobytes() for scene in drawn)) == "79bccdb8f97ac3f6"
+
+
+def _digest(content):
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def test_the_same_scene_is_the_same_picture_and_another_seed_is_another():
@@ -73,6 +88,109 @@ def _changed_by_things(scene):
     """Where the picture with its things differs from the empty place, (64, 64)."""
     empty = book.Scene((), scene.place, scene.seed, scene.style)
     return ((book.pictures([scene]) - book.pictures([empty]))[0].abs().amax(0) > 0.12).float()
+
+
+def _grown(picture, by=1):
+    """The largest value among a pixel and those up to `by` pixels away."""
+    return torch.nn.functional.max_pool2d(picture[None].float(), 2 * by + 1, stride=1, padding=by)[0]
+
+
+def _flat(scene, **changes):
+    """The scene in the style that leaves the drawing as it is."""
+    return dataclasses.replace(scene, style="picture book", **changes)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_a_page_differs_from_its_place_only_where_things_shadows_and_clouds_are(size):
+    rows, columns = ((torch.arange(size) + 0.5) / size).view(-1, 1), ((torch.arange(size) + 0.5) / size).view(1, -1)
+    for n in range(60):
+        scene = _flat(book.sample_scene(n))
+        with_them, without = book.pictures([scene, _flat(scene, things=(), relation=None)], size)
+        maps = book.maps(scene, size)
+        allowed = (_grown(maps.things > 0) > 0) | (maps.lines[0] > 0)  # a whisker covers less than half of a pixel
+        for spot in book.layout(scene):
+            x, below = (columns - spot.x) / spot.unit, (rows - spot.y) / spot.unit
+            edge = 1 / size / spot.unit
+            allowed |= (x.abs() < 0.42 + edge) & (below.abs() < 0.075 + edge)
+            if spot.cloud:
+                allowed |= (x.abs() < 0.66 + edge) & (below > -0.1 - edge) & (below < 0.36 + edge)
+        assert torch.equal(with_them[:, ~allowed], without[:, ~allowed]), scene
+
+
+def test_where_the_map_has_a_thing_the_page_has_its_colour():
+    """Two pages that differ only in a thing's colour differ only where its map is, and over most of it."""
+    for n in range(60):
+        scene = _flat(book.sample_scene(n))
+        if len(scene.things) == 1 or scene.relation:
+            for number, thing in enumerate(scene.things, 1):
+                others = scene.things[: number - 1], scene.things[number:]
+                red, blue = (
+                    _flat(scene, things=(*others[0], book.Thing(thing.kind, colour, thing.pose), *others[1]))
+                    for colour in ("red", "blue")
+                )
+                maps, other = book.maps(red), book.maps(blue)
+                assert torch.equal(maps.things, other.things) and torch.equal(maps.lines, other.lines)
+                first, second = book.pictures([red, blue])
+                changed = (first != second).any(0)
+                covered = maps.things == number
+                assert not changed[_grown(covered) == 0].any(), scene
+                assert changed[covered].float().mean() > (0.25 if thing.kind in ("house", "tulip") else 0.4), scene
+
+
+def test_each_thing_has_its_number_where_layout_puts_it_and_the_depth_of_its_foot():
+    for n in range(150):
+        scene = book.sample_scene(n)
+        maps, spots = book.maps(scene), book.layout(scene)
+        assert maps.things.dtype == torch.int64 and maps.things.max() == len(scene.things)
+        for number, spot in enumerate(spots, 1):
+            covered = maps.things == number
+            assert covered.sum() > 40, scene
+            assert torch.allclose(maps.depth[covered], torch.tensor(spot.y)), scene
+            y, x = (covered.nonzero() + 0.5).T / 64
+            assert x.mean() == pytest.approx(spot.x, abs=0.08) and spot.y - 1.2 * spot.unit < y.min(), scene
+            assert y.max() == pytest.approx(spot.y, abs=0.04), scene
+        assert not maps.depth[maps.things == 0].any() and maps.depth.min() >= 0 and maps.depth.max() <= 1
+        for near, far in itertools.permutations(range(len(spots)), 2):
+            if spots[near].y > spots[far].y:
+                assert maps.depth[maps.things == near + 1].min() > maps.depth[maps.things == far + 1].max()
+
+
+def test_the_nearer_of_two_things_covers_the_other(monkeypatch):
+    for feet in ((0.7, 0.9), (0.9, 0.7)):
+        near = 1 + (feet[1] > feet[0])
+        monkeypatch.setattr(book, "layout", lambda scene, feet=feet: [book.Spot(0.5, y, 0.5, False) for y in feet])
+        things = book.maps(book.Scene((book.Thing("ball"),) * 2, "grass")).things
+        areas = [(things == number).sum() for number in (near, 3 - near)]
+        assert things[int(0.6 * 64), 32] == near and areas[0] > 1.2 * areas[1] > 0
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_lines_are_a_drawing_of_the_things_alone(size):
+    for n in range(60):
+        scene = book.sample_scene(n)
+        maps = book.maps(scene, size)
+        assert maps.lines.shape == (1, size, size) and maps.lines.dtype == torch.float32
+        assert maps.lines.min() == 0 and 0.9 < maps.lines.max() <= 1
+        covered = (maps.things > 0).float()
+        assert not maps.lines[0][_grown(covered, by=3) == 0].any(), scene  # a cat's whiskers reach so far
+        edge = covered - (1 - _grown(1 - covered))  # the outermost pixels of things
+        assert (_grown(maps.lines[0])[edge > 0] > 0.5).float().mean() > 0.8, scene
+        assert maps.lines[0][covered > 0].mean() < 0.8, scene
+    nothing = book.maps(book.Scene((), "beach"), size)
+    assert not any(picture.any() for picture in (nothing.lines, nothing.things, nothing.depth))
+
+
+def test_lines_are_the_same_in_every_place_colour_and_style():
+    """What a drawing does not show is left to the words."""
+    for kind in book.SUBJECTS:
+        pose = book.POSES.get(kind, (None,))[-1]
+        drawings = [
+            book.maps(book.Scene((book.Thing(kind, colour, pose),), "room", 4, style)).lines
+            for style in book.STYLES
+            for colour in (None, *book.COLOURS)
+            if colour != "white"  # on which lights are not seen
+        ]
+        assert all(torch.equal(drawings[0], drawing) for drawing in drawings), kind
 
 
 def test_things_stand_in_their_relation_and_do_not_hide_each_other():
@@ -203,6 +321,7 @@ def test_articles_and_plurals():
         lambda: book.Scene((book.Thing("ball"),), "grass", 0, "oil"),
         lambda: book.Scene((book.Thing("ball"),) * 4, "grass"),
         lambda: book.draw(book.sample_scene(0), 48),
+        lambda: book.maps(book.sample_scene(0), 16),
     ],
 )
 def test_what_the_world_does_not_know_is_a_clear_error(wrong):

@@ -16,6 +16,7 @@ Colour = tuple[int, int, int]
 Points = np.ndarray | Sequence[Sequence[float]]  # (n, 2)
 
 LINE: Colour = (74, 52, 58)  # a warm dark brown: softer than black
+DARK = 200  # the sum of red, green and blue below which a spot is drawn for its darkness
 _ANGLES = np.linspace(0, 2 * math.pi, 28, endpoint=False)
 _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 
@@ -129,3 +130,44 @@ class Pen:
     def _dots(self, points, radius: float, fill: Colour) -> None:
         for x, y in zip(points[::2], points[1::2], strict=True):
             self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill)
+
+
+class LinePen(Pen):
+    """A pen without colours: every shape is filled with the number `fill`, and its lines drawn with the number `line`.
+
+    Lines are the outlines, the strokes and dark spots inside a thing (mouths, eyes), and around each other detail
+    that is not smaller than `smallest` pixels across, a line of half the thickness. `picture` has one channel.
+    """
+
+    def __init__(
+        self,
+        picture: Image.Image,
+        x: float,
+        y: float,
+        unit: float,
+        flip: bool,
+        line: int,
+        fill: int,
+        smallest: float = math.inf,
+    ):
+        super().__init__(picture, x, y, unit, flip)
+        self.values, self.smallest = (line, fill), smallest
+
+    def ink(self, thickness: float, colour: Colour | None = None) -> None:
+        """Draw what was collected, with outlines `thickness` pixels wide, and start afresh."""
+        line, flat = self.values
+        outlined = [fill for _, _, fill, has_outline in self.shapes if has_outline]
+        for shape, where, _, has_outline in self.shapes:
+            if has_outline:
+                shape(where, line, thickness)
+        for shape, where, fill, has_outline in self.shapes:
+            drawn = not has_outline and (shape == self._stroke or sum(fill) < DARK)
+            if not drawn and fill not in outlined and _across(where) >= self.smallest:
+                shape(where, line, thickness / 2)
+            shape(where, line if drawn else flat, 0)
+        self.shapes = []
+
+
+def _across(points: Sequence[float]) -> float:
+    """The shorter side of the box around points, given as x, y, x, y, ..."""
+    return min(max(points[i::2]) - min(points[i::2]) for i in (0, 1))
