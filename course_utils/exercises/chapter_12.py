@@ -83,10 +83,9 @@ def blend_known(learner, case):
 @exercise(
     "12.renoise", editing.renoise, difficulty=2, minutes=10,
     hints=[
-        "x at `earlier` has the factor √ᾱ_earlier of the clean image in it; at t it must be √ᾱ_t. What brings one to the "
-        "other?",
+        "In x at `earlier` the clean image has the factor √ᾱ_earlier; at t it must have √ᾱ_t. What factor is missing?",
         "Multiply x by √(ᾱ_t / ᾱ_earlier). The variance must be 1 afterwards, as before.",
-        "ratio = alpha_bar_at(alpha_bar, t) / alpha_bar_at(alpha_bar, earlier); √ratio for x, √(1 - ratio) for the noise.",
+        "ratio = alpha_bar_at(alpha_bar, t) / alpha_bar_at(alpha_bar, earlier); √ratio for x, √(1 - ratio) for noise.",
     ],
 )  # fmt: skip
 def renoise(learner, case):
@@ -111,7 +110,7 @@ def renoise(learner, case):
     hints=[
         "Look at the norms of the straight line first: (1 - share) * a + share * b. What is wrong with the middle?",
         "Each sample is one vector of all its numbers. x.flatten(1).norm(dim=1) is one norm for each sample.",
-        "One way: the straight line, each point of it divided by its norm and multiplied by the norm that it should have. "
+        "One way: each point of the straight line, divided by its norm and multiplied by the norm that it should have. "
         "Another: weights whose squares add up to 1, since a and b are nearly at right angles.",
         "torch.stack([...]) makes (count, batch, ...) of a list of `count` noises.",
     ],
@@ -198,7 +197,7 @@ def recolour(learner, case):
         inside = (moved * mask).sum() / mask.sum()
         require(
             changed.item() <= 0.01,
-            f"{100 * changed:.0f}% of the pixels outside the mask changed by more than 8 grey levels, expected at most 1%.",
+            f"{100 * changed:.0f}% of the pixels outside the mask changed by over 8 grey levels, expected at most 1%.",
             "The mask is the wrong way round: 1 is the ball."
             if inside < 8
             else "The whole image was edited. Take the edited pixels inside the mask and the given ones outside.",
