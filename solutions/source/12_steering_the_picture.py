@@ -50,7 +50,7 @@ device = pick_device()
 # | $w$ | `scale` | the guidance scale: 1 means no guidance | a number |
 # | $\mathcal{M}$ | `mask` | 1 where something new is drawn, 0 where all stays | (batch or 1, 1, 16, 16) |
 # | $\varepsilon_a$, $\varepsilon_b$ | `a`, `b` | two independent noises | as `x_T` |
-# | $\xi$ | `share` | how far along the way from one to the other, 0 to 1 | a number |
+# | $\xi$ | `xi` | how far along the way from one to the other, 0 to 1 | a number |
 # | $\Omega$ | `angle` | the angle between two noises, each taken as one long vector | a number |
 # | $A$ | `own`, `kept` | attention maps: of the prompt that is being drawn, of an earlier one | (batch, heads, pixels, tokens) |
 
@@ -129,7 +129,7 @@ def standard_error(hits, number):
     return math.sqrt(share * (1 - share) / number)
 
 
-def share(truths):
+def rate(truths):
     """The share of true values with its standard error, in words."""
     truths = list(truths)
     return f"{sum(truths) / len(truths):.2f} ± {standard_error(sum(truths), len(truths)):.2f}"
@@ -154,13 +154,17 @@ def finds(verdict):
 # help to add words about the height?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# Hardly at all: the ball stands at nearly the same spot in all images, and the words "high up in the air" do not move it.
-# What does change from seed to seed is everything that the prompt does not name, such as the place.
+# Hardly at all: the positions differ by one or two pixels (one standard deviation), and the words "high up in the air" do
+# not move the ball. They spoil the rest: none of the 24 images shows just the ball and the white cat. What does change
+# from seed to seed is what the prompt does not name, such as the place.
 # </details>
 
-# %% id="failure" tags=["static"]
+# %% id="failure"
+from collections import Counter
+
 pair = "a red ball left of a white cat"
-ASKED = {pair: budget(smoke=3, laptop=48, gpu=128), f"a red ball high up in the air left of a white cat": budget(smoke=2, laptop=24, gpu=128)}
+HIGH = "a red ball high up in the air left of a white cat"
+ASKED = {pair: budget(smoke=3, laptop=48, gpu=128), HIGH: budget(smoke=2, laptop=24, gpu=128)}
 drawn, balls, read_there = {}, {}, {}
 for prompt, number in ASKED.items():
     drawn[prompt] = look(draw([prompt] * number, range(number)))
@@ -169,17 +173,25 @@ for prompt, number in ASKED.items():
     balls[prompt] = torch.tensor(found).reshape(-1, 2)
     both = [finds(v) == {("red", "ball"), ("white", "cat")} for v in read_there[prompt]]
     centre, spread = balls[prompt].mean(0), balls[prompt].std(0)
-    print(f"{prompt}: both things right in {share(both)} of {number}; {len(found)} red balls, centre at")
-    print(f"   x = {centre[0]:.0f} ± {spread[0]:.1f}, y = {centre[1]:.0f} ± {spread[1]:.1f} pixels (± standard deviation)")
+    print(f"{prompt}: both things right in {rate(both)} of {number}; {len(found)} red balls, centre at")
+    print(
+        f"   x = {centre[0]:.0f} ± {spread[0]:.1f}, y = {centre[1]:.0f} ± {spread[1]:.1f} pixels (± standard deviation)"
+    )
+    pairs = Counter(" and ".join(f"a {c} {k}" for c, k in sorted(finds(v))) for v in read_there[prompt])
+    print("   most often: " + ", ".join(f"{what} ({n} of {number})" for what, n in pairs.most_common(2)))
 
 # %% [markdown] id="failure-plot-text"
-# The first images of the first prompt, and all positions:
+# The first images of the first prompt, and all positions. (The judge reads them on a grid of 4 pixels; larger marks stand for
+# more images.)
 
 # %% id="failure-plot" tags=["static"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.2), width_ratios=(2.6, 1))
 plot_pictures(drawn[pair][:10], columns=5, ax=left)
 for (prompt, places), mark in zip(balls.items(), ("o", "x")):
-    right.plot(*places.T, mark, markersize=6, alpha=0.5, label="“high up”" if "high" in prompt else "plain")
+    spots = Counter(map(tuple, places.tolist()))
+    right.scatter(
+        *zip(*spots), [8 * n for n in spots.values()], marker=mark, label="“high up”" if "high" in prompt else "plain"
+    )
 right.plot(20, 14, "*", color="black", markersize=11, label="wanted")
 right.set(xlim=(0, 64), ylim=(64, 0), aspect="equal", xlabel="x (pixels)", ylabel="y (pixels)")
 right.legend(fontsize=8, loc="lower right")
@@ -205,21 +217,22 @@ if budget(smoke=False, laptop=True, gpu=True):
 # points of the lower left cloud, add noise up to a time $t$, and walk back from there with the prompt for the *upper*
 # cloud. How far up we go is the **strength**: 0 adds nothing, 1 starts from (nearly) pure noise.
 #
-# **Predict first:** where do the points end at strength 0.2, 0.5 and 0.9? And which points of the old cloud end at the
+# **Predict first:** where do the points end at strength 0.05, 0.2 and 0.5? And which points of the old cloud end at the
 # left of the new one?
 #
-# <details><summary>Answer (after running the cells below)</summary>
-# At 0.2 they have hardly left the old cloud; at 0.5 they are on the way; at 0.9 they are in the new cloud. Where they
-# arrive, a point that was at the left of its cloud tends to be at the left again, the more so the smaller the strength.
-# Keeping and following exclude each other, and one number trades the one for the other.
+# <details><summary>Answer (after running the cell below)</summary>
+# At 0.05 they have gone about a quarter of the way, at 0.2 about half of it, and at 0.5 they are in the new cloud. A point
+# that was at the left of its cloud tends to end at the left again, the more so the smaller the strength: the correlation
+# of the old and the new x falls from 0.8 to 0.1. What follows the prompt and what stays are traded for each other, by one
+# number.
 # </details>
 
-# %% id="toy" tags=["static"]
-angle = torch.tensor([90.0, 210.0, 330.0]) * math.pi / 180
-centres, width = torch.stack([angle.cos(), angle.sin()], 1), 0.3  # (3, 2); the upper one first
-dice = torch.Generator().manual_seed(0)
+# %% id="toy"
+corners = torch.tensor([90.0, 210.0, 330.0]) * math.pi / 180
+centres, width = torch.stack([corners.cos(), corners.sin()], 1), 0.3  # (3, 2); the upper one first
+dice, hundred = torch.Generator().manual_seed(0), samplers.trailing_times(T, 100)
 old = centres[1] + width * torch.randn(500, 2, generator=dice)
-eps, hundred = torch.randn(500, 2, generator=dice), samplers.trailing_times(T, 100)
+eps = torch.randn(500, 2, generator=dice)
 
 
 def upper(x_t, t, cond=None):
@@ -227,25 +240,35 @@ def upper(x_t, t, cond=None):
     return objectives.mixture_eps(x_t, t, alpha_bar, centres[:1], width)
 
 
-figure, axes = plt.subplots(1, 4, figsize=(9.6, 2.7))
-toy = {}
-for ax, strength in zip(axes, (0.05, 0.1, 0.2, 0.5)):
+def walked(strength):
+    """The old points, noised to a strength, after the walk back with the prompt for the upper cloud."""
     times = hundred[-int(100 * strength) :]
     x_t = add_noise(old, eps, torch.full((500,), times[0]), alpha_bar)
-    new = samplers.finish(samplers.ddim(upper, x_t, alpha_bar, times))
-    toy[strength] = [(new - centres[0]).norm(dim=1).mean().item(), torch.corrcoef(torch.stack([old[:, 0], new[:, 0]]))[0, 1].item()]
+    return samplers.finish(samplers.ddim(upper, x_t, alpha_bar, times))
+
+
+# %% id="toy-plot" tags=["static"]
+figure, axes = plt.subplots(1, 4, figsize=(9.6, 2.7))
+distances, alikes = [], []
+for ax, strength in zip(axes, (0.05, 0.1, 0.2, 0.5)):
+    new = walked(strength)
+    distances.append((new - centres[0]).norm(dim=1).mean().item())
+    alikes.append(torch.corrcoef(torch.stack([old[:, 0], new[:, 0]]))[0, 1].item())
     ax.scatter(*new.T, c=old[:, 0], s=5, cmap="viridis")
     ax.plot(*centres.T, "+", color="black", markersize=10)
     ax.set(title=f"strength {strength}", xlim=(-2, 2), ylim=(-1.7, 2), aspect="equal")
+    print(f"strength {strength}: mean distance from the new centre {distances[-1]:.2f}, ", end="")
+    print(f"correlation of old and new x {alikes[-1]:.2f}")
 show(
     figure,
-    "The same 500 points at four strengths, coloured by where they were in the old cloud: at 0.2 still at the lower left, "
-    "then on the way, at 0.9 in the upper cloud, where the colours are mixed.",
+    "The same 500 points at four strengths, coloured by their old x: at 0.05 near the lower left cross, with dark points at "
+    "the left, then on the way, at 0.5 around the upper cross, with the colours mixed.",
 )
-for strength, (distance, alike) in toy.items():
-    print(f"strength {strength}: distance from the new centre {distance:.2f}, correlation of old and new x {alike:.2f}")
-distances, alikes = zip(*toy.values())
-assert list(distances) == sorted(distances, reverse=True) and list(alikes) == sorted(alikes, reverse=True)
+print(
+    f"between the two centres {(centres[0] - centres[1]).norm():.2f}; within a cloud {width * math.sqrt(math.pi / 2):.2f}"
+)
+assert alikes[0] > 0.7 and alikes[-1] < 0.2 and distances[-1] < 1.3 * width * math.sqrt(math.pi / 2)
+assert distances == sorted(distances, reverse=True) and alikes == sorted(alikes, reverse=True)
 
 # %% [markdown] id="negative-text"
 # ## 2 · Negative prompts
@@ -275,36 +298,34 @@ print("w = 1: latents with and without a negative prompt are equal to the last b
 # open. (A car whose colour is not named is blue in the training pages.) We count how often it is there, and how often the
 # *rest* of the prompt is followed.
 
-# %% id="negative-run"
+# %% id="negative-cases"
 NUMBER = budget(smoke=2, laptop=20, gpu=96)
-CAT, CORGI = "a red ball left of a white cat in the snow", {("orange", "corgi")}
-CASES = {  # what is negative: (prompt, negative prompt, whether it is there, whether the rest is followed)
-    "thing, named": (
-        CAT,
-        "a red ball",
-        lambda v: ("red", "ball") in finds(v),
-        lambda v: ("white", "cat") in finds(v) and v.place == "snow",
-    ),
-    "style, named": (
-        "a corgi puppy on the grass, watercolour",
-        "watercolour",
-        lambda v: v.style == "watercolour",
-        lambda v: finds(v) == CORGI and v.place == "grass",
-    ),
-    "place, open": ("a corgi puppy", "in the forest", lambda v: v.place == "forest", lambda v: finds(v) == CORGI),
-    "pose, open": (
-        "a corgi puppy on the grass",
-        "sitting",
-        lambda v: any(f.pose == "sitting" for f in v.findings),
-        lambda v: finds(v) == CORGI and v.place == "grass",
-    ),
-    "colour, open": (
-        "a car in the snow",
-        "blue",
-        lambda v: ("blue", "car") in finds(v),
-        lambda v: {kind for _, kind in finds(v)} == {"car"} and v.place == "snow",
-    ),
+RED, CAT, BLUE = ("red", "ball"), ("white", "cat"), ("blue", "car")
+
+
+def only(verdict, kind, place=None):
+    """Whether the judge finds one kind of thing alone, in this place if one is given."""
+    return {found for _, found in finds(verdict)} == {kind} and place in (None, verdict.place)
+
+
+def sitting(verdict):
+    """Whether a thing is sitting."""
+    return any(finding.pose == "sitting" for finding in verdict.findings)
+
+
+PAIR, GRASS, ART = f"{pair} in the snow", "a corgi puppy on the grass", "watercolour"
+CASES = {  # prompt, negative prompt, whether what it names is there, whether the rest is followed
+    "thing, named": (PAIR, "a red ball", lambda v: RED in finds(v), lambda v: CAT in finds(v) and v.place == "snow"),
+    "style, named": (f"{GRASS}, {ART}", ART, lambda v: v.style == ART, lambda v: only(v, "corgi", "grass")),
+    "colour, open": ("a car in the snow", "blue", lambda v: BLUE in finds(v), lambda v: only(v, "car", "snow")),
+    "place, open": ("a corgi puppy", "in the forest", lambda v: v.place == "forest", lambda v: only(v, "corgi")),
+    "pose, open": (GRASS, "sitting", sitting, lambda v: only(v, "corgi", "grass")),
 }
+
+# %% [markdown] id="negative-run-text"
+# All images, from the same noises with and without the negative prompt:
+
+# %% id="negative-run"
 negated, plain = {}, {}
 for name, (prompt, negative, _, _) in CASES.items():
     for words, store in (("", plain), (negative, negated)):
@@ -316,9 +337,11 @@ for name, (prompt, negative, is_there, rest) in CASES.items():
     before, after = read(judge, plain[name]), read(judge, negated[name])
     there[name] = [sum(map(is_there, verdicts)) for verdicts in (before, after)]
     print(f"{name}: “{prompt}”, negative “{negative}” ({NUMBER} seeds)")
-    print(f"   there: {share(map(is_there, before))} before, {share(map(is_there, after))} with the negative prompt")
+    print(f"   there: {rate(map(is_there, before))} before, {rate(map(is_there, after))} with the negative prompt")
     moved = (negated[name] - plain[name]).abs().mean().item() * 127.5
-    print(f"   rest:  {share(map(rest, before))} before, {share(map(rest, after))} with it; a pixel moves by {moved:.0f} of 255")
+    print(
+        f"   rest:  {rate(map(rest, before))} before, {rate(map(rest, after))} with it; a pixel moves by {moved:.0f} of 255"
+    )
 # NEGATIVE-ASSERT
 
 # %% [markdown] id="negative-plot-text"
@@ -329,10 +352,7 @@ FEW = budget(smoke=2, laptop=7, gpu=7)
 shown = ("thing, named", "style, named", "place, open", "pose, open")
 sheet = torch.cat([torch.cat([plain[name][:FEW], negated[name][:FEW]]) for name in shown])
 labels = [label for name in shown for label in (name, f"not “{CASES[name][1]}”")]
-show(
-    plot_pictures(sheet, columns=FEW, rows=labels),
-    "NEGATIVE-DESCRIPTION",
-)
+show(plot_pictures(sheet, columns=FEW, rows=labels), "NEGATIVE-DESCRIPTION")
 
 # %% [markdown] id="negative-read"
 # NEGATIVE-READ
@@ -417,7 +437,7 @@ def latents_of(pictures):
 # %% id="redraw-equal"
 from diffusers import StableDiffusionImg2ImgPipeline
 
-from course_utils.diffusion import latents as latent
+from course_utils.diffusion.latents import encode as sample_latents
 from course_utils.pipelines import editing
 
 pages = book.pictures([book.Scene((book.Thing("ball", "red"),), "grass", seed) for seed in (1, 2)])
@@ -429,10 +449,10 @@ how = {"num_inference_steps": 10, "guidance_scale": 4.0, "output_type": "latent"
 theirs = library(blue, pages / 2 + 0.5, strength=0.6, generator=torch.Generator().manual_seed(0), **how).images
 
 dice = torch.Generator().manual_seed(0)
-x0 = latent.encode(pipe.vae, pages.to(device), dice)
+x0 = sample_latents(pipe.vae, pages.to(device), dice)
 by_package = editing.redraw(pipe, x0, blue, 0.6, dice, steps=10)
 dice = torch.Generator().manual_seed(0)
-x0, eps = latent.encode(pipe.vae, pages.to(device), dice), samplers.draw_noise(x0.shape, dice).to(device)
+x0, eps = sample_latents(pipe.vae, pages.to(device), dice), samplers.draw_noise(x0.shape, dice).to(device)
 yours = redraw(x0, eps, blue, 0.6, steps=10)
 gaps = [(theirs - other).abs().max().item() for other in (by_package, yours)]
 print(f"largest difference of latents to diffusers: the package {gaps[0]:.1e}, your function {gaps[1]:.1e}")
@@ -470,7 +490,9 @@ clean, new_captions = latents_of(given), [caption(*other) for _, other in wishes
 new_prompts, eps = [wish.text for wish in new_captions], noise(range(len(wishes)))
 
 # %% id="curve-run"
-STRENGTHS = budget(smoke=(0.5, 1.0), laptop=(0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), gpu=(0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0))
+STRENGTHS = budget(
+    smoke=(0.5, 1.0), laptop=(0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), gpu=(0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+)
 redrawn, follow, differ = {}, {}, {}
 for strength in STRENGTHS:
     redrawn[strength] = look(redraw(clean, eps, new_prompts, strength))
@@ -478,7 +500,7 @@ for strength in STRENGTHS:
     follow[strength] = [follows(v, wish) for v, wish in zip(verdicts, new_captions)]
     differ[strength] = (redrawn[strength] - given).abs().flatten(1).mean(1) * 127.5
     error = differ[strength].std().item() / math.sqrt(len(given))
-    print(f"strength {strength}: new prompt followed {share(follow[strength])}, ", end="")
+    print(f"strength {strength}: new prompt followed {rate(follow[strength])}, ", end="")
     print(f"a pixel differs from the page by {differ[strength].mean():.0f} ± {error:.0f} of 255 ({len(given)} pages)")
 others = (look(draw(new_prompts, range(len(wishes)))) - given).abs().flatten(1).mean(1) * 127.5
 print(f"images drawn without the page differ by {others.mean():.0f}")
@@ -493,7 +515,14 @@ shares_there = [sum(follow[s]) / len(given) for s in STRENGTHS]
 bars = [standard_error(sum(follow[s]), len(given)) for s in STRENGTHS]
 ax.errorbar(STRENGTHS, shares_there, bars, fmt="o-", capsize=3, label="new prompt followed (share)")
 stays = [1 - differ[s].mean() / others.mean() for s in STRENGTHS]
-ax.errorbar(STRENGTHS, stays, [differ[s].std() / others.mean() / len(given) ** 0.5 for s in STRENGTHS], fmt="s--", capsize=3, label="what stays (see below)")
+ax.errorbar(
+    STRENGTHS,
+    stays,
+    [differ[s].std() / others.mean() / len(given) ** 0.5 for s in STRENGTHS],
+    fmt="s--",
+    capsize=3,
+    label="what stays (see below)",
+)
 ax.set(xlabel="strength", ylim=(-0.1, 1.05))
 ax.legend(fontsize=9)
 show(figure, "CURVE-DESCRIPTION")
@@ -504,7 +533,7 @@ rows = [strength for strength in STRENGTHS if strength in (0.4, 0.6, 0.8, 1.0)]
 show(
     plot_pictures(
         torch.cat([given[:SOME], *(redrawn[s][:SOME] for s in rows)]),
-        [*[text.removeprefix("a ").removeprefix("an ") for text in new_prompts[:SOME]], *[""] * SOME * len(rows)],
+        [*[prompt.removeprefix("a ") for prompt in new_prompts[:SOME]], *[""] * SOME * len(rows)],
         columns=SOME,
         rows=["given", *(f"strength {s}" for s in rows)],
     ),
@@ -645,8 +674,7 @@ assert outside < 1e-6 and off > 1
 assert torch.equal(paste(look(yours), pages, half)[..., :32], pages[..., :32])
 
 # %% id="inside-library"
-from diffusers import StableDiffusionInpaintPipeline, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, StableDiffusionInpaintPipeline, StableDiffusionPipeline, UNet2DConditionModel
 
 torch.manual_seed(0)
 blocks, few_channels = ("DownBlock2D", "CrossAttnDownBlock2D"), (32, 32)
@@ -690,7 +718,11 @@ def jump(pictures):
     return (pictures[..., 32] - pictures[..., 31]).abs().mean((1, 2)) * 127.5
 
 
-WAYS = {f"{STEPS} steps": (1, STEPS), f"{STEPS} steps, 4 rounds": (4, STEPS), f"{4 * STEPS - 3} steps": (1, 4 * STEPS - 3)}
+WAYS = {
+    f"{STEPS} steps": (1, STEPS),
+    f"{STEPS} steps, 4 rounds": (4, STEPS),
+    f"{4 * STEPS - 3} steps": (1, 4 * STEPS - 3),
+}
 seams, jumps = {"given": cut_pages}, {"given": jump(cut_pages)}
 for name, (rounds, steps) in WAYS.items():
     drawn_half = look(draw_inside(cut_latents, noise(range(CUT)), half_latents, cut_prompts, rounds, steps))
@@ -698,15 +730,14 @@ for name, (rounds, steps) in WAYS.items():
     jumps[name] = jump(seams[name])
 for name, values in jumps.items():
     whole = [follows(v, wish) for v, wish in zip(read(judge, seams[name]), cut_captions)]
-    print(f"{name:20} jump {values.mean():5.1f} ± {values.std() / CUT**0.5:.1f}, the caption fits {share(whole)} ({CUT} pages)")
+    print(
+        f"{name:20} jump {values.mean():5.1f} ± {values.std() / CUT**0.5:.1f}, the caption fits {rate(whole)} ({CUT} pages)"
+    )
 # SEAM-ASSERT
 
 # %% id="seam-plot" tags=["static"]
 SOME = budget(smoke=2, laptop=8, gpu=8)
-show(
-    plot_pictures(torch.cat([x[:SOME] for x in seams.values()]), columns=SOME, rows=list(seams)),
-    "SEAM-DESCRIPTION",
-)
+show(plot_pictures(torch.cat([x[:SOME] for x in seams.values()]), columns=SOME, rows=list(seams)), "SEAM-DESCRIPTION")
 
 # %% [markdown] id="seam-read"
 # SEAM-READ
@@ -717,8 +748,6 @@ show(
 # at the same place. For comparison, the same prompts drawn freely, without page or mask, from the same noises.
 
 # %% id="mask-run"
-from collections import Counter
-
 from course_utils.metrics.pictures import faults
 
 
@@ -741,7 +770,7 @@ painted = paste(look(draw_inside(clean, eps, inside, texts)), given, masks)
 freely = look(editing.draw_latents(pipe, eps, texts, steps=STEPS))
 for name, pictures in (("inside the mask", painted), ("drawn freely", freely)):
     wrong = faults(judge, pictures, asked)
-    print(f"{name}: {share(fault is None for fault in wrong)} follow the prompt ({len(asked)} pages); ", end="")
+    print(f"{name}: {rate(fault is None for fault in wrong)} follow the prompt ({len(asked)} pages); ", end="")
     print("faults: " + (", ".join(f"{fault} {n}" for fault, n in Counter(filter(None, wrong)).items()) or "none"))
 outside = masks.expand_as(given) < 0.5
 assert torch.equal(painted[outside], given[outside])
@@ -753,7 +782,7 @@ shaded = torch.where(masks > 0.5, given * 0.3, given)
 show(
     plot_pictures(
         torch.cat([shaded[:SOME], painted[:SOME]]),
-        [*[text.removeprefix("a ").removeprefix("an ") for text in texts[:SOME]], *[""] * SOME],
+        [*[prompt.removeprefix("a ") for prompt in texts[:SOME]], *[""] * SOME],
         columns=SOME,
         rows=["given, mask darkened", "painted inside"],
     ),
@@ -793,8 +822,13 @@ for name, x_T in halfway.items():
     middle[name] = look(latents_there)
     detail = (middle[name][..., 1:] - middle[name][..., :-1]).abs().flatten(1).mean(1) * 127.5
     right = [follows(v, wish) for v, wish in zip(read(judge, middle[name]), cut_captions)]
-    print(f"{name}: norm {x_T.flatten(1).norm(dim=1).mean():.1f}, contrast of the latents {latents_there.std():.2f}, ", end="")
-    print(f"neighbouring pixels differ by {detail.mean():.1f} ± {detail.std() / TWIN**0.5:.1f}, prompt followed {share(right)}")
+    print(
+        f"{name}: norm {x_T.flatten(1).norm(dim=1).mean():.1f}, contrast of the latents {latents_there.std():.2f}, ",
+        end="",
+    )
+    print(
+        f"neighbouring pixels differ by {detail.mean():.1f} ± {detail.std() / TWIN**0.5:.1f}, prompt followed {rate(right)}"
+    )
 show(
     plot_pictures(torch.cat([x[:SOME] for x in middle.values()]), columns=min(SOME, TWIN), rows=list(middle)),
     "LINE-DESCRIPTION",
@@ -825,7 +859,10 @@ def between(a, b, count):
     first, last = a.flatten(1), b.flatten(1)  # (batch, numbers)
     cosine = (first * last).sum(1) / (first.norm(dim=1) * last.norm(dim=1))
     angle = cosine.acos().view(-1, *[1] * (a.ndim - 1))  # (batch, 1, ...)
-    path = [(((1 - s) * angle).sin() * a + (s * angle).sin() * b) / angle.sin() for s in torch.linspace(0, 1, count).tolist()]
+    path = [
+        (((1 - s) * angle).sin() * a + (s * angle).sin() * b) / angle.sin()
+        for s in torch.linspace(0, 1, count).tolist()
+    ]
     return torch.stack(path)
     ### END SOLUTION
 
@@ -857,7 +894,10 @@ for (name, path), style in zip(lines.items(), ("s-", "-", "o")):
     print(f"{name:9}: norms from {norms.min():.1f} to {norms.max():.1f}")
 ax.set(xlabel=r"share of the way $\xi$", ylabel="mean norm", ylim=(0, 50))
 ax.legend(fontsize=9)
-show(figure, "The mean norm along three paths: the straight line sags to 0.7 of the norm in the middle, the others keep it.")
+show(
+    figure,
+    "The mean norm along three paths: the straight line sags to 0.7 of the norm in the middle, the others keep it.",
+)
 assert lines["straight"][10].norm() < 0.75 * a.norm() and lines["slerp"][10].norm() > 0.95 * a.norm()
 
 # %% [markdown] id="walk-text"
@@ -904,7 +944,7 @@ for xi in shares_between[:: budget(smoke=4, laptop=1, gpu=1)]:
 # INVERT-ANSWER
 # </details>
 
-# %% id="invert-run"
+# %% id="invert-pages"
 BALLS = budget(smoke=2, laptop=8, gpu=16)
 ball_scenes = [book.Scene((book.Thing("ball", "red"),), book.PLACES[i % 8], 40 + i) for i in range(BALLS)]
 ball_pages = book.pictures(ball_scenes)
@@ -924,21 +964,25 @@ def told(values):
     return f"{values.mean():.1f} ± {values.std() / len(values) ** 0.5:.1f}"
 
 
+# %% [markdown] id="invert-run-text"
+# Up with the page's own caption, and down again with the same:
+
+# %% id="invert-run"
+TRIPS = ((1.0, STEPS), (1.0, 4 * STEPS), (4.0, STEPS), (4.0, 4 * STEPS))
 print(f"encoded and decoded: {told(distance(look(latents_of(ball_pages)), ball_pages))} of 255 ({BALLS} pages)")
 trips, back = {}, {}
-for scale, steps in budget(smoke=((1.0, 3),), laptop=((1.0, 10), (1.0, 40), (4.0, 10), (4.0, 40)), gpu=((1.0, 10), (1.0, 40), (4.0, 10), (4.0, 40))):
+for scale, steps in TRIPS:
     x_T = editing.invert(pipe, ball_pages, ball_prompts, guidance=scale, steps=steps)
     back[scale, steps] = editing.draw_from(pipe, x_T, ball_prompts, guidance=scale, steps=steps).cpu()
     trips[scale, steps] = distance(back[scale, steps], ball_pages)
-    print(f"w = {scale:.0f}, {steps} steps: pixels differ by {told(trips[scale, steps])}; std of the noise {x_T.std():.2f}")
+    print(
+        f"w = {scale:.0f}, {steps} steps: pixels differ by {told(trips[scale, steps])}; std of the noise {x_T.std():.2f}"
+    )
 # INVERT-ASSERT
 
 # %% id="invert-plot" tags=["static"]
 rows = {"given": ball_pages, **{f"w = {scale:.0f}, {steps} steps": x for (scale, steps), x in back.items()}}
-show(
-    plot_pictures(torch.cat(list(rows.values())), columns=BALLS, rows=list(rows)),
-    "INVERT-DESCRIPTION",
-)
+show(plot_pictures(torch.cat(list(rows.values())), columns=BALLS, rows=list(rows)), "INVERT-DESCRIPTION")
 
 # %% [markdown] id="invert-read"
 # INVERT-READ
@@ -1050,16 +1094,15 @@ outside = torch.stack([(columns - x) ** 2 + (rows - y) ** 2 > 16**2 for x, y in 
 moved = {}
 for name, after in (("word exchanged", exchanged), ("maps kept", kept_maps)):
     moved[name] = distance(after, before, outside)
-    blue_there = share(("blue", "ball") in finds(v) for v in read(judge, after))
-    print(f"{name:15}: outside the ball pixels move by {told(moved[name])} of 255; blue ball {blue_there} ({WORDS} noises)")
+    blue_there = rate(("blue", "ball") in finds(v) for v in read(judge, after))
+    print(
+        f"{name:15}: outside the ball pixels move by {told(moved[name])} of 255; blue ball {blue_there} ({WORDS} noises)"
+    )
 # WORD-ASSERT
 
 # %% id="change-plot" tags=["static"]
 rows = {"red": before, "word exchanged": exchanged, "maps kept": kept_maps}
-show(
-    plot_pictures(torch.cat([x[:SOME] for x in rows.values()]), columns=SOME, rows=list(rows)),
-    "WORD-DESCRIPTION",
-)
+show(plot_pictures(torch.cat([x[:SOME] for x in rows.values()]), columns=SOME, rows=list(rows)), "WORD-DESCRIPTION")
 
 # %% [markdown] id="change-read"
 # WORD-READ
@@ -1110,7 +1153,7 @@ for name, pictures in tries.items():
     hits = [follows(v, wish) for v, wish in zip(read(judge, pictures), blue_captions)]
     away = distance(pictures, ball_pages, 1 - ball_masks)
     outcome[name] = sum(hits) / BALLS, away.mean().item()
-    print(f"{name:21}: blue ball {share(hits)}, outside it pixels move by {told(away)} of 255 ({BALLS} pages)")
+    print(f"{name:21}: blue ball {rate(hits)}, outside it pixels move by {told(away)} of 255 ({BALLS} pages)")
 # COMPARE-ASSERT
 
 # %% id="compare-plot" tags=["static"]
