@@ -1232,6 +1232,8 @@ show(
 
 # %% [markdown] id="compare-read"
 # All six give a blue ball; they differ in what it costs. A new image has nothing to do with the page. Strength 0.5 and inversion
-# keep the page roughly, and higher strength keeps less. With a mask the rest is exact. And where the change can be written down
-# as a rule for pixels, no network is needed. (Eight pages and one task: for a change of shape, such as a corgi that should lie
+# keep the page roughly, and higher strength keeps less. With a mask the rest is exact; but look closely: rims of the old
+# ball are left around the new one, because the mask ends exactly at its edge, and latents across the edge are kept with all
+# that they contain. Give masks a margin, as in section 4. And where the change can be written down as a rule for pixels, no
+# network is needed. (Eight pages and one task: for a change of shape, such as a corgi that should lie
 # down, neither strength 0.5 nor an exchange of colours would do.)
