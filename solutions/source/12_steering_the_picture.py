@@ -805,7 +805,7 @@ show(
 # another colour at the same place. For comparison, the same prompts drawn freely, without page or mask, from the same
 # noises.
 
-# %% id="mask-run"
+# %% id="mask-rectangles"
 from course_utils.metrics.pictures import faults
 
 
@@ -820,6 +820,7 @@ def rectangles(scenes, seed=0):
     return masks
 
 
+# %% id="mask-run"
 changed = [(other[0], other[1], one[2]) for one, other in wishes]
 masks, asked = rectangles(scenes), [caption(*wish) for wish in changed]
 inside = mask_to_latents(masks, (16, 16)).to(device)
@@ -922,7 +923,8 @@ show(
 # 2. each noise of each sample has a norm from 0.95 times the smaller to 1.05 times the larger norm of that sample's two ends;
 # 3. it moves steadily: of the distances between neighbours, the longest is at most three times the shortest.
 #
-# Nothing random may be drawn from torch's global generator. `count` is at least 2.
+# Nothing random may be drawn from torch's global generator. `count` is at least 2. From here on the stubs contain no comments
+# for the missing lines.
 
 
 # %% id="ex-between"
