@@ -33,7 +33,7 @@ from course_utils.machine.devices import budget, pick_device
 from course_utils.plotting import plot_pictures, plot_points, show, use_style
 
 use_style()
-plt.rcParams["savefig.dpi"] = 88  # many images: a little smaller, so that the notebook stays small
+plt.rcParams["savefig.dpi"] = 72  # many images: smaller, so that the notebook stays small
 device = pick_device()
 
 # %% [markdown] id="symbols"
@@ -361,17 +361,17 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert there["place, open"][1] < 0.5 * there["place, open"][0]
 
 # %% [markdown] id="negative-plot-text"
-# Seven seeds of four of the cases, each without and with the negative prompt:
+# Seven seeds of two of the cases, each without and with the negative prompt:
 
 # %% id="negative-plot" tags=["static"]
 FEW = budget(smoke=2, laptop=7, gpu=7)
-shown = ("thing, named", "style, named", "place, open", "pose, open")
+shown = ("thing, named", "place, open")
 sheet = torch.cat([torch.cat([plain[name][:FEW], negated[name][:FEW]]) for name in shown])
 labels = [label for name in shown for label in (name, f"not “{CASES[name][1]}”")]
 show(
     plot_pictures(sheet, columns=FEW, rows=labels),
-    "Four pairs of rows, each from the same noises. With the negative prompt “a red ball” the balls are still there, with "
-    "“watercolour” the washed edges too; with “in the forest” several places change, with “sitting” some poses.",
+    "Two pairs of rows, each from the same noises. With the negative prompt “a red ball” all balls are still there; with "
+    "“in the forest” the one forest has become a room, and other places have changed, too.",
 )
 
 # %% [markdown] id="negative-read"
@@ -380,7 +380,7 @@ show(
 # Where the prompt leaves something open, the negative prompt can make its own choice rarer: forests fall from 25% to
 # 6%, by more than two standard errors; sitting corgis from 44% to 31%, by less. The rest of the prompt does not
 # suffer. But it does not only replace the forests: other images change their place, too, such as the seventh of the
-# third pair. **A negative prompt does not delete anything from an image; it draws another image.** (One model, one
+# second pair. **A negative prompt does not delete anything from an image; it draws another image.** (One model, one
 # prompt a case. A larger model leaves far more open, and gives a negative prompt more to decide.)
 
 # %% [markdown] id="strength-text"
@@ -544,7 +544,7 @@ print(f"images drawn freely for the new prompts differ from the pages by {far:.0
 
 # %% [markdown] id="curve-plot-text"
 # As curves, with standard errors. "What stays" is 1 minus the difference from the given page, as a share of the
-# difference that images have which were drawn freely for the new prompts. Then six of the pages at four strengths:
+# difference that images have which were drawn freely for the new prompts. Then eight of the pages at four strengths:
 
 # %% id="curve-plot" tags=["static"]
 figure, ax = plt.subplots(figsize=(6.4, 3.1))
@@ -564,7 +564,7 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert 0.6 < stays[0] < 0.9 and abs(stays[-1]) < 0.15
 
 # %% id="curve-sheet" tags=["static"]
-SOME = budget(smoke=2, laptop=6, gpu=6)
+SOME = budget(smoke=2, laptop=8, gpu=8)
 rows = [strength for strength in STRENGTHS if strength in (0.4, 0.6, 0.8, 1.0)]
 show(
     plot_pictures(
@@ -573,7 +573,7 @@ show(
         columns=SOME,
         rows=["given", *(f"strength {s}" for s in rows)],
     ),
-    "Six pages, and the same redrawn for another thing and place: at strength 0.4 the new thing is there in most columns, in "
+    "Eight pages, and the same redrawn for another thing and place: at strength 0.4 the new thing is there in most columns, in "
     "the old place; at 0.8 most places are new, too; at 1.0 all is new.",
 )
 
@@ -905,8 +905,10 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% id="line-plot" tags=["static"]
 show(
-    plot_pictures(torch.cat(list(means.values())), columns=TWIN, rows=[f"mean of {number}" for number in means]),
-    "Four rows of the same eight prompts, from means of 1, 2, 4 and 16 noises: the same things in similar places, with a little "
+    plot_pictures(
+        torch.cat([means[n] for n in means if n != 4]), columns=TWIN, rows=[f"mean of {n}" for n in means if n != 4]
+    ),
+    "Three rows of the same eight prompts, from means of 1, 2 and 16 noises: the same things in similar places, with a little "
     "less detail further down.",
 )
 
@@ -923,8 +925,8 @@ show(
 # 2. each noise of each sample has a norm from 0.95 times the smaller to 1.05 times the larger norm of that sample's two ends;
 # 3. it moves steadily: of the distances between neighbours, the longest is at most three times the shortest.
 #
-# Nothing random may be drawn from torch's global generator. `count` is at least 2. From here on the stubs contain no comments
-# for the missing lines.
+# Nothing random may be drawn from torch's global generator. `count` is at least 2. From here on the stubs contain no
+# comments for the missing lines.
 
 
 # %% id="ex-between"
@@ -1053,11 +1055,11 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert all(trips[4.0, n].mean() > 2 * trips[1.0, n].mean() for n in (STEPS, 4 * STEPS))
 
 # %% id="invert-plot" tags=["static"]
-rows = {"given": ball_pages, **{f"w = {scale:.0f}, {steps} steps": x for (scale, steps), x in back.items()}}
+rows = {"given": ball_pages, **{f"w = {w:.0f}, {n} steps": x for (w, n), x in back.items() if (w, n) != TRIPS[1]}}
 show(
     plot_pictures(torch.cat(list(rows.values())), columns=BALLS, rows=list(rows)),
-    "Eight given pages with a red ball, and four rows of reconstructions: with w = 1 they look like the pages; with w = 4 some "
-    "balls have another shape or band, with 10 steps and with 40.",
+    "Eight given pages with a red ball, and three rows of reconstructions: with w = 1 they look like the pages; with w = 4 "
+    "some balls have another shape or band, with 10 steps and with 40.",
 )
 
 # %% [markdown] id="invert-read"
