@@ -1,0 +1,2 @@
+# %% [markdown] id="title"
+# # 12
