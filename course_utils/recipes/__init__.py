@@ -138,7 +138,7 @@ PARTS = {
     ),
     "clip": Part("the text encoder, with its picture encoder", build_clip, 1500, 64, 1e-3),
     "unet": Part("the U-Net that predicts v, and with it the noise", build_unet, 24000, 32, 1e-3, goes_on=True),
-    "control": Part("the ControlNet that follows a line drawing", build_control, 6000, 16, 5e-4, goes_on=True),
+    "control": Part("the ControlNet that follows a line drawing", build_control, 4000, 16, 5e-4, goes_on=True),
     "judge": Part("the judge that reads pictures", build_judge, 2400, 32, 2e-3),
     "reader": Part("the reader of digits", build_reader, 1500, 64, 2e-3),
     "digits_unet": Part("the U-Net that draws digits", build_digits_unet, 4000, 32, 2e-3),

@@ -1,5 +1,6 @@
 """The ControlNet that makes the picture-book model follow a line drawing."""
 
+import functools
 from pathlib import Path
 
 import torch
@@ -63,7 +64,7 @@ def build_control(folder: Path, device: torch.device) -> Task:
 
     def loss(model, samples: Samples):
         x0, tokens = (part.to(device) for part in data(samples))
-        drawing = torch.stack([book.maps(data.scenes[n]).lines for n in data.which(samples)]).to(device)
+        drawing = torch.stack([_lines(data.scenes[n]) for n in data.which(samples)]).to(device) / 255
         t = samples.integers(len(alpha_bar), stream=3).to(device)
         eps = samples.normals(*x0.shape[1:], stream=4).to(device)
         with torch.no_grad():
@@ -82,3 +83,9 @@ def build_control(folder: Path, device: torch.device) -> Task:
         save_half(model.controlnet, folder / "control", FILE)
 
     return Task(model, loss, export, begin)
+
+
+@functools.cache
+def _lines(scene: book.Scene) -> torch.Tensor:
+    """The outlines on a page, (1, 64, 64), uint8: drawing them takes longer than the page, and each is met often."""
+    return (book.maps(scene).lines * 255).round().to(torch.uint8)
