@@ -511,8 +511,9 @@ for name in taught:
 
 # %% id="exam-plot" tags=["static"]
 names = [f"{colour or ''} fox, {place}".strip() for colour, place in new[:8]]
+titles = [*names, *[""] * (3 * len(names))]
 show(
-    plot_pictures(torch.cat([pages[:8] for pages in drawn.values()]), names + [""] * 24, columns=8, rows=list(drawn)),
+    plot_pictures(torch.cat([pages[:8] for pages in drawn.values()]), titles, columns=8, rows=list(drawn)),
     "FOX-DESCRIPTION",
 )
 show(plot_pictures(torch.cat([pages[:8] for pages in kept.values()]), columns=8, rows=list(kept)), "OLD-DESCRIPTION")
@@ -840,21 +841,13 @@ if budget(smoke=False, laptop=True, gpu=True):
 # > (`python3 course.py train control`). It has the layout of diffusers' `ControlNetModel`, so that diffusers' own
 # > `StableDiffusionControlNetPipeline` opens it.
 #
-# `load_control` puts such a pipeline together from our parts. We draw fresh pages of the frozen data with and without
-# their drawing, from the same noises and prompts. Two measures: where the judge finds the things, compared with where they are in the
-# drawing; and the **intersection over union** (IoU) of the pixels of things with those of the drawing's page. The latter
-# needs to know which pixels of an image belong to a thing: a small U-Net is trained for that, on renders, in half a
-# minute.
+# `load_control` puts such a pipeline together from our parts.
 
 # %% id="shipped"
-from course_utils.metrics.pictures import iou
 from course_utils.pipelines.control import as_drawing, load_control
-from course_utils.recipes.probes import segmenter, things_masks
 
 steering = load_control(pipe)
-outline = segmenter(budget(smoke=2, laptop=100, gpu=400))
 print(f"{sum(p.numel() for p in steering.controlnet.parameters()) / 1e6:.2f} million parameters")
-print(f"the segmenter's own IoU on renders that it has not met: {outline.on_renders:.2f}")
 
 
 def painter_for(drawing, weight=1.0):
@@ -862,6 +855,73 @@ def painter_for(drawing, weight=1.0):
     model = steered(pipe.unet, steering.controlnet, drawing.to(device), weight)
     return torch.no_grad()(lambda x_t, t, cond: objectives.eps_from_v(x_t, model(x_t, t, cond).sample, t, table))
 
+
+# %% [markdown] id="cells-text"
+# Two measures tell whether a drawing is followed. The first: where the judge finds the things, compared with where they are on
+# the drawing's page. The second is the **intersection over union** (IoU): of the pixels that belong to a thing in the image or in
+# the drawing, the share that belongs to a thing in both. For the images we have to find out which pixels these are. A small network reads
+# it from the judge's maps of features, on a grid of cells of 2 × 2 pixels; it is trained on renders, where the answer is
+# known.
+
+# %% id="cells"
+import warnings
+
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch.nn.functional import avg_pool2d, interpolate
+
+from course_utils.metrics.pictures import iou
+
+
+@torch.no_grad()
+def judges_maps(pictures):
+    """The judge's features for each cell, (n, 32, 32, features)."""
+    finest = judge.finest(pictures)
+    fine = judge.fine(finest)
+    coarse = judge.coarse(fine)
+    joined = judge.join(torch.cat([fine, interpolate(coarse, scale_factor=2)], 1))
+    return torch.cat([finest, interpolate(joined, scale_factor=2), interpolate(coarse, scale_factor=4)], 1).movedim(
+        1, 3
+    )
+
+
+def true_cells(scenes):
+    """Which cells belong to a thing by at least half, (n, 32, 32)."""
+    things = torch.stack([book.maps(scene).things > 0 for scene in scenes])
+    return avg_pool2d(things[:, None].float(), 2)[:, 0] >= 0.5
+
+
+# %% id="cells-train"
+renders = [book.sample_scene(n, 7) for n in range(budget(smoke=20, laptop=300, gpu=1000))]
+known, answers = judges_maps(book.pictures(renders)).flatten(0, 2), true_cells(renders).flatten()
+some = torch.randperm(len(answers), generator=torch.Generator().manual_seed(0))[:40_000]
+reader = make_pipeline(
+    StandardScaler(), MLPClassifier((64,), max_iter=budget(smoke=3, laptop=15, gpu=30), random_state=0)
+)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it stops after a fixed number of rounds
+    reader.fit(known[some].numpy(), answers[some].numpy())
+
+
+def seen_cells(pictures):
+    """Which cells belong to a thing, as the reader sees it."""
+    return torch.from_numpy(reader.predict(judges_maps(pictures).flatten(0, 2).numpy())).view(-1, 32, 32)
+
+
+fresh = [book.sample_scene(n, 107) for n in range(budget(smoke=5, laptop=100, gpu=200))]
+ruler = iou(seen_cells(book.pictures(fresh)), true_cells(fresh)).mean().item()
+print(f"the reader on {len(fresh)} fresh renders: IoU {ruler:.2f}, so no image can be expected to score higher")
+if budget(smoke=False, laptop=True, gpu=True):
+    assert ruler > 0.8
+
+# %% [markdown] id="measure-text"
+# Now pages that no part of the model was trained on, in three ways from the same noises: with their prompts alone, with prompts
+# and drawings, and with drawings alone. **Predict first:** which of the three follow the drawing, and does the prompt still matter?
+#
+# <details><summary>Answer (after running the cells below)</summary>
+# MEASURE-ANSWER
+# </details>
 
 # %% id="control-measure"
 ROUNDS = budget(smoke=1, laptop=3, gpu=8)
@@ -884,10 +944,10 @@ def misses(verdict, scene):
 
 
 # %% id="control-count"
-masks, measured = things_masks(scenes), {}
+masks, measured = true_cells(scenes), {}
 for name, pictures in ways.items():
     verdicts = read(judge, pictures)
-    overlap = iou(outline.read(pictures), masks)
+    overlap = iou(seen_cells(pictures), masks)
     there = [max(misses(v, s)) < 5 and len(v.findings) == len(s.things) for v, s in zip(verdicts, scenes)]
     right = [follows(v, book.caption(s)) for v, s in zip(verdicts, scenes)]
     measured[name] = (overlap.mean().item(), sum(there) / len(there), sum(right) / len(right))
@@ -1083,8 +1143,6 @@ show(plot_pictures(torch.cat(sheet), columns=len(sheet[0]), rows=[f"{w:g}" for w
 # the weights of another model of the same shape, with random numbers:
 
 # %% id="alone" tags=["static"]
-import warnings
-
 from course_utils.recipes.unet import small_unet
 
 ROW = budget(smoke=2, laptop=6, gpu=6)
