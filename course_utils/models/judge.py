@@ -49,7 +49,7 @@ class Judge(nn.Module):
         nn.init.constant_(self.heads[0].get_parameter("bias"), -4.0)  # at first, no cell holds a subject
 
     def forward(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
-        finest, coarse, joined = self._maps(pictures)
+        finest, coarse, joined = self.maps(pictures)
         kind, colour, pose = (head(joined) for head in self.heads)
         whole = coarse.mean((2, 3))
         return {
@@ -62,10 +62,11 @@ class Judge(nn.Module):
 
     def features(self, pictures: torch.Tensor) -> torch.Tensor:
         """What the judge sees in pictures, (batch, features): its finest and its coarsest map, averaged over places."""
-        finest, coarse, _ = self._maps(pictures)
+        finest, coarse, _ = self.maps(pictures)
         return torch.cat([finest.mean((2, 3)), coarse.mean((2, 3))], dim=1)
 
-    def _maps(self, pictures):
+    def maps(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Its maps inside: the finest (2 pixels a place), the coarsest (8), and what the heads read (4)."""
         finest = self.finest(pictures)
         fine = self.fine(finest)
         coarse = self.coarse(fine)
