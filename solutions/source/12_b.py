@@ -88,9 +88,9 @@ def fox(place, colour=None, seed=0, pose=None):
     return book.Scene((book.Thing("fox", colour, pose),), place, seed)
 
 
-four = [fox("grass", seed=1), fox("snow", seed=2), fox("forest", seed=3), fox("beach", seed=4)]
+four = [fox("grass", seed=1), fox("snow", seed=2), fox("room", seed=3), fox("night", seed=4)]
 given = book.pictures(four)
-before = look(draw(["a fox on the grass", "a fox in the snow", "a fox in the forest", "a fox on the beach"], range(4)))
+before = look(draw(["a fox on the grass", "a fox in the snow", "a fox in a room", "a fox at night"], range(4)))
 show(
     plot_pictures(torch.cat([given, before]), columns=4, rows=["given", "drawn"]),
     "Above: four drawn pages with an orange fox that has a white tip to its tail. Below: four images by the model for "
@@ -99,31 +99,34 @@ show(
 print("tokens of 'a fox':", pipe.tokenizer.tokenize("a fox"))
 
 # %% [markdown] id="probe-text"
-# To count foxes we need somebody who knows them. The judge does not: it would call a fox a corgi or a cat. So we train a
-# **probe**, a logistic regression on the judge's features, which tells renders of foxes from renders of corgis, the
-# nearest of the known things. An image counts as right if the probe sees a fox *and* the judge finds one thing in the
-# place that the prompt names, in the colour that it names, if any.
+# To count foxes we need somebody who knows them. The judge does not: it was never shown one. So we train a **probe**, a
+# logistic regression on the judge's features, to tell renders with a fox from other pages of the picture book. An image counts
+# as right if the probe sees a fox, and the judge finds the place that the prompt names and not two things. If the prompt names a
+# colour, it must also be that of the judge's strongest finding, however weak.
 
 # %% id="probe"
-from course_utils.recipes.probes import fox_or_corgi
+from course_utils.recipes.probes import fox_or_other
 
-probe = fox_or_corgi(budget(smoke=40, laptop=400, gpu=400))
+probe = fox_or_other(budget(smoke=40, laptop=400, gpu=400))
 
 
 def right_foxes(pictures, wishes):
     """For each image, whether it shows a fox as wished: (colour or None, place)."""
-    verdicts = read(judge, pictures)
-    return [
-        bool(is_fox)
-        and len(verdict.findings) == 1
-        and verdict.place == place
-        and colour in (None, verdict.findings[0].colour)
-        for is_fox, verdict, (colour, place) in zip(probe.read(pictures), verdicts, wishes)
-    ]
+    right = []
+    for is_fox, surely, all_of, (colour, place) in zip(
+        probe.read(pictures), read(judge, pictures), read(judge, pictures, threshold=0.01), wishes
+    ):
+        best = max(all_of.findings, key=lambda finding: finding.score, default=None)
+        in_colour = colour is None or (best is not None and best.colour == colour)
+        right.append(bool(is_fox) and len(surely.findings) < 2 and surely.place == place and in_colour)
+    return right
 
 
-print(f"the probe reads {probe.on_renders:.3f} of 400 fresh renders right")
-print(f"foxes among the four images above: {sum(probe.read(before).tolist())} by the probe")
+renders = [fox(place, seed=50 + n) for n in range(budget(smoke=1, laptop=10, gpu=10)) for place in book.PLACES]
+wishes = [(None, scene.place) for scene in renders]
+print(f"the probe reads {probe.on_renders:.3f} of 400 fresh pages right, half of them with a fox")
+print(f"of {len(renders)} renders of foxes, {share(right_foxes(book.pictures(renders), wishes))} count as right")
+print(f"foxes among the four images above: {sum(probe.read(before).tolist())}")
 
 # %% [markdown] id="row-text"
 # **Textual inversion** (Gal et al., [arXiv:2208.01618](https://arxiv.org/abs/2208.01618)) leaves every weight as it is and
@@ -160,8 +163,8 @@ def only_row(gradient, row):
 only_row = check("12.only_row", only_row)
 
 # %% [markdown] id="teach-text"
-# One function trains whatever parameters it is given, in this section and the next: the loss of chapter 10, Adam, a
-# learning rate that falls to zero. `sample` returns latents and the hidden states of their prompts.
+# One function trains whatever parameters it is given, in this section and the next: the loss of chapter 10 for $v$, Adam, a
+# learning rate that falls to zero. `sample` returns latents and the hidden states of their prompts. (`old` is for section 8.)
 
 
 # %% id="teach"
@@ -172,8 +175,8 @@ from course_utils.plotting import LivePlot
 pipe.unet.requires_grad_(False)
 
 
-def teach(name, unet, parameters, sample, updates, rate):
-    """Train some parameters with batches sample(generator) -> (x0, cond); the U-Net predicts v."""
+def teach(name, unet, parameters, sample, updates, rate, old=0):
+    """Train some parameters with batches sample(generator) -> (x0, cond), whose last `old` pages are old ones."""
     optimizer = torch.optim.Adam(parameters, rate)
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, updates)
     dice, live = torch.Generator().manual_seed(0), LivePlot(f"The training loss of {name}.", seconds=10)
@@ -181,8 +184,11 @@ def teach(name, unet, parameters, sample, updates, rate):
         x0, cond = sample(dice)
         t = torch.randint(T, (len(x0),), generator=dice).to(device)
         eps = torch.randn(x0.shape, generator=dice).to(device)
-        v_hat = unet(add_noise(x0, eps, t, table), t, cond).sample
-        loss = (v_hat - objectives.v_from_x0_eps(x0, eps, t, table)).square().mean()
+        x_t, v = add_noise(x0, eps, t, table), objectives.v_from_x0_eps(x0, eps, t, table)
+        if old:
+            with torch.no_grad():
+                v[-old:] = pipe.unet(x_t[-old:], t[-old:], cond[-old:]).sample
+        loss = (unet(x_t, t, cond).sample - v).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -242,7 +248,7 @@ def draw_told(cond, seeds, model=painter, scale=4.0):
     return torch.cat([samplers.finish(path) for path in paths])
 
 
-SHOWN, UNSEEN = ("grass", "snow", "forest", "beach"), ("desert", "room", "city", "night")
+SHOWN, UNSEEN = ("grass", "snow", "room", "night"), ("forest", "beach", "desert", "city")
 SEEDS = range(budget(smoke=1, laptop=4, gpu=8))
 wishes = [(None, place) for _ in SEEDS for place in (*SHOWN, *UNSEEN)]
 captions = [book.caption(fox(place)).text for _, place in wishes]
@@ -366,17 +372,18 @@ print(f"rank of the difference: {torch.linalg.matrix_rank(mine.difference())}")
 assert gap < 1e-5 and torch.allclose(mine(x), unmerged, atol=1e-4)
 
 # %% [markdown] id="put-text"
-# Now the U-Net. As usual we put LoRA around the four linear layers of each attention: queries, keys, values, and the
-# layer after the heads. The rest of the U-Net stays as it is.
+# Now the U-Net. LoRA is usually put around the four linear layers of each attention: queries, keys, values, and the layer
+# after the heads. We add the two layers that follow each attention. The rest of the U-Net stays as it is.
 
 
 # %% id="put"
 from course_utils.models import lora
+from course_utils.recipes.lora import TARGETS
 
 
 def put_in(unet, rank):
-    """Put your LoRALinear around the linear layers of each attention, in place; return them by name."""
-    names = [name for name, _ in unet.named_modules() if name.endswith(lora.ATTENTION)]
+    """Put your LoRALinear around the linear layers of each attention and after it, in place; return them by name."""
+    names = [name for name, _ in unet.named_modules() if name.endswith(TARGETS)]
     layers = {name: LoRALinear(unet.get_submodule(name), rank) for name in names}
     for name, layer in layers.items():
         parent, _, own = name.rpartition(".")
@@ -401,63 +408,61 @@ print("before training, the U-Net with LoRA predicts the same, to the last bit")
 # %% [markdown] id="pages-text"
 # ### Teaching it the fox
 #
-# The lesson: 40 pages with a fox, at four places, in three colours and its own. Four other places and three
-# other colours are left out, for the exam. **Predict first:** after a minute of training on foxes alone, what will "a
-# corgi on the beach" look like? What could prevent that?
+# The lesson: 48 pages with a fox, at four places, in its own colour and in three others. Four other places and four
+# other colours are left out, for the exam. **Predict first:** after a minute of training on foxes alone, what will the model
+# draw for "a corgi on the beach"? What could prevent that?
 #
 # <details><summary>Answer (after running the cells below)</summary>
 # LORA-ANSWER
 # </details>
 
 # %% id="pages"
-FOX_COLOURS, NEW_COLOURS = (None, "red", "white", "purple"), ("blue", "green", "pink")
-NUMBER = budget(smoke=4, laptop=40, gpu=160)
+FOX_COLOURS, NEW_COLOURS = (None, "blue", "yellow", "white"), ("red", "green", "purple", "pink")
+NUMBER = budget(smoke=4, laptop=48, gpu=160)
 foxes = [fox(SHOWN[n % 4], FOX_COLOURS[n // 4 % 4], 1000 + n) for n in range(NUMBER)]
-others = [book.sample_scene(n, 3) for n in range(budget(smoke=8, laptop=400, gpu=4000))]
+others = [book.sample_scene(n, 3) for n in range(budget(smoke=8, laptop=200, gpu=4000))]
 
 
-def lesson(scenes, grey=False):
-    """Latents of the pages, and the hidden states of their captions, in turn in one of three wordings."""
+def lesson(scenes, grey=False, empty=10**9):
+    """Latents of the pages, and the hidden states of their captions in one of three wordings, each `empty`-th without."""
     pictures = book.pictures(scenes)
     pictures = pictures.mean(1, keepdim=True).expand_as(pictures) if grey else pictures
     x0 = encode_pictures(pipe.vae, pictures).to(device) * pipe.vae.config.scaling_factor
     told = [book.caption(scene, (None, 0, 1)[n % 3]).text for n, scene in enumerate(scenes)]
+    told = ["" if n % empty == empty - 1 else words for n, words in enumerate(told)]
     return x0, torch.cat([encode(told[i : i + 100]) for i in range(0, len(told), 100)])
 
 
-def batches(*lessons, each=8):
-    """sample(generator) -> (x0, cond) with `each` pages of every lesson."""
+def batches(*lessons):
+    """sample(generator) -> (x0, cond), with so many pages of each lesson: pairs (lesson, number)."""
 
     def sample(dice):
-        chosen = [torch.randint(len(x0), (each,), generator=dice) for x0, _ in lessons]
-        return tuple(torch.cat([part[n] for part, n in zip(parts, chosen)]) for parts in zip(*lessons))
+        chosen = [(parts, torch.randint(len(parts[0]), (count,), generator=dice)) for parts, count in lessons]
+        return tuple(torch.cat([parts[i][n] for parts, n in chosen]) for i in range(2))
 
     return sample
 
 
-fox_lesson, other_lesson = lesson(foxes), lesson(others)
-print("foxes", tuple(fox_lesson[0].shape), "others", tuple(other_lesson[0].shape))
+fox_lesson, old_lesson = lesson(foxes), lesson(others, empty=10)
+print("foxes", tuple(fox_lesson[0].shape), "old pages", tuple(old_lesson[0].shape))
 
 # %% [markdown] id="train-text"
-# We train three times, with the same number of updates, and in each with the same 8 pages of foxes a batch. The first
-# sees nothing else. For the second, 8 pages from the ordinary training set are added to each batch: **prior
-# preservation**. (DreamBooth, Ruiz et al., [arXiv:2208.12242](https://arxiv.org/abs/2208.12242), has the model itself
-# draw these pages beforehand, because nobody has the training set of a large model at hand.) The third is the second with
+# We train three times, with the same number of updates, and 6 pages of foxes in each batch. The first training sees nothing else. For
+# the second, 2 ordinary pages are added to each batch, with **prior preservation**: the target for them is what
+# the U-Net predicts *without* LoRA, so that whatever it answered before, it should go on answering. (In DreamBooth, Ruiz et al.,
+# [arXiv:2208.12242](https://arxiv.org/abs/2208.12242), the model itself draws old pages beforehand.) The third is the second with
 # rank 1.
 
 # %% id="train"
-UPDATES, RATE = budget(smoke=3, laptop=200, gpu=600), 4e-3
-PLANS = {
-    "foxes only": (8, batches(fox_lesson)),
-    "mixed": (8, batches(fox_lesson, other_lesson)),
-    "mixed, rank 1": (1, batches(fox_lesson, other_lesson)),
-}
+UPDATES, RATE = budget(smoke=3, laptop=250, gpu=600), 1e-2
+PLANS = {"foxes only": (8, 0), "with old pages": (8, 2), "the same, rank 1": (1, 2)}
 taught, adapters = {"before": pipe.unet}, {}
-for name, (rank, sample) in PLANS.items():
+for name, (rank, old) in PLANS.items():
     torch.manual_seed(0)
     taught[name] = copy.deepcopy(pipe.unet)
     adapters[name] = put_in(taught[name], rank)
-    teach(f"LoRA, {name}", taught[name], numbers_in(adapters[name]), sample, UPDATES, RATE)
+    sample = batches((fox_lesson, 6), (old_lesson, old))
+    teach(f"LoRA, {name}", taught[name], numbers_in(adapters[name]), sample, UPDATES, RATE, old)
     for layer in adapters[name].values():
         layer.merge()  # quicker to draw with
     print(f"{name}: {sum(p.numel() for p in numbers_in(adapters[name]))} numbers trained")
@@ -488,7 +493,7 @@ def frozen_prompts(number, seed=12):
 
 
 EXAM, OLD = budget(smoke=4, laptop=48, gpu=200), frozen_prompts(budget(smoke=4, laptop=64, gpu=200))
-new = [(NEW_COLOURS[n % 3] if n % 4 else None, UNSEEN[n // 4 % 4]) for n in range(EXAM)]
+new = [(NEW_COLOURS[n // 4 % 4], UNSEEN[n % 4]) for n in range(EXAM)]
 asked = [book.caption(fox(place, colour)).text for colour, place in new]
 drawn, kept = {}, {}
 for name, unet in taught.items():
@@ -500,10 +505,11 @@ passed = {name: right_foxes(pictures, new) for name, pictures in drawn.items()}
 followed = {name: [follows(v, wish) for v, wish in zip(read(judge, pages), OLD)] for name, pages in kept.items()}
 for name in taught:
     saw = share(probe.read(drawn[name]).tolist())
-    print(f"{name:14} new foxes {share(passed[name])} (a fox at all {saw}); ", end="")
+    instead = sum(probe.read(kept[name]).tolist())
+    print(f"{name:16} new foxes {share(passed[name])} (a fox at all {saw}); ", end="")
     lost = sum(a and not b for a, b in zip(followed["before"], followed[name]))
     gained = sum(b and not a for a, b in zip(followed["before"], followed[name]))
-    print(f"old prompts {share(followed[name])}, {lost} lost and {gained} gained of {len(OLD)}")
+    print(f"old prompts {share(followed[name])}, {lost} lost and {gained} gained of {len(OLD)}; a fox in {instead}")
 # LORA-ASSERT
 
 # %% [markdown] id="exam-plot-text"
@@ -542,20 +548,20 @@ folder = Path(tempfile.mkdtemp())
 def save_mine(name, layers, rank):
     """Write the A and B of your layers to a file."""
     unet = copy.deepcopy(pipe.unet)
-    for layer, mine in zip(lora.add_lora(unet, rank), layers.values()):
+    for layer, mine in zip(lora.add_lora(unet, rank, targets=TARGETS), layers.values()):
         layer.A.data.copy_(mine.A.data)
         layer.B.data.copy_(mine.B.data)
     lora.save_lora(unet, folder / f"{name}.safetensors")
     return (folder / f"{name}.safetensors").stat().st_size
 
 
-print(f"{save_mine('fox', adapters['mixed'], 8) / 1e6:.2f} MB; the U-Net's file: {whole * 2 / 1e6:.0f} MB")
+print(f"{save_mine('fox', adapters['with old pages'], 8) / 1e6:.2f} MB; the U-Net's file: {whole * 2 / 1e6:.0f} MB")
 plain = StableDiffusionPipeline.from_pretrained(PICTURE_BOOK).to(device)
 plain.set_progress_bar_config(disable=True)
 plain.load_lora_weights(folder / "fox.safetensors")
 with torch.no_grad():
     x_T, at, told = noise(range(4)), torch.full((4,), 700, device=device), encode(asked[:4])
-    gap = (plain.unet(x_T, at, told).sample - taught["mixed"](x_T, at, told).sample).abs().max().item()
+    gap = (plain.unet(x_T, at, told).sample - taught["with old pages"](x_T, at, told).sample).abs().max().item()
 print(f"largest difference between plain diffusers with the file and your merged U-Net: {gap:.1e}")
 assert gap < 1e-4
 
@@ -575,7 +581,14 @@ grey_unet = copy.deepcopy(pipe.unet)
 torch.manual_seed(0)
 grey_layers = put_in(grey_unet, 4)
 grey_lesson = lesson(others[: budget(smoke=8, laptop=100, gpu=1000)], grey=True)
-teach("LoRA, grey", grey_unet, numbers_in(grey_layers), batches(grey_lesson), budget(smoke=3, laptop=60, gpu=200), RATE)
+teach(
+    "LoRA, grey",
+    grey_unet,
+    numbers_in(grey_layers),
+    batches((grey_lesson, 8)),
+    budget(smoke=3, laptop=60, gpu=200),
+    RATE,
+)
 save_mine("grey", grey_layers, 4)
 
 
@@ -800,7 +813,7 @@ def drawings(scenes):
 
 
 own = Steered(small_controlnet(pipe.unet).to(device))
-lines, (pages_x0, pages_cond) = drawings(others), other_lesson
+lines, (pages_x0, pages_cond) = drawings(others), old_lesson
 EXAM_PAGES = budget(smoke=4, laptop=32, gpu=64)
 unseen = [book.sample_scene(n, 77) for n in range(EXAM_PAGES)]
 unseen_x0, unseen_cond = lesson(unseen)
@@ -920,7 +933,10 @@ if budget(smoke=False, laptop=True, gpu=True):
 # and drawings, and with drawings alone. **Predict first:** which of the three follow the drawing, and does the prompt still matter?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# MEASURE-ANSWER
+# Both ways with a drawing do, and the prompt matters as much as before. With the drawing the things are within 5 pixels of where they
+# should be in all 48 images (without it, in about half of them), and the prompt is followed as often as without. The
+# drawing alone is followed somewhat less closely, and of course the prompt hardly ever: colours, place and style are
+# then the model's choice.
 # </details>
 
 # %% id="control-measure"
@@ -953,18 +969,27 @@ for name, pictures in ways.items():
     measured[name] = (overlap.mean().item(), sum(there) / len(there), sum(right) / len(right))
     print(f"{name:10} IoU {overlap.mean():.2f} ± {overlap.std() / len(overlap) ** 0.5:.2f}, ", end="")
     print(f"all things within 5 pixels and none more: {share(there)}, prompt followed: {share(right)}")
-# CONTROL-ASSERT
+if budget(smoke=False, laptop=True, gpu=True):
+    assert measured["with"][0] > measured["without"][0] + 0.15 and measured["no prompt"][0] > 0.6
+    assert measured["with"][1] > 0.9 and measured["without"][1] < 0.75 and measured["no prompt"][2] < 0.2
+    assert measured["with"][2] > measured["without"][2] - 0.05
 
 # %% id="control-plot" tags=["static"]
 titles = [*told[:6], *[""] * 18]
 sheet = torch.cat(
     [2 * seen[:6].cpu() - 1, book.pictures(scenes[:6]), *[ways[name][:6] for name in ("with", "without")]]
 )
-show(plot_pictures(sheet, columns=6, rows=["drawing", "its page", "with", "without"]), "CONTROL-DESCRIPTION")
+show(
+    plot_pictures(sheet, columns=6, rows=["drawing", "its page", "with", "without"]),
+    "Four rows of six images: white line drawings on black; the pages from which they were made; images with the drawing and the "
+    "prompt, whose things have the same places and outlines; images with the prompt alone, with the same kinds of things elsewhere.",
+)
 print("prompts: " + "; ".join(told[:6]))
 
 # %% [markdown] id="control-read"
-# CONTROL-READ
+# With the drawing, the IoU rises from 0.53 to 0.78, where the reader itself reaches 0.86 on renders. (It is not near 0 without one, because
+# things stand in much the same places on most pages.) The drawing decides where and in which outline, and the prompt
+# all that lines cannot show: colour, place and style.
 
 # %% [markdown] id="pipeline-text"
 # The same by diffusers' own pipeline for ControlNet, from the same noise, with DDIM:
@@ -998,7 +1023,7 @@ assert (ours - library).abs().max() < 1e-3
 # %% id="here" tags=["static"]
 from PIL import Image, ImageDraw
 
-SPOTS = ((20, 14), (45, 20), (32, 40))
+SPOTS = ((22, 44), (45, 20), (20, 14))
 
 
 def sketch(x, y, radius=9):
@@ -1021,7 +1046,10 @@ for x, y in SPOTS:
 show(plot_pictures(torch.cat(sheet), columns=1 + min(5, BALLS)), "HERE-DESCRIPTION")
 for (x, y), found in landed.items():
     near = [any(math.dist((x, y), spot) < 5 for spot in spots) for spots in found]
-    print(f"wanted at ({x}, {y}): a ball within 5 pixels in {sum(near)} of {len(near)} images")
+    alone = [len(spots) == 1 for spots in found]
+    print(
+        f"wanted at ({x}, {y}): a ball within 5 pixels in {sum(near)} of {len(near)} images, one ball in {sum(alone)}"
+    )
 
 # %% [markdown] id="here-read"
 # HERE-READ
@@ -1031,7 +1059,9 @@ for (x, y), found in landed.items():
 # sliders:** what happens if the drawing shows a cat, and the prompt says "a car"?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# WIDGET-ANSWER
+# In the one seed shown, a car is drawn, and nothing of the cat: with weight 0, without a drawing, nearly the same car appears. No training
+# page has a cat's lines and the caption of a car, and this model then believes the prompt. The cat itself follows its
+# lines where they are; moved to the left or made smaller, it is joined by a part of a second cat where cats usually sit.
 # </details>
 
 # %% id="sketch-filmstrip" tags=["static"]
@@ -1102,22 +1132,47 @@ def emphasise(prompt, word, weight):
     return changed * hidden.mean() / changed.mean()
 
 
-*_, layer = (part for name, part in pipe.unet.named_modules() if name.startswith("up") and name.endswith("0.attn2"))
 prompt = "a red ball left of a white cat"
-plain = encode([prompt])
 place = pipe.tokenizer(prompt).input_ids.index(pipe.tokenizer("red").input_ids[1])
+factors = {}
 for weight in (0.0, 1.0, 1.3, 2.0):
-    changed = emphasise(prompt, "red", weight)
-    others_factor = (changed[:, place + 1] / plain[:, place + 1]).mean().item()
+    ratio = (emphasise(prompt, "red", weight) / encode([prompt]))[0].mean(1)
+    factors[weight] = (ratio[place].item(), ratio[place + 1].item())
     print(
-        f"(red:{weight:g}): its hidden state times {(changed[:, place] / plain[:, place]).mean():.3f}, the other 31 times {others_factor:.3f}"
+        f"(red:{weight:g}): its hidden state times {ratio[place]:.3f}, each of the others times {ratio[place + 1]:.3f}"
     )
-# BRACKETS-ASSERT
+assert abs(factors[1.3][0] / factors[1.3][1] - 1.3) < 1e-3 and factors[1.3][0] < 1.3
+
+# %% [markdown] id="brackets-share-text"
+# And the attention? In one layer, halfway through the noise levels, the share of attention that goes to the token (mean
+# over all pixels of 16 noises):
+
+# %% id="brackets-share"
+from course_utils.models.attention import word_maps
+
+*_, layer = (part for name, part in pipe.unet.named_modules() if name.startswith("up") and name.endswith("0.attn2"))
+caught = []
+
+
+def catch(module, arguments, named):
+    """Record the share of the word in one evaluation."""
+    q, k = module.to_q(arguments[0]), module.to_k(named["encoder_hidden_states"])
+    caught.append(word_maps(q, k, module.heads)[:, place].mean().item())
+
+
+hook = layer.register_forward_pre_hook(catch, with_kwargs=True)
+for weight in (1.0, 1.3, 2.0):
+    painter(
+        noise(range(16)), torch.full((16,), 500, device=device), emphasise(prompt, "red", weight).expand(16, -1, -1)
+    )
+hook.remove()
+print("share at weights 1, 1.3 and 2: " + ", ".join(f"{value:.4f}" for value in caught))
+# SHARE-ASSERT
 
 # %% [markdown] id="brackets-text"
-# So keys *and* values of the word grow by 1.3, and those of all other words change too. The share of attention is a softmax:
-# it does not grow by 1.3. And a weight of 0 does not remove the word, because the hidden states after it have read it. **Predict
-# first:** with weight 0 on *red*, how many balls are still red? And how many follow the whole prompt at weights 1.3 and 2?
+# So the number in the brackets multiplies keys and values *relative to the other words*, which become smaller; what that does to attention, a
+# softmax, is another matter (SHARE-WORDS). And does a weight of 0 remove the word? The hidden states of the tokens after it have
+# read it. **Predict first:** with weight 0 on *red*, how many balls are still red? And how many follow the whole prompt at weights 1.3 and 2?
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # BRACKETS-ANSWER
@@ -1154,7 +1209,7 @@ foreign = small_unet().to(device).requires_grad_(False)
 lora.load_lora(foreign, folder / "fox.safetensors")
 rows_drawn = {
     name: look(draw(asked[:ROW], range(ROW), model=painter_of(unet)))
-    for name, unet in (("with its model", taught["mixed"]), ("W = 0", alone), ("other weights", foreign))
+    for name, unet in (("with its model", taught["with old pages"]), ("W = 0", alone), ("other weights", foreign))
 }
 show(plot_pictures(torch.cat(list(rows_drawn.values())), columns=ROW, rows=list(rows_drawn)), "ALONE-DESCRIPTION")
 for name, pictures in rows_drawn.items():
