@@ -47,6 +47,7 @@ CASES = {
     "schedule_explorer": schedule_explorer,
     "search_explorer": lambda: widgets.search_explorer(PICTURES, torch.eye(3), lambda said: torch.eye(3)[: len(said)]),
     "temperature_explorer": lambda: widgets.temperature_explorer(torch.eye(5), torch.eye(5)),
+    "drawing_explorer": lambda: widgets.drawing_explorer(lambda prompt, seed, lines, weight: 2 * lines - 1),
     "two_prompts_explorer": lambda: widgets.two_prompts_explorer(
         lambda texts: torch.zeros(len(texts), 2, 3),
         lambda x_t, t, cond: x_t,
