@@ -7,8 +7,8 @@ A fox is taught on pages in four places and four colours, and asked for in the o
 counts if a probe trained on renders takes it for a page with a fox, not for another page of the world, and the judge
 reads the place of the prompt in it and finds no second thing. (The judge does not know foxes, and finds one in three
 renders of them.) "of that colour": the same, and the judge reads the prompt's colour where it sees most of a thing.
-"rather than a corgi" is another probe's, which knows these two alone: it takes most of what is no corgi for a fox, so that
-the model without a LoRA has many.
+"rather than a corgi" is another probe's, which knows these two alone: it takes much of what is no corgi for a fox, so
+that the model without a LoRA has many.
 What is lost: adherence on the frozen prompts at weight 1. 10 steps of UniPC, guidance 4; picture i has seed i.
 """
 
@@ -47,7 +47,7 @@ def asked(count: int = ASKED) -> list[book.Caption]:
 
 
 def recognised(judge, pictures: torch.Tensor, captions: list[book.Caption]) -> dict[str, int]:
-    """How many pictures show what is asked for: rather a fox than a corgi; a fox; alone and in that place; of that colour."""
+    """How many pictures show a fox, as two probes see it; alone and in the place asked for; and of that colour."""
     is_fox = fox_or_other().read(pictures)
     surely = [verdict for part in pictures.split(64) for verdict in read(judge, part, THRESHOLD)]
     at_all = [verdict for part in pictures.split(64) for verdict in read(judge, part, 0.01)]
