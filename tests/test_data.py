@@ -72,6 +72,20 @@ def test_the_square_is_cut_from_the_centre_and_nothing_is_aliased():
     assert abs(small.astype(int) - 127).max() <= 4  # every other line picked would be 0 or 255
 
 
+def test_recolour_exchanges_red_and_blue_inside_the_mask_only():
+    pictures, mask = torch.rand(2, 3, 4, 5) * 2 - 1, torch.zeros(1, 1, 4, 5)
+    mask[..., 1:3, 2:] = 1
+    before, inside = pictures.clone(), mask.expand(2, 3, 4, 5) > 0.5
+    got = images.recolour(pictures, mask)
+    assert torch.equal(got[~inside], pictures[~inside]) and torch.equal(pictures, before)
+    assert torch.equal(got[:, 0, 1:3, 2:], pictures[:, 2, 1:3, 2:])
+    assert torch.equal(got[:, 1], pictures[:, 1])
+    assert torch.equal(images.recolour(got, mask), pictures)
+    for wrong in (mask[0], mask[..., :3], mask.expand(3, 1, 4, 5), mask.expand(1, 3, 4, 5)):
+        with pytest.raises(ValueError, match="Expected pictures"):
+            images.recolour(pictures, wrong)
+
+
 # --- digits ---
 
 

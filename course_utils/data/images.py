@@ -103,6 +103,21 @@ def crop_and_resize(picture: Image.Image, size: int) -> Image.Image:
     return square.resize((size, size), Image.Resampling.LANCZOS)
 
 
+def recolour(pictures: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return pictures whose red is blue, and whose blue is red, where the mask is 1.
+
+    pictures: (batch, 3, height, width). mask: (batch or 1, 1, height, width), 1 = change, 0 = keep to the bit.
+    Raises ValueError for other shapes.
+    """
+    fits = mask.ndim == 4 and mask.shape[0] in (1, len(pictures)) and mask.shape[1] == 1
+    if pictures.ndim != 4 or pictures.shape[1] != 3 or not fits or mask.shape[2:] != pictures.shape[2:]:
+        raise ValueError(
+            f"Expected pictures (batch, 3, height, width) and masks (batch, 1, height, width) of one size, "
+            f"got {tuple(pictures.shape)} and {tuple(mask.shape)}."
+        )
+    return torch.where(mask > 0.5, pictures.flip(1), pictures)
+
+
 def require_size(size: int) -> None:
     """Raise ValueError unless `size` is a whole number of pixels."""
     if not isinstance(size, int) or size < 1:

@@ -180,6 +180,16 @@ def slerp(a: torch.Tensor, b: torch.Tensor, share: torch.Tensor | float) -> torc
     return torch.where(on_a_line, straight, circle)
 
 
+def between(a: torch.Tensor, b: torch.Tensor, count: int) -> torch.Tensor:
+    """Return `count` noises on the great circles from a to b, both ends included, in equal steps: (count, batch, ...).
+
+    a, b: (batch, ...), standard normal and independent. Raises ValueError if count is below 2, or shapes differ.
+    """
+    if count < 2:
+        raise ValueError(f"Expected at least the two ends, count = 2, but got {count}.")
+    return torch.stack([slerp(a, b, share) for share in torch.linspace(0, 1, count).tolist()])
+
+
 def align_tokens(before: Sequence[int], after: Sequence[int]) -> list[int | None]:
     """For each token of the new prompt, return the place of its partner in the old prompt, or None for a new one.
 
