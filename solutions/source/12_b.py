@@ -226,11 +226,31 @@ def four_pages(dice):
     return x0_four.repeat(2, 1, 1, 1), told
 
 
+@torch.no_grad()
+def loss_of(word):
+    """The loss on the four pages, at fixed noises and times, with a word in the place of "fox"."""
+    cond = text.encode(own_tokenizer, own_encoder, [book.caption(scene).text.replace("fox", word) for scene in four])
+    eps, losses = noise(range(4)), []
+    for t in (200, 500, 800):
+        at = torch.full((4,), t, device=device)
+        v_hat = pipe.unet(add_noise(x0_four, eps, at, table), at, cond).sample
+        losses.append((v_hat - objectives.v_from_x0_eps(x0_four, eps, at, table)).square().mean().item())
+    return sum(losses) / 3
+
+
+# %% [markdown] id="word-run-text"
+# The training, and the loss on the four pages with several words in the captions, at fixed noises and times:
+
+# %% id="word-run"
 teach("a new word", pipe.unet, [rows], four_pages, updates=budget(smoke=3, laptop=120, gpu=400), rate=2e-2)
 hook.remove()
+by_words = {word: loss_of(word) for word in ("fox", "corgi", "cat", "<fox>")}
+print("loss on the four pages: " + ", ".join(f"{word} {value:.3f}" for word, value in by_words.items()))
 changed = (rows != rows_before).any(1).nonzero().flatten().tolist()
 print(f"rows that have changed: {changed} of {len(rows)}; `<fox>` is number {row}")
 assert changed == [row]
+if budget(smoke=False, laptop=True, gpu=True):
+    assert min(by_words, key=by_words.get) == "<fox>"
 
 # %% [markdown] id="word-draw-text"
 # Now draw: the four places of the pages and four others, three seeds each, with the word and, for comparison, with
@@ -787,11 +807,13 @@ control_loss = check("12.control_loss", control_loss)
 # on black (and two maps more: which pixel belongs to which thing, and how near it is). For photographs one takes an edge
 # detector.
 #
-# A short training of your own, from the plain copy. Half of the prompts are dropped, so that the network looks at the
-# drawing. **Predict first:** will a few dozen updates lower the loss on pages that it has not seen?
+# A short training of your own, from the plain copy, on four pages without any prompt, so that only the drawing can tell
+# which page it is. Besides the loss with each page's own drawing we compute it with the drawing of *another* of the
+# pages. **Predict first:** does the loss fall within a few dozen updates? And which of the two falls?
 #
-# <details><summary>Answer (after running the cell below)</summary>
-# CONTROL-TRAIN-ANSWER
+# <details><summary>Answer (after running the cells below)</summary>
+# The loss falls by a fifth. But it is the same with another page's drawing, to four digits: the network has learned
+# what the four pages have in common, and does not look at the drawing yet.
 # </details>
 
 
@@ -812,42 +834,46 @@ def drawings(scenes):
     return torch.stack([book.maps(scene).lines for scene in scenes]).expand(-1, 3, -1, -1).to(device)
 
 
-own = Steered(small_controlnet(pipe.unet).to(device))
-lines, (pages_x0, pages_cond) = drawings(others), old_lesson
-EXAM_PAGES = budget(smoke=4, laptop=32, gpu=64)
-unseen = [book.sample_scene(n, 77) for n in range(EXAM_PAGES)]
-unseen_x0, unseen_cond = lesson(unseen)
-null, dice = encode([""]), torch.Generator().manual_seed(1)
-exam_eps = torch.randn(unseen_x0.shape, generator=dice).to(device)
-exam_t = torch.linspace(500, 980, EXAM_PAGES).long().to(device)  # where the drawing matters most
+few = [book.sample_scene(n, 77) for n in range(4)]
+few_x0, few_lines, null = lesson(few)[0], drawings(few), encode([""])
 
 
 @torch.no_grad()
-def exam_loss():
-    """The loss on pages that were not trained on, without prompts."""
-    cond = null.expand(EXAM_PAGES, -1, -1)
-    return control_loss(own, unseen_x0, cond, drawings(unseen), exam_t, exam_eps, table).item()
+def losses_with(model, x0, drawing):
+    """The loss without prompts at fixed noises and times: with each page's own drawing, and with another page's."""
+    at = torch.linspace(500, 980, 8).long().to(device)
+    pages = [part.repeat_interleave(8, 0) for part in (x0, drawing, drawing.roll(1, 0))]
+    rest = (at.repeat(len(x0)), noise(range(8 * len(x0))), table)
+    return [
+        control_loss(model, pages[0], null.expand(len(pages[0]), -1, -1), lines, *rest).item() for lines in pages[1:]
+    ]
 
 
 # %% id="control-train-run"
-optimizer, at_first = torch.optim.AdamW(own.parameters(), 1e-3), exam_loss()
-live = LivePlot("The training loss of a ControlNet, a few dozen updates.", seconds=10)
-for update in tqdm(range(budget(smoke=2, laptop=50, gpu=2000))):
-    chosen = torch.randint(len(others), (budget(smoke=2, laptop=8, gpu=32),), generator=dice)
-    t = torch.randint(T, (len(chosen),), generator=dice).to(device)
-    eps = torch.randn(pages_x0[chosen].shape, generator=dice).to(device)
-    goes = (torch.rand(len(chosen), generator=dice) < 0.5).to(device)[:, None, None]
-    cond = torch.where(goes, null, pages_cond[chosen])
-    loss = control_loss(own, pages_x0[chosen], cond, lines[chosen], t, eps, table)
+own, dice = Steered(small_controlnet(pipe.unet).to(device)), torch.Generator().manual_seed(1)
+updates = budget(smoke=2, laptop=48, gpu=100)
+optimizer = torch.optim.AdamW(own.parameters(), 1e-3)
+falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, updates)
+own_first = losses_with(own, few_x0, few_lines)
+for update in tqdm(range(updates)):
+    t = torch.randint(400, T, (8,), generator=dice).to(device)
+    eps = torch.randn(8, 8, 16, 16, generator=dice).to(device)
+    twice = [part.repeat(2, 1, 1, 1) for part in (few_x0, few_lines)]
+    loss = control_loss(own, twice[0], null.expand(8, -1, -1), twice[1], t, eps, table)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    live.update(update + 1, loss.item())
-live.finish()
-at_last = exam_loss()
-print(f"loss on {EXAM_PAGES} unseen pages, no prompt, t from 500 to 980: before {at_first:.4f}, after {at_last:.4f}")
+    falling.step()
+own_last = losses_with(own, few_x0, few_lines)
+for name, (with_own, with_other) in (("before", own_first), ("after", own_last)):
+    print(f"{name:6} {updates} updates: own drawing {with_own:.4f}, another page's drawing {with_other:.4f}")
 if budget(smoke=False, laptop=True, gpu=True):
-    assert at_last < at_first
+    assert own_last[0] < 0.9 * own_first[0] and abs(own_last[1] - own_last[0]) < 0.02 * own_last[0]
+
+# %% [markdown] id="control-train-read"
+# A falling loss does not show *what* has been learned; the exchange does. The drawing has a long way to go: through
+# convolutions that start at random, and through zero convolutions, before it changes anything. The paper reports that its networks begin to follow the
+# condition all at once, after thousands of updates ("sudden convergence").
 
 # %% [markdown] id="shipped-text"
 # > **The trained model.** The shipped ControlNet had 4,000 such updates with 16 pages each, about half an hour on one core
@@ -861,6 +887,10 @@ from course_utils.pipelines.control import as_drawing, load_control
 
 steering = load_control(pipe)
 print(f"{sum(p.numel() for p in steering.controlnet.parameters()) / 1e6:.2f} million parameters")
+shipped = losses_with(Steered(steering.controlnet), few_x0, few_lines)
+print(f"the same four pages: own drawing {shipped[0]:.4f}, another page's drawing {shipped[1]:.4f}")
+if budget(smoke=False, laptop=True, gpu=True):
+    assert shipped[1] > 1.1 * shipped[0]
 
 
 def painter_for(drawing, weight=1.0):
@@ -1017,7 +1047,8 @@ assert (ours - library).abs().max() < 1e-3
 # five strokes of PIL, and a cat's own lines, moved. **Predict first:** does the ball go where no training page has one?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# HERE-ANSWER
+# At the left of the meadow: yes, in 4 of 6 images. High up at the right: in all 6, but each has a second ball on the ground. In the upper left
+# corner, where the ball was wanted: in none.
 # </details>
 
 # %% id="here" tags=["static"]
@@ -1043,7 +1074,11 @@ for x, y in SPOTS:
     pages = look(draw(["a red ball on the grass"] * BALLS, range(BALLS), model=painter_for(wanted)))
     landed[x, y] = [[(f.x, f.y) for f in v.findings if f.kind == "ball"] for v in read(judge, pages)]
     sheet += [2 * wanted - 1, pages[:5]]
-show(plot_pictures(torch.cat(sheet), columns=1 + min(5, BALLS)), "HERE-DESCRIPTION")
+show(
+    plot_pictures(torch.cat(sheet), columns=1 + min(5, BALLS)),
+    "Three rows, each with a sketch of a ball and five images. At the left: the ball is drawn there. High at the right: a ball is drawn there, on a small cloud, and a second one "
+    "on the ground. In the upper left corner: the sketch is ignored, and the ball is in the middle.",
+)
 for (x, y), found in landed.items():
     near = [any(math.dist((x, y), spot) < 5 for spot in spots) for spots in found]
     alone = [len(spots) == 1 for spots in found]
@@ -1052,7 +1087,9 @@ for (x, y), found in landed.items():
     )
 
 # %% [markdown] id="here-read"
-# HERE-READ
+# So a drawing goes further than any prompt, and still not anywhere. The model has been trained on pages in which a thing in the air floats on
+# a cloud above another thing, and it draws the other thing as well. For the corner, where nothing ever was, the drawing has no effect at
+# all. (Six images for each spot; the judge looks for balls.)
 #
 # Now draw yourself: a picture of dark lines on white, from any paint program, is opened with
 # `as_drawing(Image.open("my_drawing.png"), 64, 64)`. Or move a thing with sliders. **Predict first, then move the
