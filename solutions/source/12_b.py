@@ -283,7 +283,8 @@ show(
     plot_pictures(
         torch.cat([by_word[:8], as_corgi[:8]]), [*SHOWN, *UNSEEN, *[""] * 8], columns=8, rows=["<fox>", "corgi"]
     ),
-    "Above: eight images for the new word, in the right places: corgis in red-orange and white, a car, a toadstool and unclear shapes, but no fox. Below: eight orange corgis.",
+    "Above: eight images for the new word, in the right places: corgis in red-orange and white, a car, a toadstool "
+    "and unclear shapes, but no fox. Below: eight orange corgis.",
 )
 for name, pictures in (("`<fox>`", by_word), ("corgi", as_corgi)):
     print(f"{name}: the probe sees a fox in {share(probe.read(pictures).tolist())} of {len(pictures)} images;")
@@ -452,7 +453,7 @@ others = [book.sample_scene(n, 3) for n in range(budget(smoke=8, laptop=200, gpu
 
 
 def lesson(scenes, grey=False, empty=10**9):
-    """Latents of the pages, and the hidden states of their captions in one of three wordings, each `empty`-th without."""
+    """Latents of the pages, and hidden states of their captions in one of three wordings, each `empty`-th of ""."""
     pictures = book.pictures(scenes)
     pictures = pictures.mean(1, keepdim=True).expand_as(pictures) if grey else pictures
     x0 = encode_pictures(pipe.vae, pictures).to(device) * pipe.vae.config.scaling_factor
@@ -702,7 +703,7 @@ for update in (1, 2, 3):
     (zero(first(some)) - goal).square().mean().backward()
     found.append((zero.weight.grad.norm().item(), first.weight.grad.norm().item()))
     print(
-        f"update {update}: gradient of the zero convolution {found[-1][0]:.4f}, of the layer before it {found[-1][1]:.4f}"
+        f"update {update}: gradient of the zero convolution {found[-1][0]:.4f}, of the layer before {found[-1][1]:.4f}"
     )
     optimizer.step()
 assert found[0][0] > 0 and found[0][1] == 0 and found[1][1] > 0
@@ -884,7 +885,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # its networks begin to follow the condition all at once, after thousands of updates ("sudden convergence").
 
 # %% [markdown] id="shipped-text"
-# > **The trained model.** The shipped ControlNet had 4,000 such updates with 16 pages each, about half an hour on one core
+# > **The trained model.** The shipped ControlNet had 4,000 updates with 16 pages each, half an hour on one core
 # > (`python3 course.py train control`). It has the layout of diffusers' `ControlNetModel`, so that diffusers' own
 # > `StableDiffusionControlNetPipeline` opens it.
 #
@@ -1020,8 +1021,9 @@ sheet = torch.cat(
 )
 show(
     plot_pictures(sheet, columns=6, rows=["drawing", "its page", "with", "without"]),
-    "Four rows of six images: white line drawings on black; the pages from which they were made; images with the drawing and the "
-    "prompt, whose things have the same places and outlines; images with the prompt alone, with the same kinds of things elsewhere.",
+    "Four rows of six images: white line drawings on black; the pages from which they were made; images with the "
+    "drawing and the prompt, whose things have the same places and outlines; images with the prompt alone, with the "
+    "same kinds of things elsewhere.",
 )
 print("prompts: " + "; ".join(told[:6]))
 
@@ -1086,8 +1088,9 @@ for x, y in SPOTS:
     sheet += [2 * wanted - 1, pages[:5]]
 show(
     plot_pictures(torch.cat(sheet), columns=1 + min(5, BALLS)),
-    "Three rows, each with a sketch of a ball and five images. At the left: the ball is drawn there. High at the right: a ball is drawn there, on a small cloud, and a second one "
-    "on the ground. In the upper left corner: the sketch is ignored, and the ball is in the middle.",
+    "Three rows, each with a sketch of a ball and five images. At the left: the ball is drawn there. High at the right: "
+    "a ball is drawn there, on a small cloud, and a second one on the ground. In the upper left corner: the sketch is "
+    "ignored, and the ball is in the middle.",
 )
 for (x, y), found in landed.items():
     near = [any(math.dist((x, y), spot) < 5 for spot in spots) for spots in found]
@@ -1226,7 +1229,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 # weights 1.3 and 2?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# BRACKETS-ANSWER
+# With weight 0 all 24 balls are still red: the hidden states of the tokens after it have read the word. Both things are right in 0.62 to 0.92
+# of the images, without any trend (the standard error of each share is 0.07 to 0.10).
 # </details>
 
 # %% id="brackets-run" tags=["static"]
@@ -1239,10 +1243,12 @@ for weight in (0.0, 1.0, 1.3, 2.0):
     whole_prompt = [pairs == {("red", "ball"), ("white", "cat")} for pairs in found]
     sheet.append(pages[:6])
     print(f"(red:{weight:g}): red ball {share(reds[weight])}, both things right {share(whole_prompt)} of {COUNT}")
-show(plot_pictures(torch.cat(sheet), columns=len(sheet[0]), rows=[f"{w:g}" for w in reds]), "BRACKETS-DESCRIPTION")
+if budget(smoke=False, laptop=True, gpu=True):
+    assert sum(reds[0.0]) > 0.9 * COUNT
+show(plot_pictures(torch.cat(sheet), columns=len(sheet[0]), rows=[f"{w:g}" for w in reds]), "Four rows, one for each weight of the word red, from 0 to 2: red balls left of white cats in all of them.")
 
 # %% [markdown] id="brackets-read"
-# BRACKETS-READ
+# So such a weight does something, but not what its number suggests: it neither removes a word at 0 nor makes the image 1.3 times as red.
 #
 # **"A LoRA is a small model of its own."** It is a difference, and a difference of *this* model's weights. Without
 # them it draws nothing. Here the trained $A$ and $B$ stand alone ($W$ set to zero in the layers that have them), and
@@ -1290,16 +1296,15 @@ for name, pictures in rows_drawn.items():
 # %% [markdown] id="questions"
 # **To think about** (open a line for the answer)
 #
-# <details><summary>1. You load a LoRA with weight 2 instead of 1. Is that the same as training it twice as long?</summary>
+# <details><summary>1. You load a LoRA with weight 2 instead of 1. Is that like training it twice as long?</summary>
 # No. The weight multiplies the difference that was found, in its direction, and the U-Net leaves the range in which it
 # was trained. A longer training can change the direction, and stops where the loss no longer falls.
 # </details>
-# <details><summary>2. Why is the word of section 7 a file of half a kilobyte, and why can it not learn to draw a thing that
-# the U-Net has no features for?</summary>
+# <details><summary>2. How large is the file of section 7's word, and what can it not learn?</summary>
 # It is 128 numbers of four bytes each. They enter where all words enter, as keys and values of cross-attention; the
 # weights that turn these into pixels stay as they are. A word can only ask for combinations of what these can draw.
 # </details>
-# <details><summary>3. A ControlNet was trained with line drawings. Somebody passes it a photograph. What is drawn?</summary>
+# <details><summary>3. A ControlNet was trained with line drawings. Somebody passes a photograph. What is drawn?</summary>
 # No error is raised: a photograph is a tensor of the same shape. But its copy has met only thin white lines on black,
 # and takes every bright area for something that no drawing contains. Use the same preparation as in training:
 # as_drawing, or an edge detector.
