@@ -164,8 +164,8 @@ only_row = check("12.only_row", only_row)
 
 # %% [markdown] id="teach-text"
 # One function trains whatever parameters it is given, in this section and the next: the loss of chapter 10 for $v$,
-# Adam, a learning rate that rises for 20 updates and then falls to zero. `sample` returns latents and the hidden states of their prompts. (`old` is
-# for section 8.)
+# Adam, a learning rate that rises for 20 updates and then falls to zero. `sample` returns latents and the hidden
+# states of their prompts. (`old` is for section 8.)
 
 
 # %% id="teach"
@@ -260,7 +260,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # "corgi" in its place, from the same noises.
 
 
-# %% id="word-draw" tags=["static"]
+# %% id="draw-told"
 def draw_told(cond, seeds, model=painter, scale=4.0):
     """Latents drawn from hidden states (n, 32, 128)."""
     null, times = encode([""]), samplers.trailing_times(T, STEPS)
@@ -271,6 +271,7 @@ def draw_told(cond, seeds, model=painter, scale=4.0):
     return torch.cat([samplers.finish(path) for path in paths])
 
 
+# %% id="word-draw" tags=["static"]
 SHOWN, UNSEEN = ("grass", "snow", "room", "night"), ("forest", "beach", "desert", "city")
 SEEDS = range(budget(smoke=1, laptop=4, gpu=8))
 wishes = [(None, place) for _ in SEEDS for place in (*SHOWN, *UNSEEN)]
@@ -330,8 +331,8 @@ if budget(smoke=False, laptop=True, gpu=False):
 #   $1/\sqrt{\text{in}}$, as `nn.Linear` does), $B$ at zero. `alpha=None` means the rank.
 # - `difference()` returns what is added to $W$: $\frac{\alpha}{r} BA$, (out, in).
 # - `forward(x)`, for $x$ (..., in), returns $h$.
-# - After `merge()`, `forward` uses one matrix, $W + \frac{\alpha}{r} BA$ with $A$ and $B$ as they were at that moment: as
-#   quick as without LoRA, but no longer trained. Merging again uses the $A$ and $B$ of then.
+# - After `merge()`, `forward` uses one matrix, $W + \frac{\alpha}{r} BA$ with the $A$ and $B$ of that moment: as quick as
+#   without LoRA, but no longer trained. Merging again uses the $A$ and $B$ of then.
 # - After `unmerge()`, all is as before `merge()`, and the weights of `base` have the same bits.
 #
 # Example: with rank 2 and alpha 4, `forward` of a layer whose $W$ is zero and that has no bias returns 2 B A x.
@@ -1016,6 +1017,9 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert measured["with"][1] > 0.9 and measured["without"][1] < 0.75 and measured["no prompt"][2] < 0.2
     assert measured["with"][2] > measured["without"][2] - 0.05
 
+# %% [markdown] id="control-plot-text"
+# The first six of these pages:
+
 # %% id="control-plot" tags=["static"]
 titles = [*told[:6], *[""] * 18]
 sheet = torch.cat(
@@ -1065,7 +1069,7 @@ assert (ours - library).abs().max() < 1e-3
 # ground. In the upper left corner, where the ball was wanted: in none.
 # </details>
 
-# %% id="here" tags=["static"]
+# %% id="here"
 from PIL import Image, ImageDraw
 
 SPOTS = ((22, 44), (45, 20), (20, 14))
@@ -1080,9 +1084,12 @@ def sketch(x, y, radius=9):
     return paper
 
 
+# %% [markdown] id="here-draw-text"
+# Six images for each of the three sketches:
+
+# %% id="here-draw" tags=["static"]
 BALLS = budget(smoke=1, laptop=6, gpu=16)
-landed = {}
-sheet = []
+landed, sheet = {}, []
 for x, y in SPOTS:
     wanted = as_drawing(sketch(x, y), 64, 64)
     pages = look(draw(["a red ball on the grass"] * BALLS, range(BALLS), model=painter_for(wanted)))
@@ -1090,8 +1097,8 @@ for x, y in SPOTS:
     sheet += [2 * wanted - 1, pages[:5]]
 show(
     plot_pictures(torch.cat(sheet), columns=1 + min(5, BALLS)),
-    "Three rows, each with a sketch of a ball and five images. At the left: the ball is drawn there. High at the right: "
-    "a ball is drawn there, on a small cloud, and a second one on the ground. In the upper left corner: the sketch is "
+    "Three rows, each with a sketch of a ball and five images. At the left: the ball is drawn there. High at the "
+    "right: a ball is drawn there, on a small cloud, and a second one on the ground. In the upper left corner: the sketch is "
     "ignored, and the ball is in the middle.",
 )
 for (x, y), found in landed.items():
@@ -1231,8 +1238,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 # weights 1.3 and 2?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# With weight 0 all 24 balls are still red: the hidden states of the tokens after it have read the word. Both things are right in 0.62 to 0.92
-# of the images, without any trend (the standard error of each share is 0.07 to 0.10).
+# With weight 0 all 24 balls are still red: the hidden states of the tokens after it have read the word. Both things
+# are right in 0.62 to 0.92 of the images, without any trend (the standard error of each share is 0.07 to 0.10).
 # </details>
 
 # %% id="brackets-run" tags=["static"]
@@ -1253,7 +1260,8 @@ show(
 )
 
 # %% [markdown] id="brackets-read"
-# So such a weight does something, but not what its number suggests: it neither removes a word at 0 nor makes the image 1.3 times as red.
+# So such a weight does something, but not what its number suggests: it neither removes a word at 0 nor makes the image
+# 1.3 times as red.
 #
 # **"A LoRA is a small model of its own."** It is a difference, and a difference of *this* model's weights. Without
 # them it draws nothing. Here the trained $A$ and $B$ stand alone ($W$ set to zero in the layers that have them), and
@@ -1295,8 +1303,8 @@ for name, pictures in rows_drawn.items():
 #
 # Five sentences to keep: A prompt names a set of images, and each handle of this chapter chooses within it or goes
 # beyond it. What is to be kept must be put in: as noisy latents, as attention maps, or as pixels at the end. What
-# starts at zero changes nothing at first, and learns all the same. Whoever teaches a model something new must also
-# measure what it forgets. Words do only what they did in the training captions.
+# starts at zero changes nothing at first, and learns all the same. If you teach a model something new, measure also
+# what it forgets. Words do only what they did in the training captions.
 
 # %% [markdown] id="questions"
 # **To think about** (open a line for the answer)
@@ -1309,7 +1317,7 @@ for name, pictures in rows_drawn.items():
 # It is 128 numbers of four bytes each. They enter where all words enter, as keys and values of cross-attention; the
 # weights that turn these into pixels stay as they are. A word can only ask for combinations of what these can draw.
 # </details>
-# <details><summary>3. A ControlNet was trained with line drawings. Somebody passes a photograph. What is drawn?</summary>
+# <details><summary>3. A ControlNet was trained with line drawings. You pass a photograph. What is drawn?</summary>
 # No error is raised: a photograph is a tensor of the same shape. But its copy has met only thin white lines on black,
 # and takes every bright area for something that no drawing contains. Use the same preparation as in training:
 # as_drawing, or an edge detector.
