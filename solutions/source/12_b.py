@@ -331,7 +331,7 @@ if budget(smoke=False, laptop=True, gpu=False):
 #   $1/\sqrt{\text{in}}$, as `nn.Linear` does), $B$ at zero. `alpha=None` means the rank.
 # - `difference()` returns what is added to $W$: $\frac{\alpha}{r} BA$, (out, in).
 # - `forward(x)`, for $x$ (..., in), returns $h$.
-# - After `merge()`, `forward` uses one matrix, $W + \frac{\alpha}{r} BA$ with the $A$ and $B$ of that moment: as quick as
+# - After `merge()`, `forward` uses one matrix, $W + \frac{\alpha}{r} BA$ with $A$ and $B$ of that moment: as quick as
 #   without LoRA, but no longer trained. Merging again uses the $A$ and $B$ of then.
 # - After `unmerge()`, all is as before `merge()`, and the weights of `base` have the same bits.
 #
@@ -1060,9 +1060,9 @@ assert (ours - library).abs().max() < 1e-3
 # %% [markdown] id="here-text"
 # ### Exactly here
 #
-# Back to the ball of section 1: "high up, at the height of the treetops". Three sketches with a ball at three places,
-# drawn with five strokes of PIL, and a cat's own lines, moved. **Predict first:** does the ball go where no training
-# page has one?
+# Back to the ball of section 1, wanted "high up, at the height of the treetops", at (20, 14). We sketch a ball at
+# three spots, an ellipse and an arc each, drawn with PIL; the last is the wanted one. **Predict first:** does the ball
+# go where no training page has one?
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # At the left of the meadow: yes, in 4 of 6 images. High up at the right: in all 6, but each has a second ball on the
@@ -1098,8 +1098,8 @@ for x, y in SPOTS:
 show(
     plot_pictures(torch.cat(sheet), columns=1 + min(5, BALLS)),
     "Three rows, each with a sketch of a ball and five images. At the left: the ball is drawn there. High at the "
-    "right: a ball is drawn there, on a small cloud, and a second one on the ground. In the upper left corner: the sketch is "
-    "ignored, and the ball is in the middle.",
+    "right: a ball is drawn there, on a small cloud, and a second one on the ground. In the upper left corner: the "
+    "sketch is ignored, and the ball is in the middle.",
 )
 for (x, y), found in landed.items():
     near = [any(math.dist((x, y), spot) < 5 for spot in spots) for spots in found]
