@@ -7,6 +7,8 @@ A fox is taught on pages in four places and four colours, and asked for in the o
 counts if a probe trained on renders takes it for a page with a fox, not for another page of the world, and the judge
 reads the place of the prompt in it and finds no second thing. (The judge does not know foxes, and finds one in three
 renders of them.) "of that colour": the same, and the judge reads the prompt's colour where it sees most of a thing.
+"rather than a corgi" is another probe's, which knows these two alone: it takes much of what is no corgi for a fox, so
+that the model without a LoRA has many.
 What is lost: adherence on the frozen prompts at weight 1. 10 steps of UniPC, guidance 4; picture i has seed i.
 """
 
@@ -29,7 +31,7 @@ from course_utils.pipelines.picture_book import load_picture_book
 from course_utils.plotting import picture_grid
 from course_utils.recipes import load_judge
 from course_utils.recipes.lora import SHOWN_COLOURS, SHOWN_PLACES, pages_of, teach
-from course_utils.recipes.probes import fox_or_other
+from course_utils.recipes.probes import fox_or_corgi, fox_or_other
 
 ASKED = 50
 STEPS, GUIDANCE, SAMPLER = 10, 4.0, "unipc"
@@ -45,7 +47,7 @@ def asked(count: int = ASKED) -> list[book.Caption]:
 
 
 def recognised(judge, pictures: torch.Tensor, captions: list[book.Caption]) -> dict[str, int]:
-    """How many pictures show what is asked for: a fox; alone and in that place; and of that colour."""
+    """How many pictures show a fox, as two probes see it; alone and in the place asked for; and of that colour."""
     is_fox = fox_or_other().read(pictures)
     surely = [verdict for part in pictures.split(64) for verdict in read(judge, part, THRESHOLD)]
     at_all = [verdict for part in pictures.split(64) for verdict in read(judge, part, 0.01)]
@@ -57,7 +59,13 @@ def recognised(judge, pictures: torch.Tensor, captions: list[book.Caption]) -> d
         right and bool(v.findings) and _strongest(v).colour == book.seen_colour(caption.things[0])
         for right, v, caption in zip(alone, at_all, captions, strict=True)
     ]
-    return {"fox": int(is_fox.sum()), "alone and in place": sum(alone), "and of that colour": sum(coloured)}
+    rather = fox_or_corgi().read(pictures)
+    return {
+        "rather than a corgi": int(rather.sum()),
+        "fox": int(is_fox.sum()),
+        "alone and in place": sum(alone),
+        "and of that colour": sum(coloured),
+    }
 
 
 def _strongest(verdict):

@@ -30,6 +30,7 @@ def test_benchmarks_are_listed_and_found_by_name():
             "eyes",
             "families",
             "full_size",
+            "lora",
             "minutes",
             "prompts",
             "race",

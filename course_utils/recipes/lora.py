@@ -45,7 +45,7 @@ def teach(
     steps: int = 300,
     batch: int = 8,
     old: float = 0.25,
-    learning_rate: float = 1e-2,
+    learning_rate: float = 5e-3,
     seed: int = 0,
 ) -> Iterator[Record]:
     """Put a LoRA into the pipeline's U-Net and train it on pages of a new subject; yield a `Record` after each update.
