@@ -554,12 +554,12 @@ if budget(smoke=False, laptop=True, gpu=True):
 names = [f"{colour or ''} fox, {place}".strip() for colour, place in new[:8]]
 titles = [*names, *[""] * (3 * len(names))]
 show(
-    plot_pictures(torch.cat([pages[:8] for pages in drawn.values()]), titles, columns=8, rows=list(drawn)),
+    plot_pictures(torch.cat([pages[:8] for pages in drawn.values()]), titles, columns=len(names), rows=list(drawn)),
     "Four rows of eight images for foxes in the forest, on the beach, in the desert and in the city, the last four red. "
     "Before: rabbits, boats and a ball. After each of the three trainings: foxes, the least clear ones with rank 1.",
 )
 show(
-    plot_pictures(torch.cat([pages[:8] for pages in kept.values()]), columns=8, rows=list(kept)),
+    plot_pictures(torch.cat([pages[:8] for pages in kept.values()]), columns=min(8, len(OLD)), rows=list(kept)),
     "Four rows of eight images of old prompts, nearly the same in all rows. After foxes only, a purple cat has turned blue "
     "and a rabbit pale; with old pages, a house has moved above a teapot.",
 )
