@@ -84,17 +84,31 @@ def generate(
     output: Annotated[Path | None, typer.Option(help="PNG to write; none: named after the prompt.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite, rather than find a free name.")] = False,
     model: Annotated[Path | None, typer.Option(help="Another model, such as runs/picture_book.")] = None,
+    image: Annotated[Path | None, typer.Option(help="A picture to start from, rather than from noise.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="How much of it is drawn again, 0 to 1; none: 0.6, with a mask 1.")
+    ] = None,
+    mask: Annotated[Path | None, typer.Option(help="Where: white is painted again, black is kept.")] = None,
+    lora: Annotated[list[str] | None, typer.Option(help="FILE or FILE:WEIGHT of a LoRA; may be repeated.")] = None,
+    control: Annotated[Path | None, typer.Option(help="A line drawing that the picture is to follow.")] = None,
 ):
     """Draw PROMPT and write a PNG that remembers its settings (count > 1: NAME-1.png, NAME-2.png, ...)."""
     # Everything that can be wrong is looked at before the slow imports, as far as that is possible.
-    from course_utils.pipelines import model_folder, picture_book, png_info
+    from course_utils.pipelines import model_folder, picture_book, png_info, steering
 
-    settings = png_info.Settings(" ".join(prompt), negative, steps, scheduler, guidance, seed, size, size)
+    image_name, mask_name, control_name = ("" if path is None else str(path) for path in (image, mask, control))
+    settings = png_info.Settings(
+        " ".join(prompt), negative, steps, scheduler, guidance, seed, size, size, "", strength, image_name, mask_name,
+        control_name, tuple(steering.parse_lora(text) for text in lora or []),
+    )  # fmt: skip
     if not settings.prompt:
         raise ValueError("The prompt is empty: say what to draw, such as 'a cute corgi puppy on the grass'.")
     png_info.check_settings(settings, count)
     configurations = model_folder.read_configurations(model or picture_book.PICTURE_BOOK)
-    picture_book.check_size(configurations["unet"], configurations["vae"], size, size)
+    given = steering.read_given(settings)
+    settings = steering.complete(settings, given, configurations["unet"], configurations["vae"])
+    if given.drawing is not None:
+        steering.control_folder(model or picture_book.PICTURE_BOOK)
     output = output or Path(png_info.default_name(settings.prompt))
     paths = png_info.output_paths(output, count, force)
     for path in paths:
@@ -105,7 +119,7 @@ def generate(
         typer.echo(f"Note: {note}", err=True)
     written = 0
     try:
-        for path, (picture, made) in zip(paths, draw_with_bar(pipe, settings, count), strict=True):
+        for path, (picture, made) in zip(paths, draw_with_bar(pipe, settings, given, count), strict=True):
             png_info.write_png(path, picture, made)
             written += 1
             say_written(f"Wrote {path}: {png_info.format_parameters(made).splitlines()[-1]}")
@@ -159,21 +173,23 @@ def stop_on_interrupt():
         signal.signal(signal.SIGINT, before)
 
 
-def draw_with_bar(pipe, settings, count: int):
+def draw_with_bar(pipe, settings, given, count: int):
     """Yield pictures as they are drawn, under a progress bar; Ctrl-C ends it between two steps, never in a write."""
     from tqdm import tqdm
 
-    from course_utils.pipelines.picture_book import draw_in_turn
+    from course_utils.pipelines.steering import draw_given_in_turn
 
-    with stop_on_interrupt() as asked_to_stop, tqdm(desc="drawing", unit="step") as bar:
+    with stop_on_interrupt() as asked_to_stop, contextlib.ExitStack() as at_the_end:
+        bars: list[Any] = []  # none before the first step: what cannot be drawn with is said without it
 
         def on_step(done, total):
-            bar.total = total
-            bar.update(done - bar.n)
+            if not bars:
+                bars.append(at_the_end.enter_context(tqdm(desc="drawing", unit="step", total=total)))
+            bars[0].update(done - bars[0].n)
             if asked_to_stop() and done < total:
                 raise KeyboardInterrupt
 
-        yield from draw_in_turn(pipe, settings, count, on_step)
+        yield from draw_given_in_turn(pipe, settings, given, count, on_step)
 
 
 def say_written(message: str) -> None:

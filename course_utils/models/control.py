@@ -7,9 +7,13 @@ Zhang et al. (arXiv:2302.05543). At the start each Z gives zeros, so that the U-
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from diffusers import ControlNetModel, UNet2DConditionModel
 
 
 def zero_convolution(channels: int) -> nn.Conv2d:
@@ -21,8 +25,8 @@ def zero_convolution(channels: int) -> nn.Conv2d:
     if channels < 1:
         raise ValueError(f"Expected at least one channel, got {channels}; take as many as the skip connection has.")
     layer = nn.Conv2d(channels, channels, 1)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    for weights in layer.parameters():
+        nn.init.zeros_(weights)
     return layer
 
 
@@ -42,7 +46,7 @@ def add_residuals(
     return [skip + weight * residual for skip, residual in zip(skips, residuals, strict=True)]
 
 
-def small_controlnet(unet):
+def small_controlnet(unet: "UNet2DConditionModel") -> "ControlNetModel":
     """A `ControlNetModel` for a small `UNet2DConditionModel`, with the weights of its encoder.
 
     It takes a drawing (batch, 3, height, width) in [0, 1] in pixels, four times as high and wide as the latents. The
@@ -64,7 +68,9 @@ def small_controlnet(unet):
     return controlnet
 
 
-def steered(unet, controlnet, drawing: torch.Tensor, weight: float = 1.0) -> Callable:
+def steered(
+    unet: "UNet2DConditionModel", controlnet: "ControlNetModel", drawing: torch.Tensor, weight: float = 1.0
+) -> Callable:
     """Return the U-Net with a ControlNet that sees `drawing` beside it, called as the U-Net is.
 
         output = steered(x_t, t, encoder_hidden_states=features).sample

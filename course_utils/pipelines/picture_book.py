@@ -175,29 +175,45 @@ def draw(pipe, settings: Settings, count: int = 1, on_step=None) -> list:
     return list(draw_in_turn(pipe, settings, count, on_step))
 
 
-def draw_in_turn(pipe, settings: Settings, count: int = 1, on_step=None) -> Iterator[tuple]:
+def draw_in_turn(pipe, settings: Settings, count: int = 1, on_step=None, **more) -> Iterator[tuple]:
     """Yield (PIL picture, Settings) for each of `count` pictures, the settings complete, once its batch is drawn.
 
     Picture i starts from noise of seed + i, drawn on the CPU, however the run is split into batches, so that
     it equals the only picture of a run with that seed (to one grey level, the rounding of other batch sizes).
     `on_step(done, total)` is called after each step. The pipeline is left as it was.
+    more: what else a pipeline of another class takes, such as `image` where there is a ControlNet.
 
-    Raises ValueError, before anything is drawn, if a setting, the count or the size cannot be drawn with.
+    Raises ValueError, before anything is drawn, if a setting, the count or the size cannot be drawn with, and for
+    settings with pictures or LoRAs, which `steering` draws with.
+    """
+    if settings.strength is not None or settings.image or settings.mask or settings.control or settings.loras:
+        raise ValueError("These settings ask for more than a prompt, pictures or LoRAs: draw with steering.draw_given.")
+    scheduler, batches = prepare(pipe, settings, count)
+    for index, batch in enumerate(batches):
+        with _set_up(pipe, scheduler):
+            pictures = _draw_batch(pipe, batch, _report(on_step, index, len(batches)), **more)
+        yield from zip(pictures, batch, strict=True)
+
+
+def prepare(pipe, settings: Settings, count: int) -> tuple:
+    """Return (scheduler, batches): the settings of each picture, complete, in lists of those that are drawn at once.
+
+    Raises ValueError if a setting, the count or the size cannot be drawn with.
     """
     check_settings(settings, count)
     width, height = check_size(pipe.unet.config, pipe.vae.config, settings.width, settings.height)
-    model = settings.model or Path(pipe.config.get("_name_or_path") or "").name
+    model = settings.model or name_of(pipe).name
     settings = dataclasses.replace(settings, width=width, height=height, model=model)
     made = [dataclasses.replace(settings, seed=settings.seed + i) for i in range(count)]
     scheduler = make_scheduler(settings.sampler, pipe.scheduler.config)
     whole_number("The number of steps", settings.steps, 1, scheduler.config.num_train_timesteps)
-
     size = max(1, BATCH.get(pipe.device.type, BATCH["other"]) * 64 * 64 // (width * height))
-    batches = [made[start : start + size] for start in range(0, count, size)]
-    for index, batch in enumerate(batches):
-        with _set_up(pipe, scheduler):
-            pictures = _draw_batch(pipe, batch, _report(on_step, index, len(batches)))
-        yield from zip(pictures, batch, strict=True)
+    return scheduler, [made[start : start + size] for start in range(0, count, size)]
+
+
+def name_of(pipe) -> Path:
+    """The folder that a pipeline was loaded from, "." if from none."""
+    return Path(pipe.config.get("_name_or_path") or "")
 
 
 @contextlib.contextmanager
@@ -213,7 +229,7 @@ def _set_up(pipe, scheduler):
         pipe.set_progress_bar_config(**bar)
 
 
-def _draw_batch(pipe, batch: list[Settings], on_step_end) -> list:
+def _draw_batch(pipe, batch: list[Settings], on_step_end, **more) -> list:
     """Run the pipeline once for settings that differ only in their seeds."""
     import torch
 
@@ -230,6 +246,7 @@ def _draw_batch(pipe, batch: list[Settings], on_step_end) -> list:
         height=settings.height,
         generator=[torch.Generator("cpu").manual_seed(made.seed) for made in batch],
         callback_on_step_end=on_step_end,
+        **more,
     ).images
 
 

@@ -2,11 +2,17 @@
 
 The text chunk `parameters` holds the prompt, a line `Negative prompt: ...` if there is one, and a last line
 `Steps: 20, Sampler: UniPC, CFG scale: 4, Seed: 7, Size: 64x64, Model: picture_book`.
+
+What else was given is written in Web UI's words too: `Denoising strength: 0.6`; with a mask `Mask blur: 0` (for the
+rest it then takes what holds here: what is masked is painted, from what is there, in the whole picture);
+`ControlNet 0: "Module: none, Model: control, ..."`; and after the prompt a tag `<lora:NAME:WEIGHT>` for each LoRA. Web
+UI does not say which files they were; the course does, as `Init image`, `Mask image`, `Control image`, `LoRA 0`, ...
 """
 
 import contextlib
 import dataclasses
 import json
+import math
 import numbers
 import operator
 import os
@@ -28,6 +34,15 @@ NEGATIVE = "Negative prompt:"
 # One `key: value` of the last line: the value is a JSON string in quotes, or runs up to the next comma. Possessive
 # repetitions (++, *+) never give back what they took, so that no text can make matching slow.
 PARAMETER = re.compile(r'\s*+(\w[\w \-/]*+):\s*+("(?:\\.|[^"\\])*+"(?=,|$)|[^,]*+)')
+NUMBER = r"(\d+(?:\.\d*)?(?:e-?\d+)?)"
+WEIGHT = r"-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?"  # in prompts people write .8 too
+# The tag of a LoRA in a prompt, with the blank before it. No text can make the search slow: a tag holds no other "<".
+LORA_TAG = re.compile(r" ?<lora:([^<>]*+)>")
+# What Web UI is told of a drawing: taken as it is, and heeded in full in every step.
+CONTROLNET = (
+    "Module: none, Model: control, Weight: 1.0, Resize Mode: Just Resize, Guidance Start: 0.0, Guidance End: 1.0, "
+    "Control Mode: Balanced"
+)
 MOST_TEXT = 100_000  # characters of settings that are read; long prompts have a few thousand
 MOST_PICTURES = 64  # in one run
 MOST_SEED = 2**32 - 1
@@ -44,8 +59,10 @@ class Settings:
     Blanks at the ends of the prompts' lines are dropped, because the PNG's text cannot hold them.
     `width` and `height` in pixels: None is the size the model is made for.
     `model` is the name of the model's folder.
+    What was given beside the prompt (see `steering`): the names of the files `image`, `mask` and `control` ("": none),
+    `strength`, how much of the image is drawn again (None: no image, or as usual), and `loras`, (file, weight) of each.
 
-    Raises ValueError if a prompt is not text, or has a line that begins with "Negative prompt:".
+    Raises ValueError if a prompt is not text, or has a line that begins with "Negative prompt:" or a LoRA's tag.
     """
 
     prompt: str
@@ -57,13 +74,30 @@ class Settings:
     width: int | None = None
     height: int | None = None
     model: str = ""
+    strength: float | None = None
+    image: str = ""
+    mask: str = ""
+    control: str = ""
+    loras: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self):
         for field in ("prompt", "negative_prompt"):
             # A frozen dataclass lets its own constructor set a field only this way.
             object.__setattr__(self, field, _tidy(field.replace("_", " "), getattr(self, field)))
-        # The name of a folder need not be text that a file can hold.
-        object.__setattr__(self, "model", self.model.encode(errors="backslashreplace").decode())
+        tag = LORA_TAG.search(self.prompt)
+        if tag is not None:
+            raise ValueError(
+                f"The prompt has {tag[0].strip()!r}, and PNG info keeps such tags for itself: give the LoRA's file "
+                "separately (--lora)."
+            )
+        for field in ("model", "image", "mask", "control"):
+            object.__setattr__(self, field, _storable(getattr(self, field)))
+        object.__setattr__(self, "loras", tuple((_storable(file), weight) for file, weight in self.loras))
+
+
+def _storable(name) -> str:
+    """The name of a file or folder, which need not be text that a PNG can hold, as such text."""
+    return str(name).encode(errors="backslashreplace").decode()
 
 
 def _tidy(name: str, text: str) -> str:
@@ -112,38 +146,64 @@ def check_settings(settings: Settings, count: int = 1) -> None:
         )
     check_sampler(settings.sampler)
     guidance = settings.guidance
-    is_number = isinstance(guidance, numbers.Real) and not isinstance(guidance, bool)
     # diffusers draws every guidance below 1 as if it were 1: refused, rather than drawn as something else.
-    if not is_number or not (guidance == 0 or 1 <= guidance <= 50):  # nan is in neither
+    if not _is_number(guidance) or not (guidance == 0 or 1 <= guidance <= 50):  # nan is in neither
         raise ValueError(
             "The guidance must be a number from 1 (no guidance) to 50, or 0 (the prompt is ignored), "
             f"but is {guidance!r}."
         )
+    if settings.strength is not None and not (_is_number(settings.strength) and 0 <= settings.strength <= 1):
+        raise ValueError(
+            f"The strength must be a number from 0 (keep the picture) to 1 (draw it all again), but is "
+            f"{settings.strength!r}."
+        )
+    for file, weight in settings.loras:
+        if not _is_number(weight) or not math.isfinite(weight):
+            raise ValueError(f"The weight of the LoRA {file} must be a finite number, such as 0.8, but is {weight!r}.")
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def format_parameters(settings: Settings) -> str:
     """Return the text of the chunk `parameters`: prompt, negative prompt, and the line of settings."""
-    guidance = float(settings.guidance)
     values = {
         "Steps": settings.steps,
         "Sampler": WEB_UI_SAMPLERS.get(settings.sampler, settings.sampler),
-        # every digit is kept; 4.0 is written as Web UI does, 4
-        "CFG scale": int(guidance) if guidance.is_integer() else guidance,
+        "CFG scale": _digits(settings.guidance),
         "Seed": settings.seed,
         "Size": f"{settings.width}x{settings.height}",
     }
     if settings.model:
         values["Model"] = settings.model
-    lines = [settings.prompt] if settings.prompt else []
+    if settings.strength is not None:
+        values["Denoising strength"] = _digits(settings.strength)
+    if settings.mask:
+        values["Mask blur"] = 0
+    if settings.control:
+        values["ControlNet 0"] = CONTROLNET
+    names = {"Init image": settings.image, "Mask image": settings.mask, "Control image": settings.control}
+    names |= {f"LoRA {number}": file for number, (file, _) in enumerate(settings.loras)}
+    values |= {key: name for key, name in names.items() if name}
+    # in a tag there is no way to quote
+    tags = [f"<lora:{re.sub(r'[:<>]', '_', Path(file).stem)}:{_digits(weight)}>" for file, weight in settings.loras]
+    prompt = " ".join([settings.prompt] * bool(settings.prompt) + tags)
+    lines = [prompt] if prompt else []
     if settings.negative_prompt:
         lines.append(f"{NEGATIVE} {settings.negative_prompt}")
     lines.append(", ".join(f"{key}: {_quote(str(value))}" for key, value in values.items()))
     return "\n".join(lines)
 
 
+def _digits(number) -> int | float:
+    """The number with every digit it has; 4.0 is written as Web UI does, 4."""
+    return int(number) if float(number).is_integer() else float(number)
+
+
 def _quote(value: str) -> str:
-    """Write a value that would end too soon (or begins with a quote) as a JSON string."""
-    return json.dumps(value, ensure_ascii=False) if re.search(r'[,:\n"]', value) else value
+    """Write a value that would end too soon (or begins with a quote or a blank) as a JSON string."""
+    return json.dumps(value, ensure_ascii=False) if re.search(r'[,:\n"]|^\s|\s$', value) else value
 
 
 def _unquote(value: str) -> str:
@@ -175,20 +235,48 @@ def parse_parameters(text: str) -> Settings:
             target, line = negative_prompt, line.strip().removeprefix(NEGATIVE)
         target.append(line.strip())
 
+    text, loras = _without_loras("\n".join(prompt), values)
+
     size = _value(values, "Size", r"(\d{1,10})x(\d{1,10})", "of the form 64x64")
     sampler = _value(values, "Sampler", r"(.+)", "a name")[1]
     course_names = {name.lower(): key for key, name in WEB_UI_SAMPLERS.items()}
     return Settings(
-        prompt="\n".join(prompt),
+        prompt=text,
         negative_prompt="\n".join(negative_prompt),
         steps=int(_value(values, "Steps", r"(\d{1,10})", "a whole number")[1]),
         sampler=course_names.get(sampler.lower(), sampler),
-        guidance=float(_value(values, "CFG scale", r"(\d+(?:\.\d*)?(?:e-?\d+)?)", "a number")[1]),
+        guidance=float(_value(values, "CFG scale", NUMBER, "a number")[1]),
         seed=int(_value(values, "Seed", r"(\d{1,10})", "a whole number")[1]),
         width=int(size[1]),
         height=int(size[2]),
         model=values.get("Model", ""),
+        strength=_strength(values),
+        image=values.get("Init image", ""),
+        mask=values.get("Mask image", ""),
+        control=values.get("Control image", ""),
+        loras=loras,
     )
+
+
+def _strength(values: dict[str, str]) -> float | None:
+    """The denoising strength; None where it belongs to Web UI's second, larger drawing, which the course lacks."""
+    if "Denoising strength" not in values or any(key.startswith("Hires") for key in values):
+        return None
+    return float(_value(values, "Denoising strength", NUMBER, "a number")[1])
+
+
+def _without_loras(prompt: str, values: dict[str, str]) -> tuple[str, tuple[tuple[str, float], ...]]:
+    """Return the prompt without its tags of LoRAs, and (file, weight) of each; the file is its name if none is kept.
+
+    Web UI lets the weight be missing, which is 1, or be followed by others, which are passed over.
+    """
+    loras = []
+    for number, tag in enumerate(LORA_TAG.findall(prompt)):
+        name, weight = [*tag.split(":"), "1"][:2]
+        if not re.fullmatch(WEIGHT, weight.strip(), re.ASCII):
+            raise ValueError(f"its LoRA tag must be of the form <lora:NAME:WEIGHT>, but is {_shown(f'<lora:{tag}>')!r}")
+        loras.append((values.get(f"LoRA {number}", name), float(weight)))
+    return LORA_TAG.sub("", prompt), tuple(loras)
 
 
 def _pairs(line: str) -> list[tuple[str, str]]:
@@ -210,9 +298,12 @@ def _value(values: dict[str, str], key: str, pattern: str, expected: str) -> re.
         raise ValueError(f"its line of settings has no {key!r}")
     match = re.fullmatch(pattern, values[key], re.ASCII)
     if match is None:
-        value = values[key] if len(values[key]) <= SHOWN else values[key][:SHOWN] + "…"
-        raise ValueError(f"its {key!r} must be {expected}, but is {value!r}")
+        raise ValueError(f"its {key!r} must be {expected}, but is {_shown(values[key])!r}")
     return match
+
+
+def _shown(value: str) -> str:
+    return value if len(value) <= SHOWN else value[:SHOWN] + "…"
 
 
 def _part_name(path: Path) -> Path:
@@ -292,16 +383,33 @@ def read_png(path: Path | str) -> Settings:
 
     Raises ValueError, with the file's name, if it is not a PNG, or carries no settings or unclear ones.
     """
+    from PIL import Image
+
+    with clear_faults(path), Image.open(path) as picture:
+        kind = picture.format
+        if "parameters" not in picture.info and kind == "PNG":
+            picture.load()  # text chunks may stand after the pixels
+        text = picture.info.get("parameters")
+    if kind != "PNG" or text is None:
+        raise ValueError(
+            f"{path} does not say how it was made: only PNGs written by this course or by Stable Diffusion "
+            "Web UI have a text chunk 'parameters'; editing or sending a picture often removes it."
+        )
+    try:
+        return parse_parameters(text)
+    except ValueError as error:
+        raise ValueError(f"The settings in {path} cannot be read: {error}.") from None
+
+
+@contextlib.contextmanager
+def clear_faults(path: Path | str):
+    """Around the reading of a picture: each fault of the file becomes a ValueError that names it, in one sentence."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                kind = picture.format
-                if "parameters" not in picture.info and kind == "PNG":
-                    picture.load()  # text chunks may stand after the pixels
-                text = picture.info.get("parameters")
+            yield
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not a picture.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -312,12 +420,3 @@ def read_png(path: Path | str) -> Settings:
         raise ValueError(f"{path} cannot be read ({error.strerror or error}).") from error
     except (ValueError, SyntaxError, EOFError) as error:  # text that unpacks to megabytes, a broken chunk
         raise ValueError(f"{path} cannot be read ({error}).") from error
-    if kind != "PNG" or text is None:
-        raise ValueError(
-            f"{path} does not say how it was made: only PNGs written by this course or by Stable Diffusion "
-            "Web UI have a text chunk 'parameters'; editing or sending a picture often removes it."
-        )
-    try:
-        return parse_parameters(text)
-    except ValueError as error:
-        raise ValueError(f"The settings in {path} cannot be read: {error}.") from None
