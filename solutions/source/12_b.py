@@ -107,7 +107,7 @@ print("tokens of 'a fox':", pipe.tokenizer.tokenize("a fox"))
 # %% id="probe"
 from course_utils.recipes.probes import fox_or_corgi, fox_or_other
 
-probe = fox_or_other(budget(smoke=40, laptop=400, gpu=400))
+probe = fox_or_other(budget(smoke=20, laptop=400, gpu=400))
 
 
 def right_foxes(pictures, wishes):
@@ -486,7 +486,7 @@ print("foxes", tuple(fox_lesson[0].shape), "old pages", tuple(old_lesson[0].shap
 # beforehand.) The third is the second with rank 1.
 
 # %% id="train"
-UPDATES, RATE = budget(smoke=3, laptop=220, gpu=600), 5e-3
+UPDATES, RATE = budget(smoke=2, laptop=220, gpu=600), 5e-3
 PLANS = {"foxes only": (8, 0), "with old pages": (8, 2), "the same, rank 1": (1, 2)}
 taught, adapters = {"before": pipe.unet}, {}
 for name, (rank, old) in PLANS.items():
@@ -534,7 +534,7 @@ for name, unet in taught.items():
 
 # %% id="exam-count"
 passed = {name: right_foxes(pictures, new) for name, pictures in drawn.items()}
-two_class = fox_or_corgi(budget(smoke=40, laptop=400, gpu=400))
+two_class = fox_or_corgi(budget(smoke=20, laptop=400, gpu=400))
 followed = {name: [follows(v, wish) for v, wish in zip(read(judge, pages), OLD)] for name, pages in kept.items()}
 for name in taught:
     saw, instead = (sum(probe.read(pages[name]).tolist()) for pages in (drawn, kept))
@@ -555,13 +555,13 @@ names = [f"{colour or ''} fox, {place}".strip() for colour, place in new[:8]]
 titles = [*names, *[""] * (3 * len(names))]
 show(
     plot_pictures(torch.cat([pages[:8] for pages in drawn.values()]), titles, columns=len(names), rows=list(drawn)),
-    "Four rows of eight images for foxes in the forest, on the beach, in the desert and in the city, the last four red. "
-    "Before: rabbits, boats and a ball. After each of the three trainings: foxes, the least clear ones with rank 1.",
+    "Four rows of eight images for foxes in the forest, on the beach, in the desert and in the city, the last four "
+    "red. Before: rabbits, boats and a ball. After each of the three trainings: foxes, the least clear ones with rank 1.",
 )
 show(
     plot_pictures(torch.cat([pages[:8] for pages in kept.values()]), columns=min(8, len(OLD)), rows=list(kept)),
-    "Four rows of eight images of old prompts, nearly the same in all rows. After foxes only, a purple cat has turned blue "
-    "and a rabbit pale; with old pages, a house has moved above a teapot.",
+    "Four rows of eight images of old prompts, nearly the same in all rows. After foxes only, a purple cat has turned "
+    "blue and a rabbit pale; with old pages, a house has moved above a teapot.",
 )
 print("old prompts: " + "; ".join(wish.text for wish in OLD[:8]))
 
@@ -1010,14 +1010,15 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% id="control-measure"
 ROUNDS = budget(smoke=1, laptop=3, gpu=8)
-scenes = [book.sample_scene(n, 78) for n in range(16 * ROUNDS)]
+SIZE = budget(smoke=2, laptop=16, gpu=16)
+scenes = [book.sample_scene(n, 78) for n in range(SIZE * ROUNDS)]
 told = [book.caption(scene).text for scene in scenes]
 seen = drawings(scenes)
-parts = [slice(16 * n, 16 * n + 16) for n in range(ROUNDS)]
+parts = [slice(SIZE * n, SIZE * n + SIZE) for n in range(ROUNDS)]
 ways = {
     "without": look(draw(told, range(len(told)))),
     "with": torch.cat([look(draw(told[p], range(len(told))[p], model=painter_for(seen[p]))) for p in parts]),
-    "no prompt": torch.cat([look(draw([""] * 16, range(len(told))[p], model=painter_for(seen[p]))) for p in parts]),
+    "no prompt": torch.cat([look(draw([""] * SIZE, range(len(told))[p], model=painter_for(seen[p]))) for p in parts]),
 }
 
 
@@ -1047,12 +1048,11 @@ if budget(smoke=False, laptop=True, gpu=True):
 # The first six of these pages:
 
 # %% id="control-plot" tags=["static"]
-titles = [*told[:6], *[""] * 18]
 sheet = torch.cat(
     [2 * seen[:6].cpu() - 1, book.pictures(scenes[:6]), *[ways[name][:6] for name in ("with", "without")]]
 )
 show(
-    plot_pictures(sheet, columns=6, rows=["drawing", "its page", "with", "without"]),
+    plot_pictures(sheet, columns=min(6, len(seen)), rows=["drawing", "its page", "with", "without"]),
     "Four rows of six images: white line drawings on black; the pages from which they were made; images with the "
     "drawing and the prompt, whose things have the same places and outlines; images with the prompt alone, with the "
     "same kinds of things elsewhere.",
@@ -1189,8 +1189,8 @@ lost, gained = (
 )
 show(
     plot_pictures(torch.cat([kept["before"][:6], padded[:6]]), columns=6, rows=["plain", "with words"]),
-    "Above: six images of the plain prompts. Below: the same with the added words; the things are the same, but two pages of "
-    "pixel art and another one have turned into hatching.",
+    "Above: six images of the plain prompts. Below: the same with the added words; the things are the same, but two "
+    "pages of pixel art and another one have turned into hatching.",
 )
 print(f"followed: plain {share(short_right)}, with the words {share(long_right)}; {lost} lost, {gained} gained")
 sharp = [(p[..., 1:] - p[..., :-1]).abs().mean().item() for p in (kept["before"][:MANY], padded)]
