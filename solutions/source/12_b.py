@@ -99,15 +99,15 @@ show(
 print("tokens of 'a fox':", pipe.tokenizer.tokenize("a fox"))
 
 # %% [markdown] id="probe-text"
-# To count foxes we need somebody who knows them. The judge does not: it was never shown one. So we train a **probe**, a
-# logistic regression on the judge's features, to tell renders with a fox from other pages of the picture book. An image counts
-# as right if the probe sees a fox, and the judge finds the place that the prompt names and not two things. If the prompt names a
-# colour, it must also be that of the judge's strongest finding, however weak.
+# To count foxes we need somebody who knows them. The judge does not: it was never shown one. So we train a **probe**,
+# a logistic regression on the judge's features, to tell renders with a fox from other pages of the picture book. An
+# image counts as right if the probe sees a fox, and the judge finds the place that the prompt names and not two
+# things. If the prompt names a colour, it must also be that of the judge's strongest finding, however weak.
 
 # %% id="probe"
-from course_utils.recipes.probes import fox_or_other
+from course_utils.recipes.probes import fox_or_corgi, fox_or_other
 
-probe = fox_or_other(budget(smoke=40, laptop=400, gpu=400))
+probe = fox_or_other(budget(smoke=20, laptop=400, gpu=400))
 
 
 def right_foxes(pictures, wishes):
@@ -129,22 +129,22 @@ print(f"of {len(renders)} renders of foxes, {share(right_foxes(book.pictures(ren
 print(f"foxes among the four images above: {sum(probe.read(before).tolist())}")
 
 # %% [markdown] id="row-text"
-# **Textual inversion** (Gal et al., [arXiv:2208.01618](https://arxiv.org/abs/2208.01618)) leaves every weight as it is and
-# adds a *word*. The text encoder looks up each token in a table, one row of 128 numbers per token. The new token
+# **Textual inversion** (Gal et al., [arXiv:2208.01618](https://arxiv.org/abs/2208.01618)) leaves every weight as it is
+# and adds a *word*. The text encoder looks up each token in a table, one row of 128 numbers per token. The new token
 # `<fox>` gets a new row $v_*$, and this row is all that is trained:
 #
 # $$v_* = \arg\min_v \; \mathbb{E}_{x_0, \varepsilon, t}\;
 #   \bigl\lVert \mathbf{v} - \mathbf{v}_\theta(x_t, t, c(v)) \bigr\rVert^2$$
 #
 # In words: $c(v)$ are the hidden states of a prompt such as "a `<fox>` in the snow", which depend on the row $v$;
-# $\mathbf{v}$ in bold is the target of this U-Net (chapter 07); $x_0$ are the latents of the four pages. The gradient flows
-# through the frozen U-Net and the frozen text encoder, down to the table. It arrives at *every* row that the prompt
-# uses, and all but one must be kept from learning.
+# $\mathbf{v}$ in bold is the target of this U-Net (chapter 07); $x_0$ are the latents of the four pages. The gradient
+# flows through the frozen U-Net and the frozen text encoder, down to the table. It arrives at *every* row that the
+# prompt uses, and all but one must be kept from learning.
 #
 # ### Exercise 7 · Only one row
 #
-# ●○○○○ · 5 minutes. `gradient` is the gradient of the whole table, (tokens, width). Return a new tensor of the same shape
-# in which all rows but number `row` are zero.
+# ●○○○○ · 5 minutes. `gradient` is the gradient of the whole table, (tokens, width). Return a new tensor of the same
+# shape in which all rows but number `row` are zero.
 
 
 # %% id="ex-row"
@@ -163,8 +163,9 @@ def only_row(gradient, row):
 only_row = check("12.only_row", only_row)
 
 # %% [markdown] id="teach-text"
-# One function trains whatever parameters it is given, in this section and the next: the loss of chapter 10 for $v$, Adam, a
-# learning rate that falls to zero. `sample` returns latents and the hidden states of their prompts. (`old` is for section 8.)
+# One function trains whatever parameters it is given, in this section and the next: the loss of chapter 10 for $v$,
+# Adam, a learning rate that rises for 20 updates and then falls to zero. `sample` returns latents and the hidden
+# states of their prompts. (`old` is for section 8.)
 
 
 # %% id="teach"
@@ -178,7 +179,7 @@ pipe.unet.requires_grad_(False)
 def teach(name, unet, parameters, sample, updates, rate, old=0):
     """Train some parameters with batches sample(generator) -> (x0, cond), whose last `old` pages are old ones."""
     optimizer = torch.optim.Adam(parameters, rate)
-    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, updates)
+    falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: min((n + 1) / 20, (updates - n) / updates))
     dice, live = torch.Generator().manual_seed(0), LivePlot(f"The training loss of {name}.", seconds=10)
     for update in tqdm(range(updates)):
         x0, cond = sample(dice)
@@ -191,6 +192,7 @@ def teach(name, unet, parameters, sample, updates, rate, old=0):
         loss = (unet(x_t, t, cond).sample - v).square().mean()
         optimizer.zero_grad()
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         falling.step()
         live.update(update + 1, loss.item())
@@ -199,11 +201,12 @@ def teach(name, unet, parameters, sample, updates, rate, old=0):
 
 # %% [markdown] id="word-train-text"
 # The new row starts as a copy of the row of *corgi*. A hook applies your function to each gradient of the table. (The
-# package's `train_row` does all of this in one line.) **Predict first:** will the word give foxes in places that the
-# four pages do not show?
+# package's `train_row` does all of this in one line.) **Predict first:** will the word give foxes, or only something
+# like them? What will they share with the four pages?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# WORD-ANSWER
+# Something like them: the probe sees a fox in none of 32 images. They have the fox's colours, red-orange and white,
+# but the shapes that the U-Net knows: corgis, toadstools and balls.
 # </details>
 
 # %% id="word-train"
@@ -226,18 +229,38 @@ def four_pages(dice):
     return x0_four.repeat(2, 1, 1, 1), told
 
 
+@torch.no_grad()
+def loss_of(word):
+    """The loss on the four pages, at fixed noises and times, with a word in the place of "fox"."""
+    cond = text.encode(own_tokenizer, own_encoder, [book.caption(scene).text.replace("fox", word) for scene in four])
+    eps, losses = noise(range(4)), []
+    for t in (200, 500, 800):
+        at = torch.full((4,), t, device=device)
+        v_hat = pipe.unet(add_noise(x0_four, eps, at, table), at, cond).sample
+        losses.append((v_hat - objectives.v_from_x0_eps(x0_four, eps, at, table)).square().mean().item())
+    return sum(losses) / 3
+
+
+# %% [markdown] id="word-run-text"
+# The training, and the loss on the four pages with several words in the captions, at fixed noises and times:
+
+# %% id="word-run"
 teach("a new word", pipe.unet, [rows], four_pages, updates=budget(smoke=3, laptop=120, gpu=400), rate=2e-2)
 hook.remove()
+by_words = {word: loss_of(word) for word in ("fox", "corgi", "cat", "<fox>")}
+print("loss on the four pages: " + ", ".join(f"{word} {value:.3f}" for word, value in by_words.items()))
 changed = (rows != rows_before).any(1).nonzero().flatten().tolist()
 print(f"rows that have changed: {changed} of {len(rows)}; `<fox>` is number {row}")
 assert changed == [row]
+if budget(smoke=False, laptop=True, gpu=True):
+    assert min(by_words, key=by_words.get) == "<fox>"
 
 # %% [markdown] id="word-draw-text"
 # Now draw: the four places of the pages and four others, three seeds each, with the word and, for comparison, with
 # "corgi" in its place, from the same noises.
 
 
-# %% id="word-draw" tags=["static"]
+# %% id="draw-told"
 def draw_told(cond, seeds, model=painter, scale=4.0):
     """Latents drawn from hidden states (n, 32, 128)."""
     null, times = encode([""]), samplers.trailing_times(T, STEPS)
@@ -248,6 +271,7 @@ def draw_told(cond, seeds, model=painter, scale=4.0):
     return torch.cat([samplers.finish(path) for path in paths])
 
 
+# %% id="word-draw" tags=["static"]
 SHOWN, UNSEEN = ("grass", "snow", "room", "night"), ("forest", "beach", "desert", "city")
 SEEDS = range(budget(smoke=1, laptop=4, gpu=8))
 wishes = [(None, place) for _ in SEEDS for place in (*SHOWN, *UNSEEN)]
@@ -261,34 +285,41 @@ show(
     plot_pictures(
         torch.cat([by_word[:8], as_corgi[:8]]), [*SHOWN, *UNSEEN, *[""] * 8], columns=8, rows=["<fox>", "corgi"]
     ),
-    "WORD-DESCRIPTION",
+    "Above: eight images for the new word, in the right places: corgis in red-orange and white, toadstools and "
+    "unclear shapes, but no fox. Below: eight orange corgis.",
 )
 for name, pictures in (("`<fox>`", by_word), ("corgi", as_corgi)):
     print(f"{name}: the probe sees a fox in {share(probe.read(pictures).tolist())} of {len(pictures)} images;")
     print(f"   alone, and in its place: {share(right_foxes(pictures, wishes))}")
+if budget(smoke=False, laptop=True, gpu=False):
+    assert sum(probe.read(by_word).tolist()) < 4
 
 # %% [markdown] id="word-read"
-# WORD-READ
+# The training has done what it could: of all words tried, the new one has the lowest loss on the four pages, 0.484,
+# against 0.564 for "corgi". ("fox", which the tokenizer spells *fo* and *x*, has 0.493.) But a word can only ask for
+# what the U-Net can draw, and this one has met twelve kinds of things. The U-Net of a large model has met thousands,
+# and something near most new things is among them; there, textual inversion is used for styles and for things that
+# resemble known ones. For a really new thing the U-Net itself must change.
 
 # %% [markdown] id="lora-text"
 # ## 8 · LoRA: a few weights more
 #
-# A word chooses among what the U-Net can draw. To draw something new, weights must change. But all of them are 10 million
-# numbers, here; in Stable Diffusion, 860 million, and every variant would be a file of that size. **Low-rank adaptation**
-# (Hu et al., [arXiv:2106.09685](https://arxiv.org/abs/2106.09685)) freezes each matrix $W$ and learns a difference of low
-# rank beside it:
+# A word chooses among what the U-Net can draw. To draw something new, weights must change. But all of them are 10
+# million numbers, here; in Stable Diffusion, 860 million, and every variant would be a file of that size. **Low-rank
+# adaptation** (Hu et al., [arXiv:2106.09685](https://arxiv.org/abs/2106.09685)) freezes each matrix $W$ and learns a
+# difference of low rank beside it:
 #
 # $$h = W x + b + \frac{\alpha}{r}\, B A\, x, \qquad A: r \times \text{in},\quad B: \text{out} \times r$$
 #
 # In words: $A$ reduces $x$ to $r$ numbers (the **rank**), $B$ makes the size of the output out of them. $\alpha$ sets
-# how strongly they count; it is divided by $r$, so that another rank needs no other learning rate. **Predict first:** with
-# what should $A$ and $B$ start, so that at first nothing changes, and yet both are trained? How many numbers are
+# how strongly they count; it is divided by $r$, so that another rank needs no other learning rate. **Predict first:**
+# with what should $A$ and $B$ start, so that at first nothing changes, and yet both are trained? How many numbers are
 # trained, for a layer of 128 × 128 and $r = 8$?
 #
 # <details><summary>Answer</summary>
-# One of the two at zero, the other one random: here $B = 0$. Then $BA = 0$, but the gradient of $B$, which has the factor
-# $A$, is not zero. (If both were zero, both gradients would be, for ever.) 8 · (128 + 128) = 2048 numbers in place of
-# 16384, an eighth.
+# One of the two at zero, the other one random: here $B = 0$. Then $BA = 0$, but the gradient of $B$, which has the
+# factor $A$, is not zero. (If both were zero, both gradients would be, for ever.) 8 · (128 + 128) = 2048 numbers in
+# place of 16384, an eighth.
 # </details>
 #
 # ### Exercise 8 · A linear layer with LoRA
@@ -300,8 +331,8 @@ for name, pictures in (("`<fox>`", by_word), ("corgi", as_corgi)):
 #   $1/\sqrt{\text{in}}$, as `nn.Linear` does), $B$ at zero. `alpha=None` means the rank.
 # - `difference()` returns what is added to $W$: $\frac{\alpha}{r} BA$, (out, in).
 # - `forward(x)`, for $x$ (..., in), returns $h$.
-# - After `merge()`, `forward` uses one matrix, $W + \frac{\alpha}{r} BA$ with $A$ and $B$ as they were at that moment: as
-#   quick as without LoRA, but no longer trained. Merging again uses the $A$ and $B$ of then.
+# - After `merge()`, `forward` uses one matrix, $W + \frac{\alpha}{r} BA$ with $A$ and $B$ of that moment: as quick as
+#   without LoRA, but no longer trained. Merging again uses the $A$ and $B$ of then.
 # - After `unmerge()`, all is as before `merge()`, and the weights of `base` have the same bits.
 #
 # Example: with rank 2 and alpha 4, `forward` of a layer whose $W$ is zero and that has no bias returns 2 B A x.
@@ -372,8 +403,8 @@ print(f"rank of the difference: {torch.linalg.matrix_rank(mine.difference())}")
 assert gap < 1e-5 and torch.allclose(mine(x), unmerged, atol=1e-4)
 
 # %% [markdown] id="put-text"
-# Now the U-Net. LoRA is usually put around the four linear layers of each attention: queries, keys, values, and the layer
-# after the heads. We add the two layers that follow each attention. The rest of the U-Net stays as it is.
+# Now the U-Net. LoRA is usually put around the four linear layers of each attention: queries, keys, values, and the
+# layer after the heads. We add the two layers that follow each attention. The rest of the U-Net stays as it is.
 
 
 # %% id="put"
@@ -409,11 +440,12 @@ print("before training, the U-Net with LoRA predicts the same, to the last bit")
 # ### Teaching it the fox
 #
 # The lesson: 48 pages with a fox, at four places, in its own colour and in three others. Four other places and four
-# other colours are left out, for the exam. **Predict first:** after a minute of training on foxes alone, what will the model
-# draw for "a corgi on the beach"? What could prevent that?
+# other colours are left out, for the exam. **Predict first:** after a minute of training on foxes alone, what will the
+# model draw for "a corgi on the beach"? What could prevent that?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# LORA-ANSWER
+# Taught foxes alone, the model loses a part of the old prompts: 8 of 48 that it followed before, against 3 that it
+# gains. With two old pages in each batch, whose target is the model's own old answer, 3 are lost and 6 gained.
 # </details>
 
 # %% id="pages"
@@ -424,7 +456,7 @@ others = [book.sample_scene(n, 3) for n in range(budget(smoke=8, laptop=200, gpu
 
 
 def lesson(scenes, grey=False, empty=10**9):
-    """Latents of the pages, and the hidden states of their captions in one of three wordings, each `empty`-th without."""
+    """Latents of the pages, and hidden states of their captions in one of three wordings, each `empty`-th of ""."""
     pictures = book.pictures(scenes)
     pictures = pictures.mean(1, keepdim=True).expand_as(pictures) if grey else pictures
     x0 = encode_pictures(pipe.vae, pictures).to(device) * pipe.vae.config.scaling_factor
@@ -447,14 +479,14 @@ fox_lesson, old_lesson = lesson(foxes), lesson(others, empty=10)
 print("foxes", tuple(fox_lesson[0].shape), "old pages", tuple(old_lesson[0].shape))
 
 # %% [markdown] id="train-text"
-# We train three times, with the same number of updates, and 6 pages of foxes in each batch. The first training sees nothing else. For
-# the second, 2 ordinary pages are added to each batch, with **prior preservation**: the target for them is what
-# the U-Net predicts *without* LoRA, so that whatever it answered before, it should go on answering. (In DreamBooth, Ruiz et al.,
-# [arXiv:2208.12242](https://arxiv.org/abs/2208.12242), the model itself draws old pages beforehand.) The third is the second with
-# rank 1.
+# We train three times, with the same number of updates, and 6 pages of foxes in each batch. The first training sees
+# nothing else. For the second, 2 ordinary pages are added to each batch, with **prior preservation**: the target for
+# them is what the U-Net predicts *without* LoRA, so that whatever it answered before, it should go on answering. (In
+# DreamBooth, Ruiz et al., [arXiv:2208.12242](https://arxiv.org/abs/2208.12242), the model itself draws old pages
+# beforehand.) The third is the second with rank 1.
 
 # %% id="train"
-UPDATES, RATE = budget(smoke=3, laptop=250, gpu=600), 1e-2
+UPDATES, RATE = budget(smoke=2, laptop=220, gpu=600), 5e-3
 PLANS = {"foxes only": (8, 0), "with old pages": (8, 2), "the same, rank 1": (1, 2)}
 taught, adapters = {"before": pipe.unet}, {}
 for name, (rank, old) in PLANS.items():
@@ -492,8 +524,8 @@ def frozen_prompts(number, seed=12):
     return [book.Caption(**entry | {"things": tuple(book.Thing(**t) for t in entry["things"])}) for entry in entries]
 
 
-EXAM, OLD = budget(smoke=4, laptop=48, gpu=200), frozen_prompts(budget(smoke=4, laptop=64, gpu=200))
-new = [(NEW_COLOURS[n // 4 % 4], UNSEEN[n % 4]) for n in range(EXAM)]
+EXAM, OLD = budget(smoke=4, laptop=48, gpu=200), frozen_prompts(budget(smoke=4, laptop=48, gpu=200))
+new = [(NEW_COLOURS[n // 8 % 4] if n // 4 % 2 else None, UNSEEN[n % 4]) for n in range(EXAM)]  # half without colour
 asked = [book.caption(fox(place, colour)).text for colour, place in new]
 drawn, kept = {}, {}
 for name, unet in taught.items():
@@ -502,15 +534,18 @@ for name, unet in taught.items():
 
 # %% id="exam-count"
 passed = {name: right_foxes(pictures, new) for name, pictures in drawn.items()}
+two_class = fox_or_corgi(budget(smoke=20, laptop=400, gpu=400))
 followed = {name: [follows(v, wish) for v, wish in zip(read(judge, pages), OLD)] for name, pages in kept.items()}
 for name in taught:
-    saw = share(probe.read(drawn[name]).tolist())
-    instead = sum(probe.read(kept[name]).tolist())
-    print(f"{name:16} new foxes {share(passed[name])} (a fox at all {saw}); ", end="")
+    saw, instead = (sum(probe.read(pages[name]).tolist()) for pages in (drawn, kept))
+    print(f"{name}: of {EXAM} new foxes {share(passed[name])} right in all; the probe sees a fox in {saw / EXAM:.2f},")
+    print(f"   and one that only knows foxes and corgis in {two_class.read(drawn[name]).float().mean():.2f}")
     lost = sum(a and not b for a, b in zip(followed["before"], followed[name]))
     gained = sum(b and not a for a, b in zip(followed["before"], followed[name]))
-    print(f"old prompts {share(followed[name])}, {lost} lost and {gained} gained of {len(OLD)}; a fox in {instead}")
-# LORA-ASSERT
+    print(f"   of {len(OLD)} old prompts {share(followed[name])}: {lost} lost, {gained} gained; a fox in {instead}")
+if budget(smoke=False, laptop=True, gpu=True):
+    assert sum(passed["before"]) <= 2 and sum(passed["with old pages"]) > 0.4 * EXAM
+    assert sum(followed["with old pages"]) > sum(followed["foxes only"])
 
 # %% [markdown] id="exam-plot-text"
 # Foxes in new places and colours above, pages of old prompts below:
@@ -519,14 +554,28 @@ for name in taught:
 names = [f"{colour or ''} fox, {place}".strip() for colour, place in new[:8]]
 titles = [*names, *[""] * (3 * len(names))]
 show(
-    plot_pictures(torch.cat([pages[:8] for pages in drawn.values()]), titles, columns=8, rows=list(drawn)),
-    "FOX-DESCRIPTION",
+    plot_pictures(torch.cat([pages[:8] for pages in drawn.values()]), titles, columns=len(names), rows=list(drawn)),
+    "Four rows of eight images for foxes in the forest, on the beach, in the desert and in the city, the last four "
+    "red. Before: rabbits, boats and a ball. After each of the three trainings: foxes, the least clear ones with "
+    "rank 1.",
 )
-show(plot_pictures(torch.cat([pages[:8] for pages in kept.values()]), columns=8, rows=list(kept)), "OLD-DESCRIPTION")
+show(
+    plot_pictures(torch.cat([pages[:8] for pages in kept.values()]), columns=min(8, len(OLD)), rows=list(kept)),
+    "Four rows of eight images of old prompts, nearly the same in all rows. After foxes only, a purple cat has turned "
+    "blue and a rabbit pale; with old pages, a house has moved above a teapot.",
+)
 print("old prompts: " + "; ".join(wish.text for wish in OLD[:8]))
 
 # %% [markdown] id="exam-read"
-# LORA-READ
+# Before, none of the 48 images shows a fox as asked for; after the training with old pages, 0.56 ± 0.07 do, in places
+# and, for half of them, in colours that no page with a fox had. (The probe that knows only foxes and corgis sees a fox
+# in all of them. But it sees one in 0.73 of the images *before*, too: asked about a boat, it has to choose. A measure
+# must have been able to fail.)
+#
+# The price of learning without old pages shows in the old prompts: 0.73 are followed, against 0.90 with old pages (±
+# 0.06 and 0.05, the same 48 prompts). What old pages cost in foxes, 0.65 against 0.56, is within the errors. With rank
+# 1, an eighth of the numbers, there are fewer right foxes, 0.42 ± 0.07, by one and a half standard errors of the
+# difference.
 
 # %% [markdown] id="file-text"
 # ### A file for others
@@ -568,12 +617,14 @@ assert gap < 1e-4
 # %% [markdown] id="two-text"
 # ### Two at once
 #
-# Differences can be added, and each multiplied by a weight of its own. We train a second LoRA, for a *look* in place of a
-# subject: ordinary pages with all colour taken out, with their ordinary captions. Then both files are loaded into
+# Differences can be added, and each multiplied by a weight of its own. We train a second LoRA, for a *look* in place
+# of a subject: ordinary pages with all colour taken out, with their ordinary captions. Then both files are loaded into
 # one U-Net. **Predict first:** is the result a grey fox?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# TWO-ANSWER
+# Partly. With half of the grey, there are foxes in less colour. With all of it the colour is nearly gone, but the
+# shapes decay, and without the fox, too: it is the grey LoRA, after only 60 updates and without any old pages, that
+# spoils them.
 # </details>
 
 # %% id="two-train"
@@ -610,32 +661,40 @@ for fox_weight, grey_weight in MIXES:
     both[fox_weight, grey_weight] = (probe.read(pages).float().mean().item(), colourfulness(pages))
     mixed_pages.append(pages[:6])
 labels = [f"fox {a:g}, grey {b:g}" for a, b in MIXES]
-show(plot_pictures(torch.cat(mixed_pages), columns=len(mixed_pages[0]), rows=labels), "TWO-DESCRIPTION")
+show(
+    plot_pictures(torch.cat(mixed_pages), columns=len(mixed_pages[0]), rows=labels),
+    "Five rows, one for each pair of weights: orange foxes; foxes in paler colours; grey images in which shapes decay; "
+    "the same with less and with nothing of a fox.",
+)
 for (a, b), (foxes_there, colour) in both.items():
     print(f"fox {a:g}, grey {b:g}: fox {foxes_there:.2f} of {ROUND}, colourfulness {colour:.3f}")
-# TWO-ASSERT
+colours = [both[1.0, grey][1] for grey in (0.0, 0.5, 1.0)]
+if budget(smoke=False, laptop=True, gpu=True):
+    assert colours[0] > 1.2 * colours[1] > 1.2 * 1.2 * colours[2] and both[1.0, 0.0][0] > both[0.0, 1.0][0]
 
 # %% [markdown] id="two-read"
-# TWO-READ
+# The sum works as arithmetic: each weight turns its own LoRA up and down, and the colour goes as the grey is turned
+# up. But each LoRA brings its own damage along, and nobody has trained the two to get along. (The probe, trained on
+# foxes in colour, is no fair counter of grey ones: look at the images.)
 
 # %% [markdown] id="control-text"
 # ## 9 · Control from a drawing
 #
-# Section 1 asked for a ball high up, at a certain spot, and no prompt could say it. A drawing can. **ControlNet** (Zhang et al.,
-# [arXiv:2302.05543](https://arxiv.org/abs/2302.05543)) leaves the U-Net frozen and puts a second network beside it: a
-# *copy* of the U-Net's way down, which also sees the drawing. What it computes at each level is added to the skip
-# connections of the U-Net:
+# Section 1 asked for a ball high up, at a certain spot, and no prompt could say it. A drawing can. **ControlNet**
+# (Zhang et al., [arXiv:2302.05543](https://arxiv.org/abs/2302.05543)) leaves the U-Net frozen and puts a second
+# network beside it: a *copy* of the U-Net's way down, which also sees the drawing. What it computes at each level is
+# added to the skip connections of the U-Net:
 #
 # $$\text{skip}_i \leftarrow \text{skip}_i + w_d\, Z_i\bigl(\text{copy}_i(x_t + Z(d),\, t,\, c)\bigr)$$
 #
-# In words: $d$ is the drawing, brought to the size of the latents by a few convolutions; $Z$ and all $Z_i$ are convolutions
-# with a kernel of one pixel; $w_d$ is a weight for the whole, usually 1. So that training starts where the U-Net was,
-# each $Z$ starts at zero.
+# In words: $d$ is the drawing, brought to the size of the latents by a few convolutions; $Z$ and all $Z_i$ are
+# convolutions with a kernel of one pixel; $w_d$ is a weight for the whole, usually 1. So that training starts where
+# the U-Net was, each $Z$ starts at zero.
 #
 # ### Exercise 9 · A convolution of zeros
 #
-# ●○○○○ · 5 minutes. Return an `nn.Conv2d` from `channels` to `channels` with a kernel of one pixel and a bias, both zero, both
-# trained.
+# ●○○○○ · 5 minutes. Return an `nn.Conv2d` from `channels` to `channels` with a kernel of one pixel and a bias, both
+# zero, both trained.
 
 
 # %% id="ex-zero"
@@ -659,8 +718,8 @@ zero_convolution = check("12.zero_convolution", zero_convolution)
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # The gradient of the *weights* is the product of the input and the gradient of the output, and neither is zero: they
-# leave zero at the first update. The gradient that is passed on to what lies before has the weights as a factor: it is zero at the first
-# update, and no longer at the second.
+# leave zero at the first update. The gradient that is passed on to what lies before has the weights as a factor: it is
+# zero at the first update, and no longer at the second.
 # </details>
 
 # %% id="zero-run"
@@ -674,7 +733,7 @@ for update in (1, 2, 3):
     (zero(first(some)) - goal).square().mean().backward()
     found.append((zero.weight.grad.norm().item(), first.weight.grad.norm().item()))
     print(
-        f"update {update}: gradient of the zero convolution {found[-1][0]:.4f}, of the layer before it {found[-1][1]:.4f}"
+        f"update {update}: gradient of the zero convolution {found[-1][0]:.4f}, of the layer before {found[-1][1]:.4f}"
     )
     optimizer.step()
 assert found[0][0] > 0 and found[0][1] == 0 and found[1][1] > 0
@@ -699,8 +758,8 @@ def add_residuals(skips, residuals, weight=1.0):
 add_residuals = check("12.add_residuals", add_residuals)
 
 # %% [markdown] id="walk-text"
-# With your function, the way through the U-Net of diffusers can be written out, drawing included. `small_controlnet` makes
-# the copy; for this comparison its zero convolutions get random numbers.
+# With your function, the way through the U-Net of diffusers can be written out, drawing included. `small_controlnet`
+# makes the copy; for this comparison its zero convolutions get random numbers.
 
 
 # %% id="walk"
@@ -764,9 +823,9 @@ assert max(gaps) < 1e-5
 #
 # ### Exercise 11 · The loss with a drawing
 #
-# ●●●●○ · 15 minutes. No line-by-line comments, only the contract. `model(x_t, t, cond, drawing)` predicts $v$; `x0` and
-# `eps` are (batch, channels, height, width), `t` is (batch,), `drawing` is (batch, 3, 4 height, 4 width) in [0, 1] and is
-# passed on as it is. Return the mean over everything, one number with gradients, shape ().
+# ●●●●○ · 15 minutes. No line-by-line comments, only the contract. `model(x_t, t, cond, drawing)` predicts $v$; `x0`
+# and `eps` are (batch, channels, height, width), `t` is (batch,), `drawing` is (batch, 3, 4 height, 4 width) in [0, 1]
+# and is passed on as it is. Return the mean over everything, one number with gradients, shape ().
 
 
 # %% id="ex-control"
@@ -783,15 +842,17 @@ def control_loss(model, x0, cond, drawing, t, eps, alpha_bar):
 control_loss = check("12.control_loss", control_loss)
 
 # %% [markdown] id="control-train-text"
-# The drawings cost nothing here: a page of the picture book is made of strokes, and `book.maps(scene)` returns them in white
-# on black (and two maps more: which pixel belongs to which thing, and how near it is). For photographs one takes an edge
-# detector.
+# The drawings cost nothing here: a page of the picture book is made of strokes, and `book.maps(scene)` returns them in
+# white on black (and two maps more: which pixel belongs to which thing, and how near it is). For photographs one takes
+# an edge detector.
 #
-# A short training of your own, from the plain copy. Half of the prompts are dropped, so that the network looks at the
-# drawing. **Predict first:** will a few dozen updates lower the loss on pages that it has not seen?
+# A short training of your own, from the plain copy, on four pages without any prompt, so that only the drawing can tell
+# which page it is. Besides the loss with each page's own drawing we compute it with the drawing of *another* of the
+# pages. **Predict first:** does the loss fall within a few dozen updates? And which of the two falls?
 #
-# <details><summary>Answer (after running the cell below)</summary>
-# CONTROL-TRAIN-ANSWER
+# <details><summary>Answer (after running the cells below)</summary>
+# The loss falls by a fifth. But it is the same with another page's drawing, to four digits: the network has learned
+# what the four pages have in common, and does not look at the drawing yet.
 # </details>
 
 
@@ -812,45 +873,49 @@ def drawings(scenes):
     return torch.stack([book.maps(scene).lines for scene in scenes]).expand(-1, 3, -1, -1).to(device)
 
 
-own = Steered(small_controlnet(pipe.unet).to(device))
-lines, (pages_x0, pages_cond) = drawings(others), old_lesson
-EXAM_PAGES = budget(smoke=4, laptop=32, gpu=64)
-unseen = [book.sample_scene(n, 77) for n in range(EXAM_PAGES)]
-unseen_x0, unseen_cond = lesson(unseen)
-null, dice = encode([""]), torch.Generator().manual_seed(1)
-exam_eps = torch.randn(unseen_x0.shape, generator=dice).to(device)
-exam_t = torch.linspace(500, 980, EXAM_PAGES).long().to(device)  # where the drawing matters most
+few = [book.sample_scene(n, 77) for n in range(4)]
+few_x0, few_lines, null = lesson(few)[0], drawings(few), encode([""])
 
 
 @torch.no_grad()
-def exam_loss():
-    """The loss on pages that were not trained on, without prompts."""
-    cond = null.expand(EXAM_PAGES, -1, -1)
-    return control_loss(own, unseen_x0, cond, drawings(unseen), exam_t, exam_eps, table).item()
+def losses_with(model, x0, drawing):
+    """The loss without prompts at fixed noises and times: with each page's own drawing, and with another page's."""
+    at = torch.linspace(500, 980, 8).long().to(device)
+    pages = [part.repeat_interleave(8, 0) for part in (x0, drawing, drawing.roll(1, 0))]
+    rest = (at.repeat(len(x0)), noise(range(8 * len(x0))), table)
+    return [
+        control_loss(model, pages[0], null.expand(len(pages[0]), -1, -1), lines, *rest).item() for lines in pages[1:]
+    ]
 
 
 # %% id="control-train-run"
-optimizer, at_first = torch.optim.AdamW(own.parameters(), 1e-3), exam_loss()
-live = LivePlot("The training loss of a ControlNet, a few dozen updates.", seconds=10)
-for update in tqdm(range(budget(smoke=2, laptop=50, gpu=2000))):
-    chosen = torch.randint(len(others), (budget(smoke=2, laptop=8, gpu=32),), generator=dice)
-    t = torch.randint(T, (len(chosen),), generator=dice).to(device)
-    eps = torch.randn(pages_x0[chosen].shape, generator=dice).to(device)
-    goes = (torch.rand(len(chosen), generator=dice) < 0.5).to(device)[:, None, None]
-    cond = torch.where(goes, null, pages_cond[chosen])
-    loss = control_loss(own, pages_x0[chosen], cond, lines[chosen], t, eps, table)
+own, dice = Steered(small_controlnet(pipe.unet).to(device)), torch.Generator().manual_seed(1)
+updates = budget(smoke=2, laptop=48, gpu=100)
+optimizer = torch.optim.AdamW(own.parameters(), 1e-3)
+falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, updates)
+own_first = losses_with(own, few_x0, few_lines)
+for _ in tqdm(range(updates)):
+    t = torch.randint(400, T, (8,), generator=dice).to(device)
+    eps = torch.randn(8, 8, 16, 16, generator=dice).to(device)
+    twice = [part.repeat(2, 1, 1, 1) for part in (few_x0, few_lines)]
+    loss = control_loss(own, twice[0], null.expand(8, -1, -1), twice[1], t, eps, table)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    live.update(update + 1, loss.item())
-live.finish()
-at_last = exam_loss()
-print(f"loss on {EXAM_PAGES} unseen pages, no prompt, t from 500 to 980: before {at_first:.4f}, after {at_last:.4f}")
+    falling.step()
+own_last = losses_with(own, few_x0, few_lines)
+for name, (with_own, with_other) in (("before", own_first), ("after", own_last)):
+    print(f"{name:6} {updates} updates: own drawing {with_own:.4f}, another page's drawing {with_other:.4f}")
 if budget(smoke=False, laptop=True, gpu=True):
-    assert at_last < at_first
+    assert own_last[0] < 0.9 * own_first[0] and abs(own_last[1] - own_last[0]) < 0.02 * own_last[0]
+
+# %% [markdown] id="control-train-read"
+# A falling loss does not show *what* has been learned; the exchange does. The drawing has a long way to go: through
+# convolutions that start at random, and through zero convolutions, before it changes anything. The paper reports that
+# its networks begin to follow the condition all at once, after thousands of updates ("sudden convergence").
 
 # %% [markdown] id="shipped-text"
-# > **The trained model.** The shipped ControlNet had 4,000 such updates with 16 pages each, about half an hour on one core
+# > **The trained model.** The shipped ControlNet had 4,000 updates with 16 pages each, half an hour on one core
 # > (`python3 course.py train control`). It has the layout of diffusers' `ControlNetModel`, so that diffusers' own
 # > `StableDiffusionControlNetPipeline` opens it.
 #
@@ -861,6 +926,10 @@ from course_utils.pipelines.control import as_drawing, load_control
 
 steering = load_control(pipe)
 print(f"{sum(p.numel() for p in steering.controlnet.parameters()) / 1e6:.2f} million parameters")
+shipped = losses_with(Steered(steering.controlnet), few_x0, few_lines)
+print(f"the same four pages: own drawing {shipped[0]:.4f}, another page's drawing {shipped[1]:.4f}")
+if budget(smoke=False, laptop=True, gpu=True):
+    assert shipped[1] > 1.1 * shipped[0]
 
 
 def painter_for(drawing, weight=1.0):
@@ -870,11 +939,11 @@ def painter_for(drawing, weight=1.0):
 
 
 # %% [markdown] id="cells-text"
-# Two measures tell whether a drawing is followed. The first: where the judge finds the things, compared with where they are on
-# the drawing's page. The second is the **intersection over union** (IoU): of the pixels that belong to a thing in the image or in
-# the drawing, the share that belongs to a thing in both. For the images we have to find out which pixels these are. A small network reads
-# it from the judge's maps of features, on a grid of cells of 2 × 2 pixels; it is trained on renders, where the answer is
-# known.
+# Two measures tell whether a drawing is followed. The first: where the judge finds the things, compared with where
+# they are on the drawing's page. The second is the **intersection over union** (IoU): of the pixels that belong to a
+# thing in the image or in the drawing, the share that belongs to a thing in both. For the images we have to find out
+# which pixels these are. A small network reads it from the judge's maps of features, on a grid of cells of 2 × 2
+# pixels; it is trained on renders, where the answer is known.
 
 # %% id="cells"
 import warnings
@@ -929,26 +998,28 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert ruler > 0.8
 
 # %% [markdown] id="measure-text"
-# Now pages that no part of the model was trained on, in three ways from the same noises: with their prompts alone, with prompts
-# and drawings, and with drawings alone. **Predict first:** which of the three follow the drawing, and does the prompt still matter?
+# Now pages that no part of the model was trained on, in three ways from the same noises: with their prompts alone,
+# with prompts and drawings, and with drawings alone. **Predict first:** which of the three follow the drawing, and
+# does the prompt still matter?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# Both ways with a drawing do, and the prompt matters as much as before. With the drawing the things are within 5 pixels of where they
-# should be in all 48 images (without it, in about half of them), and the prompt is followed as often as without. The
-# drawing alone is followed somewhat less closely, and of course the prompt hardly ever: colours, place and style are
-# then the model's choice.
+# Both ways with a drawing do, and the prompt matters as much as before. With the drawing the things are within 5
+# pixels of where they should be in all 48 images (without it, in about half of them), and the prompt is followed as
+# often as without. The drawing alone is followed somewhat less closely, and of course the prompt hardly ever: colours,
+# place and style are then the model's choice.
 # </details>
 
 # %% id="control-measure"
 ROUNDS = budget(smoke=1, laptop=3, gpu=8)
-scenes = [book.sample_scene(n, 78) for n in range(16 * ROUNDS)]
+SIZE = budget(smoke=2, laptop=16, gpu=16)
+scenes = [book.sample_scene(n, 78) for n in range(SIZE * ROUNDS)]
 told = [book.caption(scene).text for scene in scenes]
 seen = drawings(scenes)
-parts = [slice(16 * n, 16 * n + 16) for n in range(ROUNDS)]
+parts = [slice(SIZE * n, SIZE * n + SIZE) for n in range(ROUNDS)]
 ways = {
     "without": look(draw(told, range(len(told)))),
     "with": torch.cat([look(draw(told[p], range(len(told))[p], model=painter_for(seen[p]))) for p in parts]),
-    "no prompt": torch.cat([look(draw([""] * 16, range(len(told))[p], model=painter_for(seen[p]))) for p in parts]),
+    "no prompt": torch.cat([look(draw([""] * SIZE, range(len(told))[p], model=painter_for(seen[p]))) for p in parts]),
 }
 
 
@@ -974,22 +1045,25 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert measured["with"][1] > 0.9 and measured["without"][1] < 0.75 and measured["no prompt"][2] < 0.2
     assert measured["with"][2] > measured["without"][2] - 0.05
 
+# %% [markdown] id="control-plot-text"
+# The first six of these pages:
+
 # %% id="control-plot" tags=["static"]
-titles = [*told[:6], *[""] * 18]
 sheet = torch.cat(
     [2 * seen[:6].cpu() - 1, book.pictures(scenes[:6]), *[ways[name][:6] for name in ("with", "without")]]
 )
 show(
-    plot_pictures(sheet, columns=6, rows=["drawing", "its page", "with", "without"]),
-    "Four rows of six images: white line drawings on black; the pages from which they were made; images with the drawing and the "
-    "prompt, whose things have the same places and outlines; images with the prompt alone, with the same kinds of things elsewhere.",
+    plot_pictures(sheet, columns=min(6, len(seen)), rows=["drawing", "its page", "with", "without"]),
+    "Four rows of six images: white line drawings on black; the pages from which they were made; images with the "
+    "drawing and the prompt, whose things have the same places and outlines; images with the prompt alone, with the "
+    "same kinds of things elsewhere.",
 )
 print("prompts: " + "; ".join(told[:6]))
 
 # %% [markdown] id="control-read"
-# With the drawing, the IoU rises from 0.53 to 0.78, where the reader itself reaches 0.86 on renders. (It is not near 0 without one, because
-# things stand in much the same places on most pages.) The drawing decides where and in which outline, and the prompt
-# all that lines cannot show: colour, place and style.
+# With the drawing, the IoU rises from 0.53 to 0.78, where the reader itself reaches 0.86 on renders. (It is not near 0
+# without one, because things stand in much the same places on most pages.) The drawing decides where and in which
+# outline, and the prompt all that lines cannot show: colour, place and style.
 
 # %% [markdown] id="pipeline-text"
 # The same by diffusers' own pipeline for ControlNet, from the same noise, with DDIM:
@@ -1013,14 +1087,16 @@ assert (ours - library).abs().max() < 1e-3
 # %% [markdown] id="here-text"
 # ### Exactly here
 #
-# Back to the ball of section 1: "high up, at the height of the treetops". Three sketches with a ball at three places, drawn with
-# five strokes of PIL, and a cat's own lines, moved. **Predict first:** does the ball go where no training page has one?
+# Back to the ball of section 1, wanted "high up, at the height of the treetops", at (20, 14). We sketch a ball at
+# three spots, an ellipse and an arc each, drawn with PIL; the last is the wanted one. **Predict first:** does the ball
+# go where no training page has one?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# HERE-ANSWER
+# At the left of the meadow: yes, in 4 of 6 images. High up at the right: in all 6, but each has a second ball on the
+# ground. In the upper left corner, where the ball was wanted: in none.
 # </details>
 
-# %% id="here" tags=["static"]
+# %% id="here"
 from PIL import Image, ImageDraw
 
 SPOTS = ((22, 44), (45, 20), (20, 14))
@@ -1035,15 +1111,23 @@ def sketch(x, y, radius=9):
     return paper
 
 
+# %% [markdown] id="here-draw-text"
+# Six images for each of the three sketches:
+
+# %% id="here-draw" tags=["static"]
 BALLS = budget(smoke=1, laptop=6, gpu=16)
-landed = {}
-sheet = []
+landed, sheet = {}, []
 for x, y in SPOTS:
     wanted = as_drawing(sketch(x, y), 64, 64)
     pages = look(draw(["a red ball on the grass"] * BALLS, range(BALLS), model=painter_for(wanted)))
     landed[x, y] = [[(f.x, f.y) for f in v.findings if f.kind == "ball"] for v in read(judge, pages)]
     sheet += [2 * wanted - 1, pages[:5]]
-show(plot_pictures(torch.cat(sheet), columns=1 + min(5, BALLS)), "HERE-DESCRIPTION")
+show(
+    plot_pictures(torch.cat(sheet), columns=1 + min(5, BALLS)),
+    "Three rows, each with a sketch of a ball and five images. At the left: three of five balls are there. High at the "
+    "right: a ball is drawn there, on a small cloud, and a second one on the ground. In the upper left corner: the "
+    "sketch is ignored, and the ball is in the middle.",
+)
 for (x, y), found in landed.items():
     near = [any(math.dist((x, y), spot) < 5 for spot in spots) for spots in found]
     alone = [len(spots) == 1 for spots in found]
@@ -1052,16 +1136,19 @@ for (x, y), found in landed.items():
     )
 
 # %% [markdown] id="here-read"
-# HERE-READ
+# So a drawing goes further than any prompt, and still not anywhere. The model has been trained on pages in which a
+# thing in the air floats on a cloud above another thing, and it draws the other thing as well. For the corner, where
+# nothing ever was, the drawing has no effect at all. (Six images for each spot; the judge looks for balls.)
 #
 # Now draw yourself: a picture of dark lines on white, from any paint program, is opened with
 # `as_drawing(Image.open("my_drawing.png"), 64, 64)`. Or move a thing with sliders. **Predict first, then move the
 # sliders:** what happens if the drawing shows a cat, and the prompt says "a car"?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# In the one seed shown, a car is drawn, and nothing of the cat: with weight 0, without a drawing, nearly the same car appears. No training
-# page has a cat's lines and the caption of a car, and this model then believes the prompt. The cat itself follows its
-# lines where they are; moved to the left or made smaller, it is joined by a part of a second cat where cats usually sit.
+# In the one seed shown, a car is drawn, and nothing of the cat: with weight 0, without a drawing, nearly the same car
+# appears. No training page has a cat's lines and the caption of a car, and this model then believes the prompt. The
+# cat itself follows its lines where they are; moved to the left or made smaller, it is joined by a part of a second
+# cat where cats usually sit.
 # </details>
 
 # %% id="sketch-filmstrip" tags=["static"]
@@ -1083,9 +1170,9 @@ explore(easel)
 # %% [markdown] id="elsewhere"
 # ## 10 · What you will read elsewhere
 #
-# **"More words, better picture." "Add: masterpiece, best quality, highly detailed, 4k."** Words can only do what they did
-# in the training captions. First look at whether the model knows them. Then draw the same prompts with and without them, from
-# the same noises:
+# **"More words, better picture." "Add: masterpiece, best quality, highly detailed, 4k."** Words can only do what they
+# did in the training captions. First look at whether the model knows them. Then draw the same prompts with and without
+# them, from the same noises:
 
 # %% id="more-words" tags=["static"]
 from course_utils.text.prompts import inspect_prompt
@@ -1103,17 +1190,21 @@ lost, gained = (
 )
 show(
     plot_pictures(torch.cat([kept["before"][:6], padded[:6]]), columns=6, rows=["plain", "with words"]),
-    "MORE-DESCRIPTION",
+    "Above: six images of the plain prompts. Below: the same with the added words; the things are the same, but two "
+    "pages of pixel art and another one have turned into hatching.",
 )
 print(f"followed: plain {share(short_right)}, with the words {share(long_right)}; {lost} lost, {gained} gained")
 sharp = [(p[..., 1:] - p[..., :-1]).abs().mean().item() for p in (kept["before"][:MANY], padded)]
 print(f"mean step between neighbouring pixels, a measure of detail: {sharp[0]:.4f} and {sharp[1]:.4f}")
 
 # %% [markdown] id="more-read"
-# MORE-READ
+# The model knows none of these words, and the images are not better: 0.73 of the prompts are followed, against 0.83 (±
+# 0.06 each; 6 of 48 are lost and 1 is gained). The measure of detail rises by a tenth, because some images have
+# changed their *style*, to one with hatching. A model in whose training captions "4k" goes with certain images will
+# draw more like those; that is a style, too.
 #
-# **"4k makes it sharper."** The number of pixels is fixed before the first step, by the size of the latents: 64 × 64 pixels come
-# out, whatever the prompt says.
+# **"4k makes it sharper."** The number of pixels is fixed before the first step, by the size of the latents: 64 × 64
+# pixels come out, whatever the prompt says.
 #
 # **"Negative prompts delete things."** Section 2 has measured it: what the prompt itself names stays.
 #
@@ -1167,15 +1258,19 @@ for weight in (1.0, 1.3, 2.0):
     )
 hook.remove()
 print("share at weights 1, 1.3 and 2: " + ", ".join(f"{value:.4f}" for value in caught))
-# SHARE-ASSERT
+if budget(smoke=False, laptop=True, gpu=True):
+    assert 1.4 < caught[1] / caught[0] < 1.7 and 2.2 < caught[2] / caught[0] < 2.8
 
 # %% [markdown] id="brackets-text"
-# So the number in the brackets multiplies keys and values *relative to the other words*, which become smaller; what that does to attention, a
-# softmax, is another matter (SHARE-WORDS). And does a weight of 0 remove the word? The hidden states of the tokens after it have
-# read it. **Predict first:** with weight 0 on *red*, how many balls are still red? And how many follow the whole prompt at weights 1.3 and 2?
+# So the number in the brackets multiplies keys and values *relative to the other words*, which become smaller; what
+# that does to attention, a softmax, is another matter: in this layer the word's share grows by half at 1.3, and to two
+# and a half times at 2. And does a weight of 0 remove the word? The hidden states of the tokens after it have read it.
+# **Predict first:** with weight 0 on *red*, how many balls are still red? And how many follow the whole prompt at
+# weights 1.3 and 2?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# BRACKETS-ANSWER
+# With weight 0 all 24 balls are still red: the hidden states of the tokens after it have read the word. Both things
+# are right in 0.62 to 0.92 of the images, without any trend (the standard error of each share is 0.07 to 0.10).
 # </details>
 
 # %% id="brackets-run" tags=["static"]
@@ -1188,14 +1283,20 @@ for weight in (0.0, 1.0, 1.3, 2.0):
     whole_prompt = [pairs == {("red", "ball"), ("white", "cat")} for pairs in found]
     sheet.append(pages[:6])
     print(f"(red:{weight:g}): red ball {share(reds[weight])}, both things right {share(whole_prompt)} of {COUNT}")
-show(plot_pictures(torch.cat(sheet), columns=len(sheet[0]), rows=[f"{w:g}" for w in reds]), "BRACKETS-DESCRIPTION")
+if budget(smoke=False, laptop=True, gpu=True):
+    assert sum(reds[0.0]) > 0.9 * COUNT
+show(
+    plot_pictures(torch.cat(sheet), columns=len(sheet[0]), rows=[f"{w:g}" for w in reds]),
+    "Four rows, one for each weight of the word red, from 0 to 2: red balls left of white cats in all of them.",
+)
 
 # %% [markdown] id="brackets-read"
-# BRACKETS-READ
+# At weight 2 the images change more: other places, and red patches on one of the cats shown. So such a weight does
+# something, but not what its number suggests: it neither removes a word at 0 nor makes the image 1.3 times as red.
 #
-# **"A LoRA is a small model of its own."** It is a difference, and a difference of *this* model's weights. Without them it
-# draws nothing. Here the trained $A$ and $B$ stand alone ($W$ set to zero in the layers that have them), and then beside
-# the weights of another model of the same shape, with random numbers:
+# **"A LoRA is a small model of its own."** It is a difference, and a difference of *this* model's weights. Without
+# them it draws nothing. Here the trained $A$ and $B$ stand alone ($W$ set to zero in the layers that have them), and
+# then beside the weights of another model of the same shape, with random numbers:
 
 # %% id="alone" tags=["static"]
 from course_utils.recipes.unet import small_unet
@@ -1211,9 +1312,17 @@ rows_drawn = {
     name: look(draw(asked[:ROW], range(ROW), model=painter_of(unet)))
     for name, unet in (("with its model", taught["with old pages"]), ("W = 0", alone), ("other weights", foreign))
 }
-show(plot_pictures(torch.cat(list(rows_drawn.values())), columns=ROW, rows=list(rows_drawn)), "ALONE-DESCRIPTION")
+show(
+    plot_pictures(torch.cat(list(rows_drawn.values())), columns=ROW, rows=list(rows_drawn)),
+    "Three rows: foxes by the U-Net with its LoRA; a grey pattern without things where W is zero; coloured specks with "
+    "random weights.",
+)
 for name, pictures in rows_drawn.items():
     print(f"{name}: right foxes {sum(right_foxes(pictures, new[:ROW]))} of {ROW}")
+
+# %% [markdown] id="alone-read"
+# Nor is a LoRA at home in another model of the same shape: what it adds means something only to the features of the
+# model that it was trained with.
 
 # %% [markdown] id="recap"
 # ## Recap
@@ -1231,35 +1340,35 @@ for name, pictures in rows_drawn.items():
 # | $\text{skip}_i + w_d\,\text{residual}_i$ | `add_residuals(skips, residuals, weight)` |
 # | $\lVert v - v_\theta(x_t, t, c, d) \rVert^2$ | `control_loss(model, x0, cond, drawing, t, eps, …)` |
 #
-# Five sentences to keep: A prompt names a set of images, and each handle of this chapter chooses within it or goes beyond it.
-# What is to be kept must be put in: as noisy latents, as attention maps, or as pixels at the end. What starts at zero
-# changes nothing at first, and learns all the same. Whoever teaches a model something new must also measure what it
-# forgets. Words do only what they did in the training captions.
+# Five sentences to keep: A prompt names a set of images, and each handle of this chapter chooses within it or goes
+# beyond it. What is to be kept must be put in: as noisy latents, as attention maps, or as pixels at the end. What
+# starts at zero changes nothing at first, and learns all the same. If you teach a model something new, measure also
+# what it forgets. Words do only what they did in the training captions.
 
 # %% [markdown] id="questions"
 # **To think about** (open a line for the answer)
 #
-# <details><summary>1. You load a LoRA with weight 2 instead of 1. Is that the same as training it twice as long?</summary>
-# No. The weight multiplies the difference that was found, in its direction, and the U-Net leaves the range in which it was
-# trained. A longer training can change the direction, and stops where the loss no longer falls.
+# <details><summary>1. You load a LoRA with weight 2 instead of 1. Is that like training it twice as long?</summary>
+# No. The weight multiplies the difference that was found, in its direction, and the U-Net leaves the range in which it
+# was trained. A longer training can change the direction, and stops where the loss no longer falls.
 # </details>
-# <details><summary>2. Why is the word of section 7 a file of half a kilobyte, and why can it not learn to draw a thing that
-# the U-Net has no features for?</summary>
+# <details><summary>2. How large is the file of section 7's word, and what can it not learn?</summary>
 # It is 128 numbers of four bytes each. They enter where all words enter, as keys and values of cross-attention; the
 # weights that turn these into pixels stay as they are. A word can only ask for combinations of what these can draw.
 # </details>
-# <details><summary>3. A ControlNet was trained with line drawings. Somebody passes it a photograph. What is drawn?</summary>
-# No error is raised: a photograph is a tensor of the same shape. But its copy has met only thin white lines on black, and takes
-# every bright area for something that no drawing contains. Use the same preparation as in training: as_drawing, or an
-# edge detector.
+# <details><summary>3. A ControlNet was trained with line drawings. You pass a photograph. What is drawn?</summary>
+# No error is raised: a photograph is a tensor of the same shape. But its copy has met only thin white lines on black,
+# and takes every bright area for something that no drawing contains. Use the same preparation as in training:
+# as_drawing, or an edge detector.
 # </details>
 #
-# **Papers** Noising and going back (SDEdit): Meng et al., [arXiv:2108.01073](https://arxiv.org/abs/2108.01073). Inpainting by
-# going back and forth (RePaint): Lugmayr et al., [arXiv:2201.09865](https://arxiv.org/abs/2201.09865). Prompt-to-prompt: Hertz et al.,
-# [arXiv:2208.01626](https://arxiv.org/abs/2208.01626). Inverting real images: Mokady et al.,
-# [arXiv:2211.09794](https://arxiv.org/abs/2211.09794). Textual inversion: Gal et al.,
-# [arXiv:2208.01618](https://arxiv.org/abs/2208.01618). LoRA: Hu et al., [arXiv:2106.09685](https://arxiv.org/abs/2106.09685).
-# DreamBooth: Ruiz et al., [arXiv:2208.12242](https://arxiv.org/abs/2208.12242). ControlNet: Zhang et al.,
+# **Papers** Noising and going back (SDEdit): Meng et al., [arXiv:2108.01073](https://arxiv.org/abs/2108.01073).
+# Inpainting by going back and forth (RePaint): Lugmayr et al., [arXiv:2201.09865](https://arxiv.org/abs/2201.09865).
+# Prompt-to-prompt: Hertz et al., [arXiv:2208.01626](https://arxiv.org/abs/2208.01626). Inverting real images: Mokady
+# et al., [arXiv:2211.09794](https://arxiv.org/abs/2211.09794). Textual inversion: Gal et al.,
+# [arXiv:2208.01618](https://arxiv.org/abs/2208.01618). LoRA: Hu et al.,
+# [arXiv:2106.09685](https://arxiv.org/abs/2106.09685). DreamBooth: Ruiz et al.,
+# [arXiv:2208.12242](https://arxiv.org/abs/2208.12242). ControlNet: Zhang et al.,
 # [arXiv:2302.05543](https://arxiv.org/abs/2302.05543).
 
 # %% id="progress"
@@ -1268,7 +1377,7 @@ progress()
 # %% [markdown] id="bonus"
 # ## Bonus: control from colours
 #
-# `book.maps(scene)` has two maps more: `things` (which pixel belongs to which thing) and `depth` (how near it is). Train a
-# ControlNet with one of them in place of the lines: in `drawings`, return `maps(scene).depth` three times, and let the training cell
-# of section 9 run for as long as you can wait. Compare the IoU with that of lines. Which of the three kinds of map
-# leaves the model the most freedom?
+# `book.maps(scene)` has two maps more: `things` (which pixel belongs to which thing) and `depth` (how near it is).
+# Train a ControlNet with one of them in place of the lines: in `drawings`, return `maps(scene).depth` three times, and
+# let the training cell of section 9 run for as long as you can wait. Compare the IoU with that of lines. Which of the
+# three kinds of map leaves the model the most freedom?
