@@ -61,3 +61,14 @@ def test_pages_are_nearer_to_pages_than_anything_else():
     blurred = torch.nn.functional.avg_pool2d(real, 5, 1, 2)
     assert 2 * metrics.picture_book_fid(real) < metrics.picture_book_fid(blurred)
     assert metrics.one_thing(real) > 0.9 > metrics.one_thing(blurred)
+
+
+def test_iou_of_masks():
+    half, quarter, none = torch.zeros(3, 4, 4, dtype=torch.bool)
+    half[:2], quarter[:2, :2] = True, True
+    pairs = [(half, half, 1), (half, ~half, 0), (half, quarter, 0.5), (half, none, 0), (none, none, 1)]
+    first, second, shares = zip(*pairs, strict=True)
+    assert metrics.iou(torch.stack(first), torch.stack(second)).tolist() == list(shares)
+    for other in (half[None, :3], half[None].float()):
+        with pytest.raises(ValueError, match="two bool batches"):
+            metrics.iou(half[None], other)
