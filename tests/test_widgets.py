@@ -47,6 +47,7 @@ CASES = {
     "schedule_explorer": schedule_explorer,
     "search_explorer": lambda: widgets.search_explorer(PICTURES, torch.eye(3), lambda said: torch.eye(3)[: len(said)]),
     "temperature_explorer": lambda: widgets.temperature_explorer(torch.eye(5), torch.eye(5)),
+    "drawing_explorer": lambda: widgets.drawing_explorer(lambda prompt, seed, lines, weight: 2 * lines - 1),
     "two_prompts_explorer": lambda: widgets.two_prompts_explorer(
         lambda texts: torch.zeros(len(texts), 2, 3),
         lambda x_t, t, cond: x_t,
@@ -167,3 +168,17 @@ def test_the_best_judge_is_a_coin_before_equal_hills_and_sure_before_distant_one
     assert "value -1.386, a Jensen-Shannon divergence of 0.000" in explorer.draw(ax, 0.0, 1.0)
     assert "divergence of 0.69" in explorer.draw(ax, 4.0, 0.25)  # nearly log 2
     plt.close("all")
+
+
+def test_lines_are_moved_scaled_and_cut_at_the_edge():
+    from course_utils.widgets.steering import moved_lines
+
+    lines = moved_lines("ball", 30, 40, 0.6)
+    assert lines.shape == (1, 3, 64, 64) and lines.min() == 0 and lines.max() == 1
+    rows, columns = lines[0, 0].nonzero().float().T
+    assert abs(rows.mean() - 40) < 2 and abs(columns.mean() - 30) < 2
+    heights = [moved_lines("ball", 30, 40, size)[0, 0].any(1).sum().item() for size in (0.6, 1.2)]
+    assert heights[1] == pytest.approx(2 * heights[0], rel=0.15)
+    assert 0 < moved_lines("ball", 0, 0, 1.0).sum() < 0.5 * moved_lines("ball", 32, 32, 1.0).sum()
+    with pytest.raises(ValueError, match="size above 0"):
+        moved_lines("ball", 32, 32, 0)

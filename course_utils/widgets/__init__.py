@@ -11,6 +11,7 @@ from course_utils.widgets.networks import attention_explorer, overlap_explorer
 from course_utils.widgets.pixel_by_pixel import fill_in_explorer, receptive_field_explorer
 from course_utils.widgets.prompt import prompt_explorer
 from course_utils.widgets.stable_diffusion import plan_explorer
+from course_utils.widgets.steering import drawing_explorer
 from course_utils.widgets.text_to_image import guidance_explorer, two_prompts_explorer
 from course_utils.widgets.trajectories import trajectory_explorer
 
@@ -21,6 +22,7 @@ __all__ = [
     "attention_explorer",
     "best_judge_explorer",
     "bound_explorer",
+    "drawing_explorer",
     "explore",
     "fill_in_explorer",
     "filmstrip",

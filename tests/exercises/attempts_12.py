@@ -4,6 +4,8 @@ import math
 
 import torch
 from attempts import mutant, variant
+from torch import nn
+from torch.nn import functional as F
 
 TIMES, BLEND, RENOISE = "12.remaining_times", "12.blend_known", "12.renoise"
 BETWEEN, INJECT, RECOLOUR = "12.between", "12.inject_maps", "12.recolour"
@@ -430,3 +432,665 @@ def hues_turned(pictures, mask):
     hsv[..., 0] = (hsv[..., 0] + 0.61) % 1
     turned = torch.from_numpy(hsv_to_rgb(hsv)).permute(0, 3, 1, 2).float() * 2 - 1
     return torch.where(mask > 0.5, turned, pictures)
+
+
+ROW, LORA, ZERO = "12.only_row", "12.lora_linear", "12.zero_convolution"
+RESIDUALS, LOSS = "12.add_residuals", "12.control_loss"
+
+# One row
+
+
+@mutant(ROW, "This is the row alone")
+def the_row_alone(gradient, row):
+    return gradient[row]
+
+
+@mutant(ROW, "The row was cut out")
+def row_cut_out(gradient, row):
+    return gradient[row : row + 1]
+
+
+@mutant(ROW, "A *column* was kept")
+def a_column(gradient, row):
+    kept = torch.zeros_like(gradient)
+    kept[:, row] = gradient[:, row]
+    return kept
+
+
+@mutant(ROW, "The wrong way round")
+def all_other_rows(gradient, row):
+    kept = gradient.clone()
+    kept[row] = 0
+    return kept
+
+
+@mutant(ROW, "nothing would learn")
+def all_zeros(gradient, row):
+    kept = torch.zeros_like(gradient)
+    kept[row].add(gradient[row])
+    return kept
+
+
+@mutant(ROW, "These are ones")
+def the_mask(gradient, row):
+    mask = torch.zeros_like(gradient)
+    mask[row] = 1
+    return mask
+
+
+@mutant(ROW, "every word of the prompts would be changed")
+def all_rows(gradient, row):
+    return gradient.clone()
+
+
+@mutant(ROW, "was changed in place")
+def row_in_place(gradient, row):
+    kept = gradient[row].clone()
+    gradient.zero_()
+    gradient[row] = kept
+    return gradient
+
+
+@variant(ROW)
+def by_a_mask(gradient, row):
+    return gradient * (torch.arange(len(gradient)) == row)[:, None]
+
+
+@variant(ROW)
+def by_scatter(gradient, row):
+    return torch.zeros_like(gradient).index_copy(0, torch.tensor([row]), gradient[row : row + 1])
+
+
+@variant(ROW)
+def word_by_word(gradient, row):
+    return torch.stack([words if n == row else torch.zeros_like(words) for n, words in enumerate(gradient)])
+
+
+# LoRA
+
+
+class Right(nn.Module):
+    """A right one, on which the wrong ones differ in one method; the names of classes do not matter."""
+
+    def __init__(self, base, rank, alpha=None):
+        super().__init__()
+        self.base, self.scale = base.requires_grad_(False), (rank if alpha is None else alpha) / rank
+        self.A = nn.Parameter(torch.randn(rank, base.in_features) / base.in_features**0.5)
+        self.B = nn.Parameter(torch.zeros(base.out_features, rank))
+        self.merged = None
+
+    def difference(self):
+        return self.scale * self.B @ self.A
+
+    def forward(self, x):
+        if self.merged is not None:
+            return F.linear(x, self.merged, self.base.bias)
+        return self.base(x) + self.scale * (x @ self.A.mT @ self.B.mT)
+
+    @torch.no_grad()
+    def merge(self):
+        self.merged = self.base.weight + self.difference()
+
+    def unmerge(self):
+        self.merged = None
+
+
+def low(layer, x):
+    return x @ layer.A.mT @ layer.B.mT
+
+
+@mutant(LORA, "Keep the class line")
+def returns_a_function(base, rank, alpha=None):
+    return lambda x: base(x)
+
+
+@mutant(LORA, "and the two matrices as self.A and self.B")
+class OtherNames(Right):
+    def __init__(self, base, rank, alpha=None):
+        super().__init__(base, rank, alpha)
+        self.down = self.A
+        del self.A
+
+    def forward(self, x):
+        return self.base(x) + self.scale * (x @ self.down.mT @ self.B.mT)
+
+
+@mutant(LORA, "An optimizer finds only nn.Parameter")
+class NoParameters(Right):
+    def __init__(self, base, rank, alpha=None):
+        super().__init__(base, rank, alpha)
+        A = self.A.detach().requires_grad_()
+        del self.A
+        self.A = A
+
+
+@mutant(LORA, "A goes first, from `in` numbers to `rank`")
+class Transposed(Right):
+    def __init__(self, base, rank, alpha=None):
+        super().__init__(base, rank, alpha)
+        self.A = nn.Parameter(torch.randn(base.in_features, rank))
+        self.B = nn.Parameter(torch.zeros(rank, base.out_features))
+
+    def forward(self, x):
+        return self.base(x) + self.scale * (x @ self.A @ self.B)
+
+
+@mutant(LORA, "Only the layer that was passed is frozen")
+class AllFrozen(Right):
+    def __init__(self, base, rank, alpha=None):
+        super().__init__(base, rank, alpha)
+        self.requires_grad_(False)
+
+
+@mutant(LORA, "freezes its weight and its bias")
+class NotFrozen(Right):
+    def __init__(self, base, rank, alpha=None):
+        super().__init__(base, rank, alpha)
+        base.requires_grad_(True)
+
+
+@mutant(LORA, "No copy is needed")
+class ACopy(Right):
+    def __init__(self, base, rank, alpha=None):
+        super().__init__(base, rank, alpha)
+        self.base = nn.Linear(base.in_features, base.out_features, base.bias is not None)
+        self.base.load_state_dict(base.state_dict())
+
+
+@mutant(LORA, "The network must draw at first what it drew before")
+class BothRandom(Right):
+    def __init__(self, base, rank, alpha=None):
+        super().__init__(base, rank, alpha)
+        self.B = nn.Parameter(torch.randn(base.out_features, rank))
+
+
+@mutant(LORA, "if both are 0, nothing is ever")
+class BothZero(Right):
+    def __init__(self, base, rank, alpha=None):
+        super().__init__(base, rank, alpha)
+        self.A = nn.Parameter(torch.zeros(rank, base.in_features))
+
+
+@mutant(LORA, "the rank would stay 1")
+class RowsAlike(Right):
+    def __init__(self, base, rank, alpha=None):
+        super().__init__(base, rank, alpha)
+        self.A = nn.Parameter(torch.full((rank, base.in_features), 0.1))
+
+
+@mutant(LORA, "The factor alpha / rank is missing")
+class NoFactor(Right):
+    def forward(self, x):
+        return self.base(x) + low(self, x)
+
+
+@mutant(LORA, "so that another rank needs no other learning rate")
+class AlphaAlone(Right):
+    def forward(self, x):
+        return self.base(x) + self.scale * len(self.A) * low(self, x)
+
+
+@mutant(LORA, "alpha was not used")
+class RankAlone(Right):
+    def forward(self, x):
+        return self.base(x) + low(self, x) / len(self.A)
+
+
+@mutant(LORA, "The factor is the wrong way round")
+class RankByAlpha(Right):
+    def forward(self, x):
+        return self.base(x) + low(self, x) / self.scale
+
+
+@mutant(LORA, "That is rsLoRA")
+class RootOfRank(Right):
+    def forward(self, x):
+        return self.base(x) + self.scale * len(self.A) ** 0.5 * low(self, x)
+
+
+@mutant(LORA, "A and B are not used in forward")
+class NotUsed(Right):
+    def forward(self, x):
+        return self.base(x)
+
+
+@mutant(LORA, "The frozen layer is missing")
+class DifferenceAlone(Right):
+    def forward(self, x):
+        return self.base(x) * (0 if self.B.any() else 1) + self.scale * low(self, x)
+
+
+@mutant(LORA, "The bias is missing")
+class NoBias(Right):
+    def forward(self, x):
+        bias = 0 if self.base.bias is None or not self.B.any() else self.base.bias
+        return Right.forward(self, x) - bias
+
+
+@mutant(LORA, "The bias was added twice")
+class BiasTwice(Right):
+    def forward(self, x):
+        bias = 0 if self.base.bias is None or not self.B.any() else self.base.bias
+        return Right.forward(self, x) + bias
+
+
+@mutant(LORA, "It is transposed")
+class DifferenceTransposed(Right):
+    def difference(self):
+        return Right.difference(self).mT
+
+
+@mutant(LORA, "difference() has no factor")
+class DifferenceWithoutFactor(Right):
+    def difference(self):
+        return self.B @ self.A
+
+
+@mutant(LORA, "W itself is in it")
+class WholeMatrix(Right):
+    def difference(self):
+        return self.base.weight + Right.difference(self)
+
+
+@mutant(LORA, "The difference counts twice")
+class CountsTwice(Right):
+    @torch.no_grad()
+    def merge(self):
+        self.base.weight += self.difference()
+
+
+@mutant(LORA, "Nothing but W is left")
+class MergesNothing(Right):
+    def merge(self):
+        self.merged = self.base.weight
+
+
+@mutant(LORA, "Adding and subtracting rounds")
+class Subtracts(Right):
+    def forward(self, x):
+        return self.base(x) if self.merged is not None else Right.forward(self, x)
+
+    @torch.no_grad()
+    def merge(self):
+        if self.merged is None:
+            self.merged = self.difference()
+            self.base.weight += self.merged
+
+    @torch.no_grad()
+    def unmerge(self):
+        self.base.weight -= self.merged
+        self.merged = None
+
+
+@mutant(LORA, "unmerge() gives back the W from before merge()")
+class KeepsTheMerged(Right):
+    def forward(self, x):
+        return self.base(x) if self.merged is not None else Right.forward(self, x)
+
+    @torch.no_grad()
+    def merge(self):
+        self.merged = True
+        self.base.weight += self.difference()
+
+
+@mutant(LORA, "It is still merged")
+class StaysMerged(Right):
+    def unmerge(self):
+        pass
+
+
+@mutant(LORA, "Merging again added the difference again")
+class AddsAgain(Right):
+    @torch.no_grad()
+    def merge(self):
+        self.merged = (self.base.weight if self.merged is None else self.merged) + self.difference()
+
+
+@mutant(LORA, "training needs its gradient")
+class CutOff(Right):
+    def forward(self, x):
+        return (
+            self.base(x) + self.difference().detach() @ torch.eye(x.shape[-1]) @ x.detach().mT
+            if False
+            else (Right.forward(self, x).detach())
+        )
+
+
+@variant(LORA)
+class Short(Right):
+    pass
+
+
+@variant(LORA)
+class InPlace(nn.Module):
+    """W itself is exchanged, and a copy of it kept."""
+
+    def __init__(self, base, rank, alpha=None):
+        super().__init__()
+        for parameter in base.parameters():
+            parameter.requires_grad = False
+        self.base, self.rank, self.alpha = base, rank, rank if alpha is None else alpha
+        first = nn.Linear(base.in_features, rank, bias=False)
+        self.A, self.B = first.weight, nn.Parameter(base.weight.new_zeros(base.out_features, rank))
+        self.kept = None
+
+    def difference(self):
+        return torch.einsum("or,ri->oi", self.B, self.A) * self.alpha / self.rank
+
+    def forward(self, x):
+        if self.kept is not None:
+            return self.base(x)
+        return F.linear(x, self.base.weight + self.difference(), self.base.bias)
+
+    def merge(self):
+        self.unmerge()
+        self.kept = self.base.weight.data
+        self.base.weight.data = self.kept + self.difference().detach()
+
+    def unmerge(self):
+        if self.kept is not None:
+            self.base.weight.data, self.kept = self.kept, None
+
+
+# Zero convolution
+
+
+def convolution(channels, *rest, **options):
+    layer = nn.Conv2d(channels, channels, *rest, **options)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+@mutant(ZERO, "Return the layer")
+def zeros_themselves(channels):
+    return torch.zeros(channels, channels, 1, 1)
+
+
+@mutant(ZERO, "A residual has the channels of the skip connection")
+def to_one_channel(channels):
+    layer = nn.Conv2d(channels, 1, 1)
+    return layer.requires_grad_(True)
+
+
+@mutant(ZERO, "One pixel is enough")
+def three_pixels(channels):
+    return convolution(channels, 3, padding=1)
+
+
+@mutant(ZERO, "Each output channel may use all")
+def channel_by_channel(channels):
+    return convolution(channels, 1, groups=channels)
+
+
+@mutant(ZERO, "The bias is kept")
+def no_bias(channels):
+    return convolution(channels, 1, bias=False)
+
+
+@mutant(ZERO, "set them to zero, exactly")
+def as_it_comes(channels):
+    return nn.Conv2d(channels, channels, 1)
+
+
+@mutant(ZERO, "nn.init.zeros_ for both")
+def bias_as_it_comes(channels):
+    layer = nn.Conv2d(channels, channels, 1)
+    nn.init.zeros_(layer.weight)
+    return layer
+
+
+@mutant(ZERO, "Zero is only where it starts")
+def frozen(channels):
+    return convolution(channels, 1).requires_grad_(False)
+
+
+@variant(ZERO)
+def multiplied(channels):
+    layer = nn.Conv2d(channels, channels, kernel_size=1)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter *= 0
+    return layer
+
+
+@variant(ZERO)
+def new_parameters(channels):
+    layer = nn.Conv2d(channels, channels, (1, 1))
+    layer.weight, layer.bias = (nn.Parameter(torch.zeros_like(part)) for part in (layer.weight, layer.bias))
+    return layer
+
+
+# Residuals
+
+
+@mutant(RESIDUALS, "The weight was not used")
+def without_weight(skips, residuals, weight=1.0):
+    return [skip + residual for skip, residual in zip(skips, residuals, strict=True)]
+
+
+@mutant(RESIDUALS, "The weight belongs to the residuals")
+def weight_at_the_skips(skips, residuals, weight=1.0):
+    return [weight * skip + residual for skip, residual in zip(skips, residuals, strict=True)]
+
+
+@mutant(RESIDUALS, "and not for the skip")
+def weight_for_both(skips, residuals, weight=1.0):
+    return [weight * (skip + residual) for skip, residual in zip(skips, residuals, strict=True)]
+
+
+@mutant(RESIDUALS, "This goes over from one to the other")
+def mixed(skips, residuals, weight=1.0):
+    return [torch.lerp(skip, residual, weight) for skip, residual in zip(skips, residuals, strict=True)]
+
+
+@mutant(RESIDUALS, "These are the residuals alone")
+def residuals_alone(skips, residuals, weight=1.0):
+    return [weight * residual for residual in residuals]
+
+
+@mutant(RESIDUALS, "The residuals were not added")
+def not_kept(skips, residuals, weight=1.0):
+    sums = list(skips)
+    for skip, residual in zip(skips, residuals, strict=True):
+        skip = skip + weight * residual
+    return sums
+
+
+@mutant(RESIDUALS, "They were subtracted")
+def subtracted(skips, residuals, weight=1.0):
+    return [skip - weight * residual for skip, residual in zip(skips, residuals, strict=True)]
+
+
+@mutant(RESIDUALS, "Only the first skip connection")
+def only_the_first(skips, residuals, weight=1.0):
+    return [skips[0] + weight * residuals[0], *skips[1:]]
+
+
+@mutant(RESIDUALS, "not put one after the other")
+def side_by_side(skips, residuals, weight=1.0):
+    return [torch.cat([skip, weight * residual], 1) for skip, residual in zip(skips, residuals, strict=True)]
+
+
+@mutant(RESIDUALS, "joins two lists end to end")
+def lists_joined(skips, residuals, weight=1.0):
+    return skips + residuals
+
+
+@mutant(RESIDUALS, "in a list")
+def only_one(skips, residuals, weight=1.0):
+    return sum((skip + weight * residual).mean() for skip, residual in zip(skips, residuals, strict=True))
+
+
+@mutant(RESIDUALS, "was changed in place")
+def into_the_skips(skips, residuals, weight=1.0):
+    for skip, residual in zip(skips, residuals, strict=True):
+        skip.data += weight * residual
+    return skips
+
+
+@variant(RESIDUALS)
+def by_torch_add(skips, residuals, weight=1.0):
+    return [torch.add(*pair, alpha=weight) for pair in zip(skips, residuals, strict=True)]
+
+
+@variant(RESIDUALS)
+def by_index(skips, residuals, weight=1.0):
+    sums = []
+    for n in range(len(skips)):
+        sums.append(residuals[n] * weight + skips[n])
+    return sums
+
+
+# The loss
+
+
+def parts(x0, eps, t, alpha_bar):
+    a = alpha_bar[t].reshape(-1, 1, 1, 1)
+    return a.sqrt() * x0 + (1 - a).sqrt() * eps, a.sqrt() * eps - (1 - a).sqrt() * x0
+
+
+def wrong_loss(words, state="fail"):
+    """Note a wrong loss: a function of (model, x_t, v, x0, cond, drawing, t, eps, a)."""
+
+    def note(function):
+        def attempt(model, x0, cond, drawing, t, eps, alpha_bar):
+            x_t, v = parts(x0, eps, t, alpha_bar)
+            return function(model, x_t, v, x0, cond, drawing, t, eps, alpha_bar[t].reshape(-1, 1, 1, 1))
+
+        attempt.__name__ = function.__name__
+        mutant(LOSS, words, state)(attempt)
+        return function
+
+    return note
+
+
+@wrong_loss("The target here is eps")
+def target_eps(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing) - eps).square().mean()
+
+
+@wrong_loss("The target here is x0")
+def target_x0(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing) - x0).square().mean()
+
+
+@wrong_loss("The sign of v is wrong")
+def minus_v(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing) + v).square().mean()
+
+
+@wrong_loss("There is a minus in v")
+def plus_in_v(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing) - a.sqrt() * eps - (1 - a).sqrt() * x0).square().mean()
+
+
+@wrong_loss("The factors of v are swapped")
+def factors_of_v_swapped(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing) - (1 - a).sqrt() * eps + a.sqrt() * x0).square().mean()
+
+
+@wrong_loss("The roots are missing in v.")
+def no_roots_in_v(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing) - a * eps + (1 - a) * x0).square().mean()
+
+
+@wrong_loss("The roots are missing in x_t")
+def no_roots_in_x_t(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(a * x0 + (1 - a) * eps, t, cond, drawing) - v).square().mean()
+
+
+@wrong_loss("was shown the clean x0")
+def clean_input(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x0, t, cond, drawing) - v).square().mean()
+
+
+@wrong_loss("was shown eps itself")
+def noise_input(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(eps, t, cond, drawing) - v).square().mean()
+
+
+@wrong_loss("was not told the time")
+def no_time(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, torch.zeros_like(t), cond, drawing) - v).square().mean()
+
+
+@wrong_loss("told the time of the first")
+def first_time(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t[:1].expand_as(t), cond, drawing) - v).square().mean()
+
+
+@wrong_loss("The drawing was left out")
+def empty_drawing(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, torch.zeros_like(drawing)) - v).square().mean()
+
+
+@wrong_loss("The drawing was mirrored")
+def mirrored(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing.flip(-1)) - v).square().mean()
+
+
+@wrong_loss("The drawing was moved to [-1, 1]")
+def drawing_as_a_picture(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, 2 * drawing - 1) - v).square().mean()
+
+
+@wrong_loss("This is the sum over everything")
+def summed(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing) - v).square().sum()
+
+
+@wrong_loss("One number for each sample")
+def one_for_each(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing) - v).square().flatten(1).mean(1)
+
+
+@wrong_loss("Every element is left")
+def all_elements(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing) - v).square()
+
+
+@wrong_loss("the mean absolute error")
+def absolute(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing) - v).abs().mean()
+
+
+@wrong_loss("A root was taken")
+def root(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing) - v).square().mean().sqrt()
+
+
+@wrong_loss("Each sample was divided by")
+def weighed(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return ((model(x_t, t, cond, drawing) - v).square() / a).mean()
+
+
+@wrong_loss("the model expects noisy latents, time, prompt", state="error")
+def no_drawing(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond) - v).square().mean()
+
+
+@wrong_loss("has no way back")
+def cut(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing).detach() - v).square().mean()
+
+
+@wrong_loss("the model was never called")
+def never_called(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (x_t - v).square().mean() * model.weight
+
+
+@variant(LOSS)
+def by_hand(model, x0, cond, drawing, t, eps, alpha_bar):
+    x_t, v = parts(x0, eps, t, alpha_bar)
+    return F.mse_loss(model(x_t, t, cond, drawing), v)
+
+
+@variant(LOSS)
+def sample_by_sample(model, x0, cond, drawing, t, eps, alpha_bar):
+    x_t, v = parts(x0, eps, t, alpha_bar)
+    each = [
+        (model(x_t[n : n + 1], t[n : n + 1], cond[n : n + 1], drawing[n : n + 1]) - v[n : n + 1]).pow(2).mean()
+        for n in range(len(t))
+    ]
+    return torch.stack(each).mean()
