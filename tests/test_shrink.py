@@ -1,14 +1,16 @@
 """Pictures made small: what stays of charts, photographs, colour maps and pixel grids, measured."""
 
+import base64
 import io
 
+import nbformat
 import numpy
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from course_utils.authoring.shrink import difference, shrink
+from course_utils.authoring.shrink import difference, shrink, shrink_outputs
 from course_utils.data import photos
 from course_utils.data.images import to_pil
 
@@ -106,3 +108,22 @@ def test_transparent_deep_and_moving_pictures_lose_nothing():
 def test_what_cannot_become_smaller_stays():
     tiny = png(Image.new("1", (1, 1)), pnginfo=PngInfo())
     assert shrink(tiny) == tiny
+
+
+def test_pictures_get_fewer_colours_only_where_a_notebook_would_be_too_large():
+    noise = numpy.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=numpy.uint8)
+    small, large = png(Image.fromarray(noise[:8, :8])), png(Image.fromarray(noise).resize((80, 80)))
+    modes = {}
+    for limit in (10**6, 12_000):
+        outputs = [
+            nbformat.v4.new_output("display_data", data={"image/png": base64.b64encode(data).decode()})
+            for data in (small, large)
+        ]
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=outputs)])
+        shrink_outputs(notebook, limit)
+        kept = [base64.b64decode(output.data["image/png"]) for output in notebook.cells[0].outputs]
+        modes[limit] = [opened(data).mode for data in kept]
+        again = [output.data["image/png"] for output in notebook.cells[0].outputs]
+        shrink_outputs(notebook, limit)
+        assert [output.data["image/png"] for output in notebook.cells[0].outputs] == again
+    assert modes == {10**6: ["RGB", "RGB"], 12_000: ["RGB", "P"]}

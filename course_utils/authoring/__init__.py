@@ -17,6 +17,7 @@ from course_utils.authoring.shrink import shrink, shrink_outputs
 from course_utils.authoring.source import read_source, stubbed, without_markers
 
 SIZE_LIMIT = 2_000_000  # bytes a notebook: GitHub and the browser still show it at once
+PICTURES_LIMIT = 1_500_000  # bytes that its pictures may take: the rest is text and code
 MEAN_SIZE_LIMIT = 1_000_000  # bytes, on average: each rebuilt notebook stays in the history for good
 SOURCE_NAME = re.compile(r"(\d\d)_\w+\.py")
 
@@ -41,7 +42,7 @@ def build(root, numbers=None, execute=True):
             solution.metadata["course"] = stamp(solution)
         else:
             keep_outputs(solution, load(solution_path))
-        shrink_outputs(solution)
+        shrink_outputs(solution, PICTURES_LIMIT)
         chapter = chapter_from(notebook, solution)
         for notebook_path, content in ((solution_path, solution), (chapter_path, chapter)):
             write(content, notebook_path)

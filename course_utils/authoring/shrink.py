@@ -21,14 +21,30 @@ LEAST_PSNR = 50  # decibels, of the whole chart
 SMOOTH = 8  # levels: where they differ by less within five pixels, but do differ, rounding to fours may show as bands
 
 
-def shrink_outputs(notebook):
-    """Make every PNG picture among the notebook's outputs small, in place."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            if "image/png" in data:
-                small = shrink(base64.b64decode(data["image/png"]))
-                data["image/png"] = base64.b64encode(small).decode("ascii")
+def shrink_outputs(notebook, limit):
+    """Make every PNG picture among the notebook's outputs small, in place.
+
+    limit: bytes that all of them may take in the notebook's file. Where they take more, the largest ones get 256
+    colours each, until they fit.
+    """
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    pictures = [output.data for output in outputs if "image/png" in output.get("data", {})]
+    for data in pictures:
+        data["image/png"] = _base64(shrink(base64.b64decode(data["image/png"])))
+    for data in sorted(pictures, key=lambda data: len(data["image/png"]), reverse=True):
+        if sum(len(data["image/png"]) for data in pictures) > limit:
+            data["image/png"] = _base64(in_few_colours(base64.b64decode(data["image/png"])))
+
+
+def _base64(data):
+    return base64.b64encode(data).decode("ascii")
+
+
+def in_few_colours(data):
+    """Return the bytes of a PNG in 256 colours: about half as many where there are many small pictures in it."""
+    picture: Image.Image = Image.open(io.BytesIO(data), formats=["PNG"])
+    few = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=5)
+    return min(data, encoded(few, picture.info.get("dpi")), key=len)
 
 
 def shrink(data):

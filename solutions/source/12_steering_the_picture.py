@@ -1275,7 +1275,7 @@ show(
 # be written down as a rule for pixels, no network is needed. (Eight pages and one task: for a change of shape, such
 # as a corgi that should lie down, neither strength 0.5 nor an exchange of colours would do.)
 
-# %% [markdown] id="word-text"
+# %% [markdown] id="fox-text"
 # ## 7 · A new word
 #
 # All handles so far draw what the model knows. What if it has never seen the thing? The picture book has twelve
@@ -1283,7 +1283,7 @@ show(
 # one of the tokenizer's words. But the course can draw one. Here are four pages, and what the model makes of "a fox":
 
 
-# %% id="word-fox" tags=["static"]
+# %% id="fox-pages" tags=["static"]
 def fox(place, colour=None, seed=0, pose=None):
     """A page with a fox."""
     return book.Scene((book.Thing("fox", colour, pose),), place, seed)
@@ -1527,8 +1527,9 @@ if budget(smoke=False, laptop=True, gpu=False):
 # ●●●●● · 30 minutes. No line-by-line comments this time, only the contract:
 #
 # - `base` is an `nn.Linear`. It is kept as `self.base` and frozen, with its bias, if it has one.
-# - `self.A`, (rank, in), and `self.B`, (out, rank), are `nn.Parameter`s; $W_\text{down}$ starts random (for example uniform up to
-#   $1/\sqrt{\text{in}}$, as `nn.Linear` does), $W_\text{up}$ at zero. `alpha=None` means the rank.
+# - `self.A` is $W_\text{down}$, (rank, in), and `self.B` is $W_\text{up}$, (out, rank): both `nn.Parameter`s. $W_\text{down}$
+#   starts random (for example uniform up to $1/\sqrt{\text{in}}$, as `nn.Linear` does), $W_\text{up}$ at zero.
+#   `alpha=None` means the rank.
 # - `difference()` returns what is added to $W$: $\frac{\alpha_\text{LoRA}}{R} W_\text{up} W_\text{down}$, (out, in).
 # - `forward(x)`, for $x$ (..., in), returns $y$.
 # - After `merge()`, `forward` uses one matrix, $W + \frac{\alpha_\text{LoRA}}{R} W_\text{up} W_\text{down}$ with $W_\text{down}$ and $W_\text{up}$ of that moment: as quick as
@@ -1957,12 +1958,12 @@ def add_residuals(skips, residuals, weight=1.0):
 # %% id="check-residuals"
 add_residuals = check("12.add_residuals", add_residuals)
 
-# %% [markdown] id="walk-text"
+# %% [markdown] id="route-text"
 # With your function, the way through the U-Net of diffusers can be written out, drawing included. `small_controlnet`
 # makes the copy; for this comparison its zero convolutions get random numbers.
 
 
-# %% id="walk"
+# %% id="route"
 from course_utils.models.control import small_controlnet
 
 
@@ -2210,7 +2211,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # </details>
 
 # %% id="control-measure"
-ROUNDS = budget(smoke=1, laptop=3, gpu=8)
+ROUNDS = budget(smoke=1, laptop=2, gpu=8)
 SIZE = budget(smoke=2, laptop=16, gpu=16)
 scenes = [book.sample_scene(n, 78) for n in range(SIZE * ROUNDS)]
 told = [book.caption(scene).text for scene in scenes]
@@ -2474,7 +2475,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # </details>
 
 # %% id="brackets-run" tags=["static"]
-COUNT = budget(smoke=2, laptop=24, gpu=96)
+COUNT = budget(smoke=2, laptop=16, gpu=96)
 reds, sheet = {}, []
 for weight in (0.0, 1.0, 1.3, 2.0):
     pages = look(draw_told(emphasise(prompt, "red", weight).expand(COUNT, -1, -1), range(COUNT)))
