@@ -37,6 +37,7 @@ from PIL import Image
 from tqdm import tqdm
 
 print(os.environ["COURSE_PROFILE"], os.environ["COURSE_STRICT"], Path.cwd().name, Path.cwd())
+print(Path(os.environ["COURSE_PROGRESS"]).read_text().count("true") > 50)
 warnings.warn("mind the gap")
 display(ipywidgets.IntSlider())
 for _ in tqdm(range(3), desc="steps"):
@@ -150,7 +151,7 @@ def test_only_static_pictures_are_kept_in_the_chapter(built):
 def test_solution_is_run_in_its_folder_and_profile(built):
     notebook, cells = read(built, "solutions")
     printed = cells["set-up"].outputs[0].text
-    assert printed == "laptop 1 solutions solutions\n", "profile, strictness, folder, path from the root"
+    assert printed == "laptop 1 solutions solutions\nTrue\n", "profile, strictness, folder, path from the root; solved"
     assert cells["picture"].outputs[-1].data["text/plain"] == "8"
     assert notebook.metadata.course.profile == "laptop"
     assert "widgets" not in notebook.metadata
@@ -160,7 +161,7 @@ def test_outputs_read_well_without_kernel_and_elsewhere(built):
     cells = read(built, "solutions")[1]
     assert [output.output_type for output in cells["set-up"].outputs] == ["stream", "stream"], "no widget"
     noise = cells["set-up"].outputs[1].text
-    assert "<cell>:12: UserWarning: mind the gap" in noise
+    assert "<cell>:13: UserWarning: mind the gap" in noise
     assert "100%" in noise
     assert " 0%" not in noise and "\r" not in noise, "only the last state of the bar"
     error = cells["failure"].outputs[0]

@@ -1645,8 +1645,8 @@ print("before training, the U-Net with LoRA predicts the same, to the last bit")
 # model draw for "a corgi on the beach"? What could prevent that?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# Taught foxes alone, the model loses a part of the old prompts: 8 of 48 that it followed before, against 3 that it
-# gains. With two old pages in each batch, whose target is the model's own old answer, 3 are lost and 6 gained.
+# Taught foxes alone, the model loses a part of the old prompts: 8 of 48 that it followed before, against 4 that it
+# gains. With two old pages in each batch, whose target is the model's own old answer, 3 are lost and 5 gained.
 # </details>
 
 # %% id="pages"
@@ -1757,13 +1757,12 @@ titles = [*names, *[""] * (3 * len(names))]
 show(
     plot_pictures(torch.cat([pages[:8] for pages in drawn.values()]), titles, columns=len(names), rows=list(drawn)),
     "Four rows of eight images for foxes in the forest, on the beach, in the desert and in the city, the last four "
-    "red. Before: rabbits, boats and a ball. After each of the three trainings: foxes, the least clear ones with "
-    "rank 1.",
+    "red. Before: rabbits, boats and other things, but no fox. After each of the three trainings: foxes.",
 )
 show(
     plot_pictures(torch.cat([pages[:8] for pages in kept.values()]), columns=min(8, len(OLD)), rows=list(kept)),
     "Four rows of eight images of old prompts, nearly the same in all rows. After foxes only, a purple cat has turned "
-    "blue and a rabbit pale; with old pages, a house has moved above a teapot.",
+    "blue.",
 )
 print("old prompts: " + "; ".join(wish.text for wish in OLD[:8]))
 
@@ -1773,10 +1772,9 @@ print("old prompts: " + "; ".join(wish.text for wish in OLD[:8]))
 # in all of them. But it sees one in 0.73 of the images *before*, too: asked about a boat, it has to choose. A measure
 # must have been able to fail.)
 #
-# The price of learning without old pages shows in the old prompts: 0.73 are followed, against 0.90 with old pages (±
-# 0.06 and 0.05, the same 48 prompts). What old pages cost in foxes, 0.65 against 0.56, is within the errors. With rank
-# 1, an eighth of the numbers, there are fewer right foxes, 0.42 ± 0.07, by one and a half standard errors of the
-# difference.
+# The price of learning without old pages shows in the old prompts: 0.75 are followed, against 0.88 with old pages (±
+# 0.06 and 0.05, the same 48 prompts). What old pages cost in foxes, 0.65 against 0.56, is within the errors, and so is
+# what rank 1 costs, an eighth of the numbers: 0.44 ± 0.07.
 
 # %% [markdown] id="file-text"
 # ### A file for others
@@ -1790,6 +1788,7 @@ import tempfile
 
 from diffusers import StableDiffusionPipeline
 
+from course_utils.pipelines.model_folder import quiet
 from course_utils.pipelines.picture_book import PICTURE_BOOK
 
 folder = Path(tempfile.mkdtemp())
@@ -1808,7 +1807,8 @@ def save_mine(name, layers, rank):
 print(f"{save_mine('fox', adapters['with old pages'], 8) / 1e6:.2f} MB; the U-Net's file: {whole * 2 / 1e6:.0f} MB")
 plain = StableDiffusionPipeline.from_pretrained(PICTURE_BOOK).to(device)
 plain.set_progress_bar_config(disable=True)
-plain.load_lora_weights(folder / "fox.safetensors")
+with quiet():  # diffusers misses LoRA weights for the text encoder, of which there are none
+    plain.load_lora_weights(folder / "fox.safetensors")
 with torch.no_grad():
     x_T, at, told = noise(range(4)), torch.full((4,), 700, device=device), encode(asked[:4])
     gap = (plain.unet(x_T, at, told).sample - taught["with old pages"](x_T, at, told).sample).abs().max().item()
@@ -2205,8 +2205,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # <details><summary>Answer (after running the cells below)</summary>
 # Both ways with a drawing do, and the prompt matters as much as before. With the drawing the things are within 5
-# pixels of where they should be in all 48 images (without it, in about half of them), and the prompt is followed as
-# often as without. The drawing alone is followed somewhat less closely, and of course the prompt hardly ever: colours,
+# pixels of where they should be in all 32 images (without it, in about half of them), and the prompt is followed no
+# less often than without. The drawing alone is followed somewhat less closely, and of course the prompt hardly ever: colours,
 # place and style are then the model's choice.
 # </details>
 
@@ -2262,7 +2262,7 @@ show(
 print("prompts: " + "; ".join(told[:6]))
 
 # %% [markdown] id="control-read"
-# With the drawing, the IoU rises from 0.53 to 0.78, where the reader itself reaches 0.86 on renders. (It is not near 0
+# With the drawing, the IoU rises from 0.51 to 0.78 (32 pages, ± 0.04 and 0.02), where the reader itself reaches 0.86 on renders. (It is not near 0
 # without one, because things stand in much the same places on most pages.) The drawing decides where and in which
 # outline, and the prompt all that lines cannot show: colour, place and style.
 
@@ -2470,8 +2470,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 # weights 1.3 and 2?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# With weight 0 all 24 balls are still red: the hidden states of the tokens after it have read the word. Both things
-# are right in 0.62 to 0.92 of the images, without any trend (the standard error of each share is 0.07 to 0.10).
+# With weight 0 all 16 balls are still red: the hidden states of the tokens after it have read the word. With weight
+# 1.3 the whole prompt is followed in 0.94 ± 0.08 of the images, against 0.81 ± 0.10 without any weight: within the
+# errors. With weight 2 it is 0.44 ± 0.12: all other words have become weaker.
 # </details>
 
 # %% id="brackets-run" tags=["static"]
