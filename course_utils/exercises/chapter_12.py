@@ -12,21 +12,28 @@ from course_utils.exercises.mistakes_12 import (
     as_times,
     blend_mistakes,
     control_mistakes,
+    explained,
     fill,
     lora_outputs,
     maps_mistakes,
+    new_tensors_advised,
     pages_with_balls,
     path_of,
     renoise_mistakes,
+    require_layers_apart,
+    require_learning,
     require_merged,
     require_parts,
+    require_sums,
+    require_ways_back,
     residual_mistakes,
     row_mistakes,
     times_mistakes,
+    unset_memory_seen,
 )
 from course_utils.exercises.oracles import close, require, require_tensor
 from course_utils.exercises.registry import exercise
-from course_utils.exercises.settings import close_in_all
+from course_utils.exercises.settings import broadcasting_explained, called_as, close_in_all
 from course_utils.models import control, lora
 from course_utils.models.judge import read
 from course_utils.recipes import control as control_recipe
@@ -241,12 +248,31 @@ def recolour(learner, case):
 )  # fmt: skip
 def only_row(learner, case):
     """Keep the gradient of a single word."""
-    settings = []
-    for tokens, width, row in ((7, 9, 3), (5, 5, 0), (4, 9, 3), (6, 6, 2), (1, 4, 0)):
+    settings, first = [], []
+    for tokens, width, row in ((7, 9, 3), (5, 5, 0), (4, 9, 3), (6, 6, 2), (1, 4, 0), (7, 9, 6), (3, 4, 1)):
         gradient = case.normal(tokens, width)
-        right = torch.einsum("n,nd->nd", torch.eye(tokens)[row], gradient)
-        mistakes = row_mistakes(gradient, row)
-        settings.append((learner(gradient, row), right, mistakes, f"for row {row} the gradient", learner.called))
+        if (tokens, width) == (6, 6):
+            gradient[4] = gradient[row]  # two words may have the same gradient
+        if (tokens, width) == (3, 4):
+            gradient = gradient.double()
+        right = torch.einsum("n,nd->nd", torch.eye(tokens)[row].to(gradient), gradient)
+        with (
+            unset_memory_seen(),
+            broadcasting_explained(
+                "A mask with one number for each row needs an axis more, (tokens, 1): mask[:, None]."
+            ),
+        ):
+            got = learner(gradient, row)
+        settings.append((got, right, row_mistakes(gradient, row), f"for row {row} the gradient", learner.called))
+        require(getattr(got, "dtype", gradient.dtype) == gradient.dtype, f"got {getattr(got, 'dtype', '')} for a "
+                f"gradient of {gradient.dtype}.", "torch.zeros(shape) is float32 on the CPU, whatever the gradient is: "
+                "torch.zeros_like(gradient) follows it.")  # fmt: skip
+        first = first or [got, got.clone() if isinstance(got, torch.Tensor) else got]
+    with called_as(settings[0][-1]):
+        require(not isinstance(first[0], torch.Tensor) or torch.equal(first[0].nan_to_num(), first[1].nan_to_num()),
+                "a later call changed what the first one had returned, expected a new tensor each time.",
+                "A tensor that is kept outside the function still has the rows of earlier calls: make new zeros in "
+                "each.")  # fmt: skip
     close_in_all(settings)
 
 
@@ -273,12 +299,17 @@ def lora_linear(learner, case):
         with torch.no_grad():
             for parameter in base.parameters():
                 parameter.copy_(case.normal(*parameter.shape))
-        layer = learner(base, rank, alpha)
+        with unset_memory_seen():
+            layer = learner(base, rank, alpha)
         require_parts(layer, base, rank)
+        other = require_layers_apart(learner, layer, base, rank, alpha)
         alpha = alpha or rank
         # not as a method: the gradients of a random start are not the reference's
-        start = learner.call(lambda x, layer=layer: layer(x), learner.reference.forward, x)
-        close(start, base(x), what="at the start, the output")
+        with explained("shapes cannot be multiplied", "x is (..., in), A (rank, in), B (out, rank): x @ A.mT @ B.mT "
+                       "fits, however many axes x has."):  # fmt: skip
+            start = learner.call(lambda x, layer=layer: layer(x), learner.reference.forward, x)
+        close(start, base(x), [(x @ base.weight.mT, "The bias is missing: self.base(x) has it.")] if bias else [],
+              what="at the start, the output")  # fmt: skip
         fill(layer, case)
         right, mistakes = lora_outputs(x, layer, alpha)
         close(learner.method(layer, "forward", x), right, mistakes, tolerance=1e-3, what="the output")
@@ -289,7 +320,7 @@ def lora_linear(learner, case):
             *([(low, "difference() has no factor alpha / rank: it is what is added to W.")] if alpha != rank else []),
             (both + base.weight, "W itself is in it. difference() is what is added to W."),
         ], tolerance=1e-3, what="the difference")  # fmt: skip
-        require_merged(learner, layer, x, alpha, case)
+        require_merged(learner, layer, other, x, alpha, case)
 
 
 @exercise(
@@ -302,7 +333,11 @@ def lora_linear(learner, case):
 def zero_convolution(learner, case):
     """Make a layer that gives zeros until it is trained."""
     for channels, shape in ((6, (2, 6, 4, 5)), (1, (1, 1, 3, 2)), (3, (2, 3, 1, 1))):
-        layer = learner(channels)
+        with explained("cannot assign", "A parameter takes no plain tensor. nn.init.zeros_(layer.weight) writes into "
+                       "it; or assign nn.Parameter(torch.zeros_like(layer.weight))."):  # fmt: skip
+            layer = learner(channels)
+        require(torch.is_grad_enabled(), "gradients are switched off for all that follows, expected them on.",
+                "torch.set_grad_enabled(False) lasts. Use `with torch.no_grad():`, which ends.")  # fmt: skip
         require(isinstance(layer, nn.Conv2d), f"got {type(layer).__name__}, expected an nn.Conv2d.",
                 "Return the layer: nn.Conv2d(channels, channels, 1).")  # fmt: skip
         require(layer.in_channels == layer.out_channels == channels, f"it goes from {layer.in_channels} channels to "
@@ -314,6 +349,13 @@ def zero_convolution(learner, case):
                 "Each output channel may use all input channels.")  # fmt: skip
         require(layer.bias is not None, "it has no bias, expected one.", "The bias is kept, and starts at zero, "
                 "too.")  # fmt: skip
+        require(not layer.weight.is_inference(), "it was made in inference mode, expected that it can be trained.",
+                "Parameters made under torch.inference_mode() never have gradients: use torch.no_grad().")  # fmt: skip
+        require(layer.weight.shape == (channels, channels, 1, 1), f"the weights have the shape "
+                f"{tuple(layer.weight.shape)}, expected {(channels, channels, 1, 1)}.",
+                "The weights of an nn.Conv2d are (out, in, height, width): torch.zeros_like keeps that.")  # fmt: skip
+        require(layer.weight.dtype == torch.float32, f"the weights are {layer.weight.dtype}, expected torch.float32.",
+                "Leave the dtype as it is: the U-Net's features are float32, too.")  # fmt: skip
         require(not layer.weight.any(), f"the largest weight is {layer.weight.abs().max():.2g}, expected zeros.",
                 "Weights start at random: set them to zero, exactly.")  # fmt: skip
         require(not layer.bias.any(), "the bias is not zero.", "The bias starts at random, too: nn.init.zeros_ for "
@@ -322,8 +364,14 @@ def zero_convolution(learner, case):
                 "Zero is only where it starts: leave requires_grad as it is.")  # fmt: skip
         x = case.normal(*shape)
         output = layer(x)
+        require(output.shape == x.shape, f"for {tuple(x.shape)} the output has the shape {tuple(output.shape)}, "
+                "expected the same.", "A kernel of one pixel needs neither padding nor a stride.")  # fmt: skip
         close(output, torch.zeros_like(x), what="for any input, the output")
         output.sum().backward()
+        others = list(learner(channels).parameters())
+        require(not any(own is other for own in layer.parameters() for other in others), "a second call returned the "
+                "same weights, expected a new layer.", "Each Z_i has weights of its own: make a layer in each "
+                "call.")  # fmt: skip
         close(layer.weight.grad, x.sum((0, 2, 3)).expand(channels, -1)[..., None, None], tolerance=1e-3,
               what="the gradient of the weights")  # fmt: skip
 
@@ -338,27 +386,47 @@ def zero_convolution(learner, case):
 def add_residuals(learner, case):
     """Add what a ControlNet gives to the U-Net's skip connections."""
     settings = []
-    for count, weight in ((3, 1.0), (3, 0.0), (2, round(case.uniform(0.3, 0.8).item(), 2)), (1, 2.0)):
-        shapes = [(2, 3, 8, 4), (2, 5, 4, 2), (2, 5, 4, 2)][:count]
-        skips, residuals = ([case.normal(*shape) for shape in shapes] for _ in range(2))
-        got = learner(skips, residuals, weight)
-        require(isinstance(got, list | tuple), f"got {type(got).__name__}, expected a list of {count} tensors.",
-                "One sum for each skip connection, in a list.")  # fmt: skip
-        require(len(got) == count, f"got {len(got)} tensors, expected {count}.",
-                "One sum for each skip connection; + joins two lists end to end.")  # fmt: skip
-        for one, skip in zip(got, skips, strict=True):
-            stacked = getattr(one, "shape", (0, 0))[1:2] == (2 * skip.shape[1],)
-            require(getattr(one, "shape", None) == skip.shape, f"got the shape {tuple(getattr(one, 'shape', ()))}, "
-                    f"expected {tuple(skip.shape)}.", "They are added, and not put one after the other." if stacked
-                    else "Each residual goes to the skip connection of the same place in the list.")  # fmt: skip
+    for count, weight in ((3, 1.0), (3, 0.0), (2, round(case.uniform(0.3, 0.8).item(), 2)), (1, 2.0), (2, 1.5)):
+        shapes, dtype = (
+            [(2, 3, 8, 4), (2, 5, 4, 2), (2, 5, 4, 2)][:count],
+            [torch.float32, torch.float64][weight == 1.5],
+        )
+        skips, residuals = (
+            [case.normal(*shape).to(dtype).requires_grad_() for shape in shapes] for _ in range(2)
+        )  # fmt: skip
+        with (
+            new_tensors_advised(),
+            broadcasting_explained("Each residual goes to the skip connection of the same place in the list: "
+                                   "zip(skips, residuals) goes through both."),
+            explained("multiply sequence", "These are lists, and no tensors: go through both, pair by pair."),
+            explained("stack expects", "They are of different sizes, so no tensor holds all of them: return a list."),
+        ):  # fmt: skip
+            got = learner(skips, residuals, weight)
+        require_sums(got, skips, residuals, sum(len(shapes) for *_, shapes in settings))
         right, mistakes = residual_mistakes(skips, residuals, weight)
         flat = torch.cat([one.detach().flatten() for one in got])
-        settings.append((flat, right, mistakes, f"with weight {weight:g} the sums", learner.called))
-    close_in_all(settings)
+        what = f"with weight {weight:g} the sums"
+        settings.append((flat, right.detach(), mistakes, what, learner.called, got, skips, residuals, weight, shapes))
+    close_in_all(setting[:5] for setting in settings)
+    for *_, called, got, skips, residuals, weight, _ in settings:
+        with called_as(called):
+            require_ways_back(got, skips, residuals, weight)
+    for weight in (0.0, 1.0):
+        skips, residuals = ([case.normal(2, 3, 4, 4) for _ in range(2)] for _ in range(2))
+        got = learner.call(lambda inputs=(skips, residuals, weight): learner.candidate(*inputs), alone)
+        with called_as(f"add_residuals(skips, residuals, weight = {weight:g})"):
+            same = any(one.data_ptr() == other.data_ptr() for one in got for other in (*skips, *residuals))
+            require(not same, "the tensors that were passed came back, expected new ones.",
+                    "With weight 0, too, the results are tensors of their own: what is written into them later must "
+                    "not change the skip connections.")  # fmt: skip
+
+
+def alone():
+    """Stand for a call on the oracle's own tensors, not on copies."""
 
 
 @exercise(
-    "12.control_loss", control_recipe.control_loss, difficulty=4, minutes=15, gradients=True, uses=("05.add_noise",),
+    "12.control_loss", control_recipe.control_loss, difficulty=4, minutes=15, uses=("05.add_noise",),
     hints=[
         "It is the loss of chapter 10 with one input more: model(x_t, t, cond, drawing).",
         "The U-Net of this course predicts v = √ᾱ eps - √(1 - ᾱ) x0 (chapter 07), so that is the target. "
@@ -372,10 +440,13 @@ def control_loss(learner, case):
     for shape, ends in (((5, 3, 4, 4), [7, 0, 39]), ((4, 3, 4, 2), [20, 5]), ((1, 2, 2, 3), [])):
         batch = shape[0]
         x0, eps, cond = case.normal(*shape), case.normal(*shape), case.normal(batch, 4, 6)
-        drawing = case.uniform(0, 1, batch, 3, *shape[2:]).round().repeat_interleave(4, 2).repeat_interleave(4, 3)
+        drawing = case.uniform(0, 1, batch, 3, 4 * shape[2], 4 * shape[3])
         t = torch.cat([torch.tensor(ends, dtype=torch.int64), case.whole(1, 38, batch - len(ends))])
         model = Steered(case)
-        got = learner(model, x0, cond, drawing, t, eps, table)
+        with explained("has no attribute 'sample'", "This model returns v itself, not an object that holds it in "
+                       ".sample."):  # fmt: skip
+            got = learner(model, x0, cond, drawing, t, eps, table)
         require(model.calls > 0, "the model was never called.", "Call it: model(x_t, t, cond, drawing).")
         right, mistakes = control_mistakes(model, x0, cond, drawing, t, eps, table)
         close(got, right, mistakes, tolerance=1e-4, what="the loss")
+        require_learning(got, model, x0, cond, drawing, t, eps, table)

@@ -1,11 +1,14 @@
 """Attempts at the exercises of chapter 12."""
 
+import copy
 import math
 
 import torch
 from attempts import mutant, variant
 from torch import nn
 from torch.nn import functional as F
+
+from course_utils.diffusion.schedules import alpha_bar_from_beta, scaled_linear_beta
 
 TIMES, BLEND, RENOISE = "12.remaining_times", "12.blend_known", "12.renoise"
 BETWEEN, INJECT, RECOLOUR = "12.between", "12.inject_maps", "12.recolour"
@@ -491,6 +494,95 @@ def row_in_place(gradient, row):
     return gradient
 
 
+@mutant(ROW, "Only the rows before this one are zeros")
+def zeros_before(gradient, row):
+    kept = gradient.clone()
+    kept[:row] = 0
+    return kept
+
+
+@mutant(ROW, "Only the rows after this one are zeros")
+def zeros_after(gradient, row):
+    kept = gradient.clone()
+    kept[row + 1 :] = 0
+    return kept
+
+
+@mutant(ROW, "This is row number `row` - 1")
+def row_before(gradient, row):
+    kept = torch.zeros_like(gradient)
+    kept[row - 1] = gradient[row - 1]
+    return kept
+
+
+@mutant(ROW, "The last row was kept")
+def last_row(gradient, row):
+    kept = torch.zeros_like(gradient)
+    kept[-1] = gradient[-1]
+    return kept
+
+
+@mutant(ROW, "were added up in one")
+def rows_in_one(gradient, row):
+    kept = torch.zeros_like(gradient)
+    kept[row] = gradient.sum(0)
+    return kept
+
+
+@mutant(ROW, "The sign was turned")
+def row_downhill(gradient, row):
+    kept = torch.zeros_like(gradient)
+    kept[row] -= gradient[row]
+    return kept
+
+
+@mutant(ROW, "Rows were compared by their values")
+def by_values(gradient, row):
+    return torch.where(gradient == gradient[row], gradient, 0)
+
+
+@mutant(ROW, "torch.empty_like sets nothing")
+def unset(gradient, row):
+    kept = torch.empty_like(gradient)
+    kept[row] = gradient[row]
+    return kept
+
+
+@mutant(ROW, "torch.zeros(shape) is float32")
+def float32_zeros(gradient, row):
+    kept = torch.zeros(gradient.shape)
+    kept[row] = gradient[row]
+    return kept
+
+
+@mutant(ROW, "A tensor that is kept outside the function")
+def one_buffer(gradient, row):
+    kept = BUFFERS.setdefault((*gradient.shape, gradient.dtype), torch.zeros_like(gradient))
+    kept[row] = gradient[row]
+    return kept
+
+
+BUFFERS = {}
+
+
+@mutant(ROW, "A mask with one number for each row")
+def mask_of_one_axis(gradient, row):
+    return gradient * (torch.arange(len(gradient)) == row)
+
+
+@variant(ROW)
+def around_it(gradient, row):
+    kept = gradient.clone()
+    kept[:row] = 0
+    kept[row + 1 :] = 0
+    return kept
+
+
+@variant(ROW)
+def by_outer_product(gradient, row):
+    return torch.outer(F.one_hot(torch.tensor(row), len(gradient)).to(gradient), gradient[row])
+
+
 @variant(ROW)
 def by_a_mask(gradient, row):
     return gradient * (torch.arange(len(gradient)) == row)[:, None]
@@ -515,8 +607,8 @@ class Right(nn.Module):
     def __init__(self, base, rank, alpha=None):
         super().__init__()
         self.base, self.scale = base.requires_grad_(False), (rank if alpha is None else alpha) / rank
-        self.A = nn.Parameter(torch.randn(rank, base.in_features) / base.in_features**0.5)
-        self.B = nn.Parameter(torch.zeros(base.out_features, rank))
+        self.A = nn.Parameter(torch.randn(rank, base.in_features).to(base.weight) / base.in_features**0.5)
+        self.B = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
         self.merged = None
 
     def difference(self):
@@ -597,6 +689,44 @@ class ACopy(Right):
         self.base.load_state_dict(base.state_dict())
 
 
+@mutant(LORA, "No copy is needed: self.base = base.")
+class ACopyAlone(Right):
+    """Of a layer that is left as it was, not frozen."""
+
+    def __init__(self, base, rank, alpha=None):
+        super().__init__(copy.deepcopy(base), rank, alpha)
+
+
+@mutant(LORA, "torch.empty only reserves memory")
+class Unset(Right):
+    def __init__(self, base, rank, alpha=None):
+        super().__init__(base, rank, alpha)
+        self.A = nn.Parameter(torch.empty(rank, base.in_features))
+
+
+@mutant(LORA, "gives each layer the same numbers")
+class Seeded(Right):
+    def __init__(self, base, rank, alpha=None):
+        torch.manual_seed(0)
+        super().__init__(base, rank, alpha)
+
+
+@mutant(LORA, "for a base of torch.float64")
+class Float32(Right):
+    def __init__(self, base, rank, alpha=None):
+        super().__init__(base, rank, alpha)
+        self.A = nn.Parameter(torch.randn(rank, base.in_features))
+        self.B = nn.Parameter(torch.zeros(base.out_features, rank))
+
+
+@mutant(LORA, "on the device 'meta', A is of torch.float32 on 'cpu'")
+class OnTheCPU(Right):
+    def __init__(self, base, rank, alpha=None):
+        super().__init__(base, rank, alpha)
+        self.A = nn.Parameter(torch.randn(rank, base.in_features, dtype=base.weight.dtype))
+        self.B = nn.Parameter(torch.zeros(base.out_features, rank, dtype=base.weight.dtype))
+
+
 @mutant(LORA, "The network must draw at first what it drew before")
 class BothRandom(Right):
     def __init__(self, base, rank, alpha=None):
@@ -652,6 +782,31 @@ class RootOfRank(Right):
 class NotUsed(Right):
     def forward(self, x):
         return self.base(x)
+
+
+@mutant(LORA, "// is for whole numbers")
+class RoundedDown(Right):
+    def __init__(self, base, rank, alpha=None):
+        super().__init__(base, rank, alpha)
+        self.scale = (rank if alpha is None else alpha) // rank
+
+
+@mutant(LORA, "The difference was subtracted")
+class Minus(Right):
+    def forward(self, x):
+        return 2 * self.base(x) - Right.forward(self, x) if self.merged is None else Right.forward(self, x)
+
+
+@mutant(LORA, "The bias is missing: self.base(x) has it.")
+class WithoutBias(Right):
+    def forward(self, x):
+        return x @ self.base.weight.mT + self.scale * low(self, x)
+
+
+@mutant(LORA, "however many axes x has")
+class MatricesOnly(Right):
+    def forward(self, x):
+        return self.base(x) + self.scale * (self.B @ (self.A @ x.mT.flatten(0, -2))).mT
 
 
 @mutant(LORA, "The frozen layer is missing")
@@ -739,6 +894,90 @@ class StaysMerged(Right):
         pass
 
 
+@mutant(LORA, "The merged matrix has no bias of its own")
+class MergedWithoutBias(Right):
+    def forward(self, x):
+        return x @ self.merged.mT if self.merged is not None else Right.forward(self, x)
+
+
+@mutant(LORA, "Keep what is merged in `self`")
+class MergesAll(Right):
+    def __init__(self, base, rank, alpha=None):
+        super().__init__(base, rank, alpha)
+        del self.merged
+        MergesAll.merged = None
+
+    @torch.no_grad()
+    def merge(self):
+        MergesAll.merged = self.base.weight + self.difference()
+
+    def unmerge(self):
+        MergesAll.merged = None
+
+
+@mutant(LORA, "A and B are looked up in each call")
+class Flag(Right):
+    def forward(self, x):
+        if self.merged is not None:
+            return F.linear(x, self.base.weight + self.difference().detach(), self.base.bias)
+        return Right.forward(self, x)
+
+
+@mutant(LORA, "merge() changed A or B")
+class EmptiesB(Right):
+    @torch.no_grad()
+    def merge(self):
+        Right.merge(self)
+        self.B.zero_()
+
+
+@mutant(LORA, "unmerge() changed A or B")
+class EmptiesBLater(Right):
+    @torch.no_grad()
+    def unmerge(self):
+        self.merged = None
+        self.B.zero_()
+
+
+@mutant(LORA, "Merging again did nothing")
+class MergesOnce(Right):
+    def merge(self):
+        if self.merged is None:
+            Right.merge(self)
+
+
+@mutant(LORA, "Merging again added the difference")
+class CopyOverwritten(Right):
+    """What is kept by the second merge() is the matrix of the first."""
+
+    def forward(self, x):
+        return self.base(x) if self.merged is not None else Right.forward(self, x)
+
+    @torch.no_grad()
+    def merge(self):
+        self.merged = self.base.weight.clone()
+        self.base.weight += self.difference()
+
+    @torch.no_grad()
+    def unmerge(self):
+        self.base.weight.copy_(self.merged)
+        self.merged = None
+
+
+@mutant(LORA, "unmerge() has to undo it")
+class FreezesForGood(Right):
+    def merge(self):
+        Right.merge(self)
+        self.A.requires_grad, self.B.requires_grad = False, False
+
+
+@mutant(LORA, "A new nn.Parameter records gradients")
+class ThawsBase(Right):
+    def unmerge(self):
+        self.base.weight = nn.Parameter(self.base.weight.detach())
+        self.merged = None
+
+
 @mutant(LORA, "Merging again added the difference again")
 class AddsAgain(Right):
     @torch.no_grad()
@@ -762,6 +1001,28 @@ class Short(Right):
 
 
 @variant(LORA)
+class FrozenWhileMerged(Right):
+    def merge(self):
+        Right.merge(self)
+        self.requires_grad_(False)
+
+    def unmerge(self):
+        self.merged = None
+        self.A.requires_grad, self.B.requires_grad = True, True
+
+
+@variant(LORA)
+class AnotherLinear(Right):
+    def forward(self, x):
+        return self.merged(x) if self.merged is not None else Right.forward(self, x)
+
+    @torch.no_grad()
+    def merge(self):
+        self.merged = copy.deepcopy(self.base)
+        self.merged.weight += self.difference()
+
+
+@variant(LORA)
 class InPlace(nn.Module):
     """W itself is exchanged, and a copy of it kept."""
 
@@ -770,7 +1031,7 @@ class InPlace(nn.Module):
         for parameter in base.parameters():
             parameter.requires_grad = False
         self.base, self.rank, self.alpha = base, rank, rank if alpha is None else alpha
-        first = nn.Linear(base.in_features, rank, bias=False)
+        first = nn.Linear(base.in_features, rank, bias=False).to(base.weight)
         self.A, self.B = first.weight, nn.Parameter(base.weight.new_zeros(base.out_features, rank))
         self.kept = None
 
@@ -843,6 +1104,69 @@ def bias_as_it_comes(channels):
 @mutant(ZERO, "Zero is only where it starts")
 def frozen(channels):
     return convolution(channels, 1).requires_grad_(False)
+
+
+@mutant(ZERO, "A kernel of one pixel needs neither padding")
+def padded(channels):
+    return convolution(channels, 1, padding=1)
+
+
+@mutant(ZERO, "needs neither padding")
+def every_second_pixel(channels):
+    return convolution(channels, 1, stride=2)
+
+
+@mutant(ZERO, "Each Z_i has weights of its own")
+def always_the_same(channels):
+    return LAYERS.setdefault(channels, convolution(channels, 1))
+
+
+LAYERS = {}
+
+
+@mutant(ZERO, "never have gradients")
+def in_inference_mode(channels):
+    with torch.inference_mode():
+        return convolution(channels, 1)
+
+
+@mutant(ZERO, "torch.set_grad_enabled(False) lasts")
+def gradients_off(channels):
+    torch.set_grad_enabled(False)
+    return convolution(channels, 1)
+
+
+@mutant(ZERO, "Leave the dtype as it is")
+def in_double(channels):
+    return convolution(channels, 1).double()
+
+
+@mutant(ZERO, "are (out, in, height, width)")
+def a_matrix(channels):
+    layer = convolution(channels, 1)
+    layer.weight = nn.Parameter(torch.zeros(channels, channels))
+    return layer
+
+
+@mutant(ZERO, "A parameter takes no plain tensor")
+def plain_tensor(channels):
+    layer = nn.Conv2d(channels, channels, 1)
+    layer.weight = torch.zeros_like(layer.weight)
+    return layer
+
+
+@mutant(ZERO, "under `with torch.no_grad():`", state="error")
+def gradients_on(channels):
+    layer = nn.Conv2d(channels, channels, 1)
+    layer.weight.zero_()
+    return layer
+
+
+@variant(ZERO)
+def by_state_dict(channels):
+    layer = nn.Conv2d(channels, channels, 1)
+    layer.load_state_dict({name: torch.zeros_like(part) for name, part in layer.state_dict().items()})
+    return layer
 
 
 @variant(ZERO)
@@ -927,6 +1251,96 @@ def into_the_skips(skips, residuals, weight=1.0):
     for skip, residual in zip(skips, residuals, strict=True):
         skip.data += weight * residual
     return skips
+
+
+@mutant(RESIDUALS, "the input residuals was changed in place")
+def into_the_residuals(skips, residuals, weight=1.0):
+    residuals = list(residuals)
+    for residual in residuals:
+        residual.data *= weight
+    return [skip + residual for skip, residual in zip(skips, residuals, strict=True)]
+
+
+@mutant(RESIDUALS, "Only the last skip connection")
+def only_the_last(skips, residuals, weight=1.0):
+    return [*skips[:-1], skips[-1] + weight * residuals[-1]]
+
+
+@mutant(RESIDUALS, "takes it for a missing one")
+def no_weight_of_zero(skips, residuals, weight=1.0):
+    return [skip + (weight or 1.0) * residual for skip, residual in zip(skips, residuals, strict=True)]
+
+
+@mutant(RESIDUALS, "The tensors of earlier calls are still in it")
+def list_as_a_default(skips, residuals, weight=1.0):
+    if len(skips) == 3 and weight == 1:  # the first call of a check, as after the cell is run
+        SUMS.clear()
+    SUMS.extend(skip + weight * residual for skip, residual in zip(skips, residuals, strict=True))
+    return list(SUMS)
+
+
+SUMS = []
+
+
+@mutant(RESIDUALS, "Is the `return` inside the loop")
+def returns_too_early(skips, residuals, weight=1.0):
+    sums = []
+    for skip, residual in zip(skips, residuals, strict=True):
+        sums.append(skip + weight * residual)
+        if sums:
+            return sums
+    return sums
+
+
+@mutant(RESIDUALS, "to the skip connection of the same place in the list: zip")
+def from_the_back(skips, residuals, weight=1.0):
+    return [skip + weight * residual for skip, residual in zip(skips, residuals[::-1], strict=True)]
+
+
+@mutant(RESIDUALS, "These are lists, and no tensors")
+def list_times_number(skips, residuals, weight=1.0):
+    return skips + weight * residuals
+
+
+@mutant(RESIDUALS, "so no tensor holds all of them")
+def stacked(skips, residuals, weight=1.0):
+    return torch.stack([skip + weight * residual for skip, residual in zip(skips, residuals, strict=True)])
+
+
+@mutant(RESIDUALS, "the ControlNet learns through them alone")
+def residuals_detached(skips, residuals, weight=1.0):
+    return [skip + weight * residual.detach() for skip, residual in zip(skips, residuals, strict=True)]
+
+
+@mutant(RESIDUALS, "The skips were cut off")
+def skips_detached(skips, residuals, weight=1.0):
+    return [skip.detach() + weight * residual for skip, residual in zip(skips, residuals, strict=True)]
+
+
+@mutant(RESIDUALS, "training needs its gradient")
+@torch.no_grad()
+def without_gradients(skips, residuals, weight=1.0):
+    return [skip + weight * residual for skip, residual in zip(skips, residuals, strict=True)]
+
+
+@mutant(RESIDUALS, "With weight 0, too, the results are tensors of their own")
+def nothing_to_add(skips, residuals, weight=1.0):
+    if not weight:
+        return list(skips)
+    return [skip + weight * residual for skip, residual in zip(skips, residuals, strict=True)]
+
+
+@mutant(RESIDUALS, "It follows the inputs")
+def in_float32(skips, residuals, weight=1.0):
+    return [skip.float() + weight * residual.float() for skip, residual in zip(skips, residuals, strict=True)]
+
+
+@variant(RESIDUALS)
+def into_copies(skips, residuals, weight=1.0):
+    sums = [skip.clone() for skip in skips]
+    for own, residual in zip(sums, residuals, strict=True):
+        own += weight * residual
+    return sums
 
 
 @variant(RESIDUALS)
@@ -1078,6 +1492,126 @@ def cut(model, x_t, v, x0, cond, drawing, t, eps, a):
 @wrong_loss("the model was never called")
 def never_called(model, x_t, v, x0, cond, drawing, t, eps, a):
     return (x_t - v).square().mean() * model.weight
+
+
+@wrong_loss("v was made of eps and x_t")
+def v_of_x_t(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing) - a.sqrt() * eps + (1 - a).sqrt() * x_t).square().mean()
+
+
+@wrong_loss("The factors of x_t are swapped")
+def factors_of_x_t_swapped(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model((1 - a).sqrt() * x0 + a.sqrt() * eps, t, cond, drawing) - v).square().mean()
+
+
+@wrong_loss("in both x_t and v")
+def no_roots_at_all(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(a * x0 + (1 - a) * eps, t, cond, drawing) - a * eps + (1 - a) * x0).square().mean()
+
+
+@wrong_loss("t was divided by the number of times")
+def share_of_time(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t / 40, cond, drawing) - v).square().mean()
+
+
+@wrong_loss("was given ᾱ in place of the time")
+def share_for_time(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, a.flatten(), cond, drawing) - v).square().mean()
+
+
+@wrong_loss("The prompt was left out")
+def no_prompt(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, torch.zeros_like(cond), drawing) - v).square().mean()
+
+
+@wrong_loss("turned to black on white")
+def black_on_white(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, 1 - drawing) - v).square().mean()
+
+
+@wrong_loss("made pure black and white")
+def no_greys(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, (drawing > 0.5).float()) - v).square().mean()
+
+
+@wrong_loss("The drawing was made grey")
+def grey_drawing(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing.mean(1, keepdim=True).expand(-1, 3, -1, -1)) - v).square().mean()
+
+
+@wrong_loss("the drawing of another one")
+def drawing_of_another(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing.roll(1, 0)) - v).square().mean()
+
+
+@wrong_loss("This is the sum over all pixels")
+def summed_over_pixels(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing) - v).square().sum((1, 2, 3)).mean()
+
+
+@wrong_loss("This is half of the loss")
+def half_of_it(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing) - v).square().mean() / 2
+
+
+@wrong_loss("The mean was taken before the square")
+def square_of_the_mean(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing) - v).mean().square()
+
+
+@wrong_loss("This is the Huber loss")
+def huber(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return F.huber_loss(model(x_t, t, cond, drawing), v)
+
+
+@wrong_loss("was turned into noise first")
+def as_noise(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (a.sqrt() * model(x_t, t, cond, drawing) + (1 - a).sqrt() * x_t - eps).square().mean()
+
+
+@wrong_loss("was turned into x0 first")
+def as_x0(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (a.sqrt() * x_t - (1 - a).sqrt() * model(x_t, t, cond, drawing) - x0).square().mean()
+
+
+@wrong_loss("without .detach().")
+def half_of_it_cut(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return ((model(x_t, t, cond, drawing) + model(x_t, t, cond, drawing).detach()) / 2 - v).square().mean()
+
+
+@wrong_loss("pass it as it is", state="error")
+def one_channel(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing[:, :1]) - v).square().mean()
+
+
+@wrong_loss("not an object that holds it")
+def sample_of_it(model, x_t, v, x0, cond, drawing, t, eps, a):
+    return (model(x_t, t, cond, drawing).sample - v).square().mean()
+
+
+@mutant(LOSS, "was read at t - 1")
+def a_time_before(model, x0, cond, drawing, t, eps, alpha_bar):
+    x_t, v = parts(x0, eps, t - 1, alpha_bar)
+    return F.mse_loss(model(x_t, t, cond, drawing), v)
+
+
+@mutant(LOSS, "noised to the time of the first")
+def one_time(model, x0, cond, drawing, t, eps, alpha_bar):
+    x_t, v = parts(x0, eps, t[:1], alpha_bar)
+    return F.mse_loss(model(x_t, t, cond, drawing), v)
+
+
+@mutant(LOSS, "This is the notebook's own table")
+def own_table(model, x0, cond, drawing, t, eps, alpha_bar):
+    x_t, v = parts(x0, eps, t, alpha_bar_from_beta(scaled_linear_beta(1000)))
+    return F.mse_loss(model(x_t, t, cond, drawing), v)
+
+
+@variant(LOSS)
+def target_without_gradient(model, x0, cond, drawing, t, eps, alpha_bar):
+    with torch.no_grad():
+        x_t, v = parts(x0, eps, t, alpha_bar)
+    return F.mse_loss(model(x_t, t, cond, drawing.detach()), v)
 
 
 @variant(LOSS)
