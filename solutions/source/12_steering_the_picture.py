@@ -1567,7 +1567,7 @@ class LoRALinear(torch.nn.Module):
         self.scale = (rank if alpha is None else alpha) / rank
         self.A = torch.nn.Parameter((2 * torch.rand(rank, base.in_features) - 1) / math.sqrt(base.in_features))
         self.B = torch.nn.Parameter(torch.zeros(base.out_features, rank))
-        self.to(base.weight.device)
+        self.to(base.weight.device, base.weight.dtype)
         self.merged = None
         ### END SOLUTION
 
