@@ -45,7 +45,7 @@ def client_for(notebook, root, folder, **options):
 def run(notebook, root, name):
     """Return the notebook with the outputs of a run in the `laptop` profile, working folder `solutions/`.
 
-    `progress()` shows all exercises as solved: whoever reads a solution has come so far, not who built it.
+    `progress()` shows all exercises as solved: a solution has solved them, wherever it was built.
 
     root: the course's folder. name: the source's, for messages.
     COURSE_STRICT makes a check that does not pass raise, and so stop the build.

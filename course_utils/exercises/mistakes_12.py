@@ -268,7 +268,7 @@ def require_layers_apart(learner, layer, base, rank, alpha):
     other = learner.call(lambda: learner.candidate(copy.deepcopy(base), rank, alpha), making)
     require(not torch.equal(other.A, layer.A), "two layers start with the same A, expected other random numbers.",
             "torch.manual_seed in the class gives each layer the same numbers, and starts the random numbers of the "
-            "whole session anew.")  # fmt: skip
+            "whole session again.")  # fmt: skip
     for like in ({"dtype": torch.float64}, {"device": "meta"}):  # the latter stands for a GPU, and is nowhere
         strange = nn.Linear(base.in_features, base.out_features, **like)
         made = learner.call(lambda strange=strange: learner.candidate(strange, rank, alpha), making)
