@@ -218,7 +218,9 @@ def doctor():
 
 @app.command()
 def train(
-    part: Annotated[str, typer.Argument(help="vae, decoder, clip, unet, control, judge, reader, digits_unet, or all.")],
+    part: Annotated[
+        str, typer.Argument(help="vae, decoder, clip, unet, control, vq, dalle, judge, reader, digits_unet, or all.")
+    ],
     steps: Annotated[int | None, typer.Option(help="Updates; none: as many as the recipe says.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
     folder: Annotated[Path, typer.Option(help="Where checkpoints and results are kept.")] = Path("runs"),
@@ -226,7 +228,8 @@ def train(
     from_shipped: Annotated[
         bool,
         typer.Option(
-            "--from-shipped", help="Copy the shipped parts to FOLDER; go on from them (unet, decoder, control)."
+            "--from-shipped",
+            help="Copy the shipped parts to FOLDER; go on from them (unet, decoder, control, vq, dalle).",
         ),
     ] = False,
     ship: Annotated[

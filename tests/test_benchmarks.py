@@ -40,6 +40,7 @@ def test_benchmarks_are_listed_and_found_by_name():
             "scale",
             "steering",
             "throughput",
+            "tokens",
             "variety",
             "whole",
         )

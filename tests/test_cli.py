@@ -172,7 +172,8 @@ def test_train_all_goes_through_every_part_in_order(here, monkeypatch):
     training = Training(monkeypatch)
     result = run("train", "all")
     assert result.exit_code == 0 and re.search(
-        r"vae \d+ \+ decoder \d+ \+ clip \d+ \+ unet \d+ \+ control \d+ \+ judge \d+ .*minutes", result.stdout
+        r"vae \d+ \+ decoder \d+ \+ clip \d+ \+ unet \d+ \+ control \d+ \+ vq \d+ \+ dalle \d+ \+ judge \d+ .*minutes",
+        result.stdout,
     )
     assert [call[0] for call in training.calls] == list(recipes.PARTS)
     assert training.calls[0][1:] == ("runs", None, 0, False)
@@ -312,7 +313,7 @@ def test_further_processes_keep_quiet(here, monkeypatch):
 @pytest.mark.parametrize(
     "options, words",
     [
-        (["brain"], ["'brain'", "vae, decoder, clip, unet, control, judge, reader, digits_unet, all"]),
+        (["brain"], ["'brain'", "vae, decoder, clip, unet, control, vq, dalle, judge, reader, digits_unet, all"]),
         (["vae", "--steps", "0"], ["steps", "0"]),
         (["vae", "--seed", "-1"], ["seed", "-1"]),
         (["vae", "--folder", "file"], ["file is a file"]),

@@ -17,7 +17,7 @@ from course_utils.recipes.record import facts_of
 from course_utils.recipes.vae import LATENT_CHANNELS, _crops
 from course_utils.training import Samples
 
-ORDER = ("vae", "decoder", "clip", "unet", "control", "judge", "reader", "digits_unet")
+ORDER = ("vae", "decoder", "clip", "unet", "control", "vq", "dalle", "judge", "reader", "digits_unet")
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,10 @@ def test_training_lowers_the_loss(trained, part):
         assert sum(losses[part][-4:]) < sum(losses[part][:4])
 
 
-def test_the_controlnet_lowers_the_loss_on_a_fixed_batch(trained):
+@pytest.mark.parametrize("part", ["control", "vq"])
+def test_it_lowers_the_loss_on_a_fixed_batch(trained, part):
     folder, _ = trained
-    task = recipes.PARTS["control"].build(folder, torch.device("cpu"))
+    task = recipes.PARTS[part].build(folder, torch.device("cpu"))
     batch = Samples(numpy.arange(64), seed=0)
     with torch.no_grad():
         before = task.loss(task.model, batch)
@@ -162,14 +163,14 @@ def test_shipping_copies_the_parts_and_lists_them(trained, tmp_path):
     )
     (tmp_path / "judge" / "config.json").write_text("{}")
     assert "changed" in check_checkpoints(tmp_path)[0][0]
-    with pytest.raises(ValueError, match="vae, decoder, clip, unet, control, judge"):
+    with pytest.raises(ValueError, match="vae, decoder, clip, unet, control, vq, dalle, judge"):
         recipes.ship(tmp_path)
 
 
 def test_what_is_missing_or_unknown_is_said(tmp_path):
     with pytest.raises(ValueError, match="train vae"):
         next(recipes.train_part("unet", tmp_path))
-    with pytest.raises(ValueError, match="vae, decoder, clip, unet, control, judge"):
+    with pytest.raises(ValueError, match="vae, decoder, clip, unet, control, vq, dalle, judge"):
         next(recipes.train_part("text", tmp_path))
 
 

@@ -19,7 +19,7 @@ from course_utils.files import new_file, require_room, saying
 from course_utils.machine.devices import placed
 from course_utils.pipelines.picture_book import assemble, load_picture_book, save_pipeline
 from course_utils.recipes.clip import load_clip
-from course_utils.recipes.pictures import CAPTIONS_PER_SCENE, scene_count, training_set, which_caption
+from course_utils.recipes.pictures import CAPTIONS_PER_SCENE, picture_set, scene_count, which_caption
 from course_utils.recipes.task import Task, require_trained
 from course_utils.recipes.vae import LATENT_CHANNELS, encode_pictures
 from course_utils.text.tokens import tokenize
@@ -121,14 +121,8 @@ class PromptedLatents:
 
     def __init__(self, folder: Path, vae, tokenizer, dropped: float = 0.1):
         self.tokenizer, self.dropped = tokenizer, dropped
-        self.scenes, self.latents = _latents(folder, vae)
-        self.pages = torch.tensor(
-            [
-                n
-                for n, scene in enumerate(self.scenes)
-                for _ in range((1 if scene.style == PLAIN else 3) * min(2, len(scene.things)))
-            ]
-        )
+        self.scenes, self.latents = training_latents(folder, vae, scene_count())
+        self.pages = torch.tensor([n for n, scene in enumerate(self.scenes) for _ in range(weight(scene))])
 
     def which(self, samples: Samples) -> torch.Tensor:
         """Which scene each sample shows: numbers into `scenes`, (batch,)."""
@@ -136,10 +130,19 @@ class PromptedLatents:
 
     def __call__(self, samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
         index = self.which(samples)
-        prompts = [_say(self.scenes[i], k) for i, k in zip(index, which_caption(samples), strict=True)]
-        dropped = samples.uniforms(stream=2) < self.dropped
-        prompts = ["" if d else p for d, p in zip(dropped, prompts, strict=True)]
+        prompts = prompts_of([self.scenes[i] for i in index], samples, self.dropped)
         return self.latents[index], tokenize(self.tokenizer, prompts)
+
+
+def weight(scene: book.Scene) -> int:
+    """How much a page counts in the training, 1 ... 6: the rarer styles three times, several things twice as much."""
+    return (1 if scene.style == PLAIN else 3) * min(2, len(scene.things))
+
+
+def prompts_of(scenes, samples: Samples, dropped: float) -> list[str]:
+    """A caption of the scene of each sample, or, in the share `dropped`, the empty prompt."""
+    prompts = [_say(scene, k) for scene, k in zip(scenes, which_caption(samples), strict=True)]
+    return ["" if u < dropped else prompt for u, prompt in zip(samples.uniforms(stream=2), prompts, strict=True)]
 
 
 def _say(scene: book.Scene, k: int) -> str:
@@ -167,9 +170,11 @@ def plain_attention(device: torch.device):
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
 
 
-def _latents(folder: Path, vae):
-    """The scenes of the training set and their scaled latents, kept in `folder/unet` for the next start."""
-    count = scene_count()
+def training_latents(folder: Path, vae, count: int):
+    """The first `count` scenes of the training set and their scaled latents, kept in `folder/unet` for the next start.
+
+    The latents: float32 (count, 8, 16, 16), on the CPU.
+    """
     encoder = (*vae.encoder.parameters(), *vae.quant_conv.parameters())
     weights = b"".join(p.detach().cpu().numpy().tobytes() for p in encoder)
     path = folder / "unet" / f"latents-{count}-{hashlib.sha256(weights).hexdigest()[:12]}.safetensors"
@@ -180,7 +185,7 @@ def _latents(folder: Path, vae):
             return [book.sample_scene(n) for n in range(count)], latents
     remedy = "keep the training in another folder (--folder on the command line)"
     require_room(path.parent, remedy, 4 * math.prod(shape))
-    data = training_set()
+    data = picture_set(count)
     parts = tqdm(torch.arange(count).split(256), "encoding the pictures", disable=count < 2000)
     latents = torch.cat([encode_pictures(vae, data.pictures(part)) for part in parts]) * vae.config.scaling_factor
     with saying(path, "no training is lost: free some room, and give the same command again"), new_file(path) as part:
