@@ -1,8 +1,8 @@
 """How each part of the picture-book model is configured and trained: `train_part("vae", folder)` and so on.
 
 A part trains in `folder/NAME/`, where its checkpoint lies, and when it is finished it is exported beside the others:
-`folder/picture_book/` (the diffusers folder), `folder/control/`, `folder/clip/`, `folder/judge/`,
-`folder/digit_reader/` and `folder/digits_unet/`.
+`folder/picture_book/` (the diffusers folder), `folder/control/`, `folder/prior/`, `folder/unclip/`, `folder/clip/`,
+`folder/judge/`, `folder/digit_reader/` and `folder/digits_unet/`.
 """
 
 import contextlib
@@ -25,8 +25,10 @@ from course_utils.recipes.control import build_control
 from course_utils.recipes.digits_unet import build_digits_unet, load_digits_unet
 from course_utils.recipes.judge import build_judge, load_judge
 from course_utils.recipes.pictures import picture_set
+from course_utils.recipes.prior import build_prior, load_prior
 from course_utils.recipes.reader import build_reader, load_reader
 from course_utils.recipes.record import facts_of, read_record, write_record
+from course_utils.recipes.unclip import build_unclip, load_unclip
 from course_utils.recipes.unet import build_unet, load_trained
 from course_utils.recipes.vae import build_decoder, build_vae, encode_pictures
 from course_utils.training import MovingAverage, Record, meet, train
@@ -40,8 +42,10 @@ __all__ = [
     "load_clip",
     "load_digits_unet",
     "load_judge",
+    "load_prior",
     "load_reader",
     "load_trained",
+    "load_unclip",
     "picture_set",
     "require_shippable",
     "ship",
@@ -139,6 +143,8 @@ PARTS = {
     "clip": Part("the text encoder, with its picture encoder", build_clip, 1500, 64, 1e-3),
     "unet": Part("the U-Net that predicts v, and with it the noise", build_unet, 24000, 32, 1e-3, goes_on=True),
     "control": Part("the ControlNet that follows a line drawing", build_control, 4000, 16, 5e-4, goes_on=True),
+    "prior": Part("the prior of unCLIP: from captions to CLIP's embeddings", build_prior, 6000, 64, 1e-3, goes_on=True),
+    "unclip": Part("the decoder of unCLIP, told an embedding", build_unclip, 4000, 16, 1e-3, goes_on=True),
     "judge": Part("the judge that reads pictures", build_judge, 2400, 32, 2e-3),
     "reader": Part("the reader of digits", build_reader, 1500, 64, 2e-3),
     "digits_unet": Part("the U-Net that draws digits", build_digits_unet, 4000, 32, 2e-3),
@@ -189,6 +195,8 @@ def _require_records(folder: Path, names) -> None:
 SHIPPED = {  # what `ship` takes of each folder; of picture_book all there is, and at least these
     "picture_book": tuple(names[0] for names in NEEDED_FILES),
     "control": ("config.json", "diffusion_pytorch_model.safetensors"),
+    "prior": ("config.json", "diffusion_pytorch_model.safetensors"),
+    "unclip": ("model.safetensors",),
     "clip": ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     "judge": ("config.json", "model.safetensors"),
     "digit_reader": ("model.safetensors",),

@@ -112,16 +112,15 @@ def build_unet(folder: Path, device: torch.device) -> Task:
     return Task(model, loss, export, begin)
 
 
-class PromptedLatents:
-    """data(samples) -> scaled latents (batch, 8, 16, 16) and the tokens of their prompts (batch, length).
+class Prompted:
+    """data(samples) -> what is known of their pages, `values[page]`, and the tokens of their prompts (batch, length).
 
     The whole prompt is dropped in a share of the samples. Pages in the other styles are taken three times as often as
     they are, so that each style is near a quarter, and those of several things twice as often, which are the hardest.
     """
 
-    def __init__(self, folder: Path, vae, tokenizer, dropped: float = 0.1):
-        self.tokenizer, self.dropped = tokenizer, dropped
-        self.scenes, self.latents = _latents(folder, vae)
+    def __init__(self, scenes: list[book.Scene], values: torch.Tensor, tokenizer, dropped: float = 0.1):
+        self.scenes, self.values, self.tokenizer, self.dropped = scenes, values, tokenizer, dropped
         self.pages = torch.tensor(
             [
                 n
@@ -139,7 +138,15 @@ class PromptedLatents:
         prompts = [_say(self.scenes[i], k) for i, k in zip(index, which_caption(samples), strict=True)]
         dropped = samples.uniforms(stream=2) < self.dropped
         prompts = ["" if d else p for d, p in zip(dropped, prompts, strict=True)]
-        return self.latents[index], tokenize(self.tokenizer, prompts)
+        return self.values[index], tokenize(self.tokenizer, prompts)
+
+
+class PromptedLatents(Prompted):
+    """data(samples) -> scaled latents (batch, 8, 16, 16) and the tokens of their prompts (batch, length)."""
+
+    def __init__(self, folder: Path, vae, tokenizer, dropped: float = 0.1):
+        scenes, latents = _latents(folder, vae)
+        super().__init__(scenes, latents, tokenizer, dropped)
 
 
 def _say(scene: book.Scene, k: int) -> str:
