@@ -19,6 +19,8 @@ MOST_BYTES = {
     "picture_book/text_encoder": 4e6,
     "picture_book/unet": 21e6,
     "control": 6e6,
+    "prior": 3e6,
+    "unclip": 12e6,
     "clip": 4e6,
     "judge": 2e6,
     "digit_reader": 1e5,

@@ -1,7 +1,7 @@
 """Whole text-to-image systems: the course's own model (`picture_book`), Stable Diffusion v1.5 (`stable_diffusion`), and
 the loop in which both draw, by hand (`denoising`). Ways to steer them: from a picture, inside a mask, with other words
-(`editing`, `attention_maps`), after a drawing (`control`), and all of that for `generate` (`steering`). Around them:
-diffusers' schedulers as the course needs them (`schedulers`), the checks on a model that is read (`model_folder`), and
-PNG files that remember their settings (`png_info`). How the parts are trained stands in `recipes`, the mathematics of a
-step in `diffusion`.
+(`editing`, `attention_maps`), after a drawing (`control`), and all of that for `generate` (`steering`). Another system
+in two stages, by way of CLIP's embeddings (`unclip`). Around them: diffusers' schedulers as the course needs them
+(`schedulers`), the checks on a model that is read (`model_folder`), and PNG files that remember their settings
+(`png_info`). How the parts are trained stands in `recipes`, the mathematics of a step in `diffusion`.
 """
