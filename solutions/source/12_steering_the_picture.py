@@ -16,7 +16,7 @@
 # 3. teach a trained model a new word, a new subject and a new kind of condition, and measure what it forgets.
 #
 # **Time** about four and a half hours, a little over two of them for eleven exercises. All cells together run in
-# about twelve minutes on a CPU. **You need** chapter 07 (DDIM and its inversion), 09 (latents, the judge) and 10
+# twelve to twenty minutes on a CPU. **You need** chapter 07 (DDIM and its inversion), 09 (latents, the judge) and 10
 # (guidance, word maps, the sampling loop).
 
 # %% id="set-up"
