@@ -24,6 +24,7 @@ from course_utils.pipelines import picture_book, unclip
 from course_utils.pipelines.dalle import load_tokenizer, similarity
 from course_utils.pipelines.picture_book import CHECKPOINTS, load_picture_book
 from course_utils.pipelines.png_info import Settings, format_parameters, parse_parameters, read_png
+from course_utils.recipes.clip import clip_of
 from course_utils.recipes.task import save_half
 from course_utils.recipes.vq import small_vq
 
@@ -131,7 +132,7 @@ def test_the_best_is_the_candidate_that_clip_finds_nearest(dalle):
 
 
 def test_shared_parts_are_those_beside_the_folder_or_the_shipped_ones(home, other, tmp_path):
-    shipped = recipes.load_clip()[0].text_projection.weight
+    shipped = clip_of(tmp_path, "embedder")[0].text_projection.weight
     assert other.parts.clip.text_projection.weight.equal(shipped)
     (tmp_path / "unclip").mkdir()
     with pytest.raises(ValueError, match=r"no (decoder of unCLIP|prior) in"):
