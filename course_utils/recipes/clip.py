@@ -62,7 +62,7 @@ def build_embedder(folder: Path, device: torch.device) -> Task:
     model = Embed(clip.requires_grad_(True)).to(device)
 
     def loss(model, samples):
-        alike = Samples([number // BLOCK for number in samples.numbers], samples.seed).integers(len(data.scenes))
+        alike = Samples(samples.numbers // BLOCK, samples.seed).integers(len(data.scenes))
         blocks = [groups[data.scenes[i].place, data.scenes[i].style] for i in alike]
         chosen = zip(blocks, samples.uniforms(stream=2).tolist(), strict=True)
         index = torch.tensor([block[int(u * len(block))] for block, u in chosen])
