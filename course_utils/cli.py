@@ -73,17 +73,23 @@ def choose_a_verb(context: typer.Context):
 
 @app.command()
 def generate(
+    context: typer.Context,
     prompt: Annotated[list[str], typer.Argument(help="What to draw; several words need no quotes.")],
+    system: Annotated[str, typer.Option(help="stable-diffusion, dalle or unclip.")] = "stable-diffusion",
     seed: Annotated[int, typer.Option(help="Same seed, same picture; picture i uses seed + i.")] = 0,
     steps: Annotated[int, typer.Option(help="Steps of the sampler, 1 to 1000.")] = 20,
-    guidance: Annotated[float, typer.Option(help="How much the prompt counts, 1 (no guidance) to 50.")] = 4.0,
+    guidance: Annotated[
+        float | None, typer.Option(help="How much the prompt counts, 1 (no guidance) to 50; none: 4, or 3.")
+    ] = None,
     count: Annotated[int, typer.Option(help="Pictures to draw, 1 to 64.")] = 1,
     scheduler: Annotated[str, typer.Option(help="unipc, dpm++, ddim, euler, heun, ddpm or pndm.")] = "unipc",
     negative: Annotated[str, typer.Option(help="What should not be in the picture.")] = "",
     size: Annotated[int | None, typer.Option(help="Side in pixels; none: as the model was made for.")] = None,
     output: Annotated[Path | None, typer.Option(help="PNG to write; none: named after the prompt.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite, rather than find a free name.")] = False,
-    model: Annotated[Path | None, typer.Option(help="Another model, such as runs/picture_book.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Another model, such as runs/picture_book, runs/dalle or runs/unclip.")
+    ] = None,
     image: Annotated[Path | None, typer.Option(help="A picture to start from, rather than from noise.")] = None,
     strength: Annotated[
         float | None, typer.Option(help="How much of it is drawn again, 0 to 1; none: 0.6, with a mask 1.")
@@ -91,35 +97,34 @@ def generate(
     mask: Annotated[Path | None, typer.Option(help="Where: white is painted again, black is kept.")] = None,
     lora: Annotated[list[str] | None, typer.Option(help="FILE or FILE:WEIGHT of a LoRA; may be repeated.")] = None,
     control: Annotated[Path | None, typer.Option(help="A line drawing that the picture is to follow.")] = None,
+    candidates: Annotated[int, typer.Option(help="Draw so many, keep what CLIP finds nearest (dalle).")] = 1,
 ):
     """Draw PROMPT and write a PNG that remembers its settings (count > 1: NAME-1.png, NAME-2.png, ...)."""
     # Everything that can be wrong is looked at before the slow imports, as far as that is possible.
-    from course_utils.pipelines import model_folder, picture_book, png_info, steering
+    from course_utils import systems
+    from course_utils.pipelines import png_info, steering
 
+    guidance = systems.find(system).guidance if guidance is None else guidance
+    systems.refuse(system, options_given(context))
     image_name, mask_name, control_name = ("" if path is None else str(path) for path in (image, mask, control))
     settings = png_info.Settings(
         " ".join(prompt), negative, steps, scheduler, guidance, seed, size, size, "", strength, image_name, mask_name,
-        control_name, tuple(steering.parse_lora(text) for text in lora or []),
+        control_name, tuple(steering.parse_lora(text) for text in lora or []), system, candidates,
     )  # fmt: skip
     if not settings.prompt:
         raise ValueError("The prompt is empty: say what to draw, such as 'a cute corgi puppy on the grass'.")
-    png_info.check_settings(settings, count)
-    configurations = model_folder.read_configurations(model or picture_book.PICTURE_BOOK)
-    given = steering.read_given(settings)
-    settings = steering.complete(settings, given, configurations["unet"], configurations["vae"])
-    if given.drawing is not None:
-        steering.control_folder(model or picture_book.PICTURE_BOOK)
+    settings, given = systems.prepare(settings, model, count)
     output = output or Path(png_info.default_name(settings.prompt))
     paths = png_info.output_paths(output, count, force)
     for path in paths:
         png_info.check_writable(path)
 
-    pipe = load_quickly(model)
-    for note in notes_on(pipe, settings):
+    loaded = load_quickly(system, model)
+    for note in notes_on(loaded, settings):
         typer.echo(f"Note: {note}", err=True)
     written = 0
     try:
-        for path, (picture, made) in zip(paths, draw_with_bar(pipe, settings, given, count), strict=True):
+        for path, (picture, made) in zip(paths, draw_with_bar(loaded, settings, given, count), strict=True):
             png_info.write_png(path, picture, made)
             written += 1
             say_written(f"Wrote {path}: {png_info.format_parameters(made).splitlines()[-1]}")
@@ -128,28 +133,35 @@ def generate(
         raise typer.Exit(130) from None
 
 
-def load_quickly(model: Path | None):
-    """Import the libraries and load the model folder (None: the shipped one) on the device at hand."""
+def options_given(context: typer.Context) -> list[str]:
+    """The options that the user wrote, such as "steps", whatever their values."""
+    return [name for name in context.params if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+
+
+def load_quickly(system: str, model: Path | None):
+    """Import the libraries and load the system's folder (None: the shipped one) on the device at hand."""
     # Looking for garbage while thousands of modules are imported took 1 of 5.5 seconds; they all stay, so
     # they are taken out of the collector's sight before it goes on.
     gc.disable()
     try:
         from course_utils.machine.devices import pick_device
-        from course_utils.pipelines.picture_book import PICTURE_BOOK, load_picture_book
+        from course_utils.systems import load
 
-        return load_picture_book(model or PICTURE_BOOK, pick_device(quiet=True))
+        return load(system, model, pick_device(quiet=True))
     finally:
         gc.freeze()
         gc.enable()
 
 
-def notes_on(pipe, settings) -> list[str]:
+def notes_on(loaded, settings) -> list[str]:
     """What the user should know before a picture is drawn all the same."""
     from course_utils.pipelines.picture_book import made_for
     from course_utils.text.prompts import inspect_prompt
 
-    notes = inspect_prompt(pipe.tokenizer, settings.prompt).advice()
-    side = made_for(pipe.unet.config, pipe.vae.config)
+    notes = inspect_prompt(loaded.tokenizer, settings.prompt).advice()
+    side = settings.width  # systems without --size draw at their own
+    if loaded.name == "stable-diffusion":
+        side = made_for(loaded.parts.unet.config, loaded.parts.vae.config)
     if settings.width not in (None, side):
         notes.append(f"The model is made for {side} pixels; {settings.width} may look odd.")
     if settings.negative_prompt and settings.guidance == 1:
@@ -173,23 +185,24 @@ def stop_on_interrupt():
         signal.signal(signal.SIGINT, before)
 
 
-def draw_with_bar(pipe, settings, given, count: int):
+def draw_with_bar(loaded, settings, given, count: int):
     """Yield pictures as they are drawn, under a progress bar; Ctrl-C ends it between two steps, never in a write."""
     from tqdm import tqdm
 
-    from course_utils.pipelines.steering import draw_given_in_turn
+    from course_utils.systems import draw_in_turn
 
+    unit = "step" if loaded.name == "stable-diffusion" else "picture"
     with stop_on_interrupt() as asked_to_stop, contextlib.ExitStack() as at_the_end:
         bars: list[Any] = []  # none before the first step: what cannot be drawn with is said without it
 
         def on_step(done, total):
             if not bars:
-                bars.append(at_the_end.enter_context(tqdm(desc="drawing", unit="step", total=total)))
+                bars.append(at_the_end.enter_context(tqdm(desc="drawing", unit=unit, total=total)))
             bars[0].update(done - bars[0].n)
             if asked_to_stop() and done < total:
                 raise KeyboardInterrupt
 
-        yield from draw_given_in_turn(pipe, settings, given, count, on_step)
+        yield from draw_in_turn(loaded, settings, given, count, on_step)
 
 
 def say_written(message: str) -> None:
@@ -218,7 +231,13 @@ def doctor():
 
 @app.command()
 def train(
-    part: Annotated[str, typer.Argument(help="vae, decoder, clip, unet, control, judge, reader, digits_unet, or all.")],
+    part: Annotated[
+        str,
+        typer.Argument(
+            help="vae, decoder, clip, unet, control, vq, dalle, embedder, prior, unclip, judge, reader, digits_unet, "
+            "or all."
+        ),
+    ],
     steps: Annotated[int | None, typer.Option(help="Updates; none: as many as the recipe says.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
     folder: Annotated[Path, typer.Option(help="Where checkpoints and results are kept.")] = Path("runs"),
@@ -226,7 +245,8 @@ def train(
     from_shipped: Annotated[
         bool,
         typer.Option(
-            "--from-shipped", help="Copy the shipped parts to FOLDER; go on from them (unet, decoder, control)."
+            "--from-shipped",
+            help="Copy the shipped parts to FOLDER; go on from them (all but vae, clip, judge, reader, digits_unet).",
         ),
     ] = False,
     ship: Annotated[

@@ -39,7 +39,9 @@ def test_benchmarks_are_listed_and_found_by_name():
             "sampling",
             "scale",
             "steering",
+            "systems",
             "throughput",
+            "tokens",
             "variety",
             "whole",
         )

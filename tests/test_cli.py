@@ -103,6 +103,12 @@ def test_what_the_model_cannot_read_is_said_and_it_draws_all_the_same(here, mode
         (["a", "--output", "x" * 300], ["name too long"]),
         (["a", "--model", "nowhere"], ["no model folder nowhere", "course.py train all"]),
         (["a", "--colour", "red"], ["No such option"]),
+        (["a", "--system", "magic"], ["no system 'magic'", "stable-diffusion, dalle, unclip"]),
+        (["a", "--system", "dalle", "--steps", "20"], ["dalle has no --steps", "--system stable-diffusion or unclip"]),
+        (["a", "--system", "dalle", "--candidates", "0"], ["candidates", "from 1 to 512", "0"]),
+        (["a", "--system", "dalle", "--candidates", "few"], ["--candidates", "integer", "'few'"]),
+        (["a", "--system", "dalle"], ["no model of dalle", "config.json is missing", "course.py train all"]),
+        (["a", "--candidates", "4"], ["stable-diffusion has no --candidates", "--system dalle"]),
     ],
 )
 def test_a_wrong_option_gets_one_sentence(here, model, options, words):
@@ -172,7 +178,7 @@ def test_train_all_goes_through_every_part_in_order(here, monkeypatch):
     training = Training(monkeypatch)
     result = run("train", "all")
     assert result.exit_code == 0 and re.search(
-        r"vae \d+ \+ decoder \d+ \+ clip \d+ \+ unet \d+ \+ control \d+ \+ judge \d+ .*minutes", result.stdout
+        r" \+ ".join(rf"{part} \d+" for part in recipes.PARTS) + ".*minutes", result.stdout
     )
     assert [call[0] for call in training.calls] == list(recipes.PARTS)
     assert training.calls[0][1:] == ("runs", None, 0, False)
@@ -312,7 +318,7 @@ def test_further_processes_keep_quiet(here, monkeypatch):
 @pytest.mark.parametrize(
     "options, words",
     [
-        (["brain"], ["'brain'", "vae, decoder, clip, unet, control, judge, reader, digits_unet, all"]),
+        (["brain"], ["'brain'", "vae, decoder, clip, unet, control, vq, dalle, embedder, prior, unclip, judge"]),
         (["vae", "--steps", "0"], ["steps", "0"]),
         (["vae", "--seed", "-1"], ["seed", "-1"]),
         (["vae", "--folder", "file"], ["file is a file"]),

@@ -24,6 +24,7 @@ FLOORS = [
     "plotting",
     "pipelines",
     "recipes",
+    "systems",  # whole ones, of pipelines and what the recipes load; by itself, so that it is quick to import
     "metrics",
     "widgets",
     "exercises",

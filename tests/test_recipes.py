@@ -11,13 +11,29 @@ from safetensors.torch import load_file
 
 from course_utils import recipes
 from course_utils.data import picture_book as book
+from course_utils.pipelines import unclip
 from course_utils.pipelines.picture_book import load_picture_book
+from course_utils.recipes import clip as clip_recipe
 from course_utils.recipes.pictures import PictureSet
 from course_utils.recipes.record import facts_of
 from course_utils.recipes.vae import LATENT_CHANNELS, _crops
 from course_utils.training import Samples
 
-ORDER = ("vae", "decoder", "clip", "unet", "control", "judge", "reader", "digits_unet")
+ORDER = (
+    "vae",
+    "decoder",
+    "clip",
+    "unet",
+    "control",
+    "vq",
+    "dalle",
+    "embedder",
+    "prior",
+    "unclip",
+    "judge",
+    "reader",
+    "digits_unet",
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +48,44 @@ def trained(tmp_path_factory):
 def test_training_lowers_the_loss(trained, part):
     _, losses = trained
     assert len(losses[part]) == 12
-    if part != "control":  # its loss starts at the U-Net's, and varies more from batch to batch than 12 updates change
+    if part not in (
+        "control",
+        "unclip",
+    ):  # their loss starts at the U-Net's, and varies more from batch to batch than 12 updates change
         assert sum(losses[part][-4:]) < sum(losses[part][:4])
 
 
-def test_the_controlnet_lowers_the_loss_on_a_fixed_batch(trained):
+@pytest.mark.parametrize("part", ["control", "vq", "embedder", "prior", "unclip"])
+def test_it_lowers_the_loss_on_a_fixed_batch(trained, part):
     folder, _ = trained
-    task = recipes.PARTS["control"].build(folder, torch.device("cpu"))
+    task = recipes.PARTS[part].build(folder, torch.device("cpu"))
     batch = Samples(numpy.arange(64), seed=0)
     with torch.no_grad():
         before = task.loss(task.model, batch)
         task.begin()
         assert task.loss(task.model, batch) < before
+
+
+def test_the_embedders_blocks_look_alike(monkeypatch, tmp_path):
+    scenes, chosen = [book.sample_scene(n) for n in range(2000)], []
+    monkeypatch.setattr(clip_recipe, "training_set", lambda: PictureSet(scenes, torch.empty(0)))
+    monkeypatch.setattr(clip_recipe, "_contrast", lambda model, tokenizer, data, index, samples: chosen.append(index))
+    task = clip_recipe.build_embedder(tmp_path, torch.device("cpu"))
+    task.loss(task.model, Samples(numpy.arange(4 * clip_recipe.BLOCK), seed=0))
+    blocks = [{(scenes[i].place, scenes[i].style) for i in part} for part in chosen[0].split(clip_recipe.BLOCK)]
+    assert all(len(block) == 1 for block in blocks) and len(set.union(*blocks)) > 1
+    assert all(len(part.unique()) > clip_recipe.BLOCK / 2 for part in chosen[0].split(clip_recipe.BLOCK))
+
+
+def test_the_parts_of_unclip_make_a_system(trained):
+    folder, _ = trained
+    system = recipes.load_unclip(folder / "unclip")
+    assert unclip.draw(system, ["a cat"], torch.Generator(), steps=2).shape == (1, 3, 64, 64)
+    embeddings = load_file(next((folder / "prior").glob("embeddings-*.safetensors")))["embeddings"]
+    pictures = book.pictures([book.sample_scene(n) for n in range(len(embeddings))])
+    torch.testing.assert_close(embeddings, unclip.embed_pictures(system, pictures), rtol=0, atol=2e-3)
+    torch.testing.assert_close(system.decoder.mean, embeddings.mean(0, keepdim=True), rtol=0, atol=1e-3)
+    torch.testing.assert_close(system.prior.transformer.clip_mean, system.decoder.mean)
 
 
 def test_plain_diffusers_opens_the_folder_and_draws(trained, tmp_path):
@@ -162,14 +204,14 @@ def test_shipping_copies_the_parts_and_lists_them(trained, tmp_path):
     )
     (tmp_path / "judge" / "config.json").write_text("{}")
     assert "changed" in check_checkpoints(tmp_path)[0][0]
-    with pytest.raises(ValueError, match="vae, decoder, clip, unet, control, judge"):
+    with pytest.raises(ValueError, match="vae, decoder, clip, unet, control, vq, dalle, embedder"):
         recipes.ship(tmp_path)
 
 
 def test_what_is_missing_or_unknown_is_said(tmp_path):
     with pytest.raises(ValueError, match="train vae"):
         next(recipes.train_part("unet", tmp_path))
-    with pytest.raises(ValueError, match="vae, decoder, clip, unet, control, judge"):
+    with pytest.raises(ValueError, match="vae, decoder, clip, unet, control, vq, dalle, embedder"):
         next(recipes.train_part("text", tmp_path))
 
 

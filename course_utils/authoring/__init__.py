@@ -17,7 +17,7 @@ from course_utils.authoring.shrink import shrink, shrink_outputs
 from course_utils.authoring.source import read_source, stubbed, without_markers
 
 SIZE_LIMIT = 2_000_000  # bytes a notebook: GitHub and the browser still show it at once
-PICTURES_LIMIT = 1_500_000  # bytes that its pictures may take: the rest is text and code
+PICTURES_LIMIT = 1_000_000  # bytes that its pictures may take: the rest is text and code
 MEAN_SIZE_LIMIT = 1_000_000  # bytes, on average: each rebuilt notebook stays in the history for good
 SOURCE_NAME = re.compile(r"(\d\d)_\w+\.py")
 

@@ -18,9 +18,12 @@ from course_utils.diffusion.guidance import guide
 
 
 class Step(NamedTuple):
-    """Where sampling stands: x_t at noise time t (-1: no noise left), and the x0_hat that led there."""
+    """Where sampling stands: x_t at noise time t (-1: no noise left), and the x0_hat that led there.
 
-    t: int
+    In rectified flow (`flow`), t is the share of noise, from 1 to 0.
+    """
+
+    t: float
     x_t: torch.Tensor
     x0_hat: torch.Tensor
 

@@ -201,6 +201,8 @@ def prepare(pipe, settings: Settings, count: int) -> tuple:
     Raises ValueError if a setting, the count or the size cannot be drawn with.
     """
     check_settings(settings, count)
+    if settings.system != Settings.system:
+        raise ValueError(f"These settings are of the system {settings.system}: draw with systems.draw_in_turn.")
     width, height = check_size(pipe.unet.config, pipe.vae.config, settings.width, settings.height)
     model = settings.model or name_of(pipe).name
     settings = dataclasses.replace(settings, width=width, height=height, model=model)

@@ -7,6 +7,7 @@ What else was given is written in Web UI's words too: `Denoising strength: 0.6`;
 rest it then takes what holds here: what is masked is painted, from what is there, in the whole picture);
 `ControlNet 0: "Module: none, Model: control, ..."`; and after the prompt a tag `<lora:NAME:WEIGHT>` for each LoRA. Web
 UI does not say which files they were; the course does, as `Init image`, `Mask image`, `Control image`, `LoRA 0`, ...
+Another system than Stable Diffusion (see `systems`) is named, `System: dalle`; what it does not have is not written.
 """
 
 import contextlib
@@ -45,6 +46,8 @@ CONTROLNET = (
 )
 MOST_TEXT = 100_000  # characters of settings that are read; long prompts have a few thousand
 MOST_PICTURES = 64  # in one run
+MOST_CANDIDATES = 512  # for one picture, as DALL·E had
+WITHOUT_STEPS = {"dalle"}  # systems that have no steps and no sampler
 MOST_SEED = 2**32 - 1
 LONGEST_NAME = 60  # characters of a file named after its prompt
 SHOWN = 60  # characters of a wrong value that a message shows
@@ -61,6 +64,7 @@ class Settings:
     `model` is the name of the model's folder.
     What was given beside the prompt (see `steering`): the names of the files `image`, `mask` and `control` ("": none),
     `strength`, how much of the image is drawn again (None: no image, or as usual), and `loras`, (file, weight) of each.
+    `system` is a name of `systems.SYSTEMS`; `candidates`: the picture is the best of so many, by CLIP (dalle).
 
     Raises ValueError if a prompt is not text, or has a line that begins with "Negative prompt:" or a LoRA's tag.
     """
@@ -79,6 +83,8 @@ class Settings:
     mask: str = ""
     control: str = ""
     loras: tuple[tuple[str, float], ...] = ()
+    system: str = "stable-diffusion"
+    candidates: int = 1
 
     def __post_init__(self):
         for field in ("prompt", "negative_prompt"):
@@ -90,7 +96,7 @@ class Settings:
                 f"The prompt has {tag[0].strip()!r}, and PNG info keeps such tags for itself: give the LoRA's file "
                 "separately (--lora)."
             )
-        for field in ("model", "image", "mask", "control"):
+        for field in ("model", "image", "mask", "control", "system"):
             object.__setattr__(self, field, _storable(getattr(self, field)))
         object.__setattr__(self, "loras", tuple((_storable(file), weight) for file, weight in self.loras))
 
@@ -138,6 +144,7 @@ def check_settings(settings: Settings, count: int = 1) -> None:
     """Raise ValueError, in one sentence, for a value that no model can draw with (sizes: see `draw`)."""
     whole_number("The number of steps", settings.steps, 1, 1000)
     whole_number("The number of pictures", count, 1, MOST_PICTURES)
+    whole_number("The number of candidates", settings.candidates, 1, MOST_CANDIDATES)
     whole_number("The seed", settings.seed, 0, MOST_SEED)
     if settings.seed + count - 1 > MOST_SEED:
         raise ValueError(
@@ -168,15 +175,18 @@ def _is_number(value) -> bool:
 
 def format_parameters(settings: Settings) -> str:
     """Return the text of the chunk `parameters`: prompt, negative prompt, and the line of settings."""
-    values = {
-        "Steps": settings.steps,
-        "Sampler": WEB_UI_SAMPLERS.get(settings.sampler, settings.sampler),
+    sampling = {"Steps": settings.steps, "Sampler": WEB_UI_SAMPLERS.get(settings.sampler, settings.sampler)}
+    values = ({} if settings.system in WITHOUT_STEPS else sampling) | {
         "CFG scale": _digits(settings.guidance),
         "Seed": settings.seed,
         "Size": f"{settings.width}x{settings.height}",
     }
     if settings.model:
         values["Model"] = settings.model
+    if settings.system != Settings.system:
+        values["System"] = settings.system
+    if settings.candidates != Settings.candidates:
+        values["Candidates"] = settings.candidates
     if settings.strength is not None:
         values["Denoising strength"] = _digits(settings.strength)
     if settings.mask:
@@ -226,6 +236,8 @@ def parse_parameters(text: str) -> Settings:
     if len(pairs) < FEWEST_PARAMETERS:
         raise ValueError("it has no last line of the form 'Steps: 20, Sampler: UniPC, CFG scale: 4, ...'")
     values = {key.strip(): _unquote(value.strip()) for key, value in pairs}
+    if values.get("System") in WITHOUT_STEPS:
+        values = {"Steps": f"{Settings.steps}", "Sampler": Settings.sampler, **values}
 
     prompt: list[str] = []
     negative_prompt: list[str] = []
@@ -255,6 +267,8 @@ def parse_parameters(text: str) -> Settings:
         mask=values.get("Mask image", ""),
         control=values.get("Control image", ""),
         loras=loras,
+        system=values.get("System", Settings.system),
+        candidates=int(_value({"Candidates": "1", **values}, "Candidates", r"(\d{1,10})", "a whole number")[1]),
     )
 
 

@@ -1,8 +1,9 @@
 """How each part of the picture-book model is configured and trained: `train_part("vae", folder)` and so on.
 
 A part trains in `folder/NAME/`, where its checkpoint lies, and when it is finished it is exported beside the others:
-`folder/picture_book/` (the diffusers folder), `folder/control/`, `folder/clip/`, `folder/judge/`,
-`folder/digit_reader/` and `folder/digits_unet/`.
+`folder/picture_book/` (the diffusers folder), `folder/control/`, `folder/vq/`, `folder/dalle/`,
+`folder/embedder/`, `folder/prior/`, `folder/unclip/`, `folder/clip/`, `folder/judge/`, `folder/digit_reader/` and
+`folder/digits_unet/`.
 """
 
 import contextlib
@@ -20,15 +21,19 @@ from course_utils.checkpoint import alone, saved_run
 from course_utils.files import new_file, new_folder, require_room, saying
 from course_utils.machine.devices import autocast_dtype, budget, pick_device
 from course_utils.pipelines.picture_book import CHECKPOINTS, NEEDED_FILES, convert
-from course_utils.recipes.clip import build_clip, fact_numbers, load_clip, true_pairs
+from course_utils.recipes.clip import build_clip, build_embedder, fact_numbers, load_clip, true_pairs
 from course_utils.recipes.control import build_control
+from course_utils.recipes.dalle import build_dalle, load_dalle
 from course_utils.recipes.digits_unet import build_digits_unet, load_digits_unet
 from course_utils.recipes.judge import build_judge, load_judge
 from course_utils.recipes.pictures import picture_set
+from course_utils.recipes.prior import build_prior, load_prior
 from course_utils.recipes.reader import build_reader, load_reader
 from course_utils.recipes.record import facts_of, read_record, write_record
+from course_utils.recipes.unclip import build_unclip, load_unclip
 from course_utils.recipes.unet import build_unet, load_trained
 from course_utils.recipes.vae import build_decoder, build_vae, encode_pictures
+from course_utils.recipes.vq import build_vq, load_vq
 from course_utils.training import MovingAverage, Record, meet, train
 
 __all__ = [
@@ -38,10 +43,14 @@ __all__ = [
     "encode_pictures",
     "fact_numbers",
     "load_clip",
+    "load_dalle",
     "load_digits_unet",
     "load_judge",
+    "load_prior",
     "load_reader",
     "load_trained",
+    "load_unclip",
+    "load_vq",
     "picture_set",
     "require_shippable",
     "ship",
@@ -139,6 +148,11 @@ PARTS = {
     "clip": Part("the text encoder, with its picture encoder", build_clip, 1500, 64, 1e-3),
     "unet": Part("the U-Net that predicts v, and with it the noise", build_unet, 24000, 32, 1e-3, goes_on=True),
     "control": Part("the ControlNet that follows a line drawing", build_control, 4000, 16, 5e-4, goes_on=True),
+    "vq": Part("the tokeniser: pictures to 64 whole numbers and back", build_vq, 22000, 16, 2e-3, goes_on=True),
+    "dalle": Part("the transformer from a prompt to these numbers", build_dalle, 20000, 32, 2e-3, goes_on=True),
+    "embedder": Part("the CLIP whose embeddings unCLIP draws", build_embedder, 3000, 64, 1e-3, goes_on=True),
+    "prior": Part("the prior of unCLIP: from captions to CLIP's embeddings", build_prior, 4000, 64, 1e-3, goes_on=True),
+    "unclip": Part("the decoder of unCLIP, told an embedding", build_unclip, 5000, 16, 2e-3, goes_on=True),
     "judge": Part("the judge that reads pictures", build_judge, 2400, 32, 2e-3),
     "reader": Part("the reader of digits", build_reader, 1500, 64, 2e-3),
     "digits_unet": Part("the U-Net that draws digits", build_digits_unet, 4000, 32, 2e-3),
@@ -189,6 +203,11 @@ def _require_records(folder: Path, names) -> None:
 SHIPPED = {  # what `ship` takes of each folder; of picture_book all there is, and at least these
     "picture_book": tuple(names[0] for names in NEEDED_FILES),
     "control": ("config.json", "diffusion_pytorch_model.safetensors"),
+    "vq": ("config.json", "diffusion_pytorch_model.safetensors"),
+    "dalle": ("config.json", "model.safetensors"),
+    "embedder": ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+    "prior": ("config.json", "diffusion_pytorch_model.safetensors"),
+    "unclip": ("model.safetensors",),
     "clip": ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     "judge": ("config.json", "model.safetensors"),
     "digit_reader": ("model.safetensors",),

@@ -9,9 +9,11 @@ from course_utils.files import new_files
 from course_utils.models.clip import Embed, contrastive_loss, small_clip
 from course_utils.pipelines.picture_book import CHECKPOINTS, quiet
 from course_utils.recipes.pictures import training_set, which_caption
-from course_utils.recipes.task import Task, load_half
+from course_utils.recipes.task import Task, load_half, plain_attention
 from course_utils.text.tokens import tokenize, train_tokenizer
-from course_utils.training import gather
+from course_utils.training import Samples, gather
+
+BLOCK = 32  # samples of `build_embedder` that look alike
 
 # every word that `picture_book.facts` may hold
 WORDS = {
@@ -41,21 +43,58 @@ def build_clip(folder: Path, device: torch.device) -> Task:
     model = Embed(small_clip(tokenizer)).to(device)
 
     def loss(model, samples):
-        index = samples.integers(len(data.scenes))
-        scenes = [data.scenes[i] for i in index]
-        captions = [book.caption(scene, k) for scene, k in zip(scenes, which_caption(samples), strict=True)]
-        tokens = tokenize(tokenizer, [caption.text for caption in captions])
-        image, text, scale = model(data.pictures(index).to(device), tokens.to(device))
-        claims, facts = (gather(fact_numbers(said).to(device)) for said in (captions, scenes))
-        same = true_pairs(facts, claims)
-        return contrastive_loss(gather(image).float(), gather(text).float(), scale, same)
+        return _contrast(model, tokenizer, data, samples.integers(len(data.scenes)), samples)
 
-    def export(model):
-        with new_files(folder / "clip") as part:
-            model.clip.save_pretrained(part)
-            tokenizer.save_pretrained(part)
+    return Task(model, loss, lambda model: _export(model, tokenizer, folder / "clip"))
 
-    return Task(model, loss, export)
+
+def build_embedder(folder: Path, device: torch.device) -> Task:
+    """The same for unCLIP, from CLIP's weights on, with batches that are hard: in a block all pages look alike.
+
+    Among 64 pages of all kinds, a setting, a style and a colour nearly suffice to find a page's caption, so that the
+    vectors of CLIP hold little else. Here a block of `BLOCK` samples shows one setting in one style, and only things,
+    their colours, their number and their places tell its pages apart. CLIP is that in `folder`, or the shipped one.
+    """
+    data, (clip, tokenizer) = training_set(), clip_of(folder)
+    groups: dict[tuple[str, str], list[int]] = {}
+    for number, scene in enumerate(data.scenes):
+        groups.setdefault((scene.place, scene.style), []).append(number)
+    model = Embed(clip.requires_grad_(True)).to(device)
+
+    def loss(model, samples):
+        alike = Samples(samples.numbers // BLOCK, samples.seed).integers(len(data.scenes))
+        blocks = [groups[data.scenes[i].place, data.scenes[i].style] for i in alike]
+        chosen = zip(blocks, samples.uniforms(stream=2).tolist(), strict=True)
+        index = torch.tensor([block[int(u * len(block))] for block, u in chosen])
+        with plain_attention(device):
+            return _contrast(model, tokenizer, data, index, samples)
+
+    def begin():
+        model.clip.load_state_dict(load_clip(folder / "embedder")[0].state_dict())
+
+    return Task(model, loss, lambda model: _export(model, tokenizer, folder / "embedder", half=True), begin)
+
+
+def _contrast(model, tokenizer, data, index: torch.Tensor, samples: Samples) -> torch.Tensor:
+    """The contrastive loss of the pages `index` (batch,) and one caption of each."""
+    scenes, device = [data.scenes[i] for i in index], next(model.parameters()).device
+    captions = [book.caption(scene, k) for scene, k in zip(scenes, which_caption(samples), strict=True)]
+    tokens = tokenize(tokenizer, [caption.text for caption in captions])
+    image, text, scale = model(data.pictures(index).to(device), tokens.to(device))
+    claims, facts = (gather(fact_numbers(said).to(device)) for said in (captions, scenes))
+    return contrastive_loss(gather(image).float(), gather(text).float(), scale, true_pairs(facts, claims))
+
+
+def _export(model, tokenizer, home: Path, half: bool = False) -> None:
+    with new_files(home) as part:
+        (model.clip.half() if half else model.clip).save_pretrained(part)
+        tokenizer.save_pretrained(part)
+
+
+def clip_of(folder: Path, name: str = "clip"):
+    """The CLIP `name` and its tokenizer from `folder`, or the shipped ones where `folder` has none."""
+    home = folder / name
+    return load_clip(home if (home / "config.json").exists() else CHECKPOINTS / name)
 
 
 def load_clip(folder: Path = CHECKPOINTS / "clip"):

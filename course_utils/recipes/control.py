@@ -12,8 +12,8 @@ from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, sca
 from course_utils.machine.devices import placed
 from course_utils.models.control import small_controlnet, steered
 from course_utils.pipelines.picture_book import PICTURE_BOOK, load_picture_book
-from course_utils.recipes.task import Task, save_half
-from course_utils.recipes.unet import PromptedLatents, plain_attention
+from course_utils.recipes.task import Task, plain_attention, save_half
+from course_utils.recipes.unet import PromptedLatents
 from course_utils.training import Samples
 
 FILE = "diffusion_pytorch_model.safetensors"

@@ -9,7 +9,8 @@ from course_utils.data import picture_book as book
 from course_utils.diffusion.objectives import noise_prediction_loss, v_from_x0_eps
 from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 from course_utils.models.lora import ATTENTION, LoRALinear, add_lora
-from course_utils.recipes.unet import PromptedUNet, plain_attention
+from course_utils.recipes.task import plain_attention
+from course_utils.recipes.unet import PromptedUNet
 from course_utils.recipes.vae import encode_pictures
 from course_utils.text.tokens import tokenize
 from course_utils.training import Record, Samples, train

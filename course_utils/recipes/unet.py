@@ -9,18 +9,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from course_utils.data import picture_book as book
 from course_utils.diffusion.objectives import noise_prediction_loss, v_from_x0_eps
 from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 from course_utils.files import new_file, require_room, saying
-from course_utils.machine.devices import placed
+from course_utils.machine.devices import autocast_dtype, placed
 from course_utils.pipelines.picture_book import assemble, load_picture_book, save_pipeline
 from course_utils.recipes.clip import load_clip
-from course_utils.recipes.pictures import CAPTIONS_PER_SCENE, scene_count, training_set, which_caption
-from course_utils.recipes.task import Task, require_trained
+from course_utils.recipes.pictures import CAPTIONS_PER_SCENE, picture_set, scene_count, which_caption
+from course_utils.recipes.task import Task, plain_attention, require_trained
 from course_utils.recipes.vae import LATENT_CHANNELS, encode_pictures
 from course_utils.text.tokens import tokenize
 from course_utils.training import Samples
@@ -112,23 +111,18 @@ def build_unet(folder: Path, device: torch.device) -> Task:
     return Task(model, loss, export, begin)
 
 
-class PromptedLatents:
-    """data(samples) -> scaled latents (batch, 8, 16, 16) and the tokens of their prompts (batch, length).
+class Prompted:
+    """data(samples) -> what is known of their pages, `values[page]`, and the tokens of their prompts (batch, length).
 
     The whole prompt is dropped in a share of the samples. Pages in the other styles are taken three times as often as
     they are, so that each style is near a quarter, and those of several things twice as often, which are the hardest.
     """
 
-    def __init__(self, folder: Path, vae, tokenizer, dropped: float = 0.1):
-        self.tokenizer, self.dropped = tokenizer, dropped
-        self.scenes, self.latents = _latents(folder, vae)
-        self.pages = torch.tensor(
-            [
-                n
-                for n, scene in enumerate(self.scenes)
-                for _ in range((1 if scene.style == PLAIN else 3) * min(2, len(scene.things)))
-            ]
-        )
+    def __init__(
+        self, scenes: list[book.Scene], values: torch.Tensor, tokenizer, dropped: float = 0.1, length: int | None = None
+    ):
+        self.scenes, self.values, self.tokenizer, self.dropped, self.length = scenes, values, tokenizer, dropped, length
+        self.pages = torch.tensor([n for n, scene in enumerate(self.scenes) for _ in range(weight(scene))])
 
     def which(self, samples: Samples) -> torch.Tensor:
         """Which scene each sample shows: numbers into `scenes`, (batch,)."""
@@ -136,10 +130,27 @@ class PromptedLatents:
 
     def __call__(self, samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
         index = self.which(samples)
-        prompts = [_say(self.scenes[i], k) for i, k in zip(index, which_caption(samples), strict=True)]
-        dropped = samples.uniforms(stream=2) < self.dropped
-        prompts = ["" if d else p for d, p in zip(dropped, prompts, strict=True)]
-        return self.latents[index], tokenize(self.tokenizer, prompts)
+        prompts = prompts_of([self.scenes[i] for i in index], samples, self.dropped)
+        return self.values[index], tokenize(self.tokenizer, prompts, self.length)
+
+
+class PromptedLatents(Prompted):
+    """data(samples) -> scaled latents (batch, 8, 16, 16) and the tokens of their prompts (batch, length)."""
+
+    def __init__(self, folder: Path, vae, tokenizer, dropped: float = 0.1):
+        scenes, latents = training_latents(folder, vae, scene_count())
+        super().__init__(scenes, latents, tokenizer, dropped)
+
+
+def weight(scene: book.Scene) -> int:
+    """How much a page counts in the training, 1 ... 6: the rarer styles three times, several things twice as much."""
+    return (1 if scene.style == PLAIN else 3) * min(2, len(scene.things))
+
+
+def prompts_of(scenes, samples: Samples, dropped: float) -> list[str]:
+    """A caption of the scene of each sample, or, in the share `dropped`, the empty prompt."""
+    prompts = [_say(scene, k) for scene, k in zip(scenes, which_caption(samples), strict=True)]
+    return ["" if u < dropped else prompt for u, prompt in zip(samples.uniforms(stream=2), prompts, strict=True)]
 
 
 def _say(scene: book.Scene, k: int) -> str:
@@ -162,14 +173,11 @@ def load_trained(folder: Path, device: torch.device):
     return vae, clip.text_model.to(device), tokenizer
 
 
-def plain_attention(device: torch.device):
-    """On a CPU the plain formula: torch's fused attention takes twice as long backward for 64 places."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
+def training_latents(folder: Path, vae, count: int):
+    """The first `count` scenes of the training set and their scaled latents, kept in `folder/unet` for the next start.
 
-
-def _latents(folder: Path, vae):
-    """The scenes of the training set and their scaled latents, kept in `folder/unet` for the next start."""
-    count = scene_count()
+    The latents: float32 (count, 8, 16, 16), on the CPU.
+    """
     encoder = (*vae.encoder.parameters(), *vae.quant_conv.parameters())
     weights = b"".join(p.detach().cpu().numpy().tobytes() for p in encoder)
     path = folder / "unet" / f"latents-{count}-{hashlib.sha256(weights).hexdigest()[:12]}.safetensors"
@@ -180,9 +188,11 @@ def _latents(folder: Path, vae):
             return [book.sample_scene(n) for n in range(count)], latents
     remedy = "keep the training in another folder (--folder on the command line)"
     require_room(path.parent, remedy, 4 * math.prod(shape))
-    data = training_set()
+    data = picture_set(count)
     parts = tqdm(torch.arange(count).split(256), "encoding the pictures", disable=count < 2000)
-    latents = torch.cat([encode_pictures(vae, data.pictures(part)) for part in parts]) * vae.config.scaling_factor
+    number_format = autocast_dtype(vae.device)  # bfloat16 moves a latent by a hundredth of its deviation at most
+    with torch.autocast(vae.device.type, number_format, enabled=number_format != torch.float32):
+        latents = torch.cat([encode_pictures(vae, data.pictures(part)) for part in parts]) * vae.config.scaling_factor
     with saying(path, "no training is lost: free some room, and give the same command again"), new_file(path) as part:
         save_file({"latents": latents}, part)
     return data.scenes, latents

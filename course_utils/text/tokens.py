@@ -89,11 +89,10 @@ def known_words(tokenizer: "CLIPTokenizer") -> set[str]:
     return set(tokenizer.init_kwargs.get("words", ()))
 
 
-def tokenize(tokenizer: "CLIPTokenizer", prompts: list[str]) -> "torch.Tensor":
-    """Token ids of prompts, padded and cut to the tokenizer's length: int64 tensor (batch, length)."""
-    return tokenizer(
-        prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
-    ).input_ids
+def tokenize(tokenizer: "CLIPTokenizer", prompts: list[str], length: int | None = None) -> "torch.Tensor":
+    """Token ids of prompts, padded and cut to a length (None: the tokenizer's own): int64 tensor (batch, length)."""
+    length = length or tokenizer.model_max_length
+    return tokenizer(prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
 
 
 def encode(tokenizer: "CLIPTokenizer", text_encoder: "CLIPTextModel", prompts: list[str]) -> "torch.Tensor":

@@ -1,0 +1,226 @@
+"""Rectified flow: straight lines from data to noise, the velocity along them, and the samplers that follow it.
+
+    x_t = (1 - t) x0 + t eps,   0 <= t <= 1,   velocity u = eps - x0
+
+t = 0 is the data, t = 1 pure noise, and sampling goes from 1 down to 0. Shapes: x_t, x0, eps, u (batch, ...);
+t (batch,), real numbers. A model is called as model(x_t, t, cond) and returns a velocity. Times outside [0, 1] and
+shapes that differ raise ValueError. Flow matching (arXiv:2210.02747), rectified flow (arXiv:2209.03003); with noise at
+t = 1 as in Stable Diffusion 3 (arXiv:2403.03206).
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from course_utils.diffusion.samplers import Step, finish
+from course_utils.diffusion.schedules import signal_and_noise
+from course_utils.shapes import expand_like, require_same_shape
+
+
+def interpolate(x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Return the point at t on the straight line from x0 to eps: x_t = (1 - t) x0 + t eps. arXiv:2209.03003, eq. 1."""
+    require_same_shape(x0, eps, "x0 and eps")
+    t = _time_like(t, x0)
+    return (1 - t) * x0 + t * eps
+
+
+def x0_from_velocity(x_t: torch.Tensor, u: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Return x0 = x_t - t u: from x_t against the velocity, all the way to t = 0."""
+    return x_t - _time_like(t, x_t) * u
+
+
+def eps_from_velocity(x_t: torch.Tensor, u: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Return eps = x_t + (1 - t) u: from x_t along the velocity, all the way to t = 1."""
+    return x_t + (1 - _time_like(t, x_t)) * u
+
+
+def velocity_loss(
+    model: Callable, x0: torch.Tensor, t: torch.Tensor, eps: torch.Tensor, cond: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return each sample's mean squared error of the velocity; shape (batch,), float32.
+
+        L = || eps - x0 - model(x_t, t, cond) ||^2 / d,   x_t = (1 - t) x0 + t eps
+
+    Its minimum is the marginal velocity E[eps - x0 | x_t]. Flow matching (arXiv:2210.02747), equation 9.
+    """
+    u_hat = model(interpolate(x0, eps, t), t, cond)
+    require_same_shape(u_hat, x0, "the model's velocity and x0")
+    return (u_hat.float() - (eps - x0).float()).square().flatten(1).mean(1)  # (batch,)
+
+
+def mixture_velocity(x_t: torch.Tensor, t: torch.Tensor, centres: torch.Tensor, spread: float) -> torch.Tensor:
+    """Return the exact marginal velocity E[eps - x0 | x_t], where x0 comes from equally likely round Gaussians.
+
+        w_k = softmax over k of -|r_k|^2 / (2 v),   r_k = x_t - (1 - t) c_k,   v = (1 - t)^2 spread^2 + t^2
+        u   = sum over k of w_k ( (t - (1 - t) spread^2) / v  r_k - c_k )
+
+    x_t: (batch, d). centres c_k: (n, d). spread: the standard deviation of each Gaussian, above 0. For each Gaussian
+    E[eps | x_t] = t r_k / v and E[x0 | x_t] = c_k + (1 - t) spread^2 r_k / v.
+    """
+    t = _time_like(t, x_t)
+    variance = (1 - t).square() * spread**2 + t.square()  # (batch, 1)
+    r = x_t[:, None] - (1 - t)[:, None] * centres  # (batch, n, d)
+    weights = (-r.square().sum(2) / (2 * variance)).softmax(dim=1)  # (batch, n)
+    each = ((t - (1 - t) * spread**2) / variance)[:, None] * r - centres  # (batch, n, d)
+    return (weights[:, :, None] * each).sum(1)
+
+
+def flow_time(alpha_bar: torch.Tensor) -> torch.Tensor:
+    """Return the time of rectified flow at which there is as much noise for the signal as at alpha_bar.
+
+        t = sqrt(1 - alpha_bar) / ( sqrt(alpha_bar) + sqrt(1 - alpha_bar) )
+
+    alpha_bar: any shape, in [0, 1]. Divided by sqrt(alpha_bar) + sqrt(1 - alpha_bar), the noisy sample of a diffusion
+    model lies on the straight line, at this t.
+    """
+    signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    return noise / (signal + noise)
+
+
+def as_velocity(eps_model: Callable, alpha_bar: torch.Tensor) -> Callable:
+    """Turn a diffusion model that predicts eps at the whole times of alpha_bar (T,) into a model of velocities.
+
+        u(y, t) = eps - x0,   both from the prediction at  x = (sqrt(alpha_bar_s) + sqrt(1 - alpha_bar_s)) y
+
+    s is the whole time whose `flow_time` is nearest to t. Euler's method on it is DDIM (`samplers.ddim`) where all
+    times are those of whole s, and only there: in between, the model is asked for a noise level that y does not have.
+    """
+    table = flow_time(alpha_bar.double())
+
+    def velocity(y, t, cond=None):
+        s = (t.double()[:, None].cpu() - table).abs().argmin(1).to(y.device)  # (batch,)
+        signal, noise = signal_and_noise(s, alpha_bar, like=y)
+        x = (signal + noise) * y
+        eps = eps_model(x, s, cond)
+        return eps - (x - noise * eps) / signal
+
+    return velocity
+
+
+def logit_normal(normals: torch.Tensor, mean: float = 0.0, std: float = 1.0) -> torch.Tensor:
+    """Turn standard normal numbers into times of training that favour the middle: t = sigmoid(mean + std n).
+
+    Of any shape. Stable Diffusion 3 (arXiv:2403.03206), section 3.1; mean 0 and std 1 are its choice. Raises ValueError
+    unless std > 0.
+    """
+    if std <= 0:
+        raise ValueError(f"Expected std > 0, but got {std}.")
+    return torch.sigmoid(mean + std * normals)
+
+
+def shift_times(t: torch.Tensor, shift: float) -> torch.Tensor:
+    """Move times towards noise, as larger pictures need: t' = shift t / (1 + (shift - 1) t).
+
+    A picture with m times as many pixels shows m times as many noisy copies of what it looks like from afar, so that
+    the same t hides less of it; shift = sqrt(m) makes up for that. 0 and 1 stay. Raises ValueError unless shift > 0.
+    Stable Diffusion 3 (arXiv:2403.03206), equation 23.
+    """
+    if shift <= 0:
+        raise ValueError(f"Expected shift > 0, but got {shift}. 1 leaves the times as they are.")
+    return shift * t / (1 + (shift - 1) * t)
+
+
+def flow_times(steps: int, shift: float = 1.0, last: float | None = None) -> torch.Tensor:
+    """Return the times that sampling visits: `steps` even ones from 1 to `last`, shifted, then 0; (steps + 1,).
+
+    last: 1 / steps unless given, which makes the steps equal before the shift, as in Flux.
+    `FlowMatchEulerDiscreteScheduler`, left to itself, takes last = shift_times(1/1000, shift), and shifts that again.
+    float64. Raises ValueError unless steps >= 1 and 0 < last <= 1.
+    """
+    last = 1 / steps if last is None and steps >= 1 else last
+    if steps < 1 or not last or not 0 < last <= 1:
+        raise ValueError(f"Expected steps >= 1 and 0 < last <= 1, but got steps={steps} and last={last}.")
+    t = torch.linspace(1, last, steps, dtype=torch.float64)
+    return torch.cat([shift_times(t, shift), torch.zeros(1, dtype=torch.float64)])
+
+
+@torch.no_grad()
+def euler(model: Callable, x_1: torch.Tensor, times: torch.Tensor, cond: torch.Tensor | None = None) -> Iterator[Step]:
+    """Sample by straight steps along the velocity: x_s = x_t + (s - t) model(x_t, t, cond).
+
+    x_1: noise (batch, ...). times: falling, from at most 1 down to 0, such as `flow_times(steps)`. Yields a `Step`
+    after each; one evaluation a step. Raises ValueError, at the first step, for times that do not fall within [0, 1].
+    """
+    x_t = x_1
+    for t, s in _pairs(times):
+        u = _ask(model, x_t, t, cond)
+        x0_hat = x_t - t * u
+        x_t = x_t + (s - t) * u
+        yield Step(s, x_t, x0_hat)
+
+
+@torch.no_grad()
+def heun(model: Callable, x_1: torch.Tensor, times: torch.Tensor, cond: torch.Tensor | None = None) -> Iterator[Step]:
+    """Sample with the mean of the velocities at both ends of each step (Heun's method).
+
+        ahead = x_t + (s - t) u_t,   x_s = x_t + (s - t) (u_t + model(ahead, s, cond)) / 2
+
+    As `euler`, with two evaluations a step, but one in the step to 0: there all that a model of pictures could tell
+    is the x0 that the step goes to. EDM (arXiv:2206.00364), algorithm 1.
+    """
+    x_t = x_1
+    for t, s in _pairs(times):
+        u = _ask(model, x_t, t, cond)
+        x0_hat = x_t - t * u
+        if s > 0:
+            u = (u + _ask(model, x_t + (s - t) * u, s, cond)) / 2
+        x_t = x_t + (s - t) * u
+        yield Step(s, x_t, x0_hat)
+
+
+@torch.no_grad()
+def curvature(
+    model: Callable, x_1: torch.Tensor, times: torch.Tensor, cond: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return how far each path of `euler` is from a straight line at constant speed; shape (batch,), 0 if it is one.
+
+        S = sum over steps of (t - s) || u_t - (x_1 - x_0) ||^2 / || x_1 - x_0 ||^2,   x_0 where the path ends
+
+    Steps from 1 to 0. Rectified flow (arXiv:2209.03003), equation 7, here relative to the length of the path.
+    """
+    x_t, velocities = x_1, []
+    for t, s in _pairs(times):
+        u = _ask(model, x_t, t, cond)
+        velocities.append((t - s, u))
+        x_t = x_t + (s - t) * u
+    whole = (x_1 - x_t).flatten(1)  # (batch, d)
+    off = sum(length * (u.flatten(1) - whole).square().sum(1) for length, u in velocities)
+    return off / whole.square().sum(1)
+
+
+def reflow_pairs(
+    model: Callable, eps: torch.Tensor, times: torch.Tensor, cond: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (x0, eps): noises and where `heun` leads them, the pairs that the next model is trained on.
+
+    In training, x0 and eps are paired at random, so lines cross, and at a crossing the average velocity points along
+    neither. Paths of one model do not cross; lines between their ends cross less. Rectified flow (arXiv:2209.03003),
+    section 2.
+    """
+    return finish(heun(model, eps, times, cond)), eps
+
+
+def _ask(model: Callable, x_t: torch.Tensor, t: float, cond: torch.Tensor | None) -> torch.Tensor:
+    u = model(x_t, torch.full((len(x_t),), t, device=x_t.device), cond)
+    require_same_shape(u, x_t, "the model's velocity and x_t")
+    return u
+
+
+def _time_like(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """t (batch,) as (batch, 1, ..., 1), to be multiplied with x."""
+    if t.shape != x.shape[:1] or (t.numel() and not 0 <= t.min() <= t.max() <= 1):
+        shown = f"from {t.min():.3g} to {t.max():.3g}" if t.numel() else ""
+        raise ValueError(
+            f"Expected one time in [0, 1] for each of {len(x)} samples, but got shape {tuple(t.shape)} {shown}. "
+            "Here t is a share of noise, not the number of a step."
+        )
+    return expand_like(t.to(x), x)
+
+
+def _pairs(times: torch.Tensor) -> list[tuple[float, float]]:
+    """Each time with the next one."""
+    values = [float(t) for t in times]
+    falling = all(t > s for t, s in zip(values, values[1:], strict=False))
+    if len(values) < 2 or not falling or values[0] > 1 or values[-1] < 0:
+        raise ValueError(f"Expected at least two falling times in [0, 1], but got {values}. Make them with flow_times.")
+    return list(zip(values, values[1:], strict=False))
