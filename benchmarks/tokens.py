@@ -5,8 +5,8 @@
 Each row trains the tokeniser's network (`recipes.vq.small_vq`) from nothing, on the autoencoder's latents of the same
 pages, with one of the quantisers of `models.vq`; for the grid of 16 x 16 the network sees patches of one place. Then
 pages of another data set are rebuilt. "judge reads": the share of them in which the judge finds what the page's caption
-names, and nothing else; first of the pages themselves, and of what the autoencoder alone makes of them. "used" and
-"perplexity" are of the codes of the unseen pages.
+names, and nothing else; first of the pages themselves, of what the autoencoder alone makes of them, and of what the
+shipped tokeniser, trained for longer, makes of them. "used" and "perplexity" are of the codes of the unseen pages.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from course_utils.metrics.pictures import adherence, psnr
 from course_utils.models import vq
 from course_utils.pipelines.picture_book import load_picture_book
 from course_utils.plotting import picture_grid
-from course_utils.recipes import encode_pictures, load_judge
+from course_utils.recipes import encode_pictures, load_judge, load_vq
 from course_utils.recipes.task import plain_attention
 from course_utils.recipes.unet import training_latents
 from course_utils.recipes.vq import CODES, PATCH, WIDTH, Tokenise, small_vq, weighted_error, where_things_are
@@ -83,15 +83,20 @@ def measure(model: Tokenise, vae, judge, latents, pictures, captions, sheet: Pat
         x_hat, chosen, _ = model(part)
         rebuilt.append(decode(vae, x_hat).clamp(-1, 1))
         codes.append(chosen)
-    x_hat, chosen = torch.cat(rebuilt), torch.cat(codes)
+    x_hat = torch.cat(rebuilt)
     if sheet:
         picture_grid(torch.cat([pictures[:20], x_hat[:20]]), columns=10).save(sheet, optimize=True)
+    return facts(judge, pictures, captions, x_hat, torch.cat(codes), model.quantise.count)
+
+
+def facts(judge, pictures, captions, x_hat, codes, count: int) -> dict:
+    """What a table says of pages that were rebuilt, x_hat, from these codes, of which there are `count`."""
     return {
-        "tokens": chosen[0].numel(),
+        "tokens": codes[0].numel(),
         "PSNR in dB": round(psnr(x_hat, pictures).mean().item(), 2),
-        "codes": model.quantise.count,
-        "used": round((vq.code_counts(chosen, model.quantise.count) > 0).float().mean().item(), 3),
-        "perplexity": round(vq.perplexity(chosen, model.quantise.count)),
+        "codes": count,
+        "used": round((vq.code_counts(codes, count) > 0).float().mean().item(), 3),
+        "perplexity": round(vq.perplexity(codes, count)),
         "judge reads": round(adherence(judge, x_hat, captions), 3),
     }
 
@@ -120,13 +125,17 @@ def main() -> None:
     alone = torch.cat([decode(vae, part).clamp(-1, 1) for part in theirs.split(32)])
     for name, shown in (("the pages", pictures), ("the autoencoder alone", alone)):
         print(json.dumps({"way": name, "judge reads": round(adherence(judge, shown, captions), 3)}), flush=True)
+    shipped = load_vq()
+    codes = shipped.to_tokens(pictures)
+    row = facts(judge, pictures, captions, shipped.to_pictures(codes), codes, shipped.count)
+    print(json.dumps({"way": "the shipped tokeniser", **row}), flush=True)
     for kind in options.rows:
         model = network(kind, options.seed)
         updates = fit(model, latents, weights, options.seconds, options.batch, options.seed)
         sheet = options.sheets / f"{kind.replace(', ', '_').replace(' ', '_')}.png" if options.sheets else None
-        facts = measure(model, vae, judge, theirs, pictures, captions, sheet)
+        row = measure(model, vae, judge, theirs, pictures, captions, sheet)
         numbers = sum(p.numel() for p in model.parameters())
-        print(json.dumps({"way": kind, "numbers": numbers, "updates": updates, **facts}), flush=True)
+        print(json.dumps({"way": kind, "numbers": numbers, "updates": updates, **row}), flush=True)
 
 
 if __name__ == "__main__":

@@ -371,6 +371,25 @@ def test_codes_are_kept_and_an_interruption_loses_little(tmp_path, monkeypatch):
     assert recipe.training_codes(tmp_path, pictures, 8)[1].equal(codes[:8])
 
 
+def test_codes_are_written_down_also_from_where_no_part_ends(tmp_path, monkeypatch):
+    pictures, true, rounds = load_picture_tokens(), book.pictures, []
+
+    def only_two(scenes):
+        rounds.append(scenes)
+        if len(rounds) > 2:
+            raise KeyboardInterrupt
+        return true(scenes)
+
+    monkeypatch.setattr(recipe, "PART", 4)
+    monkeypatch.setattr(recipe, "STRIDE", 4)
+    recipe.training_codes(tmp_path, pictures, 6)
+    monkeypatch.setattr(recipe.book, "pictures", only_two)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.training_codes(tmp_path, pictures, 40)
+    rounds.clear()
+    assert recipe.training_codes(tmp_path, pictures, 14)[1].shape == (14, 64) and not rounds
+
+
 def test_no_frozen_prompt_is_cut():
     from benchmarks import prompts
 

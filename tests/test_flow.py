@@ -132,12 +132,12 @@ def test_the_shift_keeps_what_is_known_of_a_flat_picture():
 
 
 def test_logit_normal_times():
-    t = flow.logit_normal(noise(100_000), 0.5, 0.8)
+    t = objectives.logit_normal(noise(100_000), 0.5, 0.8)
     assert t.min() > 0 and t.max() < 1
     torch.testing.assert_close(t.logit().mean(), torch.tensor(0.5), rtol=0, atol=0.02)
     torch.testing.assert_close(t.logit().std(), torch.tensor(0.8), rtol=0, atol=0.02)
     with pytest.raises(ValueError, match="std > 0"):
-        flow.logit_normal(noise(3), std=0.0)
+        objectives.logit_normal(noise(3), std=0.0)
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])

@@ -97,17 +97,6 @@ def as_velocity(eps_model: Callable, alpha_bar: torch.Tensor) -> Callable:
     return velocity
 
 
-def logit_normal(normals: torch.Tensor, mean: float = 0.0, std: float = 1.0) -> torch.Tensor:
-    """Turn standard normal numbers into times of training that favour the middle: t = sigmoid(mean + std n).
-
-    Of any shape. Stable Diffusion 3 (arXiv:2403.03206), section 3.1; mean 0 and std 1 are its choice. Raises ValueError
-    unless std > 0.
-    """
-    if std <= 0:
-        raise ValueError(f"Expected std > 0, but got {std}.")
-    return torch.sigmoid(mean + std * normals)
-
-
 def shift_times(t: torch.Tensor, shift: float) -> torch.Tensor:
     """Move times towards noise, as larger pictures need: t' = shift t / (1 + (shift - 1) t).
 

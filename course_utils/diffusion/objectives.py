@@ -109,17 +109,26 @@ def sample_times(count: int, T: int, generator: torch.Generator) -> torch.Tensor
     return uniform_times(torch.rand(count, generator=generator, device=generator.device), T)
 
 
+def logit_normal(normals: torch.Tensor, mean: float = 0.0, std: float = 1.0) -> torch.Tensor:
+    """Turn standard normal numbers n into times in (0, 1) that favour the middle: sigmoid(mean + std n), any shape.
+
+    Stable Diffusion 3 (arXiv:2403.03206), section 3.1, for rectified flow; mean 0 and std 1 are its choice. Raises
+    ValueError unless std > 0.
+    """
+    if std <= 0:
+        raise ValueError(f"Expected std > 0, but got {std}.")
+    return torch.sigmoid(mean + std * normals)
+
+
 def logit_normal_times(normals: torch.Tensor, T: int, mean: float = 0.0, std: float = 1.0) -> torch.Tensor:
-    """Turn standard normal numbers n into times that favour the middle: floor(T sigmoid(mean + std n)).
+    """Turn standard normal numbers n into whole times that favour the middle: floor(T sigmoid(mean + std n)).
 
     Both ends teach little: near t = 0 there is hardly any noise to see, near T-1 hardly any picture. A higher
     mean moves the weight to noisier times. Returns int64 times in 0 ... T-1, of the same shape.
     Raises ValueError unless std > 0. After Esser et al. (arXiv:2403.03206, section 3.1), who use it for
     rectified flow; here it picks the step of a discrete schedule.
     """
-    if std <= 0:
-        raise ValueError(f"Expected std > 0, but got {std}.")
-    return (torch.sigmoid(mean + std * normals) * T).long().clamp(max=T - 1)
+    return (logit_normal(normals, mean, std) * T).long().clamp(max=T - 1)
 
 
 def v_weight(alpha_bar_t: torch.Tensor) -> torch.Tensor:

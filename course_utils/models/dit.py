@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from course_utils.models.attention import merge_heads, split_heads
+from course_utils.models.blocks import time_embedding
 
 
 def patchify(x: torch.Tensor, size: int) -> torch.Tensor:
@@ -40,24 +41,8 @@ def unpatchify(tokens: torch.Tensor, size: int) -> torch.Tensor:
     return x.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, side * size, side * size)
 
 
-def sinusoids(values: torch.Tensor, width: int, cosine_first: bool = False) -> torch.Tensor:
-    """Return sines and cosines of values (n,) at width / 2 falling frequencies: (n, width).
-
-        sin(w_i v) and cos(w_i v),   w_i = 10000^(-2i / width),  i = 0 ... width / 2 - 1
-
-    The sines fill the first half, or the second if `cosine_first`. Vaswani et al., arXiv:1706.03762, section 3.5.
-    Raises ValueError for an odd width.
-    """
-    if width % 2:
-        raise ValueError(f"Expected an even width, for as many sines as cosines, got {width}.")
-    frequencies = 10_000 ** (-torch.arange(width // 2, dtype=torch.float64, device=values.device) / (width // 2))
-    angles = values.double()[:, None] * frequencies  # (n, width / 2)
-    parts = [angles.sin(), angles.cos()]
-    return torch.cat(parts[::-1] if cosine_first else parts, dim=1).float()
-
-
 def sincos_positions(side: int, width: int) -> torch.Tensor:
-    """Return the fixed positions of side * side patches, row by row: `sinusoids` of the column, then of the row.
+    """Return the fixed positions of side * side patches, row by row: `time_embedding` of the column, then of the row.
 
     float32 (side * side, width). Nothing of them is trained: neighbours are near from the start. Raises ValueError
     unless 4 divides the width. DiT (arXiv:2212.09748), section 3.1.
@@ -65,7 +50,7 @@ def sincos_positions(side: int, width: int) -> torch.Tensor:
     if width % 4:
         raise ValueError(f"Expected a width that 4 divides, for sines and cosines of two axes, got {width}.")
     row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    return torch.cat([sinusoids(axis.flatten(), width // 2) for axis in (column, row)], dim=1)
+    return torch.cat([time_embedding(axis.flatten(), width // 2) for axis in (column, row)], dim=1)
 
 
 def modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -197,7 +182,7 @@ class JointBlock(nn.Module):
 class MMDiT(nn.Module):
     """A small Stable Diffusion 3: model(x_t, t, cond) -> velocity, of latents (batch, channels, side, side).
 
-        tokens = patches W + positions;   c = mlp(sinusoids(1000 t)) + mlp(mean of the words)
+        tokens = patches W + positions;   c = mlp(time_embedding(1000 t)) + mlp(mean of the words)
         then `depth` joint blocks, and a last adaLN and projection, which begins at zero
 
     t: (batch,), in [0, 1]. cond: (batch, words, cond_width). In Stable Diffusion 3 the second term of c is CLIP's
@@ -232,7 +217,7 @@ class MMDiT(nn.Module):
                 f"Expected latents of shape (batch, {self.channels}, {self.side}, {self.side}), got {tuple(x_t.shape)}."
             )
         x = self.embed(patchify(x_t, self.patch)) + self.positions  # (batch, patches, width)
-        c = self.of_time(sinusoids(1000 * t, self.width).to(x)) + self.of_prompt(cond.mean(1))  # (batch, width)
+        c = self.of_time(time_embedding(1000 * t, self.width).to(x)) + self.of_prompt(cond.mean(1))  # (batch, width)
         words = self.of_words(cond)  # (batch, words, width)
         for block in self.blocks:
             x, words = block(x, words, c)

@@ -26,12 +26,11 @@ def first_noise(pipe, count: int, generator: torch.Generator | list[torch.Genera
     side: in pixels; None: the size that the transformer was trained on. Raises ValueError for a side whose latents
     cannot be cut into patches of 2 x 2.
     """
-    factor, config = pipe.vae_scale_factor, pipe.transformer.config
+    factor = pipe.vae_scale_factor
     side = side or pipe.default_sample_size * factor
     if side % (2 * factor):
         raise ValueError(f"Expected a side that {2 * factor} divides, got {side} pixels.")
-    channels = config.in_channels // 4 if hasattr(pipe, "_pack_latents") else config.in_channels
-    return draw_noise((count, channels, side // factor, side // factor), generator)
+    return draw_noise((count, pipe.vae.config.latent_channels, side // factor, side // factor), generator)
 
 
 def sd3_times(pipe: "StableDiffusion3Pipeline", steps: int) -> torch.Tensor:

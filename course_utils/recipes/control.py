@@ -11,9 +11,8 @@ from course_utils.diffusion.objectives import noise_prediction_loss, v_from_x0_e
 from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 from course_utils.machine.devices import placed
 from course_utils.models.control import small_controlnet, steered
-from course_utils.pipelines.picture_book import PICTURE_BOOK, load_picture_book
 from course_utils.recipes.task import Task, plain_attention, save_half
-from course_utils.recipes.unet import PromptedLatents
+from course_utils.recipes.unet import PromptedLatents, picture_book_of
 from course_utils.training import Samples
 
 FILE = "diffusion_pytorch_model.safetensors"
@@ -54,8 +53,7 @@ def build_control(folder: Path, device: torch.device) -> Task:
 
     The model that is steered is that in `folder`, or the shipped one where `folder` has none.
     """
-    home = folder / "picture_book"
-    pipe = load_picture_book(home if (home / "unet").exists() else PICTURE_BOOK, device)
+    pipe = picture_book_of(folder, device)
     for part in (pipe.unet, pipe.vae, pipe.text_encoder):
         part.requires_grad_(False).eval()
     data = PromptedLatents(folder, pipe.vae, pipe.tokenizer, dropped=0.5)

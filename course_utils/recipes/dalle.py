@@ -1,28 +1,25 @@
 """DALL·E in miniature: the transformer from a prompt to the codes of a picture."""
 
-import contextlib
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from course_utils.data import picture_book as book
-from course_utils.files import new_file, new_files, saying
+from course_utils.files import new_files
 from course_utils.machine.devices import autocast_dtype
 from course_utils.models.tokens_to_pixels import Dalle, DalleConfig, dalle_loss
 from course_utils.pipelines.dalle import load_dalle, load_tokenizer, load_tokens_beside
 from course_utils.pipelines.picture_tokens import PictureTokens
+from course_utils.recipes.kept import fingerprint, keep, load_kept
 from course_utils.recipes.pictures import scene_count
 from course_utils.recipes.task import Task, plain_attention, save_half
 from course_utils.recipes.unet import Prompted
 
-# The U-Net meets a page with another noise each time, but nothing is new about a page's codes the second time: after
-# fourteen rounds of the U-Net's pages a code cost 6.9 bits on them and 7.9 on others.
+# The U-Net meets a page with another noise each time, but nothing is new about a page's codes the second time, and they
+# are learned by heart (chapter 13 measures it).
 PAGES = 4  # times as many as the U-Net has
 STRIDE, PART = 500, 10_000  # pages that are turned into codes at once, and before what there is is written down
 
@@ -66,19 +63,17 @@ def training_codes(folder: Path, pictures: PictureTokens, count: int) -> tuple[l
     What has been encoded is kept in `folder/dalle`, and a later call, also after an interruption, goes on from there.
     """
     networks = (pictures.vae.encoder, pictures.vae.quant_conv, pictures.vq)
-    weights = b"".join(p.detach().cpu().numpy().tobytes() for network in networks for p in network.parameters())
-    path = folder / "dalle" / f"codes-{hashlib.sha256(weights).hexdigest()[:12]}.safetensors"
-    scenes, codes = [book.sample_scene(number) for number in range(count)], torch.empty(0, pictures.side**2).int()
-    with contextlib.suppress(OSError, SafetensorError, KeyError):  # none there, or a damaged one: encode again
-        codes = load_file(path)["codes"]
+    weights = fingerprint(p for network in networks for p in network.parameters())
+    path = folder / "dalle" / f"codes-{weights}.safetensors"
+    scenes, codes = [book.sample_scene(number) for number in range(count)], load_kept(path, "codes")
+    if codes is None:
+        codes = torch.empty(0, pictures.side**2).int()
     number_format = autocast_dtype(pictures.vae.device)
     progress = tqdm(range(len(codes), count, STRIDE), "turning pages into codes", disable=count - len(codes) < 2000)
     for first in progress:
         with torch.autocast(pictures.vae.device.type, number_format, enabled=number_format != torch.float32):
             new = pictures.to_tokens(book.pictures(scenes[first : first + STRIDE]))
         codes = torch.cat([codes, new.int()])
-        if len(codes) % PART == 0 or len(codes) == count:
-            remedy = "no training is lost: free some room, and give the command again"
-            with saying(path, remedy), new_file(path) as part:
-                save_file({"codes": codes}, part)
+        if len(codes) // PART > first // PART or len(codes) == count:
+            keep(path, "codes", codes)
     return scenes, codes[:count].long()

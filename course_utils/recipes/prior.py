@@ -1,21 +1,15 @@
 """The prior of unCLIP: from a caption to the CLIP embedding of a page."""
 
-import contextlib
-import hashlib
-import math
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from course_utils.data import picture_book as book
 from course_utils.diffusion.guidance import drop_prompts
 from course_utils.diffusion.objectives import noise_prediction_loss
 from course_utils.diffusion.schedules import add_noise
-from course_utils.files import new_file, require_room, saying
 from course_utils.models.prior import (
     Prior,
     condition,
@@ -29,6 +23,7 @@ from course_utils.pipelines.model_folder import REMEDY, load_network, quiet
 from course_utils.pipelines.picture_book import CHECKPOINTS
 from course_utils.pipelines.unclip import prior_alpha_bar
 from course_utils.recipes.clip import clip_of
+from course_utils.recipes.kept import fingerprint, kept
 from course_utils.recipes.pictures import scene_count, training_set
 from course_utils.recipes.task import Task, plain_attention, save_half
 from course_utils.recipes.unet import Prompted
@@ -116,20 +111,14 @@ def load_prior(folder: Path | str = CHECKPOINTS / "prior") -> Prior:
 def page_embeddings(folder: Path, clip) -> tuple[list[book.Scene], torch.Tensor]:
     """The scenes of the training set and the embeddings of their pages, (n, width), kept in `folder/prior`."""
     count = scene_count()
-    weights = b"".join(p.detach().cpu().numpy().tobytes() for p in clip.vision_model.parameters())
-    weights += clip.visual_projection.weight.detach().cpu().numpy().tobytes()
-    path = folder / "prior" / f"embeddings-{count}-{hashlib.sha256(weights).hexdigest()[:12]}.safetensors"
-    shape = (count, clip.config.projection_dim)
-    with contextlib.suppress(OSError, SafetensorError, KeyError):  # none there, or a damaged one: embed again
-        embeddings = load_file(path)["embeddings"]
-        if tuple(embeddings.shape) == shape:
-            return [book.sample_scene(n) for n in range(count)], embeddings
-    remedy = "keep the training in another folder (--folder on the command line)"
-    require_room(path.parent, remedy, 4 * math.prod(shape))
-    data = training_set()
-    parts = tqdm(torch.arange(count).split(64), "embedding the pictures", disable=count < 2000)
-    with torch.no_grad():
-        embeddings = torch.cat([read_picture(clip, data.pictures(part).to(clip.device)).cpu() for part in parts])
-    with saying(path, "no training is lost: free some room, and give the same command again"), new_file(path) as part:
-        save_file({"embeddings": embeddings}, part)
-    return data.scenes, embeddings
+    weights = fingerprint((*clip.vision_model.parameters(), *clip.visual_projection.parameters()))
+
+    @torch.no_grad()
+    def make():
+        data = training_set()
+        parts = tqdm(torch.arange(count).split(64), "embedding the pictures", disable=count < 2000)
+        return torch.cat([read_picture(clip, data.pictures(part).to(clip.device)).cpu() for part in parts])
+
+    path = folder / "prior" / f"embeddings-{count}-{weights}.safetensors"
+    embeddings = kept(path, "embeddings", (count, clip.config.projection_dim), make)
+    return [book.sample_scene(n) for n in range(count)], embeddings

@@ -12,12 +12,12 @@ from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, sca
 from course_utils.files import new_file
 from course_utils.machine.devices import placed
 from course_utils.models.prior import condition, mean_and_std
-from course_utils.pipelines.picture_book import CHECKPOINTS, PICTURE_BOOK, load_picture_book
+from course_utils.pipelines.picture_book import CHECKPOINTS
 from course_utils.pipelines.unclip import FILE, UnCLIP, load_decoder, new_decoder
 from course_utils.recipes.clip import clip_of
 from course_utils.recipes.prior import EMBEDDER, load_prior, page_embeddings
 from course_utils.recipes.task import Task, plain_attention
-from course_utils.recipes.unet import PromptedLatents
+from course_utils.recipes.unet import PromptedLatents, picture_book_of
 from course_utils.text.tokens import tokenize
 from course_utils.training import Samples
 
@@ -55,8 +55,7 @@ def build_unclip(folder: Path, device: torch.device) -> Task:
 
     Model and CLIP are those in `folder`, or the shipped ones where `folder` has none.
     """
-    home = folder / "picture_book"
-    pipe = load_picture_book(home if (home / "unet").exists() else PICTURE_BOOK, device)
+    pipe = picture_book_of(folder, device)
     for part in (pipe.unet, pipe.vae, pipe.text_encoder):
         part.requires_grad_(False).eval()
     data = PromptedLatents(folder, pipe.vae, pipe.tokenizer, dropped=0.0)
@@ -100,11 +99,8 @@ def load_unclip(folder: Path | str = CHECKPOINTS / "unclip", device: torch.devic
     Raises ValueError, in one sentence, if a part is missing or cannot be read.
     """
     home = Path(folder).absolute().parent
-    model, prior = (
-        (home if (home / name / file).exists() else CHECKPOINTS) / name
-        for name, file in (("picture_book", "unet"), ("prior", "config.json"))
-    )
-    pipe = load_picture_book(model, device)
+    prior = (home if (home / "prior" / "config.json").exists() else CHECKPOINTS) / "prior"
+    pipe = picture_book_of(home, device)
     clip, _ = clip_of(home, EMBEDDER)
     decoder = load_decoder(pipe.unet, folder)
     return UnCLIP(pipe, clip.to(pipe.device), load_prior(prior).to(pipe.device), decoder)

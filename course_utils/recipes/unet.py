@@ -1,23 +1,18 @@
 """The U-Net that predicts v in noisy latents, given a prompt."""
 
-import contextlib
-import hashlib
-import math
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm.auto import tqdm
 
 from course_utils.data import picture_book as book
 from course_utils.diffusion.objectives import noise_prediction_loss, v_from_x0_eps
 from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
-from course_utils.files import new_file, require_room, saying
 from course_utils.machine.devices import autocast_dtype, placed
-from course_utils.pipelines.picture_book import assemble, load_picture_book, save_pipeline
+from course_utils.pipelines.picture_book import PICTURE_BOOK, assemble, load_picture_book, save_pipeline
 from course_utils.recipes.clip import load_clip
+from course_utils.recipes.kept import fingerprint, kept
 from course_utils.recipes.pictures import CAPTIONS_PER_SCENE, picture_set, scene_count, which_caption
 from course_utils.recipes.task import Task, plain_attention, require_trained
 from course_utils.recipes.vae import LATENT_CHANNELS, encode_pictures
@@ -162,6 +157,12 @@ def _say(scene: book.Scene, k: int) -> str:
     return (caption if caption.relation is None else book.caption(scene, k + CAPTIONS_PER_SCENE)).text
 
 
+def picture_book_of(folder: Path, device: torch.device | str | None):
+    """The picture-book pipeline that was trained in `folder`, or the shipped one where `folder` has none."""
+    home = folder / "picture_book"
+    return load_picture_book(home if (home / "unet").exists() else PICTURE_BOOK, device)
+
+
 def load_trained(folder: Path, device: torch.device):
     """(autoencoder, CLIP's text encoder, tokenizer) trained in `folder`, frozen, in float32; ValueError if missing."""
     from diffusers import AutoencoderKL
@@ -178,21 +179,16 @@ def training_latents(folder: Path, vae, count: int):
 
     The latents: float32 (count, 8, 16, 16), on the CPU.
     """
-    encoder = (*vae.encoder.parameters(), *vae.quant_conv.parameters())
-    weights = b"".join(p.detach().cpu().numpy().tobytes() for p in encoder)
-    path = folder / "unet" / f"latents-{count}-{hashlib.sha256(weights).hexdigest()[:12]}.safetensors"
-    shape = (count, LATENT_CHANNELS, 16, 16)
-    with contextlib.suppress(OSError, SafetensorError, KeyError):  # none there, or a damaged one: encode again
-        latents = load_file(path)["latents"]
-        if tuple(latents.shape) == shape:
-            return [book.sample_scene(n) for n in range(count)], latents
-    remedy = "keep the training in another folder (--folder on the command line)"
-    require_room(path.parent, remedy, 4 * math.prod(shape))
-    data = picture_set(count)
-    parts = tqdm(torch.arange(count).split(256), "encoding the pictures", disable=count < 2000)
+    weights = fingerprint((*vae.encoder.parameters(), *vae.quant_conv.parameters()))
     number_format = autocast_dtype(vae.device)  # bfloat16 moves a latent by a hundredth of its deviation at most
-    with torch.autocast(vae.device.type, number_format, enabled=number_format != torch.float32):
-        latents = torch.cat([encode_pictures(vae, data.pictures(part)) for part in parts]) * vae.config.scaling_factor
-    with saying(path, "no training is lost: free some room, and give the same command again"), new_file(path) as part:
-        save_file({"latents": latents}, part)
-    return data.scenes, latents
+
+    def make():
+        data = picture_set(count)
+        parts = tqdm(torch.arange(count).split(256), "encoding the pictures", disable=count < 2000)
+        with torch.autocast(vae.device.type, number_format, enabled=number_format != torch.float32):
+            latents = torch.cat([encode_pictures(vae, data.pictures(part)) for part in parts])
+        return latents * vae.config.scaling_factor
+
+    path = folder / "unet" / f"latents-{count}-{weights}.safetensors"
+    latents = kept(path, "latents", (count, LATENT_CHANNELS, 16, 16), make)
+    return [book.sample_scene(n) for n in range(count)], latents

@@ -9,11 +9,10 @@ from torch import nn
 from course_utils.data import picture_book as book
 from course_utils.files import new_files
 from course_utils.models.vq import Quantiser, VectorQuantiser, from_patches, in_patches
-from course_utils.pipelines.picture_book import PICTURE_BOOK, load_picture_book
 from course_utils.pipelines.picture_tokens import VQ, PictureTokens, load_picture_tokens
 from course_utils.recipes.pictures import scene_count
 from course_utils.recipes.task import Task, plain_attention
-from course_utils.recipes.unet import training_latents
+from course_utils.recipes.unet import picture_book_of, training_latents
 from course_utils.recipes.vae import LATENT_CHANNELS
 from course_utils.training import gather
 
@@ -97,8 +96,7 @@ def build_vq(folder: Path, device: torch.device) -> Task:
     Things count more than what is around them: skies are learned soon, eyes late. The autoencoder is that in `folder`,
     or the shipped one where `folder` has none.
     """
-    home = folder / "picture_book"
-    pipe = load_picture_book(home if (home / "unet").exists() else PICTURE_BOOK, device)
+    pipe = picture_book_of(folder, device)
     scenes, latents = training_latents(folder, pipe.vae.requires_grad_(False), scene_count())
     weights = where_things_are(scenes)
     vq, quantiser = small_vq(), VectorQuantiser(CODES, WIDTH, gather=gather)
