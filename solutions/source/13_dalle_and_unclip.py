@@ -976,8 +976,8 @@ for row in (0, 3, 7):
 # 40,000, of the others, and on unseen pages?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# 7.0, 7.2 and 7.4. What has been seen often is known best. The difference between the first and the last would be larger
-# if there had been no other pages: a model of sequences needs many, or has to stop early.
+# 7.0, 7.2 and 7.4. What has been seen often is known best. More pages, or an earlier end of the training, keep such a
+# difference small.
 # </details>
 
 # %% id="memory"
