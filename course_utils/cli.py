@@ -75,11 +75,16 @@ def choose_a_verb(context: typer.Context):
 def generate(
     context: typer.Context,
     prompt: Annotated[list[str], typer.Argument(help="What to draw; several words need no quotes.")],
-    system: Annotated[str, typer.Option(help="stable-diffusion, dalle or unclip.")] = "stable-diffusion",
+    system: Annotated[
+        str | None, typer.Option(help="stable-diffusion, dalle, unclip or few-steps; none: the first.")
+    ] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="In 4 steps or, with --steps, 2 or 1: the few-steps.")] = False,
     seed: Annotated[int, typer.Option(help="Same seed, same picture; picture i uses seed + i.")] = 0,
-    steps: Annotated[int, typer.Option(help="Steps of the sampler, 1 to 1000.")] = 20,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the sampler, 1 to 1000; none: 20, or with --fast 4.")
+    ] = None,
     guidance: Annotated[
-        float | None, typer.Option(help="How much the prompt counts, 1 (no guidance) to 50; none: 4, or 3.")
+        float | None, typer.Option(help="How much the prompt counts, 1 (no guidance) to 50; none: the system's own.")
     ] = None,
     count: Annotated[int, typer.Option(help="Pictures to draw, 1 to 64.")] = 1,
     scheduler: Annotated[str, typer.Option(help="unipc, dpm++, ddim, euler, heun, ddpm or pndm.")] = "unipc",
@@ -104,7 +109,12 @@ def generate(
     from course_utils import systems
     from course_utils.pipelines import png_info, steering
 
-    guidance = systems.find(system).guidance if guidance is None else guidance
+    if fast and system not in (None, "few-steps"):
+        raise ValueError(f"--fast is the system few-steps, but --system is {system}: leave one of them out.")
+    system = "few-steps" if fast else system or png_info.Settings.system
+    usual = systems.find(system)
+    guidance = usual.guidance if guidance is None else guidance
+    steps = (*usual.steps, png_info.Settings.steps)[0] if steps is None else steps
     systems.refuse(system, options_given(context))
     image_name, mask_name, control_name = ("" if path is None else str(path) for path in (image, mask, control))
     settings = png_info.Settings(
@@ -234,8 +244,8 @@ def train(
     part: Annotated[
         str,
         typer.Argument(
-            help="vae, decoder, clip, unet, control, vq, dalle, embedder, prior, unclip, judge, reader, digits_unet, "
-            "or all."
+            help="vae, decoder, clip, unet, control, vq, dalle, embedder, prior, unclip, few_steps, judge, reader, "
+            "digits_unet, or all."
         ),
     ],
     steps: Annotated[int | None, typer.Option(help="Updates; none: as many as the recipe says.")] = None,

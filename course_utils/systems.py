@@ -3,6 +3,7 @@
     stable-diffusion    prompt -> U-Net on latents -> picture                    pipelines/picture_book.py
     dalle               prompt -> transformer -> codes -> picture                pipelines/dalle.py
     unclip              prompt -> prior -> CLIP's embedding -> U-Net -> picture  pipelines/unclip.py
+    few-steps           the first, distilled: four, two or one evaluations       pipelines/few_steps.py
 
 torch and the libraries take seconds to import, so only what loads and draws imports them; `prepare` does not.
 """
@@ -37,6 +38,7 @@ class System:
 
     options: those of `FIELDS`, and "size", that it has. guidance: its own, where none is given. folder: that of the
     shipped one; files: what must be in it. trained: the parts that it needs to draw, as `recipes.PARTS` names them.
+    steps: the only numbers of steps that it can draw in, the usual first, with its own guidance; (): as many as wanted.
     load(folder, device) -> (parts, tokenizer). draw(parts, prompts, seed, guidance, **how) -> pictures (n, 3, 64, 64)
     in [-1, 1], see `Loaded.draw`.
     """
@@ -48,6 +50,7 @@ class System:
     trained: tuple[str, ...]
     load: Callable[..., tuple[Any, Any]]
     draw: Callable[..., "torch.Tensor"]
+    steps: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +66,9 @@ class Loaded:
         """Draw a picture for each prompt, all at once: (n, 3, 64, 64) in [-1, 1], on the CPU.
 
         Picture i has the seed `seed + i`, and does not depend on the others but for rounding. guidance: None is the
-        system's own. how: `steps` and `sampler` (stable-diffusion, unclip); `candidates` (dalle): so many are drawn for
-        each prompt, N for seed s with the seeds s N to s N + N - 1, and the one that CLIP finds nearest is kept.
+        system's own. how: `steps` (few-steps: 4, 2 or 1) and `sampler` (stable-diffusion, unclip); `candidates`
+        (dalle): so many are drawn for each prompt, N for seed s with the seeds s N to s N + N - 1, and the one that
+        CLIP finds nearest is kept.
         """
         system = SYSTEMS[self.name]
         guidance = system.guidance if guidance is None else float(guidance)
@@ -129,9 +133,26 @@ def _own(settings: Settings, count: int) -> Settings:
     resized = {settings.width, settings.height} - {None, SIDE}
     refuse(settings.system, other + ["size"] * bool(resized))
     check_settings(settings, count)
+    _require_distilled(settings)
     if "size" in find(settings.system).options:
         return settings
     return dataclasses.replace(settings, width=SIDE, height=SIDE)
+
+
+def _require_distilled(settings: Settings) -> None:
+    """Raise ValueError if a system with steps and guidance distilled into it is asked for others."""
+    system = find(settings.system)
+    if system.steps and settings.steps not in system.steps:
+        *others, last = map(str, sorted(system.steps))
+        raise ValueError(
+            f"The system {settings.system} draws in {', '.join(others)} or {last} steps, not in {settings.steps}: "
+            "choose one of these with --steps."
+        )
+    if system.steps and settings.guidance != system.guidance:
+        raise ValueError(
+            f"In the system {settings.system} guidance has been distilled into the network, so {settings.guidance:g} "
+            "cannot be chosen: leave --guidance out."
+        )
 
 
 def draw_in_turn(
@@ -196,19 +217,33 @@ def _load_unclip(folder: Path, device) -> tuple[Any, Any]:
     return system, system.pipe.tokenizer
 
 
+def _load_few_steps(folder: Path, device) -> tuple[Any, Any]:
+    from course_utils.pipelines.few_steps import load_student
+    from course_utils.recipes.unet import picture_book_of
+
+    pipe = picture_book_of(folder.absolute().parent, device)
+    return (pipe, load_student(pipe.unet, folder)), pipe.tokenizer
+
+
 def _generators(seed: int, count: int) -> list:
     import torch
 
     return [torch.Generator("cpu").manual_seed(seed + i) for i in range(count)]
 
 
-def _draw_stable_diffusion(pipe, prompts, seed, guidance, steps=20, sampler="unipc"):
+def _latent_noise(unet, generators: list) -> "torch.Tensor":
     from course_utils.diffusion.samplers import draw_noise
+
+    config = unet.config
+    return draw_noise((len(generators), config.in_channels, config.sample_size, config.sample_size), generators)
+
+
+def _draw_stable_diffusion(pipe, prompts, seed, guidance, steps=20, sampler="unipc"):
     from course_utils.pipelines.editing import draw_from
     from course_utils.pipelines.picture_book import make_scheduler
 
-    config, generators = pipe.unet.config, _generators(seed, len(prompts))
-    x_T = draw_noise((len(prompts), config.in_channels, config.sample_size, config.sample_size), generators)
+    generators = _generators(seed, len(prompts))
+    x_T = _latent_noise(pipe.unet, generators)
     scheduler = make_scheduler(sampler, pipe.scheduler.config)
     return draw_from(
         pipe, x_T, prompts, guidance=guidance, steps=steps, scheduler=scheduler, generator=generators
@@ -237,6 +272,13 @@ def _draw_unclip(system, prompts, seed, guidance, steps=20, sampler="unipc"):
     )  # (n, 3, 64, 64)
 
 
+def _draw_few_steps(parts, prompts, seed, guidance, steps=4):
+    from course_utils.pipelines.few_steps import draw_fast
+
+    pipe, student = parts
+    return draw_fast(pipe, student, prompts, _latent_noise(pipe.unet, _generators(seed, len(prompts))), steps)
+
+
 SYSTEMS: dict[str, System] = {
     "stable-diffusion": System(
         frozenset(FIELDS) - {"candidates"} | {"size"}, 4.0, PICTURE_BOOK, (),
@@ -249,5 +291,9 @@ SYSTEMS: dict[str, System] = {
     "unclip": System(
         frozenset({"steps", "scheduler"}), 3.0, CHECKPOINTS / "unclip", ("model.safetensors",),
         ("vae", "decoder", "clip", "unet", "embedder", "prior", "unclip"), _load_unclip, _draw_unclip,
+    ),
+    "few-steps": System(
+        frozenset({"steps"}), 1.0, CHECKPOINTS / "few_steps", ("model.safetensors",),
+        ("vae", "decoder", "clip", "unet", "few_steps"), _load_few_steps, _draw_few_steps, (4, 2, 1),
     ),
 }  # fmt: skip

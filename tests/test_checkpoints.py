@@ -23,6 +23,7 @@ MOST_BYTES = {
     "dalle": 16e6,
     "prior": 3e6,
     "unclip": 12e6,
+    "few_steps": 8e6,
     "clip": 4e6,
     "judge": 2e6,
     "digit_reader": 1e5,

@@ -104,7 +104,10 @@ def test_what_the_model_cannot_read_is_said_and_it_draws_all_the_same(here, mode
         (["a", "--model", "nowhere"], ["no model folder nowhere", "course.py train all"]),
         (["a", "--colour", "red"], ["No such option"]),
         (["a", "--system", "magic"], ["no system 'magic'", "stable-diffusion, dalle, unclip"]),
-        (["a", "--system", "dalle", "--steps", "20"], ["dalle has no --steps", "--system stable-diffusion or unclip"]),
+        (
+            ["a", "--system", "dalle", "--steps", "20"],
+            ["dalle has no --steps", "stable-diffusion or unclip or few-steps"],
+        ),
         (["a", "--system", "dalle", "--candidates", "0"], ["candidates", "from 1 to 512", "0"]),
         (["a", "--system", "dalle", "--candidates", "few"], ["--candidates", "integer", "'few'"]),
         (["a", "--system", "dalle"], ["no model of dalle", "config.json is missing", "course.py train all"]),
@@ -135,9 +138,31 @@ def test_wrong_options_are_found_before_the_slow_imports():
 def test_help_and_wrong_verbs():
     result = run("--help")
     assert result.exit_code == 0
-    assert all(verb in result.stdout for verb in ("generate", "doctor", "train", "build"))
+    assert all(verb in result.stdout for verb in ("generate", "card", "doctor", "train", "build"))
     assert run().exit_code == 0
     refused(run("paint"), "No such command 'paint'")
+
+
+# --- card --------------------------------------------------------------------------------------------------
+
+
+def test_the_model_card_is_printed_or_written_and_no_file_is_lost(here):
+    printed = run("card")
+    assert printed.exit_code == 0 and printed.stdout.startswith("# Model card: picture_book")
+    assert run("card", "--output", "card.md").exit_code == 0
+    assert (here / "card.md").read_text(encoding="utf-8") == printed.stdout
+    (here / "card.md").write_text("mine")
+    refused(run("card", "--output", "card.md"), "card.md is there already", "--force")
+    assert (here / "card.md").read_text() == "mine"
+    assert run("card", "--output", "card.md", "--force").exit_code == 0
+    assert (here / "card.md").read_text(encoding="utf-8") == printed.stdout
+    refused(run("card", "--output", "nowhere/card.md"), "nowhere does not exist")
+    refused(run("card", "--output", ".", "--force"), ". is a folder")
+
+
+def test_a_damaged_manifest_gets_one_sentence(here, monkeypatch):
+    monkeypatch.setattr(cli, "CHECKPOINTS", here)
+    refused(run("card"), "manifest.json cannot be read")
 
 
 # --- train -------------------------------------------------------------------------------------------------
@@ -318,7 +343,7 @@ def test_further_processes_keep_quiet(here, monkeypatch):
 @pytest.mark.parametrize(
     "options, words",
     [
-        (["brain"], ["'brain'", "vae, decoder, clip, unet, control, vq, dalle, embedder, prior, unclip, judge"]),
+        (["brain"], ["'brain'", "vae, decoder, clip, unet, control, vq, dalle, embedder, prior, unclip, few_steps"]),
         (["vae", "--steps", "0"], ["steps", "0"]),
         (["vae", "--seed", "-1"], ["seed", "-1"]),
         (["vae", "--folder", "file"], ["file is a file"]),

@@ -30,6 +30,12 @@ def attention_names(ours: str, q: str, k: str, v: str, out: str, norm_q: str, no
     return {f"{theirs}.": f"{ours}.{part}." for theirs, part in zip((q, k, v, out, norm_q, norm_k), parts, strict=True)}
 
 
+def halved(state: dict, name: str, first: str, second: str) -> dict[str, torch.Tensor]:
+    """The layer that makes six vectors for a whole block, as the two that make three for each half."""
+    pairs = {kind: state[f"{name}.{kind}"].chunk(2) for kind in ("weight", "bias")}
+    return {f"{half}.{kind}": pair[n] for kind, pair in pairs.items() for n, half in enumerate((first, second))}
+
+
 FEED = {"net.0.proj.": "0.", "net.2.": "2."}
 
 
@@ -84,8 +90,9 @@ def test_a_whole_dit_is_that_of_diffusers():
     for block in theirs.transformer_blocks:
         ours = dit.DiTBlock(24, 2)
         attention = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "-", "-")
-        names = {"norm1.linear.": "ada.linear.", **feed_names("ff", "feed"), **attention_names("attend", *attention)}
-        ours.load_state_dict(renamed(block.state_dict(), names))
+        names = {**feed_names("ff", "feed"), **attention_names("attend", *attention)}
+        steering = halved(block.state_dict(), "norm1.linear", "ada_attend", "ada_feed")
+        ours.load_state_dict(renamed(block.state_dict(), names) | steering)
         own = block.norm1.emb(t, label, hidden_dtype=torch.float32)  # each block has an embedding of its own
         tokens = ours(tokens, own)
     shift, scale = theirs.proj_out_1(F.silu(c)).chunk(2, dim=1)
@@ -103,24 +110,46 @@ def test_a_joint_block_is_that_of_diffusers(last, qk_norm):
     image = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "attn.norm_q", "attn.norm_k")
     text = [f"attn.{name}" for name in ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")]
     names = {
-        "norm1.linear.": "ada.linear.",
-        "norm1_context.linear.": "ada_words.linear.",
         **attention_names("attend", *image),
         **attention_names("attend_words", *text, "attn.norm_added_q", "attn.norm_added_k"),
         **feed_names("ff", "feed"),
         **feed_names("ff_context", "feed_words"),
     }
     state = theirs.state_dict()
+    steering = halved(state, "norm1.linear", "ada_attend", "ada_feed")
     if last:  # diffusers' continuous norm gives the scale first
         for kind in ("weight", "bias"):
             scale, shift = state[f"norm1_context.linear.{kind}"].chunk(2)
-            state[f"norm1_context.linear.{kind}"] = torch.cat([shift, scale])
-    ours.load_state_dict(renamed(state, names))
+            steering[f"ada_attend_words.{kind}"] = torch.cat([shift, scale])
+    else:
+        steering |= halved(state, "norm1_context.linear", "ada_attend_words", "ada_feed_words")
+    ours.load_state_dict(renamed(state, names) | steering)
     x, words, c = noise(2, 16, 24), noise(2, 5, 24, seed=1), noise(2, 24, seed=2)
     their_words, their_x = theirs(x, words, c)
     our_x, our_words = ours(x, words, c)
     torch.testing.assert_close(our_x, their_x, rtol=0, atol=1e-5)
     assert our_words is None if last else torch.allclose(our_words, their_words, atol=1e-5)
+
+
+def test_a_half_block_is_written_out():
+    x, c, linear, f = noise(2, 7, 6), noise(2, 6, seed=1), torch.nn.Linear(6, 18), torch.nn.Linear(6, 6)
+    for sample in range(2):
+        shift, scale, gate = linear(c[sample] / (1 + (-c[sample]).exp())).split(6)
+        for token in range(7):
+            one = x[sample, token]
+            norm = (one - one.mean()) / (one.var(correction=0) + 1e-6).sqrt()
+            expected = one + gate * f(norm * (1 + scale) + shift)
+            torch.testing.assert_close(dit.half_block(x, c, linear, f)[sample, token], expected)
+
+
+def test_joint_attention_is_one_softmax_over_both_streams():
+    image, words = [noise(2, 3, 4, 5, seed=n) for n in range(3)], [noise(2, 3, 7, 5, seed=n) for n in (3, 4, 5)]
+    seen, read = dit.joint_attention(image, words)
+    assert seen.shape == (2, 3, 4, 5) and read.shape == (2, 3, 7, 5)
+    for out, (q, _, _) in ((seen, image), (read, words)):
+        near = [(q @ k.mT / 5**0.5).exp() for _, k, _ in (image, words)]
+        total = near[0].sum(-1, keepdim=True) + near[1].sum(-1, keepdim=True)
+        torch.testing.assert_close(out, (near[0] @ image[2] + near[1] @ words[2]) / total)
 
 
 def test_a_block_begins_as_the_identity_and_learns():
@@ -130,7 +159,7 @@ def test_a_block_begins_as_the_identity_and_learns():
     out = block(x, words, c)
     assert torch.equal(out[0], x) and torch.equal(out[1], words)
     (out[0].square().sum() + out[1].square().sum()).backward()
-    assert block.ada.linear.weight.grad.abs().sum() > 0 and block.ada_words.linear.weight.grad.abs().sum() > 0
+    assert block.ada_attend.weight.grad.abs().sum() > 0 and block.ada_feed_words.weight.grad.abs().sum() > 0
 
 
 def test_words_reach_the_picture_and_the_order_of_patches_matters():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 
-from course_utils.data.points import gaussian_ring, ring_centres
+from course_utils.data.points import ring_centres
 from course_utils.diffusion import flow, objectives, samplers
 from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 
@@ -14,12 +14,18 @@ ALPHA_BAR = alpha_bar_from_beta(scaled_linear_beta())
 CENTRES = torch.tensor([[0.0, 1.2], [-1.0, -0.8], [1.1, -0.6]])
 
 
-def exact(spread=0.2, centres=CENTRES):
-    return lambda x_t, t, cond=None: flow.mixture_velocity(x_t, t.to(x_t), centres.to(x_t), spread)
-
-
 def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def clouds(count, spread, centres=CENTRES):
+    """Points of equally likely round Gaussians, `count` of each."""
+    return centres.repeat(count, 1) + spread * noise(count * len(centres), 2, seed=7)
+
+
+def exact(spread=0.2, centres=CENTRES, count=60):
+    data = clouds(count, spread, centres)
+    return lambda x_t, t, cond=None: flow.marginal_velocity(x_t, t.to(x_t), data.to(x_t))
 
 
 def test_the_line_and_its_ends():
@@ -39,28 +45,52 @@ def test_the_line_is_that_of_diffusers():
     torch.testing.assert_close(flow.interpolate(x0, eps, number.expand(2) / 1000), theirs)
 
 
-@pytest.mark.parametrize("t", [0.02, 0.3, 0.8])
+@pytest.mark.parametrize("level", [0.02, 0.3, 0.8, 1.0])
+def test_the_marginal_velocity_follows_from_the_score(level):
+    """E[eps | x_t] is minus the score times t; and x_t = (1 - t) E[x0 | x_t] + t E[eps | x_t]."""
+    data, t = noise(20, 3).double(), torch.full((9,), level, dtype=torch.float64)
+    x_t = (1 - level) * data[:9] + level * noise(9, 3, seed=1)
+    spread = level * torch.ones(20, 3, dtype=torch.float64)
+    parts = torch.distributions.Independent(torch.distributions.Normal((1 - level) * data, spread), 1)
+    density = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(torch.ones(20)), parts)
+    x_t.requires_grad_()
+    (score,) = torch.autograd.grad(density.log_prob(x_t).sum(), x_t)
+    eps = -level * score
+    x0 = (x_t - level * eps) / (1 - level) if level < 1 else data.mean(0)
+    torch.testing.assert_close(flow.marginal_velocity(x_t, t, data), eps - x0)
+
+
+@pytest.mark.parametrize("level", [0.2, 0.5, 0.9])
+def test_many_points_are_as_good_as_a_gaussian(level):
+    """Of a Gaussian with mean m and deviation r the velocity is linear: (t - (1 - t) r^2) / v (x - (1 - t) m) - m."""
+    data = clouds(100_000, 0.5, CENTRES[1:2])
+    x_t, t, m = (1 - level) * CENTRES[1] + 0.3 * noise(6, 2), torch.full((6,), level), CENTRES[1]
+    variance = (1 - level) ** 2 * 0.5**2 + level**2
+    expected = (level - (1 - level) * 0.5**2) / variance * (x_t - (1 - level) * m) - m
+    torch.testing.assert_close(flow.marginal_velocity(x_t, t, data), expected, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("t", [0.05, 0.3, 0.8])
 def test_the_marginal_velocity_is_the_mean_of_the_lines_through_a_point(t):
     """By simulation: lines that pass near a point, weighted by how near, with a narrow kernel."""
     generator = torch.Generator().manual_seed(0)
-    which = torch.randint(3, (400_000,), generator=generator)
-    x0 = CENTRES[which] + 0.3 * torch.randn(400_000, 2, generator=generator)
+    x0 = CENTRES[torch.randint(3, (400_000,), generator=generator)]
     eps = torch.randn(400_000, 2, generator=generator)
     time = torch.full((400_000,), t)
     x_t = flow.interpolate(x0, eps, time)
-    point = (1 - t) * CENTRES[:1] + 0.1
-    weights = (-(x_t - point).square().sum(1) / (2 * 0.03**2)).exp()
+    point = (1 - t) * CENTRES[:1] + t / 2
+    weights = (-(x_t - point).square().sum(1) / (2 * (t / 20) ** 2)).exp()
     simulated = (weights[:, None] * (eps - x0)).sum(0) / weights.sum()
-    found = flow.mixture_velocity(point, torch.tensor([t]), CENTRES, 0.3)[0]
+    found = flow.marginal_velocity(point, torch.tensor([t]), CENTRES)[0]
     error = 4 * 2 / math.sqrt(weights.sum() ** 2 / weights.square().sum())
     assert (found - simulated).abs().max() < max(error, 0.03)
 
 
 def test_the_marginal_velocity_has_the_least_loss():
     """The loss of the exact velocity moved a little in any direction is larger."""
-    x0, eps = gaussian_ring(20_000, torch.Generator().manual_seed(0)), noise(20_000, 2)
-    t = torch.rand(20_000, generator=torch.Generator().manual_seed(1))
-    model = exact(0.1, ring_centres(8, 0.1))
+    x0, eps = clouds(60, 0.2).repeat(120, 1), noise(21_600, 2)
+    t = torch.rand(21_600, generator=torch.Generator().manual_seed(1)).clamp(min=0.01)
+    model = exact()
     least = flow.velocity_loss(model, x0, t, eps).mean()
     for change in (lambda u: u + 0.1, lambda u: 1.1 * u, lambda u: 0.9 * u):
         moved = flow.velocity_loss(lambda x, t, cond, change=change: change(model(x, t)), x0, t, eps).mean()
@@ -81,6 +111,19 @@ def test_a_noisy_sample_of_diffusion_lies_on_the_line_when_scaled():
     a = ALPHA_BAR[s][:, None]
     scaled = add_noise(x0, eps, s, ALPHA_BAR) / (a.sqrt() + (1 - a).sqrt())
     torch.testing.assert_close(scaled, flow.interpolate(x0, eps, t))
+
+
+def test_a_diffusion_model_as_a_flow():
+    """The triple is the time, the point on the line and the velocity along it, for a number and for one of each."""
+    x0, eps, s = noise(4, 2, 3), noise(4, 2, 3, seed=1), torch.tensor([0, 100, 600, 999])
+    x, a = add_noise(x0, eps, s, ALPHA_BAR), ALPHA_BAR[s][:, None, None]
+    t, y, u = flow.as_flow(x, eps, a)
+    torch.testing.assert_close(t[:, 0, 0], flow.flow_time(ALPHA_BAR[s]))
+    torch.testing.assert_close(y, flow.interpolate(x0, eps, t[:, 0, 0]))
+    torch.testing.assert_close(u, eps - x0, rtol=1e-3, atol=1e-4)
+    level, point, velocity = flow.as_flow(x[2:3], eps[2:3], ALPHA_BAR[600].item())
+    assert isinstance(level, float) and abs(level - t[2].item()) < 1e-6
+    torch.testing.assert_close((point, velocity), (y[2:3], u[2:3]))
 
 
 def test_euler_on_a_diffusion_model_is_ddim():
@@ -167,7 +210,7 @@ def test_heun_is_that_of_diffusers():
 
 def test_heun_is_of_second_order():
     """Half the step: half the error for Euler's method, a quarter for Heun's."""
-    x_1, model = noise(64, 2).double(), exact(0.5)
+    x_1, model = noise(64, 2).double(), exact(0.5, count=10)
     times = [0.9 - 0.7 * torch.linspace(0, 1, n + 1, dtype=torch.float64) for n in (20, 40, 2000)]
     for sampler, order in ((flow.euler, 1), (flow.heun, 2)):
         coarse, fine, true = (samplers.finish(sampler(model, x_1, part)) for part in times)
@@ -182,16 +225,42 @@ def test_samples_have_the_right_distribution():
     assert (torch.bincount(nearest, minlength=8) > 180).all()
 
 
-def test_straight_paths_have_no_curvature_and_reflow_lessens_it():
-    x_1, times = noise(256, 2), flow.flow_times(50)
+def test_straight_paths_have_no_curvature():
+    times = flow.flow_times(50, 3.0)
+    x_1, x_0 = noise(256, 2, 3), noise(256, 2, 3, seed=1)
+    straight = [x_0 + t * (x_1 - x_0) for t in times.tolist()]
+    assert flow.curvature(straight, times).max() < 1e-6
     one = torch.tensor([[0.7, -0.3]])
-    single = flow.curvature(lambda x, t, cond: (x - one) / t[:, None], x_1, times)  # all lines end in one point
-    assert single.abs().max() < 1e-6
-    curved = flow.curvature(exact(), x_1, times)
-    assert curved.mean() > 0.02
+    path = visited(lambda x, t, cond: (x - one) / t[:, None], noise(256, 2), times)  # all lines end in one point
+    assert flow.curvature(path, times).max() < 1e-6
+    assert flow.curvature(visited(exact(), noise(256, 2), times), times).mean() > 0.02
+
+
+def test_the_curvature_of_an_arc_is_that_of_the_integral():
+    """Of a half circle at constant speed: the speed is pi / 2 times that of the chord, so S = (pi / 2)^2 - 1."""
+    times = flow.flow_times(400, 2.0)
+    path = [torch.tensor([[math.cos(math.pi * t), math.sin(math.pi * t)]]) for t in times.tolist()]
+    torch.testing.assert_close(flow.curvature(path, times), torch.tensor([math.pi**2 / 4 - 1]), rtol=0, atol=1e-4)
+    there = [torch.tensor([[t**2, 0.0]]) for t in times.tolist()]  # straight, but not at constant speed
+    torch.testing.assert_close(flow.curvature(there, times), torch.tensor([1 / 3]), rtol=0, atol=1e-4)
+
+
+def visited(model, x_1, times):
+    return [x_1, *(step.x_t for step in flow.euler(model, x_1, times))]
+
+
+def test_reflow_pairs_noises_with_their_samples():
+    x_1, times = noise(256, 2), flow.flow_times(50)
     x0, eps = flow.reflow_pairs(exact(), x_1, times)
     assert torch.equal(eps, x_1)
     torch.testing.assert_close(x0, samplers.finish(flow.heun(exact(), x_1, times)))
+
+
+def test_sampling_ends_where_the_steps_end():
+    x_1, times = noise(16, 2), flow.flow_times(5, 2.0).tolist()
+    for second, sampler in ((False, flow.euler), (True, flow.heun)):
+        expected = samplers.finish(sampler(exact(), x_1, times))
+        assert torch.equal(flow.sample_flow(exact(), x_1, times, second=second), expected)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +273,10 @@ def test_straight_paths_have_no_curvature_and_reflow_lessens_it():
         (lambda: flow.flow_times(4, last=0.0), "last"),
         (lambda: flow.shift_times(torch.ones(1), 0.0), "shift > 0"),
         (lambda: next(flow.euler(exact(), noise(2, 2), torch.tensor([0.0, 1.0]))), "falling times"),
+        (lambda: flow.marginal_velocity(noise(2, 2), torch.tensor([0.0, 0.5]), CENTRES), "times above 0"),
+        (lambda: flow.as_flow(noise(2, 2), noise(2, 1), 0.5), "x and eps"),
+        (lambda: flow.curvature([noise(2, 2)] * 3, [1.0, 0.0]), "each of 3 points"),
+        (lambda: flow.curvature([noise(2, 2)] * 2, [0.9, 0.0]), "from 1 to 0"),
         (lambda: next(flow.euler(lambda x, t, cond: x[:1], noise(2, 2), flow.flow_times(2))), "velocity and x_t"),
     ],
 )

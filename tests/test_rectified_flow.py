@@ -1,5 +1,7 @@
 """Stable Diffusion 3 and Flux by the course's loop, against diffusers' pipelines with the same thin parts."""
 
+import copy
+
 import pytest
 import torch
 from thin_flow import thin_flux, thin_sd3
@@ -28,11 +30,21 @@ def test_stable_diffusion_3_is_that_of_diffusers(steps, guidance):
 @pytest.mark.parametrize("guided", [True, False], ids=["dev", "schnell"])
 def test_flux_is_that_of_diffusers(guided):
     pipe = thin_flux(guided)
-    theirs = pipe(
-        PROMPTS, num_inference_steps=4, guidance_scale=3.0, height=SIDE, width=SIDE, generator=dice(), output_type="pt"
-    ).images
+    how = {"num_inference_steps": 4, "guidance_scale": 3.0, "height": SIDE, "width": SIDE}
+    length = 512 if guided else 256
+    theirs = pipe(PROMPTS, max_sequence_length=length, generator=dice(), output_type="pt", **how).images
     ours = rectified_flow.draw_flux(pipe, PROMPTS, rectified_flow.first_noise(pipe, 2, dice(), SIDE), 4, 3.0)
     torch.testing.assert_close((ours / 2 + 0.5).clamp(0, 1), theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("draw", [rectified_flow.draw_sd3, rectified_flow.draw_flux])
+def test_in_half_precision_the_loop_itself_stays_in_float32(draw):
+    pipe = thin_sd3() if draw is rectified_flow.draw_sd3 else thin_flux()
+    half = copy.deepcopy(pipe).to(torch.bfloat16)
+    x_1 = rectified_flow.first_noise(pipe, 2, dice(), SIDE)
+    ours = draw(half, PROMPTS, x_1, 4)
+    assert half.transformer.dtype == torch.bfloat16 and ours.dtype == torch.float32
+    assert 0 < (ours - draw(pipe, PROMPTS, x_1, 4)).abs().mean() < 0.05
 
 
 def test_larger_pictures_are_shifted_more():

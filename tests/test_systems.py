@@ -92,14 +92,14 @@ def far(one, another):
 
 
 def test_the_table_names_what_there_is():
-    assert list(systems.SYSTEMS) == ["stable-diffusion", "dalle", "unclip"]
+    assert list(systems.SYSTEMS) == ["stable-diffusion", "dalle", "unclip", "few-steps"]
     for name, system in systems.SYSTEMS.items():
         assert set(system.trained) <= set(recipes.PARTS) and set(system.files) <= set(
             recipes.SHIPPED[system.folder.name]
         )
         assert system.options <= {*systems.FIELDS, "size"} and systems.find(name) is system
     assert set(systems.FIELDS.values()) <= {field.name for field in dataclasses.fields(Settings)}
-    with pytest.raises(ValueError, match="no system 'magic': choose one of stable-diffusion, dalle, unclip"):
+    with pytest.raises(ValueError, match="no system 'magic': choose one of stable-diffusion, dalle, unclip, few-steps"):
         systems.load("magic")
 
 
@@ -202,7 +202,7 @@ def test_ctrl_c_keeps_the_batches_that_were_drawn(here, home, monkeypatch):
 @pytest.mark.parametrize(
     "name, option, value, able",
     [
-        ("dalle", "steps", 20, "stable-diffusion or unclip"),
+        ("dalle", "steps", 20, "stable-diffusion or unclip or few-steps"),
         ("dalle", "scheduler", "unipc", "stable-diffusion or unclip"),
         ("dalle", "negative", "", "stable-diffusion"),
         ("dalle", "image", "a.png", "stable-diffusion"),

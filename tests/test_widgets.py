@@ -7,6 +7,7 @@ import torch
 from tiny import tiny_pipeline
 
 from course_utils import widgets
+from course_utils.data import picture_book as book
 from course_utils.diffusion.schedules import alpha_bar_from_beta, scaled_linear_beta
 from course_utils.machine.memory_plan import Part
 from course_utils.models.gan import PictureGenerator, PointDiscriminator
@@ -45,6 +46,7 @@ CASES = {
     "receptive_field_explorer": lambda: widgets.receptive_field_explorer(5),
     "scale_explorer": lambda: widgets.scale_explorer(lambda z: z, PICTURES[:1], ALPHA_BAR),
     "schedule_explorer": schedule_explorer,
+    "shift_explorer": lambda: widgets.shift_explorer(book.sample_scene(0)),
     "search_explorer": lambda: widgets.search_explorer(PICTURES, torch.eye(3), lambda said: torch.eye(3)[: len(said)]),
     "temperature_explorer": lambda: widgets.temperature_explorer(torch.eye(5), torch.eye(5)),
     "drawing_explorer": lambda: widgets.drawing_explorer(lambda prompt, seed, lines, weight: 2 * lines - 1),

@@ -8,12 +8,12 @@ shapes that differ raise ValueError. Flow matching (arXiv:2210.02747), rectified
 t = 1 as in Stable Diffusion 3 (arXiv:2403.03206).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 
 from course_utils.diffusion.samplers import Step, finish
-from course_utils.diffusion.schedules import signal_and_noise
 from course_utils.shapes import expand_like, require_same_shape
 
 
@@ -48,21 +48,19 @@ def velocity_loss(
     return (u_hat.float() - (eps - x0).float()).square().flatten(1).mean(1)  # (batch,)
 
 
-def mixture_velocity(x_t: torch.Tensor, t: torch.Tensor, centres: torch.Tensor, spread: float) -> torch.Tensor:
-    """Return the exact marginal velocity E[eps - x0 | x_t], where x0 comes from equally likely round Gaussians.
+def marginal_velocity(x_t: torch.Tensor, t: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
+    """Return the exact marginal velocity E[eps - x0 | x_t], where x0 is one of the n points of data, equally likely.
 
-        w_k = softmax over k of -|r_k|^2 / (2 v),   r_k = x_t - (1 - t) c_k,   v = (1 - t)^2 spread^2 + t^2
-        u   = sum over k of w_k ( (t - (1 - t) spread^2) / v  r_k - c_k )
+        eps_k = (x_t - (1 - t) c_k) / t,   w_k = softmax over k of -|eps_k|^2 / 2,   u = sum over k of w_k (eps_k - c_k)
 
-    x_t: (batch, d). centres c_k: (n, d). spread: the standard deviation of each Gaussian, above 0. For each Gaussian
-    E[eps | x_t] = t r_k / v and E[x0 | x_t] = c_k + (1 - t) spread^2 r_k / v.
+    x_t: (batch, d). t: (batch,), above 0. data: the points c_k, (n, d). eps_k is the noise that leads from c_k to x_t.
     """
-    t = _time_like(t, x_t)
-    variance = (1 - t).square() * spread**2 + t.square()  # (batch, 1)
-    r = x_t[:, None] - (1 - t)[:, None] * centres  # (batch, n, d)
-    weights = (-r.square().sum(2) / (2 * variance)).softmax(dim=1)  # (batch, n)
-    each = ((t - (1 - t) * spread**2) / variance)[:, None] * r - centres  # (batch, n, d)
-    return (weights[:, :, None] * each).sum(1)
+    t = _time_like(t, x_t)[:, None]  # (batch, 1, 1)
+    if not (t > 0).all():
+        raise ValueError("Expected times above 0, but got a 0. There is no noise left in x_t there, and no average.")
+    eps = (x_t[:, None] - (1 - t) * data) / t  # (batch, n, d)
+    weights = (-eps.square().sum(2) / 2).softmax(dim=1)  # (batch, n)
+    return (weights[:, :, None] * (eps - data)).sum(1)
 
 
 def flow_time(alpha_bar: torch.Tensor) -> torch.Tensor:
@@ -77,6 +75,21 @@ def flow_time(alpha_bar: torch.Tensor) -> torch.Tensor:
     return noise / (signal + noise)
 
 
+def as_flow(x: torch.Tensor, eps: torch.Tensor, alpha_bar: Any) -> tuple[Any, torch.Tensor, torch.Tensor]:
+    """Return (t, y, velocity) of rectified flow, from a noisy sample of diffusion and the noise predicted there.
+
+        t = sqrt(1 - alpha_bar) / s,   y = x / s,   velocity = eps - x0,   s = sqrt(alpha_bar) + sqrt(1 - alpha_bar)
+        x0 = (x - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar)
+
+    x, eps: (batch, ...). alpha_bar: a number in (0, 1], or one for each sample, (batch, 1, ..., 1); t is of its kind.
+    y lies on the straight line from x0 to eps. Raises ValueError if the shapes of x and eps differ.
+    """
+    require_same_shape(x, eps, "x and eps")
+    signal, noise = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+    x0 = (x - noise * eps) / signal
+    return noise / (signal + noise), x / (signal + noise), eps - x0
+
+
 def as_velocity(eps_model: Callable, alpha_bar: torch.Tensor) -> Callable:
     """Turn a diffusion model that predicts eps at the whole times of alpha_bar (T,) into a model of velocities.
 
@@ -89,10 +102,9 @@ def as_velocity(eps_model: Callable, alpha_bar: torch.Tensor) -> Callable:
 
     def velocity(y, t, cond=None):
         s = (t.double()[:, None].cpu() - table).abs().argmin(1).to(y.device)  # (batch,)
-        signal, noise = signal_and_noise(s, alpha_bar, like=y)
-        x = (signal + noise) * y
-        eps = eps_model(x, s, cond)
-        return eps - (x - noise * eps) / signal
+        alpha_bar_s = expand_like(alpha_bar.to(s.device)[s], y)
+        x = (alpha_bar_s.sqrt() + (1 - alpha_bar_s).sqrt()) * y
+        return as_flow(x, eps_model(x, s, cond), alpha_bar_s)[2]
 
     return velocity
 
@@ -124,7 +136,9 @@ def flow_times(steps: int, shift: float = 1.0, last: float | None = None) -> tor
 
 
 @torch.no_grad()
-def euler(model: Callable, x_1: torch.Tensor, times: torch.Tensor, cond: torch.Tensor | None = None) -> Iterator[Step]:
+def euler(
+    model: Callable, x_1: torch.Tensor, times: Sequence[float] | torch.Tensor, cond: torch.Tensor | None = None
+) -> Iterator[Step]:
     """Sample by straight steps along the velocity: x_s = x_t + (s - t) model(x_t, t, cond).
 
     x_1: noise (batch, ...). times: falling, from at most 1 down to 0, such as `flow_times(steps)`. Yields a `Step`
@@ -139,7 +153,9 @@ def euler(model: Callable, x_1: torch.Tensor, times: torch.Tensor, cond: torch.T
 
 
 @torch.no_grad()
-def heun(model: Callable, x_1: torch.Tensor, times: torch.Tensor, cond: torch.Tensor | None = None) -> Iterator[Step]:
+def heun(
+    model: Callable, x_1: torch.Tensor, times: Sequence[float] | torch.Tensor, cond: torch.Tensor | None = None
+) -> Iterator[Step]:
     """Sample with the mean of the velocities at both ends of each step (Heun's method).
 
         ahead = x_t + (s - t) u_t,   x_s = x_t + (s - t) (u_t + model(ahead, s, cond)) / 2
@@ -157,24 +173,35 @@ def heun(model: Callable, x_1: torch.Tensor, times: torch.Tensor, cond: torch.Te
         yield Step(s, x_t, x0_hat)
 
 
-@torch.no_grad()
-def curvature(
-    model: Callable, x_1: torch.Tensor, times: torch.Tensor, cond: torch.Tensor | None = None
+def sample_flow(
+    model: Callable,
+    x_1: torch.Tensor,
+    times: Sequence[float] | torch.Tensor,
+    cond: torch.Tensor | None = None,
+    second: bool = False,
 ) -> torch.Tensor:
-    """Return how far each path of `euler` is from a straight line at constant speed; shape (batch,), 0 if it is one.
+    """Return where `euler`, or `heun` if `second`, arrives from noise x_1 along the velocity: (batch, ...)."""
+    return finish((heun if second else euler)(model, x_1, times, cond))
 
-        S = sum over steps of (t - s) || u_t - (x_1 - x_0) ||^2 / || x_1 - x_0 ||^2,   x_0 where the path ends
 
-    Steps from 1 to 0. Rectified flow (arXiv:2209.03003), equation 7, here relative to the length of the path.
+def curvature(path: Sequence[torch.Tensor], times: Sequence[float] | torch.Tensor) -> torch.Tensor:
+    """Return how far each path is from a straight line at constant speed; shape (batch,), 0 if it is one.
+
+        S = sum over steps of (t - s) || u - (x_1 - x_0) ||^2 / || x_1 - x_0 ||^2,   u = (x_t - x_s) / (t - s)
+
+    path: the points (batch, ...) that `euler` visits, from x_1 to x_0. times: when it is there, falling from 1 to 0.
+    Raises ValueError for other times, or another number of them. Rectified flow (arXiv:2209.03003), equation 7, here
+    relative to the length of the path.
     """
-    x_t, velocities = x_1, []
-    for t, s in _pairs(times):
-        u = _ask(model, x_t, t, cond)
-        velocities.append((t - s, u))
-        x_t = x_t + (s - t) * u
-    whole = (x_1 - x_t).flatten(1)  # (batch, d)
-    off = sum(length * (u.flatten(1) - whole).square().sum(1) for length, u in velocities)
-    return off / whole.square().sum(1)
+    if len(path) != len(times) or times[0] != 1 or times[-1] != 0:
+        raise ValueError(
+            f"Expected a time for each of {len(path)} points, from 1 to 0, but got {len(times)}: {list(times)}."
+        )
+    path = [x.flatten(1) for x in path]
+    straight = path[0] - path[-1]  # (batch, d)
+    steps = zip(path[:-1], path[1:], _pairs(times), strict=True)
+    off = sum((t - s) * ((x_t - x_s) / (t - s) - straight).square().sum(1) for x_t, x_s, (t, s) in steps)
+    return off / straight.square().sum(1)
 
 
 def reflow_pairs(
@@ -206,7 +233,7 @@ def _time_like(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return expand_like(t.to(x), x)
 
 
-def _pairs(times: torch.Tensor) -> list[tuple[float, float]]:
+def _pairs(times: Sequence[float] | torch.Tensor) -> list[tuple[float, float]]:
     """Each time with the next one."""
     values = [float(t) for t in times]
     falling = all(t > s for t, s in zip(values, values[1:], strict=False))

@@ -148,6 +148,11 @@ def _require_unchanged(name, value, after) -> None:
             f"Methods that end in an underscore, `{name} += ...` and `{name}[...] = ...` write into the caller's "
             "tensor. Make a new one, a = a + b, or write into a copy, x.clone()."
         )
+    elif isinstance(value, list | tuple) and not _same(value, after) and _written_into(value, after):
+        advice = (
+            f"Methods that end in an underscore, `{name}[0] += ...` and `{name}[0][...] = ...` write into the caller's "
+            "tensors. Make new ones, a = a + b, or write into a copy, x.clone()."
+        )
     elif isinstance(value, list | dict | set | np.ndarray) and not _same(value, after):
         kind = type(value).__name__
         advice = (
@@ -157,6 +162,12 @@ def _require_unchanged(name, value, after) -> None:
     else:
         return
     raise Wrong(f"the input {name} was changed in place, expected it to stay as it was.", advice)
+
+
+def _written_into(value, after) -> bool:
+    """True if a list or tuple has as many items as before, and the first that changed is a tensor."""
+    changed = [item for item, other in zip(value, after, strict=False) if not _same(item, other)]
+    return len(value) == len(after) and bool(changed) and isinstance(changed[0], torch.Tensor)
 
 
 def _same(value, after) -> bool:
@@ -196,11 +207,23 @@ def _described_value(value) -> str:
             numbers = [f"{number:.4g}" for number in value.flatten().tolist()]
             return f" = [{', '.join(numbers)}]" if value.ndim else f" = tensor({numbers[0]})"
         return f" {tuple(value.shape)}"
+    if isinstance(value, list | tuple):
+        return _described_items(value)
     if isinstance(value, float):
         return f" = {value:.4g}"
     if isinstance(value, str):
         return f" = {value[:40]!r}"
     return f" = {value}" if value is None or isinstance(value, int | torch.dtype) else ""
+
+
+def _described_items(values) -> str:
+    """Return the shapes in a list of tensors, or the numbers in a short list of them."""
+    if values and all(isinstance(value, torch.Tensor) for value in values):
+        shapes = list(dict.fromkeys(str(tuple(value.shape)) for value in values))
+        return f": {len(values)} tensors {shapes[0]}" if len(shapes) == 1 else f": {len(values)} tensors"
+    if values and len(values) <= 8 and all(type(value) in (int, float) for value in values):
+        return f" = [{', '.join(f'{value:.4g}' for value in values)}]"
+    return ""
 
 
 def _names(reference: Callable, inputs) -> list[str]:

@@ -26,7 +26,7 @@ from course_utils.exercises.mistakes_13 import (
 )
 from course_utils.exercises.oracles import require
 from course_utils.exercises.registry import exercise
-from course_utils.exercises.settings import broadcasting_explained, called_as, close_in_all
+from course_utils.exercises.settings import asked, broadcasting_explained, called_as, close_in_all
 from course_utils.models import prior, tokens_to_pixels, vq
 from course_utils.pipelines import unclip
 from course_utils.recipes import prior as prior_recipe
@@ -276,13 +276,6 @@ def prior_loss(learner, case):
         right, mistakes = prior_mistakes(model, *inputs)
         settings.append((got, right, mistakes, f"with the share {share:g} the loss", learner.called))
     close_in_all(settings)
-
-
-def asked(learner, model, *inputs):
-    """Call the learner's loss; where gradients are compared, those of the model's weights only are asked for."""
-    if not learner.gradients:
-        return learner(model, *inputs)
-    return learner.call(lambda model: learner.candidate(model, *inputs), learner.reference, model)
 
 
 @exercise(

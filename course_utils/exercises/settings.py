@@ -28,6 +28,13 @@ def close_in_all(settings: Iterable, tolerance: float = 1e-4) -> None:
             close(got, expected, named, tolerance, what)
 
 
+def asked(learner, model, *inputs):
+    """Call the learner's loss; where gradients are compared, those of the model's weights only are asked for."""
+    if not learner.gradients:
+        return learner(model, *inputs)
+    return learner.call(lambda model: learner.candidate(model, *inputs), learner.reference, model)
+
+
 @contextlib.contextmanager
 def called_as(called: str):
     """Let a Wrong that is raised within speak of this call, though others were made since."""

@@ -25,11 +25,20 @@ SCRATCH = {"cpu": 3.0, "mps": 3.0, "cuda": 1.5}
 @dataclass(frozen=True)
 class Part:
     """A part of a pipeline. parameters: how many; work: bytes of activations in float32, for one picture of the
-    trained size; layer: parameters of its largest single layer."""
+    trained size; layer: parameters of its largest single layer; buffers: fixed numbers beside the parameters, such as
+    a table of positions; wide: parameters that stay in float32 where float16 is chosen, since they would overflow."""
 
     parameters: int
     work: int
     layer: int
+    buffers: int = 0
+    wide: int = 0
+
+    def weights(self, dtype: str) -> int:
+        """Return the bytes of all that is kept while nothing runs, in a number format."""
+        width = DTYPES[dtype].itemsize
+        wide = self.wide if dtype == "float16" else 0
+        return (self.parameters + self.buffers) * width + wide * (4 - width)
 
 
 @dataclass(frozen=True)
@@ -60,15 +69,15 @@ class Plan:
         return "\n".join(f"- {reason}" for reason in self.reasons)
 
 
-def look_at_machine(device: torch.device | str) -> Machine:
+def look_at_machine(device: torch.device | str, wide: bool = False) -> Machine:
     """Return the facts about the device at hand. For drawing, float16 is preferred to bfloat16 on CUDA.
 
-    (bfloat16 has 8 bits of precision, float16 has 11, and drawing does not need bfloat16's wide range.
-    `COURSE_DTYPE` overrides, as everywhere.)
+    (bfloat16 has 8 bits of precision, float16 has 11, and the U-Net of v1.5 does not need bfloat16's wide range.
+    `COURSE_DTYPE` overrides, as everywhere.) wide: for networks that do need it, such as T5, keep bfloat16 where it is.
     """
     device = torch.device(device)
     half = next(name for name, dtype in DTYPES.items() if dtype == autocast_dtype(device))
-    if device.type == "cuda" and half == "bfloat16" and not os.environ.get("COURSE_DTYPE"):
+    if device.type == "cuda" and half == "bfloat16" and not wide and not os.environ.get("COURSE_DTYPE"):
         half = "float16"
     return Machine(device.type, memory(device)[0], half, memory("cpu")[0])
 
@@ -93,8 +102,8 @@ def memory_need(weights: dict[str, int], work: dict[str, int], layers: dict[str,
 def plan_memory(parts: dict[str, Part], machine: Machine, pictures: int = 1, size: float = 1.0) -> Plan:
     """Choose the fastest way of drawing that fits.
 
-    parts: at least "unet" and "vae". pictures: drawn at once. size: the side, in units of the trained side (512
-    pixels of Stable Diffusion v1.5), so that activations grow with its square.
+    parts: at least "vae". pictures: drawn at once. size: the side, in units of the trained side (512 pixels of Stable
+    Diffusion v1.5, 1024 of Stable Diffusion 3 and Flux), so that activations grow with its square.
     Raises ValueError for no pictures or a size of 0.
     """
     if pictures < 1 or not size > 0:
@@ -103,7 +112,7 @@ def plan_memory(parts: dict[str, Part], machine: Machine, pictures: int = 1, siz
     tried = []
     for dtype, offload, decoder in _ways(machine, pictures, size):
         need = math.ceil(GAPS * _need(parts, machine, dtype, offload, decoder, pictures, size))
-        waiting = 0 if offload == "none" else sum(part.parameters for part in parts.values()) * DTYPES[dtype].itemsize
+        waiting = 0 if offload == "none" else sum(part.weights(dtype) for part in parts.values())
         fits = need <= room and waiting <= machine.main_memory
         tried.append((_words(dtype, offload, decoder), need, fits))
         if fits:
@@ -130,7 +139,7 @@ def _need(parts, machine: Machine, dtype: str, offload: str, decoder: str, pictu
     area = pictures * size**2
     decoding = {"whole": area, "sliced": size**2, "tiled": min(size, 1) ** 2}[decoder]
     scale = {name: decoding if name == "vae" else area for name in parts}
-    weights = {name: part.parameters * width for name, part in parts.items()}
+    weights = {name: part.weights(dtype) for name, part in parts.items()}
     work = {name: part.work * scale[name] * width / 4 * SCRATCH[machine.device] for name, part in parts.items()}
     layers = {name: part.layer * width for name, part in parts.items()}
     return memory_need(weights, work, layers, offload)
@@ -153,7 +162,7 @@ DTYPE_REASONS = {
 OFFLOAD_REASONS = {
     "none": "All weights stay on the device: nothing has to travel.",
     "model": "Model offload: each part visits the GPU while it works. Costs about a copy of the weights a picture.",
-    "sequential": "Sequential offload: single layers visit the GPU. Very slow, every step copies the whole U-Net.",
+    "sequential": "Sequential offload: single layers visit the GPU. Very slow, every step copies the whole network.",
 }
 DECODER_REASONS = {
     "whole": "The VAE decodes all pictures at once.",

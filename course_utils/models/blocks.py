@@ -103,3 +103,21 @@ class ResidualBlock(nn.Module):
         h = self.conv1(silu(self.norm1(x)))  # (batch, outside, h, w)
         h = h + self.time(silu(embedding))[:, :, None, None]  # one number a channel, the same for all pixels
         return self.shortcut(x) + self.conv2(silu(self.norm2(h)))
+
+
+class PartlyTrained(nn.Module):
+    """A network most of which others have already: what is trained of it is kept in a file of its own.
+
+    names: of what is kept, filled by `remember`.
+    """
+
+    names: list[str]
+
+    def remember(self, *buffers: str) -> None:
+        """Keep what can be trained now, and these buffers; whether it can be trained later does not count."""
+        self.names = [*(name for name, p in self.named_parameters() if p.requires_grad), *buffers]
+
+    def kept(self) -> dict[str, torch.Tensor]:
+        """What is to be kept beside the network as it was, by name."""
+        state = self.state_dict()
+        return {name: state[name] for name in self.names}

@@ -5,6 +5,7 @@ Stable Diffusion 3, has a second one of words. c is one vector for each sample, 
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -61,23 +62,28 @@ def modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch
     return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale[:, None]) + shift[:, None]
 
 
-class AdaLNZero(nn.Module):
-    """What a stream of tokens takes from c: `count` vectors of the width, all 0 before the training.
+def half_block(x: torch.Tensor, c: torch.Tensor, linear: Callable, f: Callable) -> torch.Tensor:
+    """Let c steer one half of a block: x + gate f(norm(x) (1 + scale) + shift), like x.
 
-        [shift, scale, gate, ...] = W silu(c) + b,   W = 0, b = 0
+        [shift, scale, gate] = linear(silu(c))
+
+    x: (batch, tokens, width). c: (batch, width). linear: from width to 3 width. f: from tokens to tokens, attention or
+    a feed-forward network. DiT (arXiv:2212.09748), section 3.2.
+    """
+    shift, scale, gate = linear(F.silu(c)).chunk(3, dim=1)  # (batch, width) each
+    return x + gate[:, None] * f(modulate(x, shift, scale))
+
+
+class AdaLNZero(nn.Linear):
+    """The layer that makes from silu(c) what steers a stream of tokens: shift, scale and gate, all 0 before training.
 
     With gates of 0 a block returns what came in, so that a deep network begins as the identity. arXiv:2212.09748, 3.2.
     """
 
-    def __init__(self, width: int, count: int = 6):
-        super().__init__()
-        self.count, self.linear = count, nn.Linear(width, count * width)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, c: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """c: (batch, width). Returns `count` tensors (batch, width)."""
-        return self.linear(F.silu(c)).chunk(self.count, dim=1)
+    def __init__(self, width: int, count: int = 3):
+        super().__init__(width, count * width)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
 
 
 class FeedForward(nn.Sequential):
@@ -112,23 +118,24 @@ class Projections(nn.Module):
 class DiTBlock(nn.Module):
     """One block of a DiT: attention among patches, then a feed-forward network, both steered and gated by c.
 
-        x <- x + gate_1 attention(modulate(x, shift_1, scale_1))
-        x <- x + gate_2 feed_forward(modulate(x, shift_2, scale_2))
+        x <- x + gate_1 attention(norm(x) (1 + scale_1) + shift_1)
+        x <- x + gate_2 feed_forward(norm(x) (1 + scale_2) + shift_2)
 
     Equal to diffusers' `BasicTransformerBlock` with "ada_norm_zero", given the same weights. arXiv:2212.09748.
     """
 
     def __init__(self, width: int, heads: int):
         super().__init__()
-        self.ada, self.attend, self.feed = AdaLNZero(width), Projections(width, heads), FeedForward(width)
+        self.ada_attend, self.attend = AdaLNZero(width), Projections(width, heads)
+        self.ada_feed, self.feed = AdaLNZero(width), FeedForward(width)
 
     def forward(self, x: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """x: (batch, patches, width), c: (batch, width); like x."""
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.ada(c)
-        q, k, v = self.attend(modulate(x, shift_1, scale_1))
-        attended = merge_heads(F.scaled_dot_product_attention(q, k, v))
-        x = x + gate_1[:, None] * self.attend.to_out(attended)
-        return x + gate_2[:, None] * self.feed(modulate(x, shift_2, scale_2))
+        x = half_block(x, c, self.ada_attend, self.attention)
+        return half_block(x, c, self.ada_feed, self.feed)
+
+    def attention(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attend.to_out(merge_heads(F.scaled_dot_product_attention(*self.attend(x))))
 
 
 def joint_attention(image: tuple, words: tuple) -> tuple[torch.Tensor, torch.Tensor]:
@@ -136,13 +143,13 @@ def joint_attention(image: tuple, words: tuple) -> tuple[torch.Tensor, torch.Ten
 
         [out_image, out_words] = attention([q_image, q_words], [k_image, k_words], [v_image, v_words])
 
-    image, words: (q, k, v) of each stream, (batch, heads, tokens, d) each. Returns what leaves, (batch, tokens, width),
-    for both. MMDiT (arXiv:2403.03206), figure 2.
+    image, words: (q, k, v) of each stream, (batch, heads, tokens, d) each. Returns what leaves at the patches and at
+    the words, (batch, heads, tokens, d) each. MMDiT (arXiv:2403.03206), figure 2.
     """
     q, k, v = (torch.cat(pair, dim=2) for pair in zip(image, words, strict=True))
-    out = merge_heads(F.scaled_dot_product_attention(q, k, v))
+    out = F.scaled_dot_product_attention(q, k, v)  # (batch, heads, patches + words, d)
     patches = image[0].shape[2]
-    return out[:, :patches], out[:, patches:]
+    return out[:, :, :patches], out[:, :, patches:]
 
 
 class JointBlock(nn.Module):
@@ -156,27 +163,27 @@ class JointBlock(nn.Module):
     def __init__(self, width: int, heads: int, qk_norm: bool = True, last: bool = False):
         super().__init__()
         self.last = last
-        self.ada, self.attend = AdaLNZero(width), Projections(width, heads, qk_norm)
-        self.feed = FeedForward(width)
-        self.ada_words = AdaLNZero(width, count=2 if last else 6)
+        self.ada_attend, self.attend = AdaLNZero(width), Projections(width, heads, qk_norm)
+        self.ada_feed, self.feed = AdaLNZero(width), FeedForward(width)
+        self.ada_attend_words = AdaLNZero(width, count=2 if last else 3)
         self.attend_words = Projections(width, heads, qk_norm, back=not last)
-        self.feed_words: nn.Module = nn.Identity() if last else FeedForward(width)
+        if not last:
+            self.ada_feed_words, self.feed_words = AdaLNZero(width), FeedForward(width)
 
     def forward(
         self, x: torch.Tensor, words: torch.Tensor, c: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """x: (batch, patches, width), words: (batch, words, width), c: (batch, width). Returns both, or (x, None)."""
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.ada(c)
-        of_words = self.ada_words(c)
-        image = self.attend(modulate(x, shift_1, scale_1))
-        text = self.attend_words(modulate(words, of_words[0], of_words[1]))
-        seen, read = joint_attention(image, text)
-        x = x + gate_1[:, None] * self.attend.to_out(seen)
-        x = x + gate_2[:, None] * self.feed(modulate(x, shift_2, scale_2))
+        shift, scale, gate = self.ada_attend(F.silu(c)).chunk(3, dim=1)
+        shift_words, scale_words, *gate_words = self.ada_attend_words(F.silu(c)).chunk(2 if self.last else 3, dim=1)
+        image = self.attend(modulate(x, shift, scale))
+        text = self.attend_words(modulate(words, shift_words, scale_words))
+        seen, read = map(merge_heads, joint_attention(image, text))
+        x = half_block(x + gate[:, None] * self.attend.to_out(seen), c, self.ada_feed, self.feed)
         if self.last:
             return x, None
-        words = words + of_words[2][:, None] * self.attend_words.to_out(read)
-        return x, words + of_words[5][:, None] * self.feed_words(modulate(words, of_words[3], of_words[4]))
+        words = words + gate_words[0][:, None] * self.attend_words.to_out(read)
+        return x, half_block(words, c, self.ada_feed_words, self.feed_words)
 
 
 class MMDiT(nn.Module):
@@ -221,5 +228,5 @@ class MMDiT(nn.Module):
         words = self.of_words(cond)  # (batch, words, width)
         for block in self.blocks:
             x, words = block(x, words, c)
-        shift, scale = self.ada(c)
+        shift, scale = self.ada(F.silu(c)).chunk(2, dim=1)
         return unpatchify(self.out(modulate(x, shift, scale)), self.patch)

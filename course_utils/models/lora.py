@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # named in hints only: importing it takes seconds
     from diffusers import UNet2DConditionModel
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # queries, keys, values, and the layer after the heads
+# all linear layers of a U-Net's blocks: what is made of what attention finds, and where the time embedding enters, too
+EVERYWHERE = (*ATTENTION, "ff.net.0.proj", "ff.net.2", "time_emb_proj")
 # How the key of a tensor ends: in diffusers, in the files of its own training scripts, and in the Web UI.
 ROLES = {
     "lora_A.weight": "A", "lora_B.weight": "B",

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from course_utils.models.blocks import PartlyTrained
+
 if TYPE_CHECKING:  # named in hints only: importing it takes seconds
     from diffusers import UNet2DConditionModel
 
@@ -43,7 +45,7 @@ def with_projection(unet: "UNet2DConditionModel", width: int) -> "UNet2DConditio
     return told.to(unet.device)
 
 
-class UnCLIPUNet(nn.Module):
+class UnCLIPUNet(PartlyTrained):
     """A U-Net of `with_projection`, called as the course calls its models: model(x_t, t, cond) -> v_hat.
 
     What of the U-Net can be trained, when it is handed over, belongs to the decoder; the rest stays (`kept`).
@@ -63,7 +65,7 @@ class UnCLIPUNet(nn.Module):
         self.std: torch.Tensor
         self.register_buffer("mean", torch.zeros(1, width))
         self.register_buffer("std", torch.ones(1, width))
-        self.names = [name for name, parameter in self.named_parameters() if parameter.requires_grad] + ["mean", "std"]
+        self.remember("mean", "std")
 
     def forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
         """x_t: (batch, channels, height, width), t: (batch,). Returns the shape of x_t."""
@@ -79,8 +81,3 @@ class UnCLIPUNet(nn.Module):
             encoder_attention_mask=heeded,
             class_labels=z,
         ).sample
-
-    def kept(self) -> dict[str, torch.Tensor]:
-        """What is to be kept beside the U-Net as it was: all that is trained, and mean and std, by name."""
-        state = self.state_dict()
-        return {name: state[name] for name in self.names}

@@ -236,3 +236,32 @@ def _try_out(pipe, folder: Path) -> None:
         if not answer.isfinite().all():
             raise damaged(folder, MODELS[part][2], "what it computes is not finite")
         both = answer if both is None else both
+
+
+def read_trained(path: Path, what: str) -> dict:
+    """Return the tensors of a part that is kept beside its network (`PartlyTrained`); `what` it is, as in a sentence.
+
+    Raises ValueError, in one sentence, if the file is missing or cannot be read.
+    """
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise ValueError(f"There is no {what} in {path.parent}: {REMEDY}.")
+    try:
+        return load_file(path)
+    except Exception as error:  # a damaged file shows as any class
+        raise ValueError(f"The {what} {path} cannot be read ({error}): {REMEDY}.") from error
+
+
+def give_trained(model, saved: dict, path: Path, what: str):
+    """Give the model, a `PartlyTrained`, what `read_trained` read; return it, ready to draw and not to be trained.
+
+    Raises ValueError, in one sentence, if that belongs to another network.
+    """
+    expected, found = ({name: tuple(value.shape) for name, value in some.items()} for some in (model.kept(), saved))
+    wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+    if wrong or not all(value.isfinite().all() for value in saved.values()):
+        fault = f"{wrong[0]} is not as this U-Net needs it" if wrong else "a number in it is not finite"
+        raise ValueError(f"The {what} {path} cannot be used, {fault}: {REMEDY}.")
+    model.load_state_dict({**model.state_dict(), **{name: value.float() for name, value in saved.items()}})
+    return model.requires_grad_(False).eval()

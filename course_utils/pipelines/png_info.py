@@ -47,7 +47,7 @@ CONTROLNET = (
 MOST_TEXT = 100_000  # characters of settings that are read; long prompts have a few thousand
 MOST_PICTURES = 64  # in one run
 MOST_CANDIDATES = 512  # for one picture, as DALL·E had
-WITHOUT_STEPS = {"dalle"}  # systems that have no steps and no sampler
+WITHOUT = {"dalle": {"Steps", "Sampler"}, "few-steps": {"Sampler"}}  # what systems do not have
 MOST_SEED = 2**32 - 1
 LONGEST_NAME = 60  # characters of a file named after its prompt
 SHOWN = 60  # characters of a wrong value that a message shows
@@ -176,7 +176,7 @@ def _is_number(value) -> bool:
 def format_parameters(settings: Settings) -> str:
     """Return the text of the chunk `parameters`: prompt, negative prompt, and the line of settings."""
     sampling = {"Steps": settings.steps, "Sampler": WEB_UI_SAMPLERS.get(settings.sampler, settings.sampler)}
-    values = ({} if settings.system in WITHOUT_STEPS else sampling) | {
+    values = {key: value for key, value in sampling.items() if key not in WITHOUT.get(settings.system, ())} | {
         "CFG scale": _digits(settings.guidance),
         "Seed": settings.seed,
         "Size": f"{settings.width}x{settings.height}",
@@ -236,8 +236,8 @@ def parse_parameters(text: str) -> Settings:
     if len(pairs) < FEWEST_PARAMETERS:
         raise ValueError("it has no last line of the form 'Steps: 20, Sampler: UniPC, CFG scale: 4, ...'")
     values = {key.strip(): _unquote(value.strip()) for key, value in pairs}
-    if values.get("System") in WITHOUT_STEPS:
-        values = {"Steps": f"{Settings.steps}", "Sampler": Settings.sampler, **values}
+    defaults = {"Steps": f"{Settings.steps}", "Sampler": Settings.sampler}
+    values = {key: defaults[key] for key in WITHOUT.get(values.get("System", ""), ())} | values
 
     prompt: list[str] = []
     negative_prompt: list[str] = []

@@ -72,20 +72,18 @@ def draw_sd3(
 
         u = guide(u(x_t, t, negative), u(x_t, t, prompt), guidance);   x_t by Euler's method;   decode(x_0 / a + b)
 
-    a, b: the autoencoder's scaling and shift. The words are those of two CLIPs, side by side, and behind them T5's; the
-    vector that is added to the time is that of both CLIPs. `StableDiffusion3Pipeline` draws the same.
+    a, b: the autoencoder's scaling and shift. The words are those of two CLIPs, side by side, and behind them T5's
+    (zeros, if the pipeline has been loaded without T5); the vector that is added to the time is that of both CLIPs.
+    x_1 is float32, on the device where the parts work, whatever their number format. `StableDiffusion3Pipeline` draws
+    the same.
     """
-    words, null_words, pooled, null_pooled = pipe.encode_prompt(
-        list(prompts), None, None, negative_prompt=[negative] * len(prompts), do_classifier_free_guidance=True
-    )
-    told = {
-        "encoder_hidden_states": torch.cat([null_words, words]),
-        "pooled_projections": torch.cat([null_pooled, pooled]),
-    }
+    both = [negative] * len(prompts) + list(prompts)  # at once, so that each text encoder is needed only once
+    words, _, pooled, _ = pipe.encode_prompt(both, None, None, x_1.device, do_classifier_free_guidance=False)
+    told = {"encoder_hidden_states": words, "pooled_projections": pooled}
 
     def velocity(x_t, t, _):
-        both = pipe.transformer(torch.cat([x_t, x_t]), timestep=1000 * torch.cat([t, t]), **told).sample
-        null, cond = both.chunk(2)
+        twice = torch.cat([x_t, x_t]).to(pipe.transformer.dtype)
+        null, cond = pipe.transformer(twice, timestep=1000 * torch.cat([t, t]), **told).sample.to(x_t).chunk(2)
         return guide(null, cond, guidance)
 
     return _decode(pipe, finish(flow.euler(velocity, x_1, sd3_times(pipe, steps))))
@@ -100,13 +98,15 @@ def draw_flux(
     The words are T5's, the vector that is added to the time is CLIP's. There is one evaluation a step: guidance has
     been distilled into the network, which is told w as it is told the time (FLUX.1 [dev]; [schnell] is not). Patches of
     2 x 2 latents are cut before the transformer, which rotates queries and keys by row and column for positions.
-    `FluxPipeline` draws the same.
+    x_1 is float32, on the device where the parts work, whatever their number format. `FluxPipeline` draws the same,
+    told [schnell]'s number of words.
     """
-    words, pooled, text_ids = pipe.encode_prompt(list(prompts), None)
+    tells_w = pipe.transformer.config.guidance_embeds
+    length = 512 if tells_w else 256  # words that T5 pads a prompt to, in [dev] and in [schnell]
+    words, pooled, text_ids = pipe.encode_prompt(list(prompts), None, x_1.device, max_sequence_length=length)
     side = x_1.shape[-1] // 2
     row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     places = torch.stack([torch.zeros_like(row), row, column], dim=-1).flatten(0, 1).to(x_1)  # (patches, 3)
-    tells_w = pipe.transformer.config.guidance_embeds
     told = {
         "encoder_hidden_states": words,
         "pooled_projections": pooled,
@@ -116,7 +116,7 @@ def draw_flux(
     }
 
     def velocity(tokens, t, _):
-        return pipe.transformer(tokens, timestep=t, **told).sample
+        return pipe.transformer(tokens.to(pipe.transformer.dtype), timestep=t, **told).sample.to(tokens)
 
     tokens = finish(flow.euler(velocity, patchify(x_1, 2), flux_times(pipe, steps, side**2)))
     return _decode(pipe, unpatchify(tokens, 2))
@@ -124,4 +124,6 @@ def draw_flux(
 
 def _decode(pipe, x_0: torch.Tensor) -> torch.Tensor:
     config = pipe.vae.config
-    return pipe.vae.decode(x_0 / config.scaling_factor + config.shift_factor).sample
+    image = pipe.vae.decode((x_0 / config.scaling_factor + config.shift_factor).to(pipe.vae.dtype)).sample
+    pipe.maybe_free_model_hooks()  # with offload: the last part leaves the GPU, too
+    return image.to(x_0)

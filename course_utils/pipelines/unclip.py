@@ -16,26 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from course_utils.diffusion import samplers
 from course_utils.diffusion.editing import slerp
 from course_utils.diffusion.objectives import as_eps
 from course_utils.diffusion.schedules import alpha_bar_from_beta, cosine_beta
-from course_utils.models.lora import ATTENTION, add_lora
+from course_utils.models.lora import EVERYWHERE, add_lora
 from course_utils.models.prior import Prior, better_of_two, condition, read_caption, read_picture, to_embedding
 from course_utils.models.unclip import UnCLIPUNet, with_projection
 from course_utils.pipelines.editing import Generators, decode_latents, hidden_states, require_fit
-from course_utils.pipelines.model_folder import REMEDY
+from course_utils.pipelines.model_folder import give_trained, read_trained
 from course_utils.pipelines.picture_book import make_scheduler
 from course_utils.shapes import require_same_shape
 from course_utils.text.tokens import tokenize
 
 FILE = "model.safetensors"
 RANK = 16
-# where the four tokens are read and what is made of them, and where the time embedding enters
-TARGETS = (*ATTENTION, "ff.net.0.proj", "ff.net.2", "time_emb_proj")
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def new_decoder(unet, width: int, seed: int = 0) -> UnCLIPUNet:
     Trained are a LoRA of rank 16 in its linear layers and the two projections of the embedding; the rest is frozen.
     """
     told = with_projection(unet, width)
-    add_lora(told, RANK, targets=TARGETS, generator=torch.Generator().manual_seed(seed))
+    add_lora(told, RANK, targets=EVERYWHERE, generator=torch.Generator().manual_seed(seed))
     told.class_embedding.requires_grad_(True)
     return UnCLIPUNet(told).to(unet.device)
 
@@ -73,23 +70,10 @@ def load_decoder(unet, folder: Path | str) -> UnCLIPUNet:
 
     Raises ValueError, in one sentence, if the file is missing, cannot be read, or belongs to another U-Net.
     """
-    path = Path(folder) / FILE
-    if not path.is_file():
-        raise ValueError(f"There is no decoder of unCLIP in {folder}: {REMEDY}.")
-    try:
-        saved = load_file(path)
-    except Exception as error:  # a damaged file shows as any class
-        raise ValueError(f"The decoder {path} cannot be read ({error}): {REMEDY}.") from error
+    path, what = Path(folder) / FILE, "decoder of unCLIP"
+    saved = read_trained(path, what)
     width = saved["mean"].shape[-1] if "mean" in saved else 1
-    decoder = new_decoder(unet, width)
-    expected = {name: tuple(value.shape) for name, value in decoder.kept().items()}
-    found = {name: tuple(value.shape) for name, value in saved.items()}
-    wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
-    if wrong or not all(value.isfinite().all() for value in saved.values()):
-        fault = f"{wrong[0]} is not as this U-Net needs it" if wrong else "a number in it is not finite"
-        raise ValueError(f"The decoder {path} cannot be used, {fault}: {REMEDY}.")
-    decoder.load_state_dict({**decoder.state_dict(), **{name: value.float() for name, value in saved.items()}})
-    return decoder.requires_grad_(False).eval()
+    return give_trained(new_decoder(unet, width), saved, path, what)
 
 
 # --- embeddings

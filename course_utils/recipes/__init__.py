@@ -25,6 +25,7 @@ from course_utils.recipes.clip import build_clip, build_embedder, fact_numbers, 
 from course_utils.recipes.control import build_control
 from course_utils.recipes.dalle import build_dalle, load_dalle
 from course_utils.recipes.digits_unet import build_digits_unet, load_digits_unet
+from course_utils.recipes.few_steps import build_few_steps
 from course_utils.recipes.judge import build_judge, load_judge
 from course_utils.recipes.pictures import picture_set
 from course_utils.recipes.prior import build_prior, load_prior
@@ -153,6 +154,7 @@ PARTS = {
     "embedder": Part("the CLIP whose embeddings unCLIP draws", build_embedder, 3000, 64, 1e-3, goes_on=True),
     "prior": Part("the prior of unCLIP: from captions to CLIP's embeddings", build_prior, 4000, 64, 1e-3, goes_on=True),
     "unclip": Part("the decoder of unCLIP, told an embedding", build_unclip, 5000, 16, 2e-3, goes_on=True),
+    "few_steps": Part("the student that draws in 1, 2 or 4 steps", build_few_steps, 3000, 16, 2e-3, goes_on=True),
     "judge": Part("the judge that reads pictures", build_judge, 2400, 32, 2e-3),
     "reader": Part("the reader of digits", build_reader, 1500, 64, 2e-3),
     "digits_unet": Part("the U-Net that draws digits", build_digits_unet, 4000, 32, 2e-3),
@@ -208,6 +210,7 @@ SHIPPED = {  # what `ship` takes of each folder; of picture_book all there is, a
     "embedder": ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     "prior": ("config.json", "diffusion_pytorch_model.safetensors"),
     "unclip": ("model.safetensors",),
+    "few_steps": ("model.safetensors",),
     "clip": ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     "judge": ("config.json", "model.safetensors"),
     "digit_reader": ("model.safetensors",),

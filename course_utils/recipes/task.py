@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from course_utils.files import new_file
+from course_utils.models.blocks import PartlyTrained
 from course_utils.training import Samples
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -40,8 +41,12 @@ def require_trained(folder: Path, part: str, needed: str) -> None:
 
 
 def save_half(model: nn.Module, home: Path, name: str = "model.safetensors") -> None:
-    """Write the model's tensors as float16 into the file `name` of the folder `home`, which is replaced as a whole."""
-    tensors = {key: value.half().contiguous() for key, value in model.state_dict().items()}
+    """Write the model's tensors as float16 into the file `name` of the folder `home`, which is replaced as a whole.
+
+    Of a `PartlyTrained`, only what is to be kept.
+    """
+    state = model.kept() if isinstance(model, PartlyTrained) else model.state_dict()
+    tensors = {key: value.half().contiguous() for key, value in state.items()}
     with new_file(home / name) as part:
         save_file(tensors, part)
 

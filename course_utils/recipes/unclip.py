@@ -4,19 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from course_utils.diffusion.guidance import drop_prompts
 from course_utils.diffusion.objectives import noise_prediction_loss, v_from_x0_eps
 from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
-from course_utils.files import new_file
 from course_utils.machine.devices import placed
 from course_utils.models.prior import condition, mean_and_std
 from course_utils.pipelines.picture_book import CHECKPOINTS
 from course_utils.pipelines.unclip import FILE, UnCLIP, load_decoder, new_decoder
 from course_utils.recipes.clip import clip_of
 from course_utils.recipes.prior import EMBEDDER, load_prior, page_embeddings
-from course_utils.recipes.task import Task, plain_attention
+from course_utils.recipes.task import Task, plain_attention, save_half
 from course_utils.recipes.unet import PromptedLatents, picture_book_of
 from course_utils.text.tokens import tokenize
 from course_utils.training import Samples
@@ -85,9 +83,7 @@ def build_unclip(folder: Path, device: torch.device) -> Task:
         model.load_state_dict({**finished, "mean": model.mean, "std": model.std})
 
     def export(model):
-        tensors = {name: value.half().contiguous() for name, value in model.kept().items()}
-        with new_file(folder / "unclip" / FILE) as part:
-            save_file(tensors, part)
+        save_half(model, folder / "unclip", FILE)
 
     return Task(model, loss, export, begin)
 

@@ -117,7 +117,7 @@ class Prompted:
         self, scenes: list[book.Scene], values: torch.Tensor, tokenizer, dropped: float = 0.1, length: int | None = None
     ):
         self.scenes, self.values, self.tokenizer, self.dropped, self.length = scenes, values, tokenizer, dropped, length
-        self.pages = torch.tensor([n for n, scene in enumerate(self.scenes) for _ in range(weight(scene))])
+        self.pages = torch.tensor(as_often_as_they_count(scenes))
 
     def which(self, samples: Samples) -> torch.Tensor:
         """Which scene each sample shows: numbers into `scenes`, (batch,)."""
@@ -135,6 +135,11 @@ class PromptedLatents(Prompted):
     def __init__(self, folder: Path, vae, tokenizer, dropped: float = 0.1):
         scenes, latents = training_latents(folder, vae, scene_count())
         super().__init__(scenes, latents, tokenizer, dropped)
+
+
+def as_often_as_they_count(scenes: list[book.Scene]) -> list[int]:
+    """The numbers of the scenes, each as often as its `weight` says."""
+    return [n for n, scene in enumerate(scenes) for _ in range(weight(scene))]
 
 
 def weight(scene: book.Scene) -> int:
@@ -155,6 +160,14 @@ def _say(scene: book.Scene, k: int) -> str:
     """
     caption = book.caption(scene, k)
     return (caption if caption.relation is None else book.caption(scene, k + CAPTIONS_PER_SCENE)).text
+
+
+def page_prompts(count: int, seed: int) -> list[str]:
+    """Captions of pages of the training set, each page as often as it counts there."""
+    scenes = [book.sample_scene(n) for n in range(scene_count())]
+    pages, dice = as_often_as_they_count(scenes), torch.Generator().manual_seed(seed)
+    chosen = torch.randint(len(pages), (count,), generator=dice).tolist()
+    return [_say(scenes[pages[n]], int(torch.randint(2 * CAPTIONS_PER_SCENE, (1,), generator=dice))) for n in chosen]
 
 
 def picture_book_of(folder: Path, device: torch.device | str | None):

@@ -3,6 +3,7 @@
 from course_utils.widgets.adversaries import best_judge_explorer, game_explorer, latent_walk_explorer
 from course_utils.widgets.contrastive import search_explorer, temperature_explorer
 from course_utils.widgets.explorer import Choice, Explorer, Slider, explore, filmstrip
+from course_utils.widgets.flows import shift_explorer
 from course_utils.widgets.forward import noise_explorer, schedule_explorer
 from course_utils.widgets.ink_blot import ink_blot_explorer
 from course_utils.widgets.latent_walk import bound_explorer, interpolation_explorer, latent_map_explorer
@@ -41,6 +42,7 @@ __all__ = [
     "scale_explorer",
     "schedule_explorer",
     "search_explorer",
+    "shift_explorer",
     "temperature_explorer",
     "trajectory_explorer",
     "two_prompts_explorer",
