@@ -5,8 +5,7 @@
 # things. Noise and image are joined by a straight line, along which the network predicts a velocity. The network
 # is a transformer. And distilled versions draw in one to four steps. In this chapter you build all three.
 #
-# ![Four rows of the same six captions: one, two and four steps of the few-step student, and twenty guided steps of its teacher; with
-# one step details are blurred, with four the images are close to the teacher's](../chapters/figures/14_few_steps.png)
+# ![Four rows of the same six captions: one, two and four steps of the few-step student, and twenty guided steps of its teacher; with one step details are blurred or missing, with four the images are close to the teacher's](../chapters/figures/14_few_steps.png)
 #
 # **After this chapter you can**
 # 1. derive the velocity of rectified flow, show that it is the noise prediction of chapter 06 in other units, and
@@ -106,8 +105,8 @@ velocity_loss = check("14.velocity_loss", velocity_loss)
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # Near $t = 1$ the point says next to nothing about $x_0$, so the velocity is the point itself minus the mean of the data:
-# it points away from one centre everywhere. Near $t = 0$ it points away from the cloud that the point belongs to. The figure
-# draws the opposite, the direction of sampling.
+# it points away from one centre everywhere. At a low $t$, such as 0.2, it points away from the cloud that
+# the point most probably came from. The arrows in the figure point the opposite way, in the direction of sampling.
 # </details>
 #
 # ### Exercise 2 · The marginal velocity
@@ -136,7 +135,7 @@ def marginal_velocity(x_t, t, data):
 marginal_velocity = check("14.marginal_velocity", marginal_velocity)
 
 # %% [markdown] id="arrows-text"
-# The arrows, drawn against the velocity, since that is the direction of sampling:
+# The arrows point against the velocity, which is the direction of sampling:
 
 # %% id="arrows" tags=["static"]
 dice = torch.Generator().manual_seed(0)
@@ -226,7 +225,7 @@ for a2 in (0.01, 0.3, 0.5, 0.99):
 # ### Exercise 4 · Euler and Heun
 #
 # ●●●○○ · 15 minutes. `times` is a list of falling numbers from 1 to 0. Return the last $x$. With `second=True` use Heun's
-# method, except in the step to 0, which is Euler's: one evaluation less, and a velocity at $t = 0$ is never needed.
+# method, except in the step to 0, which is Euler's: one evaluation fewer, and a velocity at $t = 0$ is never needed.
 # `model(x_t, t, cond)` wants `t` as a tensor (batch,).
 
 
@@ -304,8 +303,8 @@ assert torch.allclose(by_flow, by_ddim, atol=1e-3)
 #
 # $$\text{curvature} = \int_0^1 \frac{\lVert \hat u(x_t, t) - (x_1 - x_0) \rVert^2}{\lVert x_1 - x_0 \rVert^2}\, dt$$
 #
-# where $x_1$ and $x_0$ are the ends of the *sampled* path. In words: 0 if the velocity is the same all along the path.
-# If it is 0, one step of Euler's method is exact.
+# where $x_1$ and $x_0$ are the ends of the *sampled* path. In words: the curvature is 0 if the velocity stays the same along the whole path; then one step of
+# Euler's method is exact.
 #
 # ### Exercise 5 · Curvature
 #
@@ -363,11 +362,11 @@ assert curvature(paths, fine).median() > 0.1
 # %% [markdown] id="reflow-text"
 # ### Reflow
 #
-# Rectified flow straightens them by **reflow**: sample a path from each of many noises, discard the points between, and keep its ends
+# **Reflow** straightens the sampled paths: sample a path from each of many noise samples, discard the points between, and keep its ends
 # as new pairs $(x_0, \varepsilon)$. A second model is trained on the lines between *these* pairs. Paths of one flow never
 # cross, so few of the new lines do, and there is less to average at each point.
 #
-# A small network learns the clouds' flow in both ways: from random pairs, and from the pairs that the exact flow makes.
+# Two networks of the same size learn the flow of the clouds, one from random pairs, the other from the pairs that the exact flow makes.
 # Both see equally many pairs. **Predict first:** which of the two is better with one step, and which with 64?
 #
 # <details><summary>Answer (after running the cells below)</summary>
@@ -483,7 +482,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 # In chapter 06 all times were equally likely. Stable Diffusion 3 ([arXiv:2403.03206](https://arxiv.org/abs/2403.03206),
 # section 3.1) argues that both ends are easy: at $t = 0$ the best answer is the mean of the noise minus $x_0$, at $t = 1$ it
 # is the noise minus the mean of the data, and what is hard lies between. It draws the times from the **logit-normal**
-# distribution, which chapter 06 has named; it favours the middle:
+# distribution, which chapter 06 mentioned and which favours the middle:
 #
 # $$t = \frac{1}{1 + e^{-r}}, \qquad r \sim \mathcal N(0, 1)$$
 #
@@ -561,7 +560,7 @@ assert torch.allclose(by_library, x + (ours[1] - ours[0]).float() * exact(x, tor
 # the 2 × 2 means of the large page look like the small page?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# At shift 2. Then noise to signal is 1 in the small page at $t = 0.5$, 2 in the large one, and again 1 in its means. (The
+# At shift 2. Then the ratio of noise to signal is 1 in the small page at $t = 0.5$, 2 in the large one, and again 1 in its means. (The
 # means have less contrast: signal and noise are both a third there, not a half.)
 # </details>
 
@@ -582,7 +581,7 @@ explore(page)
 # ## 3 · The diffusion transformer
 #
 # A transformer reads a sequence of vectors. Cut the latents into patches of 2 × 2, and each patch is a vector. DiT
-# ([arXiv:2212.09748](https://arxiv.org/abs/2212.09748)) is this, with fixed positions and one more idea about time.
+# ([arXiv:2212.09748](https://arxiv.org/abs/2212.09748)) is this, with fixed position embeddings and one more idea about time.
 #
 # ### Exercise 7 · Patches
 #
@@ -609,13 +608,13 @@ patchify = check("14.patchify", patchify)
 # ### adaLN-zero
 #
 # The U-Net *adds* the time to its features. DiT lets the time, and with it the class (in our model the prompt as a whole), steer both halves of each block, the
-# attention and the feed-forward network. For each half, a linear layer makes three vectors from a vector $c$: a shift, a scale
-# and a gate.
+# attention and the feed-forward network. For each half, a linear layer computes three vectors, a shift, a scale
+# and a gate, from a vector $c$. (In this part $c$ is one vector for each sample, made of the time and the prompt, not the word features of the symbol table.)
 #
 # $$x \leftarrow x + \text{gate} \cdot f\bigl(\text{norm}(x)\,(1 + \text{scale}) + \text{shift}\bigr)$$
 #
-# In words: each token is normalised, then scaled and shifted as $c$ asks for, and what the layer $f$ answers is added as far
-# as the gate opens. The linear layer starts at **zero**, so all gates are closed and each block begins as the identity.
+# In words: each token is normalised, then scaled and shifted depending on $c$; the output of the layer $f$ is multiplied by the gate and
+# added. The linear layer starts at **zero**, so all gates are closed and each block begins as the identity.
 #
 # ### Exercise 8 · One half of a block
 #
@@ -658,13 +657,13 @@ assert torch.equal(block(x, c), x)
 
 # %% [markdown] id="zero-text"
 # Why begin with nothing? The whole stack then starts as the identity, however deep it is, and opens its gates where that helps. DiT
-# compared both beginnings at 400,000 updates of 28 blocks, and adaLN-zero was clearly better (arXiv:2212.09748, figure 5). You will
-# compare them below, for a minute.
+# compared both initialisations at 400,000 updates of 28 blocks, and adaLN-zero was clearly better (arXiv:2212.09748, figure 5). You will
+# compare them below, for about a minute each.
 
 # %% [markdown] id="joint-text"
 # ### Words and patches in one attention
 #
-# In the U-Net, pixels look at words by cross-attention; words stay as the text encoder made them. In **MMDiT**, the network of
+# In the U-Net, pixels attend to words by cross-attention; words stay as the text encoder made them. In **MMDiT**, the network of
 # Stable Diffusion 3, the words are a second stream of tokens with weights of its own. In each block both streams make queries,
 # keys and values, and then *one* attention runs over all tokens together.
 #
@@ -692,16 +691,16 @@ joint_attention = check("14.joint_attention", joint_attention)
 
 # %% [markdown] id="mmdit-text"
 # `dit.JointBlock` wraps it up: two streams, each with adaLN-zero, projections and feed-forward network of its own, and `joint_attention`
-# between them. Given the same weights it equals diffusers' `JointTransformerBlock` (tested as well). In the last block
-# nothing reads the words any more, so their stream is cut short there: it has no feed-forward network.
+# between them. Given the same weights it equals diffusers' `JointTransformerBlock` (tested as well). Nothing reads the words after the last block, so their
+# stream is cut short there: their keys and values still enter the attention, but there is no feed-forward network for them.
 #
 # For its large models at high resolution the paper adds **QK-norm**: queries and keys are divided by their root mean square in each head, then
-# multiplied by learned scales. (The published Stable Diffusion 3 medium lacks it, 3.5 has it.) Without it, the products of queries and keys can grow during training until a softmax in half precision breaks
+# multiplied by learned scales. (The published Stable Diffusion 3 medium lacks it, 3.5 has it.) Without it, the products of queries and keys can grow during training until training in half precision becomes unstable
 # (arXiv:2403.03206, section 5.3.2). **Predict first:** the weights of queries and keys become twenty times as large. What
 # happens to the attention?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# Without the norm the logits grow 400-fold, and each token looks at a single one. With it nothing changes, since the size of queries and
+# Without the norm the logits grow 400-fold, and each token attends to a single one. With it nothing changes, since the size of queries and
 # keys is divided out.
 # </details>
 
@@ -725,7 +724,8 @@ for normed in (False, True):
 # ### Transformer against U-Net
 #
 # Which network should predict the velocity? Train them on the same latents of picture-book pages, with the same words, loss, times and learning rate, for **the same
-# processor time**: the U-Net of chapter 10 from nothing, an MMDiT, and an MMDiT whose adaLN layers do not begin at zero.
+# processor time**: the U-Net of chapter 10 from
+# scratch, an MMDiT, and an MMDiT whose adaLN layers are not initialised at zero.
 
 # %% id="race-data"
 from diffusers import UNet2DConditionModel
@@ -841,28 +841,31 @@ show(
 )
 
 # %% [markdown] id="race-read"
-# After so little training the MMDiT is ahead: its updates take about two thirds of the time, so it has made more. Neither
-# draws yet, and one seed at the very beginning says little about the end. The shipped U-Net was trained for hours.
+# After so little training the MMDiT is ahead. One of its updates takes about three fifths of the time, so it has made more of them; whether that
+# is the reason, this run does not show. None of the three draws yet, and one seed at the very beginning says little about the end. The shipped U-Net
+# was trained for hours.
 #
-# Of the two beginnings of the MMDiT the one at zero is not the better one here; the other is even slightly ahead. That does not contradict DiT's
-# experiment: there the network had 28 blocks and several thousand times as many updates.
+# Of the two initialisations of the MMDiT the one at zero is not better here; the other is slightly ahead. (The standard error is over test pages,
+# with one training each; another seed could reverse the order.) This does not contradict DiT's experiment: there the network had 28 blocks and
+# several thousand times as many updates.
 
 # %% [markdown] id="few-text"
 # ## 4 · Few steps
 #
-# Twenty guided steps are forty evaluations of the network, since guidance asks with and without the prompt. **Distillation** trains a
+# Twenty guided steps are forty evaluations of the network, since each needs one with the prompt and one without. **Distillation** trains a
 # *student* to do in one evaluation what its *teacher*, the finished model, does in several.
 #
 # ### Guidance in one evaluation
 #
-# The first half is easily saved ([arXiv:2210.03142](https://arxiv.org/abs/2210.03142)): tell the student the guidance $w$, as it
-# is told the time, and train it to predict at once what the teacher predicts in two evaluations.
+# Half of the evaluations can be saved ([arXiv:2210.03142](https://arxiv.org/abs/2210.03142)) by giving the guidance scale $w$ to the student
+# as an input, like the time, and training it to predict in one evaluation what the teacher predicts in two.
 #
 # $$\lVert \hat v(x_t, t, c, w) - \bigl(\hat v(x_t, t, \varnothing) + w\,(\hat v(x_t, t, c) - \hat v(x_t, t, \varnothing))\bigr) \rVert^2$$
 #
-# In words: the student's one answer is compared with the teacher's guided one. By its model card FLUX.1 [dev] was guidance-distilled, too; its
+# In words: the student's single prediction is compared with the teacher's guided one. According to its model card, FLUX.1 [dev] was
+# guidance-distilled, too; its
 # "guidance" is an input of the network. (In diffusers the input is called `timestep_cond` in a U-Net, and `guidance` in Flux.)
-# Our student is the teacher with a LoRA of rank 16 (chapter 12), and with one matrix more, which adds what it is told to the time embedding:
+# Our student is the teacher with a LoRA of rank 16 (chapter 12), and with one additional matrix, which adds the guidance scale to the time embedding:
 
 # %% id="w-student"
 from course_utils.diffusion.objectives import v_from_x0_eps
@@ -946,9 +949,10 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert away["student"].mean() < away["w = 1"].mean()
 
 # %% [markdown] id="w-look-read"
-# With prompts like these the count does not tell the three apart, as this model follows nearly all of them without guidance, too. The images do: after
-# a minute of training the student's have moved away from the unguided ones towards the guided ones, by about a tenth of the way. What one evaluation
-# can take over in an hour you will see below, where guidance is distilled together with the steps.
+# With prompts like these the count does not tell the three apart: this model follows nearly all of them without guidance, too. The distance
+# shows a little: the student's images are on average 6.6 grey levels from the guided ones, the unguided images 7.3. With standard errors of about
+# 0.4 each, this is a first sign and no more: after little more than a minute of training, one evaluation does not yet do the work of two. Below,
+# guidance is distilled together with the steps, in a longer training.
 
 # %% [markdown] id="ideas-text"
 # ### Five ways to few steps
@@ -958,9 +962,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 # differ in where the target comes from. (In the units of a flow, one DDIM step is one such jump; so a student of images can go on predicting $v$.)
 #
 # **Trajectories.** Let the teacher draw whole paths first, and learn all jumps between the kept points by the squared error. With the ends
-# only, this is knowledge distillation ([arXiv:2101.02388](https://arxiv.org/abs/2101.02388)). It costs the teacher's paths. Progressive
-# distillation ([arXiv:2202.00512](https://arxiv.org/abs/2202.00512)) needs no stored paths: two teacher's steps, begun at data with noise, become
-# one of the student, who is the next teacher.
+# only, this is knowledge distillation ([arXiv:2101.02388](https://arxiv.org/abs/2101.02388)). Its price is sampling the teacher's paths. Progressive
+# distillation ([arXiv:2202.00512](https://arxiv.org/abs/2202.00512)) needs no stored paths: two steps of the teacher, starting from noisy data, become one step
+# of the student, which then serves as the next teacher.
 
 # %% id="ideas-1"
 B = 256
@@ -993,12 +997,12 @@ def trajectories(U, dice):
 
 
 # %% [markdown] id="ideas-2-text"
-# **Consistency** ([arXiv:2303.01469](https://arxiv.org/abs/2303.01469)). All points of one path must lead to the same end: what the
-# student says at $t$ is compared with what it says one small teacher's step further on. Only jumps to 0 are learned; for more steps,
-# noise is added again in between. Latent consistency models, LCM, do this to Stable Diffusion ([arXiv:2310.04378](https://arxiv.org/abs/2310.04378)).
+# **Consistency** ([arXiv:2303.01469](https://arxiv.org/abs/2303.01469)). All points of one path must lead to the same end: the end that the student
+# predicts at $t$ is compared with the one it predicts after one small step of the teacher. Only jumps to 0 are learned; to sample in several steps,
+# fresh noise is added between them. Latent consistency models, LCM, apply this to Stable Diffusion ([arXiv:2310.04378](https://arxiv.org/abs/2310.04378)).
 #
-# **Shortcut** ([arXiv:2410.12557](https://arxiv.org/abs/2410.12557)). One jump must equal two jumps of half the length, by the student
-# itself; jumps of no length are the velocity. (In their papers, this and the next need no teacher: the velocity is that of random pairs,
+# **Shortcut** ([arXiv:2410.12557](https://arxiv.org/abs/2410.12557)). One jump must equal two of the student's own jumps of half the
+# length; for a jump of length zero, the mean velocity is the velocity itself. (In their papers, this and the next need no teacher: the velocity is that of random pairs,
 # $\varepsilon - x_0$. Here all five get the exact one.)
 
 
@@ -1056,10 +1060,10 @@ def mean_flow(U, dice):
 # **Distribution matching** (DMD, [arXiv:2311.18828](https://arxiv.org/abs/2311.18828)). Do not imitate paths at all. A second network
 # learns the velocity of what the student draws; where it differs from the teacher's, the student's images are moved. No image needs a target of
 # its own (the first paper still added a regression on the teacher's images; the second,
-# [arXiv:2405.14867](https://arxiv.org/abs/2405.14867), dropped it). For two and four steps our student also learns to start from data with noise;
+# [arXiv:2405.14867](https://arxiv.org/abs/2405.14867), dropped it). For two and four steps our student also learns to start from noisy data;
 # the second paper starts from the student's own images with noise, which is what it meets when it draws.
 #
-# A sixth way is a discriminator (chapter 03). FLUX.1 [schnell] was made so, by latent adversarial diffusion distillation
+# A sixth way is a discriminator (chapter 03). FLUX.1 [schnell] was trained in this way, by latent adversarial diffusion distillation
 # ([model card](https://huggingface.co/black-forest-labs/FLUX.1-schnell), [arXiv:2403.12015](https://arxiv.org/abs/2403.12015)).
 
 
@@ -1114,9 +1118,10 @@ def jumped(U, n, again):
 # clouds; three trainings each. **Predict first:** which is nearest to the data with one step?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# The trajectories, at about 0.05, and with four steps they are hardly better. Shortcut comes near them with four steps. MeanFlow
-# is next: each update of it is more expensive, so that it makes fewer. Consistency and distribution matching are far from done after eight seconds, probably
-# because the first hands the end on from one small step to the next, and the second has another network to train.
+# The trajectories, at about 0.05; with four steps they are hardly better, and shortcut comes near them. The other three lie between about 0.2
+# and 0.35 with one step; three trainings are too few to rank MeanFlow and consistency. The methods do not make equally many updates in the
+# same time: distribution matching, which trains a second network, makes a fifth of those of the trajectories. That is not the whole explanation:
+# consistency makes nearly as many as shortcut. Its target passes from one small step to the next, which is probably slow.
 # </details>
 
 # %% id="ideas-run"
@@ -1153,8 +1158,9 @@ if budget(smoke=False, laptop=True, gpu=True):
     assert all(max(results["trajectories"][1]) < min(results[name][1]) for name in ideas if name != "trajectories")
 
 # %% [markdown] id="chosen-text"
-# For points, with an exact teacher and a few seconds, learning from trajectories is best, so this is what we build for
-# images. It is a reason to try it first, and no proof that it is best there: with more time, tuning or other data the order can change.
+# For points, with an exact teacher and a few seconds, learning from trajectories was clearly best with one step, so this is what we build for
+# images. This result is a reason to try it first. It does not show that it is best for images: with more time, tuning or other data the order can
+# change.
 
 # %% [markdown] id="landing-text"
 # ### Exercise 10 · Where must the velocity point?
@@ -1207,8 +1213,8 @@ print(f"{FEW} paths, kept at {live_paths.shape[1]} noise levels, in {time.proces
 print("jumps (from, to, steps): ", JUMPS)
 
 # %% [markdown] id="live-text"
-# The student learns all seven jumps between the kept levels at once: four of one level, for drawing in four steps; two of two levels; and one from
-# noise to the image. It is told which kind is wanted. With your `landing_velocity` as the target, the loss is one line:
+# The student learns seven of the ten jumps between the kept levels at once: four of one level, for drawing in four steps; two of two levels; and one from
+# noise to the image. It is told which kind is wanted. With your `landing_velocity` as the target, the loss itself is a single expression:
 
 # %% id="live"
 student = new_student(painter.unet)
@@ -1231,9 +1237,9 @@ live.finish()
 
 # %% [markdown] id="shipped-text"
 # One step is the hardest: all of the image has to follow from the noise at once. A minute and a few dozen paths are not enough for it. The
-# shipped student is the same network, trained by `python3 course.py train few_steps` on 4,800 paths. Its file has 1.3 MB, since it
-# holds the LoRA and the matrix of three columns only. Here are four captions, drawn in one step before any training, by the live student, and
-# by the shipped one; then by that in two and four steps, and by the teacher:
+# shipped student is the same network, trained by `python3 course.py train few_steps` on 4,800 paths, with the long jumps drawn more often. Its file has 1.3 MB, since it
+# holds the LoRA and the matrix of three columns only. The rows below show images for four captions: one step before any training, one step of the live student, one, two and four steps of the
+# shipped student, and ten guided steps of the teacher:
 
 # %% id="shipped" tags=["static"]
 from course_utils.pipelines.picture_book import CHECKPOINTS
@@ -1255,7 +1261,8 @@ show(
 )
 
 # %% [markdown] id="count-text"
-# How much is lost? The same captions as above (the teacher's row there is that for $w = 3$), and the time of one image drawn by itself, with all its parts:
+# How much is lost? The same captions as above (the teacher's row there is that for $w = 3$), and the time of one image drawn by
+# itself, with all its parts (not to be compared with the seconds in a batch above):
 
 # %% id="count"
 for steps in (1, 2, 4):
@@ -1269,7 +1276,7 @@ for steps in (1, 2, 4):
 
 # %% [markdown] id="count-table-text"
 # `python3 course.py benchmark few_steps` measures the same with 200 frozen prompts of all six tasks, several things and relations
-# among them. Its results are kept beside the weights:
+# among them. Its results are kept beside the weights (`stable-diffusion` is the teacher's network, at guidance 4):
 
 # %% id="count-table"
 import json
@@ -1280,9 +1287,11 @@ for row in measured:
     print(f"{row['system']:16} {row['steps']:2} steps: {followed_all}; {row['seconds a picture']} s for one image")
 
 # %% [markdown] id="count-read"
-# With four steps the student follows 93% of the prompts, its teacher 95% in fifty; the intervals overlap. With two steps it is 89%, with one
-# 75%, which chance does not explain. What suffers is prompts of several things, and which of them has which colour; single
-# things are still right in 94% of the images of one step. In return an image takes a tenth, or a thirtieth, of the teacher's time.
+# With four steps the student follows 93% of the prompts. Its teacher's network, here in fifty steps at guidance 4, follows 95%, and the
+# intervals overlap. (The student was distilled at guidance 3 from paths of twelve steps, so more than the number of steps differs.) With two
+# steps it follows 89%, and the intervals still overlap slightly; with one step 75%, an interval far below the teacher's. In return, an image takes
+# about a twelfth (four steps) or a thirtieth (one step) of the time of the fifty steps, and a fifth or a fourteenth of the time of twenty, which
+# follow 96%.
 #
 # `python3 course.py generate "a cute corgi puppy sitting on the grass" --fast` draws with the student (`--steps 2` or `1` for still fewer).
 
@@ -1326,8 +1335,8 @@ assert [round(number, 1) for number in billions] == [0.1, 0.7, 4.8, 2.0, 0.1, 11
 
 # %% [markdown] id="large-facts-text"
 # The U-Net has gone, and with it cross-attention. Stable Diffusion 3's transformer, and the first 19 blocks of Flux's, are
-# the joint blocks of section 3. In Flux 38 others follow, in which all tokens share the same weights, with attention and
-# feed-forward network side by side; and it turns queries and keys by their positions. What else has changed stands in the configurations.
+# the joint blocks of section 3. In Flux 38 others follow, in which all tokens share the same weights, with attention and feed-forward network side by side. Flux also rotates queries and keys according to their positions (rotary position
+# embedding). The configurations show what else has changed.
 
 # %% id="large-facts"
 from course_utils.pipelines.rectified_flow import flux_times
@@ -1380,8 +1389,7 @@ assert [column["colour values per latent"] for column in columns] == [48, 12, 12
 # builds a pipeline with the same parts, classes and settings, in which only the layers are few and narrow. **It is
 # untrained, so it draws noise.** But if our noise and diffusers' are equal, up to rounding, then the loop is the same.
 #
-# First Stable Diffusion 3, by hand, with your `sample_flow`. The real network was trained with times from 0 to 1000, so
-# that is how it is told them. `sd3_times` are shifted times with a shift of 3. Before the shift they are spaced evenly
+# First Stable Diffusion 3, by hand, with your `sample_flow`. The real network was trained with times from 0 to 1000, so we multiply ours by 1000. `sd3_times` are shifted times with a shift of 3. Before the shift they are spaced evenly
 # from 1 almost to 0, as in diffusers' scheduler, where section 2 stopped at 1 / `steps`.
 
 # %% id="large-loop"
@@ -1413,9 +1421,8 @@ print(f"words {tuple(words.shape)}, pooled {tuple(pooled.shape)}; largest differ
 assert gap < 1e-5
 
 # %% [markdown] id="large-flux-text"
-# `draw_sd3` and `draw_flux` in `course_utils/pipelines/rectified_flow.py` are this cell as functions. Flux cuts its
-# patches before the transformer (your `patchify`), has no guidance to compute, and shifts its times by the number of
-# patches. **Predict first:** how often is the transformer evaluated for one image, with 28 steps in Stable Diffusion 3
+# `draw_sd3` in `course_utils/pipelines/rectified_flow.py` is this cell as a function, and `draw_flux` is its counterpart for Flux. Flux cuts
+# its patches before the transformer (your `patchify`) and has no guidance to compute; Flux dev also chooses its shift by the number of patches. **Predict first:** how often is the transformer evaluated for one image, with 28 steps in Stable Diffusion 3
 # and Flux dev, and 4 in schnell?
 #
 # <details><summary>Answer (after running the cell below)</summary>
@@ -1449,8 +1456,7 @@ for model, pipe in thin.items():
 show(plot_pictures(torch.stack(drawn), list(thin)), "Three images of coloured noise: the thin copies are untrained.")
 
 # %% [markdown] id="large-shift-text"
-# And the shift of section 2? Stable Diffusion 3 always takes 3, Flux schnell 1, which changes nothing. Flux dev takes
-# $e$ to the power of `mu`, a number on a straight line through two settings of its scheduler. How does that compare with the
+# And the shift of section 2? Stable Diffusion 3 always takes 3, Flux schnell 1, which changes nothing. Flux dev uses $e$ to the power of `mu`, a number that grows linearly with the number of patches. How does that compare with the
 # rule of section 2, from an image of 256 pixels a side to one of 1024?
 
 # %% id="large-shift"
@@ -1466,7 +1472,8 @@ assert abs(shifts[256] - math.exp(0.5)) < 1e-6 and abs(shifts[1024] - math.exp(1
 assert 1.8 < shifts[1024] / shifts[256] < 2
 
 # %% [markdown] id="large-memory-text"
-# Larger images get a larger shift, as section 2 says they should, but less of it: 1.9 times where the sides are 4 times as long. The
+# Larger images get a larger shift, as the rule of section 2 requires, but a smaller increase than it gives: 1.9 times where the sides are
+# 4 times as long. The
 # rule was derived for an image without detail. The 3 of Stable Diffusion 3 was chosen
 # by asking people which images they prefer (arXiv:2403.03206, section 5.3).
 #
@@ -1482,8 +1489,8 @@ assert 1.8 < shifts[1024] / shifts[256] < 2
 #
 # <details><summary>Answer (after running the cell below)</summary>
 #
-# With 12 GB: Stable Diffusion 3 without T5. With T5 it has to bring its parts to the card one after another. With 24 GB
-# it fits whole. Flux fits neither whole nor part by part: its transformer alone has 22.2 GiB of weights, and of a card
+# With 12 GB: v1.5, and Stable Diffusion 3 without T5. With T5 it has to bring its parts to the card one after another; on a card with
+# 24 GB it fits whole. On these two cards Flux fits neither whole nor part by part: its transformer alone has 22.2 GiB of weights, and of a card
 # with 24 GB we count on 22.3. It has to go layer by layer, copying 22 GiB in every step, unless the weights are
 # quantised to fewer bits, which this course leaves out. It fits whole on a card with 80 GB.
 # </details>
@@ -1546,10 +1553,9 @@ assert totals == [3, 6, 14, 31]
 # ### With the real weights
 #
 # `load_rectified_flow` reads a folder in diffusers' layout or a name on the Hub, plans for the memory it finds, says
-# what it chose and why, and leaves T5 out only if it must. Like chapter 11's loader it reads safetensors only, and
-# puts nothing else in place of what it cannot load.
+# what it chose and why, and leaves T5 out only if it must. Like chapter 11's loader it reads safetensors only, and never substitutes another model for one it cannot load.
 #
-# On the Hub, these two ask you to accept a licence on their page first
+# On the Hub, the model's page may ask you to accept a licence first
 # ([Stable Diffusion 3](https://huggingface.co/stabilityai/stable-diffusion-3-medium-diffusers),
 # [FLUX.1 dev](https://huggingface.co/black-forest-labs/FLUX.1-dev)), and to log in with `hf auth login`. Read what it
 # allows before you publish an image. *Not tested:* loading these weights. Tests load copies of the same layout.
@@ -1588,7 +1594,7 @@ else:
 # ## 6 · What you will read elsewhere
 #
 # **"Flow matching replaces diffusion."** In section 1 the shipped diffusion model *was* a flow, without any training: Euler's
-# method on its velocity gave DDIM's images. What differs between the two families is which times are trained how much, what the network's
+# method on its velocity gave DDIM's latents, up to rounding. What differs between the two families is which times are trained how much, what the network's
 # output is scaled by, and at which times one samples.
 #
 # **"The paths of rectified flow are straight."** The lines of training are. The paths that are sampled were not; one round of
@@ -1616,20 +1622,22 @@ else:
 # | one softmax over patches and words | `joint_attention(image, words)` |
 # | the $v$ of a step that lands on $x_\text{next}$ | `landing_velocity(x_t, x_s, alpha_bar_t, alpha_bar_s)` |
 #
-# Five sentences to keep: A flow and a diffusion model are one thing in two coordinate systems. What is learned is an average of
-# lines, and averages bend. A gate that begins at zero lets a deep network start as the identity. Guidance can be an input.
-# Few-step students differ in where their targets come from, and all of them are paid for: in paths, in evaluations of the student, or in a second network.
+# Five sentences to keep: A diffusion model is a flow in other coordinates. The learned velocity is an average over lines, so the sampled
+# paths bend. A gate that begins at zero lets a deep network start as the identity. Guidance can be an input. Few-step students differ in where
+# their targets come from, and each has its cost: the teacher's paths, more evaluations of the student, or a second network.
 
 # %% [markdown] id="questions"
 # **To think about** (open a line for the answer)
 #
-# <details><summary>1. Two pairs (x_0, ε) whose lines cross at the same t, two among many: what does the model say there, and where do the two sampled paths go?</summary>
-# The mean of both velocities. The sampled paths do not cross: each takes over the rest of the other's way, so that the ends
-# are exchanged. The set of all ends is still that of the data.
+# <details><summary>1. Two pairs (x_0, ε) whose lines cross at the same t, two among many: what does the model predict there, and where do the two sampled paths go?</summary>
+# The mean of the velocities of all lines through this point; if only these two pass there, the mean of both. Sampled paths cannot cross,
+# because the velocity at a point and a time is unique. If two equal streams of lines cross, each path continues along the other stream, so
+# the ends are exchanged. The distribution of the ends is still that of the data.
 # </details>
 # <details><summary>2. Could a student with one step be better than its teacher with fifty?</summary>
-# Not at imitating the teacher by trajectories: its targets are the teacher's images. With distribution matching or a loss that compares
-# with data it could be, since then the teacher's paths are no longer the measure.
+# Not by imitating trajectories: there the targets are the teacher's images. With distribution matching it could avoid the errors of the
+# teacher's sampler, since it is compared with the teacher's velocity and not with its paths. With a loss that compares with data, it could
+# also avoid errors of the teacher itself.
 # </details>
 # <details><summary>3. Why is the words' stream of the last joint block cut short?</summary>
 # Nothing reads the words after it. Their keys and values still count in the last attention; their feed-forward network would be
@@ -1651,7 +1659,8 @@ progress()
 # %% [markdown] id="bonus"
 # ## Bonus: distribution matching on images
 #
-# The student of section 4 cannot tell apart all noises that lead to different images, so its one-step images are averages, and look soft.
+# The student of section 4 is trained with a squared error. Where it cannot reproduce the teacher's mapping from noise to image exactly, it
+# predicts an average, which is probably why its one-step images look soft.
 # Add the fifth idea: a second LoRA as the network that learns the velocity of the student's own images, and the step that moves the
-# student along the difference. Begin with the shipped student at one step; a few hundred updates are enough to see edges become sharper.
+# student along the difference. Begin with the shipped student at one step, and see whether a few hundred updates make the edges sharper.
 # Does the share of prompts that it follows rise, too?
