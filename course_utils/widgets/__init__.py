@@ -1,4 +1,7 @@
-"""Explorers of the chapters, one file a chapter, and what shows them: `filmstrip` (static) and `explore` (live)."""
+"""Explorers of the chapters, one file a chapter, and what shows them: `filmstrip` (static) and `explore` (live).
+
+`voting` is no explorer: a blind vote between two samplers.
+"""
 
 from course_utils.widgets.adversaries import best_judge_explorer, game_explorer, latent_walk_explorer
 from course_utils.widgets.contrastive import search_explorer, temperature_explorer
@@ -15,8 +18,10 @@ from course_utils.widgets.stable_diffusion import plan_explorer
 from course_utils.widgets.steering import drawing_explorer
 from course_utils.widgets.text_to_image import guidance_explorer, two_prompts_explorer
 from course_utils.widgets.trajectories import trajectory_explorer
+from course_utils.widgets.voting import Ballot, voting_booth
 
 __all__ = [
+    "Ballot",
     "Choice",
     "Explorer",
     "Slider",
@@ -46,4 +51,5 @@ __all__ = [
     "temperature_explorer",
     "trajectory_explorer",
     "two_prompts_explorer",
+    "voting_booth",
 ]
