@@ -942,7 +942,7 @@ for name, model in ways.items():
 
 # %% id="w-images" tags=["static"]
 show(
-    plot_pictures(torch.cat([images[name][:6] for name in ways]), columns=6, rows=list(ways)),
+    plot_pictures(torch.cat([images[name][:6] for name in ways]), columns=min(6, MANY), rows=list(ways)),
     "Rows: two guided evaluations a step, one without guidance, one of the student, which is told w = 3.",
 )
 if budget(smoke=False, laptop=True, gpu=True):
