@@ -950,7 +950,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% [markdown] id="w-look-read"
 # With prompts like these the count does not tell the three apart: this model follows nearly all of them without guidance, too. The distance
-# shows a little: the student's images are on average 6.6 grey levels from the guided ones, the unguided images 7.3. With standard errors of about
+# shows a little: the student's images are on average 6.5 grey levels from the guided ones, the unguided images 7.3. With standard errors of about
 # 0.4 each, this is a first sign and no more: after little more than a minute of training, one evaluation does not yet do the work of two. Below,
 # guidance is distilled together with the steps, in a longer training.
 
