@@ -114,7 +114,8 @@ def generate(
     system = "few-steps" if fast else system or png_info.Settings.system
     usual = systems.find(system)
     guidance = usual.guidance if guidance is None else guidance
-    steps = (*usual.steps, png_info.Settings.steps)[0] if steps is None else steps
+    if steps is None:
+        steps = usual.steps[0] if usual.steps else png_info.Settings.steps
     systems.refuse(system, options_given(context))
     image_name, mask_name, control_name = ("" if path is None else str(path) for path in (image, mask, control))
     settings = png_info.Settings(

@@ -105,6 +105,13 @@ class ResidualBlock(nn.Module):
         return self.shortcut(x) + self.conv2(silu(self.norm2(h)))
 
 
+def extended(unet, **settings):
+    """Return a copy of a diffusers U-Net with further settings: the same weights, and random ones in what is new."""
+    copy = type(unet).from_config(unet.config, **settings)
+    copy.load_state_dict({**copy.state_dict(), **unet.state_dict()})
+    return copy.to(unet.device)
+
+
 class PartlyTrained(nn.Module):
     """A network most of which others have already: what is trained of it is kept in a file of its own.
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from course_utils.models.blocks import PartlyTrained
+from course_utils.models.blocks import PartlyTrained, extended
 
 if TYPE_CHECKING:  # named in hints only: importing it takes seconds
     from diffusers import UNet2DConditionModel
@@ -26,17 +25,14 @@ def with_condition(unet: "UNet2DConditionModel", width: int) -> "UNet2DCondition
     The projection, `time_embedding.cond_proj`, begins at zero, so that the copy draws what the U-Net draws.
     Raises ValueError if the U-Net is told something already.
     """
-    from diffusers import UNet2DConditionModel
-
     if unet.config.time_cond_proj_dim is not None:
         raise ValueError(
             f"Expected a U-Net that is told the time only, got one with time_cond_proj_dim = "
             f"{unet.config.time_cond_proj_dim}; take the teacher that it was distilled from."
         )
-    told = UNet2DConditionModel.from_config(unet.config, time_cond_proj_dim=width)
-    told.load_state_dict({**told.state_dict(), **unet.state_dict()})
+    told = extended(unet, time_cond_proj_dim=width)
     nn.init.zeros_(told.time_embedding.cond_proj.weight)
-    return told.to(unet.device)
+    return told
 
 
 class FewStepsUNet(PartlyTrained):
@@ -52,6 +48,5 @@ class FewStepsUNet(PartlyTrained):
 
     def forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
         """x_t: (batch, channels, height, width), t: (batch,). steps: (batch,), each 4, 2 or 1. Like x_t."""
-        which = (steps[:, None] == torch.tensor(STEPS, device=steps.device)).long().argmax(1)  # (batch,)
-        told = F.one_hot(which, len(STEPS)).to(x_t.dtype)
+        told = (steps[:, None] == torch.tensor(STEPS, device=steps.device)).to(x_t.dtype)  # (batch, 3)
         return self.unet(x_t, t, cond, timestep_cond=told).sample

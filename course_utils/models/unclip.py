@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from course_utils.models.blocks import PartlyTrained
+from course_utils.models.blocks import PartlyTrained, extended
 
 if TYPE_CHECKING:  # named in hints only: importing it takes seconds
     from diffusers import UNet2DConditionModel
@@ -29,20 +29,15 @@ def with_projection(unet: "UNet2DConditionModel", width: int) -> "UNet2DConditio
     The projection, `class_embedding`, is two linear layers with SiLU between; the second begins at zero, so that the
     copy draws what the U-Net draws. Raises ValueError if the U-Net has class labels already.
     """
-    from diffusers import UNet2DConditionModel
-
     if unet.config.class_embed_type is not None:
         raise ValueError(
             f"Expected a U-Net without class labels, got one with class_embed_type = {unet.config.class_embed_type!r}; "
             "take one that was trained with prompts only."
         )
-    told = UNet2DConditionModel.from_config(
-        unet.config, class_embed_type="projection", projection_class_embeddings_input_dim=width
-    )
-    told.load_state_dict({**told.state_dict(), **unet.state_dict()})
+    told = extended(unet, class_embed_type="projection", projection_class_embeddings_input_dim=width)
     nn.init.zeros_(told.class_embedding.linear_2.weight)
     nn.init.zeros_(told.class_embedding.linear_2.bias)
-    return told.to(unet.device)
+    return told
 
 
 class UnCLIPUNet(PartlyTrained):

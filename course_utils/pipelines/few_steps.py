@@ -19,13 +19,13 @@ FILE = "model.safetensors"
 RANK = 16
 
 
-def adapted(unet, told: int, rank: int = RANK, seed: int = 0):
+def adapted(unet, told: int):
     """Return a copy of the U-Net for a student: told `told` numbers as `timestep_cond`, with a LoRA in all blocks.
 
     It draws what the U-Net draws until it is trained; trained are the LoRA and the projection of what it is told.
     """
     copy = with_condition(unet, told)
-    add_lora(copy, rank, targets=EVERYWHERE, generator=torch.Generator().manual_seed(seed))
+    add_lora(copy, RANK, targets=EVERYWHERE, generator=torch.Generator().manual_seed(0))
     copy.time_embedding.cond_proj.requires_grad_(True)
     return copy.to(unet.device)
 
@@ -45,12 +45,6 @@ def load_student(unet, folder: Path | str) -> FewStepsUNet:
     return give_trained(new_student(unet), saved, path, what)
 
 
-def require_steps(steps: int) -> None:
-    """Raise ValueError unless the student was trained to draw in so many steps."""
-    if steps not in STEPS:
-        raise ValueError(f"The few-step student draws in 1, 2 or 4 steps, not in {steps}: choose one of these.")
-
-
 @torch.no_grad()
 def draw_fast(pipe, student: FewStepsUNet, prompts: list[str], x_T: torch.Tensor, steps: int = 4) -> torch.Tensor:
     """Return an image for each prompt from noise x_T (n, channels, h, w): (n, 3, height, width) in [-1, 1].
@@ -58,7 +52,8 @@ def draw_fast(pipe, student: FewStepsUNet, prompts: list[str], x_T: torch.Tensor
     `steps` evaluations of the student in all, by `samplers.ddim`; there is no guidance left to choose.
     Raises ValueError unless steps is 4, 2 or 1.
     """
-    require_steps(steps)
+    if steps not in STEPS:
+        raise ValueError(f"The few-step student draws in 1, 2 or 4 steps, not in {steps}: choose one of these.")
     alpha_bar = alpha_bar_from_beta(scaled_linear_beta()).to(pipe.device)
     cond = hidden_states(pipe, prompts, len(prompts))
 

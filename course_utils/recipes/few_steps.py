@@ -57,11 +57,11 @@ def jump_loss(
 
         L = mean of (v_hat(x_i, t_i, c, steps) - v)^2,   v = `landing_velocity`(x_i, x_j, alpha_bar_i, alpha_bar_j)
 
-    paths: (batch, 5, channels, h, w), see `teacher_paths`. which: (batch,), numbers into `JUMPS`. Progressive
-    distillation (arXiv:2202.00512) halves the steps again and again; here all jumps are learned at once, each from the
-    teacher.
+    paths: (batch, 5, channels, h, w), see `teacher_paths`. which: (batch,), numbers into `JUMPS`. alpha_bar: (T,), on
+    the CPU. Progressive distillation (arXiv:2202.00512) halves the steps again and again; here all jumps are learned at
+    once, each from the teacher.
     """
-    times, level = (values.to(paths.device) for values in levels(alpha_bar.cpu()))
+    times, level = (values.to(paths.device) for values in levels(alpha_bar))
     start, end, steps = torch.tensor(JUMPS, device=paths.device)[which].unbind(1)
     row = torch.arange(len(paths), device=paths.device)
     x_t, x_s = paths[row, start], paths[row, end]
@@ -79,7 +79,7 @@ def build_few_steps(folder: Path, device: torch.device) -> Task:
         part.requires_grad_(False).eval()
     texts, paths = training_paths(folder, pipe, budget(smoke=32, laptop=PATHS, gpu=PATHS))
     model = placed(new_student(pipe.unet), device)
-    alpha_bar = alpha_bar_from_beta(scaled_linear_beta()).to(device)
+    alpha_bar = alpha_bar_from_beta(scaled_linear_beta())
     draw_from = torch.tensor([n for n, often in enumerate(OFTEN) for _ in range(often)])
 
     def loss(model, samples: Samples):
