@@ -842,7 +842,8 @@ show(
 
 # %% [markdown] id="race-read"
 # After so little training the MMDiT is ahead. One of its updates takes about three fifths of the time, so it has made more of them; whether that
-# is the reason, this run does not show. None of the three draws yet, and one seed at the very beginning says little about the end. The shipped U-Net
+# is the reason, this run does not show. None of the three draws yet: the MMDiTs' images have the
+# colours of a caption's place at most, hardly those of its things. And one seed at the very beginning says little about the end. The shipped U-Net
 # was trained for hours.
 #
 # Of the two initialisations of the MMDiT the one at zero is not better here; the other is slightly ahead. (The standard error is over test pages,
