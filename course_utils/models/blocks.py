@@ -1,9 +1,13 @@
 """What networks that draw are made of: convolution arithmetic, upsampling, time embedding, group norm, residuals."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
 
 
 def conv_output_size(size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> int:
@@ -105,7 +109,7 @@ class ResidualBlock(nn.Module):
         return self.shortcut(x) + self.conv2(silu(self.norm2(h)))
 
 
-def extended(unet, **settings):
+def extended(unet: "UNet2DConditionModel", **settings: object) -> "UNet2DConditionModel":
     """Return a copy of a diffusers U-Net with further settings: the same weights, and random ones in what is new."""
     copy = type(unet).from_config(unet.config, **settings)
     copy.load_state_dict({**copy.state_dict(), **unet.state_dict()})
