@@ -837,7 +837,7 @@ grid = flow_times(budget(smoke=2, laptop=20, gpu=20)).tolist()
 looks = [decode_latents(painter, sample_flow(model, start, grid, cond[:6])) for model in racers.values()]
 show(
     plot_pictures(torch.cat(looks), columns=6, heads=told[:6], rows=list(racers)),
-    "Blocks of colour: after this short training the MMDiTs have learned the colours that a caption asks for, no shapes.",
+    "Blocks of colour without shapes: after this short training the MMDiTs' images have the place's colours at most.",
 )
 
 # %% [markdown] id="race-read"
@@ -1254,7 +1254,7 @@ rows = {
     "live, 1 step": draw_fast(painter, student, four, x_T[:4], 1),
 }
 for steps in (1, 2, 4):
-    rows[f"shipped, {steps} steps"] = draw_fast(painter, shipped, four, x_T[:4], steps)
+    rows[f"shipped, {steps} step{'s' * (steps > 1)}"] = draw_fast(painter, shipped, four, x_T[:4], steps)
 rows["teacher, 10 guided"] = images["w = 3"][:4]
 show(
     plot_pictures(torch.cat(list(rows.values())), columns=4, heads=four, rows=list(rows)),
