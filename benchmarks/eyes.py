@@ -4,7 +4,8 @@
     python3 course.py benchmark eyes [--manifest]       compares the labels in benchmarks/eyes.json with the judge
 
 The judge was trained on renders, and generated pictures are not renders: what it says of them is worth as much as it
-agrees with people. The pictures are those of the first frozen prompts, picture i from seed i. *Right* by eye: all that
+agrees with people. --manifest also keeps both verdicts of each picture in `course_utils/metrics/eyes.json`, for
+chapter 15. The pictures are those of the first frozen prompts, picture i from seed i. *Right* by eye: all that
 the prompt names is there and nothing else, in whatever quality. `eyes.json` names the model that it was labelled for.
 """
 
@@ -18,14 +19,16 @@ import matplotlib.pyplot as plt
 from benchmarks.adherence import draw_prompts, keep
 from benchmarks.prompts import TASKS, load
 from course_utils.machine.devices import pick_device
-from course_utils.metrics.pictures import followed
+from course_utils.metrics import eyes
+from course_utils.metrics.pictures import faults
+from course_utils.models.judge import THRESHOLD
 from course_utils.pipelines.picture_book import CHECKPOINTS, load_picture_book
 from course_utils.plotting import plot_pictures
 from course_utils.recipes import load_judge
 
 LABELS = Path(__file__).with_name("eyes.json")
 COUNT, ON_A_SHEET = 200, 16
-THRESHOLDS = (0.15, 0.25, 0.4, 0.5)
+THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6)
 
 
 def model_hash() -> str:
@@ -79,10 +82,11 @@ def main() -> None:
         return
     judge, captions = load_judge(), [prompt.caption for prompt in prompts]
     by_eye = [number in set(labels["right"]) for number in range(COUNT)]
-    table = compare(by_eye, followed(judge, pictures, captions))
+    found = {f"{threshold:g}": faults(judge, pictures, captions, threshold) for threshold in THRESHOLDS}
+    by_judge = {threshold: [one is None for one in wrong] for threshold, wrong in found.items()}
+    table = compare(by_eye, by_judge[f"{THRESHOLD:g}"])
     table["agreement, by the judge's threshold"] = {
-        threshold: compare(by_eye, followed(judge, pictures, captions, threshold))["agreement"]
-        for threshold in THRESHOLDS
+        threshold: compare(by_eye, hits)["agreement"] for threshold, hits in by_judge.items()
     }
     table["right by eye, by task"] = {
         task: round(
@@ -95,6 +99,12 @@ def main() -> None:
     print(json.dumps(table, indent=2))
     if options.manifest:
         keep("eyes", table)
+        rows = zip(prompts, by_eye, *found.values(), strict=True)
+        labelled = [
+            eyes.Labelled(prompt.caption.text, prompt.task, right, dict(zip(found, wrong, strict=True)))
+            for prompt, right, *wrong in rows
+        ]
+        eyes.keep(labelled, {"model": labels["model"]})
 
 
 if __name__ == "__main__":

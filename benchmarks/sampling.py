@@ -19,7 +19,8 @@ from benchmarks.adherence import draw_prompts, keep
 from benchmarks.prompts import Prompt, load
 from course_utils.data import picture_book as book
 from course_utils.machine.devices import describe_machine, pick_device
-from course_utils.metrics.pictures import adherence, frechet_distance
+from course_utils.metrics.distributions import frechet_distance
+from course_utils.metrics.pictures import adherence
 from course_utils.models.judge import Judge
 from course_utils.pipelines.picture_book import PICTURE_BOOK, load_picture_book
 from course_utils.recipes import load_judge

@@ -12,7 +12,6 @@ Intervals: 95%, Wilson's, or of the mean by its standard error.
 import argparse
 import json
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from benchmarks.adherence import draw_prompts, keep
 from course_utils.data import picture_book as book
 from course_utils.machine.devices import describe_machine, pick_device
 from course_utils.metrics.pictures import faults, iou
+from course_utils.metrics.statistics import share
 from course_utils.models.control import steered
 from course_utils.models.judge import read
 from course_utils.pipelines import editing
@@ -34,15 +34,6 @@ from course_utils.recipes.probes import segmenter, things_masks
 DATA_SET = 12  # the model was trained on data set 0
 BATCH = 20
 SIDE = 64
-
-
-def share(hits: Sequence[bool]) -> dict:
-    """The share of hits in percent, Wilson's 95% interval and n."""
-    n, z = len(hits), 1.96
-    p = sum(hits) / n
-    middle, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-    low, high = ((middle + sign * half) / (1 + z * z / n) for sign in (-1, 1))
-    return {"percent": round(100 * p, 1), "from": round(100 * low, 1), "to": round(100 * high, 1), "n": n}
 
 
 @torch.no_grad()

@@ -30,12 +30,13 @@ from tqdm.auto import tqdm
 from benchmarks.adherence import keep
 from benchmarks.prompts import TASKS, Prompt, load
 from benchmarks.sampling import RENDERS, features, renders
-from benchmarks.steering import share
 from benchmarks.variety import scenes_to_draw, spread
 from course_utils import systems
 from course_utils.data import picture_book as book
 from course_utils.machine.devices import describe_machine, pick_device
-from course_utils.metrics.pictures import followed, frechet_distance
+from course_utils.metrics.distributions import frechet_distance
+from course_utils.metrics.pictures import followed
+from course_utils.metrics.statistics import share
 from course_utils.pipelines.picture_book import CHECKPOINTS
 from course_utils.recipes import load_judge
 from course_utils.recipes.record import read_record

@@ -1,4 +1,4 @@
-"""The command line: `python -m course_utils.cli VERB`, with the verbs generate, doctor, train, check and build.
+"""The command line: `python -m course_utils.cli VERB`, with the verbs generate, card, doctor, train, check and build.
 
 What a verb needs is imported when it runs, so that help and error messages are quick. Every error that the
 user can cause is a ValueError (or typer's usage error): `OneSentence` makes it one sentence and exit code 2.
@@ -225,6 +225,30 @@ def say_written(message: str) -> None:
         sys.stdout.flush()
     except OSError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (open until the program ends)
+
+
+@app.command()
+def card(
+    output: Annotated[Path | None, typer.Option(help="Markdown file to write; none: print it.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+):
+    """Print the model card of the picture-book model: what it is for, what it was trained on, where it fails."""
+    if output is not None:
+        from course_utils.pipelines.png_info import check_writable
+
+        check_writable(output)
+        if output.exists() and not force:
+            raise ValueError(f"{output} is there already: name another file, or add --force.")
+    from course_utils.files import new_file
+    from course_utils.metrics.model_card import model_card, read_manifest
+
+    text = model_card(read_manifest(CHECKPOINTS / "manifest.json"))
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    with new_file(output) as part:
+        part.write_text(text, encoding="utf-8")
+    typer.echo(f"Wrote {output}")
 
 
 @app.command()

@@ -137,7 +137,8 @@ def test_every_figure_is_shown(page, tmp_path):
 
 def test_every_slider_changes_the_picture(page, name, tmp_path):
     number = len(re.findall(r"^explore\(", "\n".join(code_cells(name)), re.MULTILINE))
-    explorers = page.locator(".widget-vbox", has=page.locator('img.widget-image[src^="blob:"]'))
+    boxes = ".widget-vbox:not(.voting-booth, .voting-booth *)"
+    explorers = page.locator(boxes, has=page.locator('img.widget-image[src^="blob:"]'))
     with pictured(page, tmp_path, f"{number} explorers, each with its controls and its picture"):
         if number:
             explorers.nth(number - 1).wait_for()
@@ -168,3 +169,15 @@ def test_the_message_names_the_mistake(page, tmp_path):
         message = checked.locator(".jp-RenderedHTMLCommon", has_text="This is upside down")
         message.wait_for()
         assert "✗ 05.snr: not right yet" in message.locator("b").all_text_contents()
+
+
+@pytest.mark.parametrize("name", ["15_measuring_pictures.ipynb"], scope="module")
+def test_a_vote_by_the_keyboard_brings_the_next_pair(page, tmp_path):
+    booth = page.locator(".voting-booth")
+    with pictured(page, tmp_path, "Enter on a button to vote, and the next pair to be shown"):
+        booth.get_by_text("Pair 1 of").wait_for()
+        picture = booth.locator("img.widget-image").first
+        before = page.wait_for_function(PIXELS, arg=picture.element_handle()).json_value()
+        booth.get_by_role("button", name="Left is better").press("Enter")
+        booth.get_by_text("Pair 2 of").wait_for()
+        page.wait_for_function(OTHER_PIXELS, arg=[picture.element_handle(), before])

@@ -138,9 +138,31 @@ def test_wrong_options_are_found_before_the_slow_imports():
 def test_help_and_wrong_verbs():
     result = run("--help")
     assert result.exit_code == 0
-    assert all(verb in result.stdout for verb in ("generate", "doctor", "train", "build"))
+    assert all(verb in result.stdout for verb in ("generate", "card", "doctor", "train", "build"))
     assert run().exit_code == 0
     refused(run("paint"), "No such command 'paint'")
+
+
+# --- card --------------------------------------------------------------------------------------------------
+
+
+def test_the_model_card_is_printed_or_written_and_no_file_is_lost(here):
+    printed = run("card")
+    assert printed.exit_code == 0 and printed.stdout.startswith("# Model card: picture_book")
+    assert run("card", "--output", "card.md").exit_code == 0
+    assert (here / "card.md").read_text(encoding="utf-8") == printed.stdout
+    (here / "card.md").write_text("mine")
+    refused(run("card", "--output", "card.md"), "card.md is there already", "--force")
+    assert (here / "card.md").read_text() == "mine"
+    assert run("card", "--output", "card.md", "--force").exit_code == 0
+    assert (here / "card.md").read_text(encoding="utf-8") == printed.stdout
+    refused(run("card", "--output", "nowhere/card.md"), "nowhere does not exist")
+    refused(run("card", "--output", ".", "--force"), ". is a folder")
+
+
+def test_a_damaged_manifest_gets_one_sentence(here, monkeypatch):
+    monkeypatch.setattr(cli, "CHECKPOINTS", here)
+    refused(run("card"), "manifest.json cannot be read")
 
 
 # --- train -------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import torch
 from tiny import tiny_tokenizer
 from torch.nn import functional as F
 
-from course_utils.metrics.pictures import recall_at_k
+from course_utils.metrics.pictures import clip_scores, recall_at_k
 from course_utils.models.clip import (
     Embed,
     contrastive_loss,
@@ -115,3 +115,16 @@ def test_recall_counts_queries_and_not_answers():
     assert recall_at_k(similarity.T, 1) == pytest.approx(1 / 3) and recall_at_k(similarity, 3) == 1
     with pytest.raises(ValueError, match="k from 1 to n"):
         recall_at_k(similarity, 4)
+
+
+def test_the_clip_score_is_the_cosine_of_a_picture_and_its_own_text(both):
+    library, _, tokenizer = both
+    pictures, texts = numbers(70, 3, 16, 16), ["a red ball", "a cat on the beach"] * 35  # more than one part
+    scores = clip_scores(library, tokenizer, pictures, texts)
+    out = library(pixel_values=pictures, input_ids=tokenize(tokenizer, texts))
+    cosine = (out.image_embeds * out.text_embeds).sum(1)
+    torch.testing.assert_close(scores, (100 * cosine).clamp(min=0).detach(), rtol=1e-4, atol=1e-3)
+    assert scores.shape == (70,) and not scores.requires_grad and scores.min() >= 0 and scores.max() <= 100
+    for pair in ((pictures[:1], texts), (pictures[:0], [])):
+        with pytest.raises(ValueError, match="one text a picture"):
+            clip_scores(library, tokenizer, *pair)

@@ -1,49 +1,16 @@
 """Fréchet distances in the features of networks that are at home in the course's data."""
 
-import numpy
+import json
+from pathlib import Path
+
 import pytest
-import scipy.linalg
 import torch
 
 from course_utils.data import digits
 from course_utils.data import picture_book as book
+from course_utils.metrics import eyes
 from course_utils.metrics import pictures as metrics
-
-
-def cloud(count, d, shift=0.0, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, d, generator=generator) @ torch.randn(d, d, generator=generator) + shift
-
-
-def test_the_distance_of_two_normal_distributions_in_one_dimension():
-    a, b = torch.tensor([[0.0], [2.0]]), torch.tensor([[5.0], [11.0]])  # means 1 and 8, variances 2 and 18
-    assert metrics.frechet_distance(a, b) == pytest.approx(7**2 + (2**0.5 - 18**0.5) ** 2)
-
-
-def test_the_distance_is_that_of_scipys_matrix_root():
-    a, b = cloud(40, 6), cloud(60, 6, 1.5, seed=1)
-    root = scipy.linalg.sqrtm(numpy.cov(a.numpy().T) @ numpy.cov(b.numpy().T)).real
-    expected = ((a.mean(0) - b.mean(0)) ** 2).sum().item() + numpy.trace(
-        numpy.cov(a.numpy().T) + numpy.cov(b.numpy().T) - 2 * root
-    )
-    assert metrics.frechet_distance(a, b) == pytest.approx(expected, rel=1e-4)
-    assert metrics.frechet_distance(b, a) == pytest.approx(expected, rel=1e-4)
-
-
-def test_fewer_points_than_features_are_no_obstacle():
-    a = cloud(5, 8)
-    assert metrics.frechet_distance(a, a) == pytest.approx(0, abs=1e-4)
-    assert metrics.frechet_distance(a, a + 1) == pytest.approx(8, rel=1e-4)
-
-
-def test_clouds_that_cannot_be_compared_are_refused():
-    for a, b in (
-        (torch.zeros(4, 3), torch.zeros(4, 2)),
-        (torch.zeros(1, 3), torch.zeros(4, 3)),
-        (torch.zeros(4), torch.zeros(4)),
-    ):
-        with pytest.raises(ValueError, match="two clouds"):
-            metrics.frechet_distance(a, b)
+from course_utils.models.judge import THRESHOLD
 
 
 def test_digits_are_nearer_to_digits_than_anything_else():
@@ -72,3 +39,22 @@ def test_iou_of_masks():
     for other in (half[None, :3], half[None].float()):
         with pytest.raises(ValueError, match="two bool batches"):
             metrics.iou(half[None], other)
+
+
+def test_the_pictures_labelled_by_eye_are_those_of_the_benchmark():
+    labels = json.loads((Path(__file__).parent.parent / "benchmarks" / "eyes.json").read_text(encoding="utf-8"))
+    rows = eyes.labelled()
+    assert [number for number, row in enumerate(rows) if row.right] == labels["right"] and len(rows) == 200
+    assert json.loads(eyes.MEASURED.read_text(encoding="utf-8"))["model"] == labels["model"]
+    assert all(f"{THRESHOLD:g}" in row.faults and row.faults.keys() == rows[0].faults.keys() for row in rows)
+    assert sum(row.faults[f"{THRESHOLD:g}"] is None for row in rows) == 191
+
+
+def test_labelled_pictures_are_kept_and_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(eyes, "MEASURED", tmp_path / "eyes.json")
+    rows = [
+        eyes.Labelled("a “cat”", "colours", True, {"0.25": None}),
+        eyes.Labelled("b", "counting", False, {"0.25": "pose"}),
+    ]
+    eyes.keep(rows, {"model": "abc"})
+    assert eyes.labelled() == rows and json.loads(eyes.MEASURED.read_text())["model"] == "abc"

@@ -28,6 +28,7 @@ def blobs(z):
 CASES = {
     "attention_explorer": lambda: widgets.attention_explorer(PICTURES[:1]),
     "best_judge_explorer": widgets.best_judge_explorer,
+    "bias_explorer": widgets.bias_explorer,
     "bound_explorer": widgets.bound_explorer,
     "fill_in_explorer": lambda: widgets.fill_in_explorer(PixelCNN(levels=3, hidden=4, blocks=1), LEVELS),
     "game_explorer": lambda: widgets.game_explorer(

@@ -4,15 +4,21 @@ shows what its prompt says."""
 import functools
 import itertools
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import interpolate
+from torch.nn.functional import cosine_similarity, interpolate
 
 from course_utils.data import digits
 from course_utils.data import picture_book as book
 from course_utils.data.picture_book import Caption, seen_colour
+from course_utils.metrics.distributions import frechet_distance
 from course_utils.models.judge import THRESHOLD, Judge, Verdict, read
 from course_utils.recipes import load_judge, load_reader
+from course_utils.text.tokens import tokenize
+
+if TYPE_CHECKING:  # named in hints only: importing them takes seconds
+    from transformers import CLIPModel, CLIPTokenizer
 
 
 def psnr(pictures: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
@@ -105,6 +111,30 @@ def faults(
     return [fault(v, c) for v, c in zip(verdicts, captions, strict=True)]
 
 
+@torch.no_grad()
+def clip_scores(
+    clip: "CLIPModel", tokenizer: "CLIPTokenizer", pictures: torch.Tensor, texts: list[str]
+) -> torch.Tensor:
+    """Return the CLIP score of each picture with its own text, (batch,), from 0 to 100.
+
+        100 max(0, cos(I, C)),   I and C: CLIP's embeddings of the picture and of the text
+
+    pictures: (batch, 3, 64, 64) in [-1, 1]; texts: one for each. clip, tokenizer: of `recipes.load_clip`. A text of the
+    wrong things scores low, a wrong arrangement of the right ones hardly lower: compare pictures, not texts.
+    Source: Hessel et al., arXiv:2104.08718, section 3 (with 2.5 in place of 100). Raises ValueError unless there is one
+    text for each picture.
+    """
+    if len(pictures) != len(texts) or not texts:
+        raise ValueError(f"expected one text a picture, got {len(pictures)} pictures and {len(texts)} texts")
+    scores = []
+    for first in range(0, len(texts), 64):
+        part = slice(first, first + 64)
+        tokens = tokenize(tokenizer, texts[part], tokenizer.model_max_length)
+        out = clip(pixel_values=pictures[part].to(clip.device), input_ids=tokens.to(clip.device))
+        scores.append(100 * cosine_similarity(out.image_embeds, out.text_embeds).clamp(min=0).cpu())
+    return torch.cat(scores)
+
+
 def recall_at_k(similarity: torch.Tensor, k: int) -> float:
     """Return the share of queries, 0-1, whose own answer is among the k most similar ones.
 
@@ -116,28 +146,6 @@ def recall_at_k(similarity: torch.Tensor, k: int) -> float:
         raise ValueError(f"expected a square matrix (n, n) and k from 1 to n, got {tuple(similarity.shape)} and k={k}")
     own = torch.arange(len(similarity), device=similarity.device)[:, None]
     return (similarity.topk(k, dim=1).indices == own).any(1).float().mean().item()
-
-
-def frechet_distance(features: torch.Tensor, others: torch.Tensor) -> float:
-    """Return the squared Fréchet distance of two clouds of features, taken for normal distributions.
-
-        d^2 = |m - n|^2 + trace(S + R - 2 (S R)^(1/2))
-
-    features: (count, d), with mean m and covariance S. others: (number, d), with mean n and covariance R. It is 0 for
-    the same mean and covariance. Few pictures make it larger than it is: compare only values of the same counts.
-    Heusel et al. 2017 (arXiv:1706.08500), equation 6. Raises ValueError for other shapes, or fewer than two rows.
-    """
-    if features.ndim != 2 or features.shape[1:] != others.shape[1:] or min(len(features), len(others)) < 2:
-        raise ValueError(
-            f"expected two clouds (count, d) of the same d, each of two points or more, got "
-            f"{tuple(features.shape)} and {tuple(others.shape)}"
-        )
-    features, others = features.double(), others.double()
-    covariance, other = (cloud.T.cov().reshape(cloud.shape[1], -1) for cloud in (features, others))
-    # the eigenvalues of a product of two covariances are real and not negative, up to rounding
-    root = torch.linalg.eigvals(covariance @ other).real.clamp(min=0).sqrt().sum()
-    spread = features.var(0).sum() + others.var(0).sum() - 2 * root
-    return ((features.mean(0) - others.mean(0)).square().sum() + spread).clamp(min=0).item()
 
 
 @torch.no_grad()

@@ -1435,7 +1435,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% id="duel-draw"
 from course_utils.diffusion.samplers import dpm_solver, finish, trailing_times
-from course_utils.metrics.pictures import frechet_distance
+from course_utils.metrics.distributions import frechet_distance
 from course_utils.models.judge import read
 
 drawing_times = trailing_times(1000, budget(smoke=3, laptop=20, gpu=20))
