@@ -631,17 +631,23 @@ def coverage_mistakes(x, y, k):
           for value in (own_ball.mean(), len(set(real_one)) / len(y), len(set(real_one[own_ball])) / len(y))],
         (share(least >= radius), "This is the share with the nearest drawn one outside. Inside the distance is at most "
                                  "the radius: <=, not >=."),
-        (share(least <= np.sort(apart(y, np.concatenate([x, y])), axis=1)[:, k]), "The radius was measured among real "
-         "and drawn images together. It is the distance to the k-th nearest other *real* one."),
-        *[(_by_cosines(x, y, k, dtype), "Directions were compared, by cosines. Distances are Euclidean: torch.cdist.")
-          for dtype in (torch.float32, torch.float64)],
+        *_decided_by_rounding(x, y, k, torch.float32),
+        *_decided_by_rounding(x, y, k, torch.float64),
     ])  # fmt: skip
 
 
-def _by_cosines(x, y, k, dtype):
-    x, y = (F.normalize(torch.from_numpy(cloud).to(dtype), dim=1) for cloud in (x, y))
-    radius = (1 - y @ y.T).fill_diagonal_(torch.inf).kthvalue(k, dim=1).values
-    return ((1 - y @ x.T).amin(1) <= radius).double().mean()
+def _decided_by_rounding(x, y, k, dtype):
+    """Mistakes by which distances are equal up to rounding, made as learners make them."""
+    x, y = (torch.from_numpy(cloud).to(dtype) for cloud in (x, y))
+    together = torch.cdist(y, torch.cat([x, y])).kthvalue(k + 1, dim=1).values
+    a, b = F.normalize(x, dim=1), F.normalize(y, dim=1)
+    radius = (1 - b @ b.T).fill_diagonal_(torch.inf).kthvalue(k, dim=1).values
+    return [
+        ((torch.cdist(y, x).amin(1) <= together).double().mean(), "The radius was measured among real and drawn images "
+         "together. It is the distance to the k-th nearest other *real* one."),
+        (((1 - b @ a.T).amin(1) <= radius).double().mean(), "Directions were compared, by cosines. Distances are "
+                                                            "Euclidean: torch.cdist."),
+    ]  # fmt: skip
 
 
 # Wilson's interval
@@ -695,6 +701,7 @@ def wilson_mistakes(hits, number, z):
         return (middle - half) / below, (middle + half) / below
 
     low, high = ends()
+    both = (low, high), (max(0.0, low), min(1.0, high))
     plain = p - z * math.sqrt(p * (1 - p) / n), p + z * math.sqrt(p * (1 - p) / n)
     middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     below = 1 + z * z / n
@@ -735,7 +742,7 @@ def wilson_mistakes(hits, number, z):
         (ends(half=z * (p * (1 - p) / n + z * z / (4 * n * n))), "The root is missing."),
         (ends(half=z * (math.sqrt(p * (1 - p) / n) + z / (2 * n))), "Two roots were added. One root is taken of the "
                                                                     "sum."),
-        (ends(half=z * (math.sqrt(p * (1 - p) / n) + z * z / (4 * n * n))), "The root was taken of the first term only: "
+        (ends(half=z * (math.sqrt(p * (1 - p) / n) + z * z / (4 * n * n))), "The first term only is under the root: "
          "z² / (4 n²) stands under it as well."),
         ((close_to - wald, close_to + wald), "This is the interval of Agresti and Coull: the middle is Wilson's, but "
                                              "not the length."),
@@ -744,8 +751,9 @@ def wilson_mistakes(hits, number, z):
         ((half / below, middle / below), "Half length and middle came back. The ends are their difference and sum."),
         ((p - half / below, p + half / below), "The interval was laid around the share. Its middle is pulled towards "
                                                "one half."),
-        ((100 * low, 100 * high), "These are percent. The ends are numbers from 0 to 1."),
-        ((n * low, n * high), "These are numbers of hits. The ends are probabilities: divide by `number`."),
+        *[((100 * a, 100 * b), "These are percent. The ends are numbers from 0 to 1.") for a, b in both],
+        *[((n * a, n * b), "These are numbers of hits. The ends are probabilities: divide by `number`.")
+          for a, b in both],
         (plain if hits in (0, n) else (low, high), "Where all or none are hits, no case of its own is needed: the "
                                                    "formula gives an interval with a length there."),
         ((0.0, 1.0), "From 0 to 1 whatever was counted: `min` and `max` are swapped. max(0.0, low), min(1.0, high)."),
@@ -883,8 +891,8 @@ def strength_mistakes(wins, steps, got):
         (run(count=1), "This is the result of one step, as are the shares of games won. Is the `return` inside the "
                        "loop, does each step begin with strengths of 1, or is there no loop?"),
         (run(count=steps - 1), "There was a step too few: range(steps) makes `steps` of them."),
-        (run(count=steps + 1), "There was a step too many: range(steps) makes `steps` of them. To begin with the shares "
-                               "of games won is one more, too: begin with ones."),
+        (run(count=steps + 1), "There was a step too many: range(steps) makes `steps` of them. To begin with the "
+                               "shares of games won is one more, too: begin with ones."),
         (run(count=400), "`steps` has no effect: so many steps are made, and no more."),
         (stopped_early(wins, steps, got).numpy(), EARLY),
         (of(below, w.sum(0)), "Losses stand in the numerator. wins[i, j] is how often i won: wins.sum(1)."),
@@ -956,8 +964,8 @@ def crowd(case, count, number, d, away=0.0, spread=1.0):
     return features, training
 
 
-def ratio_mistakes(features, training):
-    """The right ratios, by scipy's tree of neighbours, and those of mistakes."""
+def ratio_mistakes(features, training, got):
+    """The right ratios, by scipy's tree of neighbours, and those of mistakes; got: what came back."""
     from scipy.spatial import KDTree
 
     x, y = features.double(), training.double()
@@ -969,6 +977,11 @@ def ratio_mistakes(features, training):
     def ratio(near, after):
         return torch.where(near > 0, near / after, 0.0)
 
+    def apart_from_the_nearest(value):
+        """Where both are near it depends on rounding what comes back."""
+        known = isinstance(got, torch.Tensor) and got.shape == value.shape
+        return torch.where(after < 1e-4, got.double(), value) if known else value
+
     def of(distances, dim=1, first=0, second=1):
         ordered = distances.sort(dim).values
         second = min(second, ordered.shape[dim] - 1)
@@ -976,13 +989,11 @@ def ratio_mistakes(features, training):
 
     all_distances = difference.norm(dim=2)
     of_floats = torch.cdist(features.float(), training.float())
-    rounded = (features.float()[:, None] - training.float()).norm(dim=2).double()
-    by_products = torch.cdist(x, y, compute_mode="use_mm_for_euclid_dist")
     same = torch.where(near > 0, right, torch.where(after > 0, 0.0, torch.nan))
     last = all_distances.max(1).values
     one, other = torch.cdist(x, y).topk(2, dim=1, largest=False).values.unbind(1)
     first, then = y[torch.cdist(x, y).topk(2, dim=1, largest=False).indices].unbind(1)
-    by_floats = y[of_floats.topk(2, dim=1, largest=False).indices]
+    chosen = of((x[:, None] - y[of_floats.topk(2, dim=1, largest=False).indices]).norm(dim=2))
     beyond = all_distances.masked_fill(all_distances == all_distances.amin(1, keepdim=True), torch.inf).amin(1)
     unit = F.normalize(x, dim=1)[:, None] - F.normalize(y, dim=1)
     cosines = 1 - F.cosine_similarity(x[:, None], y, dim=2)
@@ -1006,7 +1017,8 @@ def ratio_mistakes(features, training):
                                       "of squares: .norm()."),
         (of(difference.abs().amax(2)), "The largest difference of a coordinate was taken. The distance is the root of "
                                        "the sum of squares: .norm()."),
-        (of(cosines), "The angles were compared. The distance is the length of the difference."),
+        (apart_from_the_nearest(of(cosines)), "The angles were compared. The distance is the length of the "
+                                              "difference."),
         (of(all_distances, first=1, second=2), "The nearest training point was left out. It is no point itself here: "
                                                "divide the first by the second."),
         (of(all_distances, second=2), "The nearest was divided by the third nearest. Python counts from 0: the second "
@@ -1025,9 +1037,6 @@ def ratio_mistakes(features, training):
                   "neighbours in training."),
         (of(of_floats), "The distances were computed in float32 from products, whose rounding hides small "
                         "ones. Take .double() first, and (a - b).norm() of the two that count."),
-        *((of(distances), "Digits got lost: rounding to float32, and the products in torch.cdist, hide how near the "
-                          "nearest two are. Compute in float64, and these two distances as (a - b).norm().")
-          for distances in (by_products, rounded)),
         *((near / divisor, "Something was added to the divisor, or it was clamped, which changes small ratios. Treat "
                            "the 0 by itself, with torch.where.")
           for power in range(5, 11) for divisor in (after + 10.0**-power, after.clamp(min=10.0**-power))),
@@ -1035,7 +1044,7 @@ def ratio_mistakes(features, training):
          "difference. (a - b).norm() is exact."),
         (ratio((x - first).norm(dim=1), (x - then).norm(dim=1)), "The nearest came out farther than the second: sort "
                                                                  "the two exact distances once more."),
-        (of((x[:, None] - by_floats).norm(dim=2)), "The neighbours were chosen in float32, whose rounding confuses "
+        (chosen, "The neighbours were chosen in float32, whose rounding confuses "
                                                    "them. Choose them in float64, too: .double() before torch.cdist."),
         (ratio(near, beyond), "What is in the training set twice was counted once. Then it is the nearest and the "
                               "second nearest, and the ratio is 1."),
@@ -1047,6 +1056,9 @@ def ratio_mistakes(features, training):
         (ratio(near, near + after), "The nearest was divided by the sum of the two. The second is wanted alone."),
         (of(unit.norm(dim=2)), "The rows were brought to length 1. The distances are those of the features as they "
                                "are."),
+        *((apart_from_the_nearest(value), "Digits got lost: rounding to float32, and the products in torch.cdist, hide "
+           "how near the nearest two are. Compute in float64, and these two distances as (a - b).norm().")
+          for value in (right, chosen)),
     ]  # fmt: skip
     return right, [(value.double(), advice) for value, advice in mistakes]
 
@@ -1095,12 +1107,12 @@ def moved(size):
 
 
 WRITE_REASONS = [
-    ("source and destination dtypes match", "The spectrum is complex: key[key != 0].to(s.dtype)."),
+    ("source and destination dtypes match", "The spectrum is complex: key[key != 0].to(torch.complex64)."),
     ("cannot be broadcast to indexing result", "The value needs the mask as well: key[key != 0]."),
     ("condition to be a boolean", "The condition is a comparison: key != 0."),
     ("conjugate bit set", "torch only notes a conjugate: .conj().resolve_conj().numpy(), or torch.fft throughout."),
-    ("(8) at non-singleton dimension 3", "from_the_middle takes the length of a side of the noise, 16. The 8 counts "
-                                         "channels."),
+    ("(8) at non-singleton dimension 3", "from_the_middle takes the length of a side of the noise, 16. The 8 is "
+                                         "the number of channels."),
 ]  # fmt: skip
 
 
@@ -1298,9 +1310,9 @@ def distance_mistakes(noise, key):
         (off().mean(1) / 2, "This is half of the distance, 1 - cos, or a mean over real and imaginary parts. "
                             ".abs().square() adds the two, and no factor belongs there."),
         (cosine, "This is the cosine. The distance is 2 - 2 cos."),
-        (2 - cosine, "This is 2 - cos. The second factor of 2 is missing: 2 - 2 cos."),
-        (2 - 2 * cosine.abs(), "The length of the cosine was taken. It is negative where the key is the other way "
-                               "round, at a distance of 4."),
+        (2 - cosine, "This is 2 - cos. The factor 2 before the cosine is missing: 2 - 2 cos."),
+        (2 - 2 * cosine.abs(), "The absolute value of the cosine was taken. Where the key is the other way round it is "
+                               "negative, and the distance 4."),
         (off().mean(0), "The mean went over the noises. It goes over the places, axis 1."),
         (off(), "The squares are not averaged yet: .mean(1) leaves one number for each noise."),
     ]  # fmt: skip
@@ -1333,17 +1345,17 @@ def planted(case, n, m, k, careful=True, d=32):
     careful: whether there are images that are above a special threshold.
     """
     roles = [  # scores of the concept that decides, of special ones, and of all other concepts where they matter
-        (0.0300, (), None), (0.0003, (), None), (0.0007, (), None), (-0.0094, (0.03,), None), (-0.0097, (0.03,), None),
-        (-0.0052, (0.0003,), None), (-0.0052, (0.0007,), None), (-0.0044, (0.02, 0.03), None), (-0.0052, (), None),
+        (-0.0052, (), None), (0.0300, (), None), (0.0003, (), None), (0.0007, (), None), (-0.0094, (0.03,), None), (-0.0097, (0.03,), None),
+        (-0.0052, (0.0003,), None), (-0.0052, (0.0007,), None), (-0.0044, (0.02, 0.03), None),
         (-0.0153, (0.02, 0.02, 0.02), None), (-0.0300, (0.04,), None), (0.0052, (0.04,), None), (0.0062, (), 0.02),
         (-0.0003, (), None), (0.0042, (), None), (-0.0052, (-0.0003,), None), (-0.0032, (0.012,), -0.0042),
         (-0.0052, (-0.0042,), None), (-0.0052, (-0.0042, 0.012), None), (-0.0052, (0.012, -0.0042), None),
-        (0.0042, (), -0.0042), (-0.0003, (0.03,), None), (0.0300, (), -0.0042), (0.0003, (), 0.0003), (-0.1200, (0.04,), -0.13),
-        (-0.3000, (), -0.3), (-0.5000, (), -0.5), (-0.0092, (0.0044,), None), (-0.5000, (0.05,), -0.5),
+        (0.0042, (), -0.0042), (-0.0003, (0.03,), None), (0.0300, (), -0.0042), (0.0003, (), 0.0003),
+        (-0.1200, (0.04,), -0.13), (-0.3000, (), -0.3), (-0.5000, (), -0.5), (-0.0092, (0.0044,), None), (-0.5000, (0.05,), -0.5),
         (0.0300, (-0.0042,), None),
     ]  # fmt: skip
     roles = [role for role in roles if careful or max(role[1], default=0) < 0.0005]
-    order = torch.randperm(len(roles), generator=case.generator()).tolist()
+    order = [0, *(1 + torch.randperm(len(roles) - 1, generator=case.generator())).tolist()]
     scores, special = case.uniform(-0.3, -0.04, n, m).double(), case.uniform(-0.4, -0.04, n, k).double()
     for i in range(n):
         deciding, above, rest = roles[order[i % len(roles)]]
@@ -1353,7 +1365,8 @@ def planted(case, n, m, k, careful=True, d=32):
             special[i, (i + place) % k] = score
     # they differ by more than the scores do: the largest cosine need not have the largest score
     thresholds, special_thresholds = (
-        torch.linspace(0.17, 0.24, count)[torch.randperm(count, generator=case.generator())] for count in (m, k)
+        torch.linspace(0.17, 0.23, c)[torch.randperm(c, generator=case.generator())] + case.uniform(0, 0.01, c)
+        for c in (m, k)
     )
     basis = torch.linalg.qr(case.normal(d, d).double()).Q
     vectors = F.normalize(basis[: m + k] + 0.1 * basis[: m + k].roll(1, 0), dim=1)

@@ -91,6 +91,52 @@ wrong_root(
 wrong_root("Z came back", end=lambda y, z, length: z)
 wrong_root("Z came back, which goes to the inverse", end=lambda y, z, length: z * length.sqrt())
 wrong_root("Z came back, which goes to the inverse of the root", end=lambda y, z, length: z / length.sqrt())
+wrong_root("The half belongs to the whole bracket: T", lambda y, z, unit: 0.5 * 3 * unit - z @ y)
+wrong_root("torch.ones_like and torch.ones are 1 everywhere", lambda y, z, unit: (3 * torch.ones_like(y) - z @ y) / 2,
+           z_0=torch.ones_like)  # fmt: skip
+wrong_root("The matrix was made symmetric first", size=lambda a: (a + a.T).norm() / 2, y_0=lambda a: (
+    (a + a.T) / (a + a.T).norm()))  # fmt: skip
+wrong_root("Fewer steps were made than", repeat=lambda steps: (steps + 1) // 2)
+wrong(ROOT, "This is the root of each element. The", lambda matrix, steps=30: matrix.double().sqrt().to(matrix.dtype))
+wrong(ROOT, "Cholesky's factor L has", lambda matrix, steps=30: (
+    torch.linalg.cholesky(matrix.double()).to(matrix.dtype)))  # fmt: skip
+wrong(ROOT, "Cholesky's factor L has L", lambda matrix, steps=30: (
+    torch.linalg.cholesky_ex(matrix.double()).L.to(matrix.dtype)))  # fmt: skip
+
+
+def stops_early(tolerance):
+    def answer(matrix, steps=30):
+        wide, unit = matrix.double(), eye(len(matrix))
+        y, z = wide / wide.norm(), unit
+        for _ in range(steps):
+            t = (3 * unit - z @ y) / 2
+            if (y @ t - y).abs().max() < tolerance:
+                break
+            y, z = y @ t, t @ z
+        return (y * wide.norm().sqrt()).to(matrix.dtype)
+
+    return answer
+
+
+wrong(ROOT, "Fewer steps were made than `steps`", stops_early(1e-2))
+wrong(ROOT, "Fewer steps were made than `steps` says", stops_early(1e-6))
+wrong(ROOT, "Fewer steps were made than `steps` says.", stops_early(1e-9))
+
+
+@mutant(ROOT, "T was made once, before the loop")
+def one_factor_for_all_steps(matrix, steps=30):
+    wide, unit = matrix.double(), eye(len(matrix))
+    y, z = wide / wide.norm(), unit
+    t = (3 * unit - z @ y) / 2
+    for _ in range(steps):
+        y, z = y @ t, t @ z
+    return (y * wide.norm().sqrt()).to(matrix.dtype)
+
+
+@mutant(ROOT, "torch.linalg.eigh is for symmetric matrices")
+def by_symmetric_eigenvalues(matrix, steps=30):
+    values, vectors = torch.linalg.eigh(matrix.double())
+    return (vectors @ torch.diag(values.clamp(min=0).sqrt()) @ vectors.T).to(matrix.dtype)
 
 
 @mutant(ROOT, "This is the exact root")
@@ -256,6 +302,13 @@ wrong_frechet("Only the variances of single features were used", whole=lambda s,
 wrong_frechet("The trace is the sum of the diagonal", whole=lambda s, r: (s + r - 2 * matrix_sqrt(s @ r, 60)).sum())
 wrong_frechet("were compared element by element", whole=lambda s, r: (s - r).square().sum())
 wrong_frechet("divided by the number of features. It", end=lambda total, x: total / x.shape[1])
+wrong_frechet("The root was taken element by element. The", root=lambda s, r: (s @ r).sqrt().trace())
+wrong_frechet("These are correlations, of corrcoef", covariance=lambda x: x.T.corrcoef())
+wrong_frechet("Something was added to the diagonal", covariance=lambda x: x.T.cov() + 1e-2 * eye(x.shape[1]))
+wrong_frechet("The result was rounded.", end=lambda total, x: total.round())
+wrong_frechet("The result was rounded. Return", end=lambda total, x: total.round(decimals=2))
+wrong_frechet("keep the default of 30", root=lambda s, r: matrix_sqrt(s @ r, steps=60).trace())
+wrong_frechet("torch.cov wants a row for each variable, and", covariance=torch.cov, root=lambda s, r: eigen(s + r).sum())
 
 
 def of_parts(features, others, root):
@@ -271,6 +324,18 @@ wrong(FRECHET, "A squared distance is never negative", lambda features, others: 
     of_parts(features, others, lambda product: eigen(product).sqrt().sum()).item()))  # fmt: skip
 wrong(FRECHET, "imaginary parts are rounding errors", lambda features, others: (
     of_parts(features, others, lambda product: torch.linalg.eigvals(product).sqrt().sum()).item()))  # fmt: skip
+wrong(FRECHET, "complex numbers, which have no order", lambda features, others: (
+    of_parts(features, others, lambda product: torch.linalg.eigvals(product).clamp(min=0).sqrt().sum())))  # fmt: skip
+wrong(FRECHET, "complex numbers, which have no order: first", lambda features, others: (
+    max(0, of_parts(features, others, lambda product: torch.linalg.eigvals(product).sqrt().sum()).item())))  # fmt: skip
+wrong(FRECHET, "Is this the mean of each image", lambda features, others: (
+    features.mean(1) - others.mean(1)).square().sum().item())  # fmt: skip
+wrong(FRECHET, "Is this the mean of each image, over", lambda features, others: (
+    np.square(features.numpy().mean(1) - others.numpy().mean(1)).sum()))  # fmt: skip
+wrong(FRECHET, "np.cov wants a row for each variable", lambda features, others: (
+    np.trace(np.cov(features) + np.cov(others))))  # fmt: skip
+wrong(FRECHET, "np.cov wants a row for each variable, and", lambda features, others: (
+    np.trace(np.cov(features) @ np.cov(others))))  # fmt: skip
 wrong(FRECHET, "expected a plain Python number", lambda features, others: (
     of_parts(features, others, lambda product: eigen(product).sqrt().sum()).clamp(min=0)))  # fmt: skip
 
@@ -283,7 +348,15 @@ def distance_in_float32(features, others):
     return ((x.mean(0) - y.mean(0)).square().sum() + s.trace() + r.trace() - 2 * root).clamp(min=0).item()
 
 
-@mutant(FRECHET, "many eigenvalues are 0. In float32 rounding makes them as large")
+@mutant(FRECHET, "Both covariances were divided by the count of one")
+def divided_by_one_count(features, others):
+    x, y = features.double(), others.double()
+    s, r = x.T.cov(), y.T.cov(correction=0) * len(y) / (len(x) - 1)
+    root = eigen(s @ r).sqrt().sum()
+    return ((x.mean(0) - y.mean(0)).square().sum() + s.trace() + r.trace() - 2 * root).clamp(min=0).item()
+
+
+@mutant(FRECHET, "Something was added to the diagonal of")
 def with_something_on_the_diagonal(features, others):
     x, y = features.double(), others.double()
     s, r, more = x.T.cov(), y.T.cov(), 1e-6 * eye(x.shape[1])
@@ -393,6 +466,25 @@ wrong_kernel("Values below 0 were set to 0", end=lambda value: value.clamp(min=0
 wrong_kernel("A root was taken at the end. KID", end=lambda value: value.clamp(min=0).sqrt())
 wrong_kernel("The sign was removed", end=torch.abs)
 wrong_kernel("This is a thousand times KID", end=lambda value: 1000 * value)
+wrong_kernel("the notebook's d is another", lambda a, b: (a @ b.T / 176 + 1) ** 3)
+wrong_kernel("The 1 was added to d", lambda a, b: (a @ b.T / (a.shape[1] + 1)) ** 3)
+wrong_kernel("This is a Gaussian kernel of", lambda a, b: torch.exp(-(torch.cdist(a, b) ** 2) / (2 * a.shape[1])))
+wrong_kernel("Between both clouds nothing is left out: image", between=lambda t: (
+    (t.sum() - t.diagonal().sum()) / (t.numel() - min(t.shape))))  # fmt: skip
+wrong_kernel("Between both clouds nothing is left out: image j", between=lambda t: t.fill_diagonal_(0).mean())
+wrong_kernel("The last image was left out as the first", within=lambda t: (
+    (t[:-1].sum() - t.diagonal()[:-1].sum()) / (len(t) * (len(t) - 1))))  # fmt: skip
+wrong_kernel("A root was taken at the end. KID is", end=torch.sqrt)
+wrong_kernel("A root was taken at the end. KID is the", end=lambda value: torch.tensor(math.sqrt(value)))
+wrong_kernel("The products of all pairs of images are", lambda a, b: (a @ b / a.shape[1] + 1) ** 3)
+wrong_kernel("The products of all pairs of images are x", lambda a, b: (a.T @ b / a.shape[1] + 1) ** 3)
+wrong(KERNEL, "A root was taken at the end. KID is the squared", lambda features, others: (
+    distributions.kernel_distance(features, others) ** 0.5))  # fmt: skip
+wrong(KERNEL, "Both clouds were cut to the same number", lambda features, others: (
+    distributions.kernel_distance(features[: len(others)], others[: len(features)])))  # fmt: skip
+wrong(KERNEL, "The mean of each cloud was subtracted", lambda features, others: (
+    distributions.kernel_distance(features.double() - features.double().mean(0),
+                                  others.double() - others.double().mean(0))))  # fmt: skip
 
 
 def of_tables(combine):
@@ -410,6 +502,17 @@ wrong(KERNEL, "The mean within `features` is missing", of_tables(lambda a, b, c:
 wrong(KERNEL, "was taken twice. One is that", of_tables(lambda a, b, c: 2 * without_diagonal(a) - 2 * c.mean()))
 wrong(KERNEL, "were weighted with their counts", of_tables(lambda a, b, c: (
     2 * (len(a) * without_diagonal(a) + len(b) * without_diagonal(b)) / (len(a) + len(b)) - 2 * c.mean())))  # fmt: skip
+
+
+wrong(KERNEL, "Both sums were divided by the number of pairs", of_tables(lambda a, b, c: (
+    (a.sum() - a.trace() + b.sum() - b.trace()) / (len(a) * (len(a) - 1)) - 2 * c.mean())))  # fmt: skip
+
+
+@mutant(KERNEL, "divided by the number of images. d is the")
+def count_as_d(features, others):
+    x, y, d = features.double(), others.double(), len(features)
+    tables = [(a @ b.T / d + 1) ** 3 for a, b in ((x, x), (y, y), (x, y))]
+    return (without_diagonal(tables[0]) + without_diagonal(tables[1]) - 2 * tables[2].mean()).item()
 
 
 @mutant(KERNEL, "not all pairs of all points")
@@ -543,6 +646,43 @@ wrong_coverage("This is how many are covered", share=lambda inside: inside.doubl
 wrong_coverage("This is the share in percent", share=lambda inside: 100 * inside.double().mean())
 wrong_coverage("leave one truth value", share=lambda inside: inside.any())
 wrong_coverage("In torch.cdist(others, features) the real", holds=lambda t, radius, k: t.amin(0) <= radius)
+wrong_coverage("k is more than a row holds", lambda y, x, k: own_distances(x).kthvalue(k).values)
+wrong_coverage("k is more than a row holds. The", lambda y, x, k: sorted_distances(x)[:, k])
+wrong_coverage("the distance to the fifth nearest", lambda y, x, k: own_distances(y).kthvalue(5).values)
+wrong_coverage("no mean of True and False", share=lambda inside: inside.mean())
+wrong_coverage("sort return pairs", holds=lambda t, radius, k: t.min(1) <= radius)
+wrong_coverage("and sort return pairs", lambda y, x, k: own_distances(y).kthvalue(k))
+wrong_coverage("kthvalue and sort return pairs", lambda y, x, k: own_distances(y).sort(dim=1)[:, k - 1])
+wrong_coverage("Several truth values were taken for one, as if pairs are compared. min(1), kthvalue and sort return pairs",
+               lambda y, x, k: own_distances(y).kthvalue(k), lambda t, radius, k: t.min(1) <= radius)  # fmt: skip
+wrong_coverage("Indices were compared", lambda y, x, k: own_distances(y).kthvalue(k).indices)
+wrong_coverage("Indices were compared, not", holds=lambda t, radius, k: t.min(1).indices <= radius)
+wrong_coverage("Indices were compared, not distances", lambda y, x, k: own_distances(y).kthvalue(k).indices,
+               lambda t, radius, k: t.argmin(1) <= radius)  # fmt: skip
+wrong_coverage("compared with all radii", lambda y, x, k: own_distances(y).kthvalue(k, keepdim=True).values)
+wrong_coverage("was compared with all radii", holds=lambda t, radius, k: t.amin(1, keepdim=True) <= radius)
+wrong_coverage("with its nearest real one alone", holds=lambda t, radius, k: t.amin(0) <= radius[t.argmin(0)])
+wrong_coverage("the nearest drawn one outside", holds=lambda t, radius, k: t.amin(1) >= radius)
+wrong_coverage("among real and drawn images together", lambda y, x, k: (
+    torch.cdist(y, torch.cat([x, y])).kthvalue(k + 1).values))  # fmt: skip
+
+
+@mutant(COVERAGE, "looked at with its nearest real one alone")
+def nearest_real_ones(features, others, k=5):
+    return len(torch.cdist(features, others).argmin(1).unique()) / len(others)
+
+
+@mutant(COVERAGE, "was looked at with its nearest real one alone")
+def nearest_real_ones_inside(features, others, k=5):
+    distance, place = torch.cdist(features, others).min(1)
+    return len(place[distance <= own_distances(others).kthvalue(k).values[place]].unique()) / len(others)
+
+
+@mutant(COVERAGE, "Directions were compared, by cosines")
+def by_cosines(features, others, k=5):
+    x, y = F.normalize(features, dim=1), F.normalize(others, dim=1)
+    radius = (1 - y @ y.T).fill_diagonal_(math.inf).kthvalue(k, dim=1).values
+    return ((1 - y @ x.T).amin(1) <= radius).double().mean().item()
 
 
 @mutant(COVERAGE, "The number of covered ones was divided")
@@ -668,6 +808,22 @@ wrong_wilson("both ends are swapped", end=lambda low, high, n: (high, low))
 wrong_wilson("Middle and half length came back", ends=lambda m, h, b, p: (m / b, h / b))
 wrong_wilson("Half length and middle came back", ends=lambda m, h, b, p: (h / b, m / b))
 wrong_wilson("The interval was laid around the share", ends=lambda m, h, b, p: (p - h / b, p + h / b))
+wrong_wilson("Rounding leads slightly out of 0 to 1", ends=lambda m, h, b, p: (m / b - h / b, m / b + h / b))
+wrong_wilson("Rounding leads slightly out of 0 to 1: max", end=lambda low, high, n: (max(0.0, low), high))
+wrong_wilson("Rounding leads slightly out of 0 to 1: max(0.0, low), min", ends=lambda m, h, b, p: (
+    m * (1 / b) - h * (1 / b), min(1.0, m * (1 / b) + h * (1 / b))))  # fmt: skip
+wrong_wilson("The division by 1 + z² / n is", below=lambda p, n, z: 1, end=lambda low, high, n: (
+    max(0.0, low), min(1.0, high)))  # fmt: skip
+wrong_wilson("The first term only is under the root", half=lambda p, n, z: (
+    z * (math.sqrt(p * (1 - p) / n) + z**2 / (4 * n**2))))  # fmt: skip
+wrong_wilson("`min` and `max` are swapped", end=lambda low, high, n: (min(0.0, low), max(1.0, high)))
+wrong_wilson("The result was rounded", end=lambda low, high, n: (round(low, 2), round(high, 2)))
+wrong_wilson("without `return`", end=lambda low, high, n: print(low, high))
+wrong_wilson("What is under the root is negative: print p.", half=lambda p, n, z: (
+    z * math.sqrt(p * n * (1 - p * n) / n + z**2 / (4 * n**2))))  # fmt: skip
+wrong_wilson("What is under the root is negative: print p. It", half=lambda p, n, z: (
+    z * (p * n * (1 - p * n) / n + z**2 / (4 * n**2)) ** 0.5))  # fmt: skip
+wrong_wilson("Something was divided by 0", half=under_root(lambda p, n: p * (1 - p) / (n - 1)))
 wrong_wilson("These are percent", end=lambda low, high, n: (100 * low, 100 * high))
 wrong_wilson("These are numbers of hits", end=lambda low, high, n: (n * low, n * high))
 wrong_wilson("got float, expected two numbers", end=lambda low, high, n: high - low)
@@ -678,6 +834,17 @@ wrong_wilson("End with .item()", end=lambda low, high, n: (torch.tensor(low), to
 @mutant(WILSON, "This is the interval of Agresti and Coull")
 def agresti_and_coull(hits, number, z=1.96):
     return plain_interval(hits + z**2 / 2, number + z**2, z)
+
+
+@mutant(WILSON, "This is the interval of Clopper and Pearson")
+def as_scipy_does(hits, number, z=1.96):
+    ends = binomtest(hits, number).proportion_ci(2 * norm.cdf(z) - 1)
+    return float(ends.low), float(ends.high)
+
+
+@mutant(WILSON, "no case of its own is needed")
+def a_case_of_its_own(hits, number, z=1.96):
+    return (hits / number,) * 2 if hits in (0, number) else statistics.wilson_interval(hits, number, z)
 
 
 @mutant(WILSON, "1.96 was taken whatever z is")
@@ -719,7 +886,7 @@ def by_the_quadratic_equation(hits, number, z=1.96):
     share = hits / number
     a, b, c = 1 + z**2 / number, -(2 * share + z**2 / number), share**2
     root = np.sqrt(max(0.0, b * b - 4 * a * c))
-    return [(-b - root) / (2 * a), (-b + root) / (2 * a)]
+    return [max(0.0, (-b - root) / (2 * a)), min(1.0, (-b + root) / (2 * a))]
 
 
 # Strengths from votes
@@ -765,11 +932,19 @@ wrong_strengths("Divide for each opponent first", lambda wins, games, s: (
 wrong_strengths("The fraction is upside down: the wins", lambda wins, games, s: weighed(games, s) / wins.sum(1))
 wrong_strengths("was multiplied by the old one", lambda wins, games, s: s * wins.sum(1) / weighed(games, s))
 wrong_strengths("was added to the old one", lambda wins, games, s: s + wins.sum(1) / weighed(games, s))
+wrong_strengths("Only half of the table counts", lambda wins, games, s: wins.sum(1) / weighed(games.triu(), s))
+wrong_strengths("The games of a pair are a sum", lambda wins, games, s: wins.sum(1) / weighed(wins * wins.T, s))
+wrong_strengths("Parentheses are missing", lambda wins, games, s: wins.sum(1) / (games / s[:, None] + s).sum(1))
+wrong_strengths("a factor for the old strength", lambda wins, games, s: (
+    wins.sum(1) / (games * s[:, None] / (s[:, None] + s)).sum(1)))  # fmt: skip
+wrong_strengths("Ties are halves", lambda wins, games, s: (
+    wins.long().sum(1) / weighed(wins.long() + wins.long().T, s)))  # fmt: skip
 wrong_strengths("The strengths are not scaled", scale=lambda s: s)
 wrong_strengths("The arithmetic mean was made 1", scale=lambda s: s / s.mean())
 wrong_strengths("The sum was made 1", scale=lambda s: s / s.sum())
 wrong_strengths("not the scale", scale=lambda s: s / s.max())
 wrong_strengths("These are the logarithms", end=torch.log)
+wrong_strengths("The mean of the logarithms was subtracted", scale=lambda s: s, end=lambda s: s - s.log().mean())
 wrong_strengths("These are Elo ratings", end=statistics.elo)
 wrong_strengths("have the dtype torch.float32", end=lambda s: s.float())
 wrong_strengths("is of type list", end=lambda s: s.tolist())
@@ -789,6 +964,35 @@ def beginning_again(wins, steps=1000):
         s = torch.ones(len(wins), dtype=torch.float64)
         s = geometric(wins.sum(1) / weighed(wins + wins.T, s))
     return s
+
+
+@mutant(TERRY, "This is the result of one step, as are the shares")
+def shares_of_games(wins, steps=1000):
+    return geometric(wins.sum(1) / (wins + wins.T).sum(1))
+
+
+@mutant(TERRY, "There was a step too many: range(steps) makes `steps` of them. To begin with the shares")
+def begun_with_shares(wins, steps=1000):
+    s = wins.sum(1) / (wins + wins.T).sum(1)
+    for _ in range(steps):
+        s = geometric(wins.sum(1) / weighed(wins + wins.T, s))
+    return s
+
+
+@mutant(TERRY, "It stopped before `steps` steps")
+def stopped_early(wins, steps=1000):
+    s = torch.ones(len(wins), dtype=torch.float64)
+    for _ in range(steps):
+        new = geometric(wins.sum(1) / weighed(wins + wins.T, s))
+        if (new - s).abs().max() < 1e-3:
+            break
+        s = new
+    return s
+
+
+@mutant(TERRY, "Something was added to wins")
+def a_tie_for_each_pair(wins, steps=1000):
+    return statistics.bradley_terry(wins + 0.5 * (1 - torch.eye(len(wins), dtype=torch.float64)), steps)
 
 
 @mutant(TERRY, "were updated one after the other")
@@ -830,6 +1034,14 @@ def scaled_at_the_end(wins, steps=1000):
     for _ in range(steps):
         s = torch.einsum("ij->i", wins.double()) / ((wins + wins.T) / torch.add(s[:, None], s[None])).sum(0)
     return torch.exp(s.log() - s.log().mean())
+
+
+@variant(TERRY)
+def in_the_dtype_of_wins(wins, steps=1000):
+    s = torch.ones(len(wins), dtype=wins.dtype)
+    for _ in range(steps):
+        s = s * wins.sum(1) / ((wins + wins.T) * s[:, None] / (s[:, None] + s)).sum(1)
+    return geometric(s)
 
 
 @variant(TERRY)
@@ -893,7 +1105,17 @@ wrong_ratio("divided by the mean distance to all", lambda d: d[:, 0] / d.mean(1)
 wrong_ratio("divided by the mean of the two", lambda d: (d[:, 0] / ((d[:, 0] + d[:, 1]) / 2)).nan_to_num(0))
 wrong_ratio("All were divided by one distance", lambda d: d[:, 0] / d[:, 1].min())
 wrong_ratio("The two *farthest* training points", lambda d: d[:, -2] / d[:, -1])
-wrong_ratio("A constant was added to the divisor", lambda d: d[:, 0] / (d[:, 1] + 1e-6))
+wrong_ratio("Something was added to the divisor", lambda d: d[:, 0] / (d[:, 1] + 1e-8))
+wrong_ratio("Something was added to the divisor, or it was clamped", lambda d: d[:, 0] / d[:, 1].clamp(min=1e-6))
+wrong_ratio("Distances of 0 were left out", first_two, lambda x, y: (
+    distances_of(x, y).masked_fill(distances_of(x, y) == 0, torch.inf)))  # fmt: skip
+wrong_ratio("The nearest was divided by itself", lambda d: ratio_of(d[:, 0], d[:, 0]))
+wrong_ratio("divided by the sum of the two", lambda d: ratio_of(d[:, 0], d[:, 0] + d[:, 1]))
+wrong_ratio("The rows were brought to length 1", first_two, lambda x, y: (
+    distances_of(*(F.normalize(z.double(), dim=1) for z in (x, y)))))  # fmt: skip
+wrong_ratio("Each point has a ratio of its own", lambda d: first_two(d).mean())
+wrong_ratio("`if` decides once for all", lambda d: d[:, 0] / d[:, 1] if d[:, 0] > 0 else 0)
+wrong_ratio("What is in the training set twice", first_two, lambda x, y: distances_of(x, y.unique(dim=0)))
 wrong_ratio("have the dtype torch.float32", lambda d: first_two(d).float())
 wrong_ratio("There are more axes than expected", lambda d: d[:, :2] / d[:, 1:2])
 wrong_ratio("absolute differences were added up", first_two, lambda x, y: torch.cdist(x.double(), y.double(), p=1))
@@ -916,6 +1138,52 @@ wrong(RATIO, "features need an axis", lambda features, training: (
 def for_each_training_point(features, training):
     d = distances_of(training, features).sort(1).values
     return ratio_of(d[:, 0], d[:, min(1, d.shape[1] - 1)])
+
+
+@mutant(RATIO, "The neighbours of each row of features")
+def along_the_features(features, training):
+    d = distances_of(features, training).sort(0).values
+    return ratio_of(d[0], d[1])
+
+
+@mutant(RATIO, "The neighbours of each row of features are looked for")
+def from_training_to_features(features, training):
+    return first_two(distances_of(training, features).topk(2, largest=False).values)
+
+
+def nearest_two(features, training, choose=torch.Tensor.double):
+    """(count, 2, d): the two that torch.cdist finds."""
+    return training.double()[torch.cdist(choose(features), choose(training)).topk(2, dim=1, largest=False).indices]
+
+
+@mutant(RATIO, "The nearest came out farther")
+def not_sorted_again(features, training):
+    return ratio_of(*(features.double()[:, None] - nearest_two(features, training)).norm(dim=2).T)
+
+
+@mutant(RATIO, "The neighbours were chosen in float32")
+def chosen_in_float32(features, training):
+    two = nearest_two(features, training, torch.Tensor.float)
+    return first_two((features.double()[:, None] - two).norm(dim=2).sort(1).values)
+
+
+@mutant(RATIO, "The norm went over the two neighbours")
+def norm_over_the_neighbours(features, training):
+    return first_two((features.double()[:, None] - nearest_two(features, training)).norm(dim=1).sort(1).values)
+
+
+@mutant(RATIO, "F.pairwise_distance adds 1e-6")
+def by_pairwise_distance(features, training):
+    near, second = nearest_two(features, training).unbind(1)
+    return F.pairwise_distance(features.double(), near) / F.pairwise_distance(features.double(), second)
+
+
+@mutant(RATIO, "What is in the training set twice was counted")
+def all_of_the_nearest_removed(features, training):
+    d = distances_of(features, training)
+    near = d.amin(1)
+    d[d == near[:, None]] = torch.inf
+    return ratio_of(near, d.amin(1))
 
 
 @mutant(RATIO, "Digits got lost")
@@ -1017,6 +1285,30 @@ wrong_ring("Only the first channel got its ring", lambda F, key: (
     torch.cat([on_rings(key.to(F), F, key)[:, :1], F[:, 1:]], 1)))  # fmt: skip
 wrong_ring("The key was shifted", lambda F, key: (
     torch.where(torch.fft.fftshift(key, (1, 2)) != 0, torch.fft.fftshift(key, (1, 2)).to(F), F)))  # fmt: skip
+wrong_ring("The key was transformed", lambda F, key: on_rings(spectrum(key), F, key))
+wrong_ring("The key was multiplied by the size", lambda F, key: on_rings(16 * key.to(F), F, key))
+wrong_ring("The mean of all noises was taken", lambda F, key: (
+    on_rings(key.to(F), F.mean(0, keepdim=True), key).expand_as(F)))  # fmt: skip
+wrong_ring("the key needs the conjugate move", lambda F, key: on_rings(key * from_the_middle(16), F, key),
+           lambda W: torch.fft.ifft2(W, norm="ortho").real, plain)  # fmt: skip
+wrong_ring("The move multiplies the spectrum", back=lambda W: (
+    (torch.fft.ifft2(W, norm="ortho") * from_the_middle(16).conj()).real))  # fmt: skip
+wrong_ring("The move multiplies the spectrum: before ifft2", None,
+           lambda W: (torch.fft.ifft2(W, norm="ortho") * from_the_middle(16).conj()).real,
+           lambda noise: torch.fft.fft2(noise * from_the_middle(16), norm="ortho"))  # fmt: skip
+wrong_ring("torch.fft.ifft goes back along one axis", back=lambda W: (
+    torch.fft.ifft(W * from_the_middle(16).conj(), norm="ortho").real))  # fmt: skip
+wrong_ring("transform noises and channels as well", back=lambda W: (
+    torch.fft.ifftn(W * from_the_middle(16).conj(), norm="ortho").real))  # fmt: skip
+wrong_ring("torch.fft.fftn and ifftn transform noises and channels as well", None,
+           lambda W: torch.fft.ifftn(W * from_the_middle(16).conj(), norm="ortho").real,
+           lambda noise: torch.fft.fftn(noise, norm="ortho") * from_the_middle(16))  # fmt: skip
+wrong_ring("from_the_middle takes the length of a side", back=lambda W: (
+    torch.fft.ifft2(W * from_the_middle(W.shape[1]).conj(), norm="ortho").real))  # fmt: skip
+wrong_ring("torch only notes a conjugate", back=lambda W: (
+    np.fft.ifft2(W * from_the_middle(16).conj().numpy(), norm="ortho").real))  # fmt: skip
+wrong_ring("The condition is a comparison", lambda F, key: torch.where(key, key, F))
+wrong(WRITE, "The key was written into the noise itself", lambda noise, key: torch.where(key != 0, key, noise))
 wrong_ring("The noise was shifted at the end", end=lambda got, noise: torch.fft.fftshift(got, dim=(-2, -1)))
 wrong_ring("The last transform goes forward again", back=lambda W: (
     torch.fft.fft2(W * from_the_middle(16).conj(), norm="ortho").real))  # fmt: skip
@@ -1030,6 +1322,7 @@ wrong_ring("This is still a spectrum", back=lambda W: W)
 wrong_ring("Only the first noise got the key", end=lambda got, noise: torch.cat([got[:1], noise[1:]]))
 wrong_ring("All noises became the first", end=lambda got, noise: got[:1].expand_as(got))
 wrong_ring("The noise was scaled at the end", end=lambda got, noise: got / got.std())
+wrong_ring("The noise was scaled at the end. It has", end=lambda got, noise: got / got.std((1, 2, 3), keepdim=True))
 wrong_ring("The noise came back as it was", end=lambda got, noise: noise.clone())
 wrong_ring("has the dtype torch.float64", end=lambda got, noise: got.double())
 
@@ -1038,6 +1331,20 @@ wrong_ring("has the dtype torch.float64", end=lambda got, noise: got.double())
 def into_the_callers_noise(noise, key):
     noise[:] = watermark.write_ring(noise, key)
     return noise
+
+
+@mutant(WRITE, "The spectrum is complex: key")
+def real_numbers_assigned(noise, key):
+    written = spectrum(noise)
+    written[:, key != 0] = key[key != 0]
+    return way_back(written)
+
+
+@mutant(WRITE, "The value needs the mask as well")
+def the_whole_key_assigned(noise, key):
+    written = spectrum(noise)
+    written[:, key != 0] = key.to(written.dtype)
+    return way_back(written)
 
 
 @variant(WRITE)
@@ -1087,14 +1394,21 @@ def squared(found):
     return found.abs().square()
 
 
-wrong_distance("The spectrum was not divided by s, so", lambda found: 1)
-wrong_distance("The spectrum was divided by s²", lambda found: squared(found).mean(1, keepdim=True))
-wrong_distance("A root too many in s", lambda found: squared(found).mean(1, keepdim=True) ** 0.25)
-wrong_distance("One s was taken for all noises", lambda found: squared(found).mean().sqrt())
-wrong_distance("s is here the mean length", lambda found: found.abs().mean(1, keepdim=True))
+wrong_distance("The spectrum was not divided by rms", lambda found: 1)
+wrong_distance("The spectrum was divided by rms²", lambda found: squared(found).mean(1, keepdim=True))
+wrong_distance("The spectrum was multiplied by rms", lambda found: squared(found).mean(1, keepdim=True) ** -0.5)
+wrong_distance("A root too many in rms", lambda found: squared(found).mean(1, keepdim=True) ** 0.25)
+wrong_distance("One rms was taken for all noises", lambda found: squared(found).mean().sqrt())
+wrong_distance("rms was taken over the noises", lambda found: squared(found).mean(0).sqrt())
+wrong_distance("The mean square of complex numbers", lambda found: found.square().mean(1, keepdim=True).sqrt())
+wrong_distance("from the real parts alone", lambda found: found.real.square().mean(1, keepdim=True).sqrt())
+wrong_distance("rms is here the mean length", lambda found: found.abs().mean(1, keepdim=True))
 wrong_distance("the root of the *sum* of squares", lambda found: found.norm(dim=1, keepdim=True))
-wrong_distance("s is here the largest number", lambda found: found.abs().amax(1, keepdim=True))
-wrong_distance("s is here a standard deviation", lambda found: found.std(1, keepdim=True))
+wrong_distance("rms is here the largest number", lambda found: found.abs().amax(1, keepdim=True))
+wrong_distance("rms is here a standard deviation", lambda found: found.std(1, keepdim=True))
+wrong_distance("704 is the number", lambda found: (squared(found).sum(1, keepdim=True) / 704).sqrt(),
+               mean=lambda squares: squares.sum(1) / 704)  # fmt: skip
+wrong_distance("The spectrum was shifted", forward=lambda noise: torch.fft.fftshift(spectrum(noise), dim=(2, 3)))
 wrong_distance("The squares were added up", mean=lambda squares: squares.sum(1))
 wrong_distance("The distances were not squared", off=lambda found, k: (found - k).abs())
 wrong_distance("A root was taken at the end", mean=lambda squares: squares.mean(1).sqrt())
@@ -1110,9 +1424,13 @@ wrong_distance("The key was added. The", off=lambda found, k: squared(found + k)
 wrong_distance("that of its length: .abs().square()", off=lambda found, k: ((found - k) ** 2).real)
 wrong_distance("The square of a complex number is complex", off=lambda found, k: (found - k).square())
 wrong_distance("This is half of the distance", mean=lambda squares: squares.mean(1) / 2)
+wrong_distance("This is half of the distance, 1 - cos, or a mean over", mean=lambda squares: squares.mean(1),
+               off=lambda found, k: torch.view_as_real(found - k).square().mean(2))  # fmt: skip
 wrong_distance("This is the cosine", mean=lambda squares: 1 - squares.mean(1) / 2)
+wrong_distance("This is 2 - cos. The", mean=lambda squares: 1 + squares.mean(1) / 2)
+wrong_distance("The absolute value of the cosine", mean=lambda squares: 2 - (2 - squares.mean(1)).abs())
 wrong_distance("The imaginary parts were dropped before scaling", forward=lambda noise: spectrum(noise).real)
-wrong_distance("s needs (n, 1)", lambda found: squared(found).mean(1).sqrt())
+wrong_distance("rms needs (n, 1)", lambda found: squared(found).mean(1).sqrt())
 wrong_distance("has the dtype torch.float64", mean=lambda squares: squares.mean(1).double())
 
 
@@ -1122,7 +1440,24 @@ def everywhere(noise, key, of):
     return of(found, s)
 
 
-wrong(DISTANCE, "s was taken from the whole spectrum", lambda noise, key: (
+def on_ring(noise, key, rms=None, on=None, known=None):
+    """The distance on some places of the spectrum, scaled there; rms: of all noises; known: the key of these places."""
+    on = key != 0 if on is None else on
+    found = spectrum(noise)[:, on]
+    rms = squared(found).mean(1, keepdim=True).sqrt() if rms is None else rms
+    return squared(found / rms - (key[on] if known is None else known)).mean(1)
+
+
+wrong(DISTANCE, "The key was multiplied by rms", lambda noise, key: squared(
+    spectrum(noise)[:, key != 0]
+    - squared(spectrum(noise)[:, key != 0]).mean(1, keepdim=True).sqrt() * key[key != 0]).mean(1))  # fmt: skip
+wrong(DISTANCE, "The key was transformed", lambda noise, key: on_ring(noise, key, known=spectrum(key)[key != 0]))
+wrong(DISTANCE, "Only the places with +1 were", lambda noise, key: on_ring(noise, key, on=key > 0))
+wrong(DISTANCE, "Only the first channel was compared", lambda noise, key: on_ring(noise[:, :1], key[:1]))
+wrong(DISTANCE, "The first axis counts noises", lambda noise, key: spectrum(noise)[key != 0].abs())
+wrong(DISTANCE, "rms was taken from the whole spectrum, or", lambda noise, key: (
+    on_ring(noise, key, noise.flatten(1).std(1, keepdim=True))))  # fmt: skip
+wrong(DISTANCE, "rms was taken from the whole spectrum", lambda noise, key: (
     squared(spectrum(noise)[:, key != 0] / squared(spectrum(noise)).mean((1, 2, 3)).sqrt()[:, None] - key[key != 0])
     .mean(1)))  # fmt: skip
 wrong(DISTANCE, "The mean goes over all places", lambda noise, key: everywhere(noise, key, lambda found, s: (
@@ -1133,7 +1468,7 @@ wrong(DISTANCE, "All places were compared and scaled", lambda noise, key: square
     spectrum(noise) / squared(spectrum(noise)).mean((1, 2, 3), keepdim=True).sqrt() - key).mean((1, 2, 3)))  # fmt: skip
 
 
-@mutant(DISTANCE, "Each channel got an s of its own")
+@mutant(DISTANCE, "Each channel got an rms of its own")
 def scaled_by_channel(noise, key):
     on = (key != 0).float()
     found = spectrum(noise)
@@ -1210,6 +1545,20 @@ wrong_flags("0.01 was added for each special concept", more=lambda s: (rounded(s
 wrong_flags("only where all special concepts", more=lambda s: (rounded(s) > 0).all(1, keepdim=True))
 wrong_flags("The special scores were not rounded", more=lambda s: (s > 0).any(1, keepdim=True))
 wrong_flags("A special score of 0 was taken for care", more=lambda s: (rounded(s) >= 0).any(1, keepdim=True))
+wrong_flags("A score of 0 is not above 0", more=lambda s: (rounded(s) >= 0).any(1, keepdim=True),
+            decide=lambda s, careful: (rounded(s) >= 0).any(1))  # fmt: skip
+wrong_flags("0.01 was added to the special scores", more=lambda s: (rounded(s + 0.01) > 0).any(1, keepdim=True))
+wrong_flags("Only the last special concept decided", more=lambda s: rounded(s)[:, -1:] > 0)
+wrong_flags("Only the first special concept was looked at", more=lambda s: rounded(s)[:, :1] > 0)
+wrong_flags("Only the last concept decided", decide=lambda s, careful: rounded(s)[:, -1] > 0)
+wrong_flags("After the first image that calls", more=lambda s: (rounded(s) > 0).any(1, keepdim=True).cumsum(0) > 0)
+wrong_flags("The images that call for no care", more=lambda s: ~(rounded(s) > 0).any(1, keepdim=True))
+wrong_flags("0.01 was added to the thresholds", more=lambda s: -1.0 * (rounded(s) > 0).any(1, keepdim=True),
+            decide=lambda s, careful: (s > 0).any(1))  # fmt: skip
+wrong_flags("The cosines were subtracted from the thresholds", concept_scores=lambda c, limits: limits - c)
+wrong_flags("decimals has to be named", more=lambda s: (s.round(3) > 0).any(1, keepdim=True))
+wrong_flags("Python's round takes no tensor", decide=lambda s, careful: (round(s, 3) > 0).any(1))
+wrong_flags("All images meet all concepts", concept_scores=lambda c, limits: c - limits[:, None])
 wrong_flags("The special thresholds were not subtracted", special_scores=lambda cosines, limits: cosines)
 wrong_flags("The scores were not rounded. One", decide=lambda s, careful: (s > 0).any(1))
 wrong_flags("Nothing was rounded", more=lambda s: (s > 0).any(1, keepdim=True), decide=lambda s, c: (s > 0).any(1))
@@ -1234,7 +1583,8 @@ wrong_flags("The images were not brought to length 1", lambda x, c, s: (x, norma
 wrong_flags("The special concepts were not brought to length 1", lambda x, c, s: (normalised(x), normalised(c), s))
 wrong_flags("The columns were brought to length 1", lambda *vectors: [F.normalize(x, dim=0) for x in vectors])
 wrong_flags("Negative cosines were made positive", concept_scores=lambda c, limits: c.abs() - limits)
-wrong_flags("No image was flagged", decide=lambda s, careful: (s > 1).any(1))
+wrong_flags("No image was flagged", decide=lambda s, careful: (s.round() > 0).any(1))
+wrong_flags("No image was flagged. Are there", lambda *vectors: [x / x.norm() for x in vectors])
 wrong_flags("All images were flagged", decide=lambda s, careful: (s < 1).any(1))
 wrong_flags("One answer for each concept came back", decide=lambda s, careful: rounded(s) > 0)
 wrong_flags("any went over the images", decide=lambda s, careful: (rounded(s) > 0).any(0))
@@ -1243,6 +1593,20 @@ wrong_flags("have the dtype torch.int64", decide=lambda s, careful: (rounded(s) 
 wrong_flags("have the dtype torch.float32", decide=lambda s, careful: rounded(s).amax(1))
 wrong_flags("keeps it as (n, 1)", more=lambda s: (rounded(s) > 0).any(1))
 wrong_flags("is of type list", decide=lambda s, careful: (rounded(s) > 0).any(1).tolist())
+
+
+@mutant(FLAGGED, "Only the special concept with the largest cosine")
+def the_special_concept_that_fits_best(images, concepts, thresholds, special, special_thresholds):
+    best, which = (normalised(images) @ normalised(special).T).max(1, keepdim=True)
+    careful = rounded(best - special_thresholds[which]) > 0
+    return (rounded(normalised(images) @ normalised(concepts).T - thresholds + 0.01 * careful) > 0).any(1)
+
+
+@mutant(FLAGGED, "Only the concept with the largest cosine")
+def the_concept_that_fits_best(images, concepts, thresholds, special, special_thresholds):
+    careful = (rounded(normalised(images) @ normalised(special).T - special_thresholds) > 0).any(1)
+    best, which = (normalised(images) @ normalised(concepts).T).max(1)
+    return rounded(best - thresholds[which] + 0.01 * careful) > 0
 
 
 @mutant(FLAGGED, "have changed places")
