@@ -132,10 +132,10 @@ def frechet_distance(learner, case):
         x, y = clouds(case, count, number, d)
         with reasons_given(FRECHET_REASONS):
             few.append((learner(x, y), x, y, learner.called))
-        few.append((learner(x, x), x, x, learner.called))
-        same.append((few[-1][0], learner.called))
-        few.append((learner(x, x.flip(0)), x, x.flip(0), learner.called))
-        same.append((few[-1][0], learner.called))
+            few.append((learner(x, x), x, x, learner.called))
+            same.append((few[-1][0], learner.called))
+            few.append((learner(x, x.flip(0)), x, x.flip(0), learner.called))
+            same.append((few[-1][0], learner.called))
     for _ in range(6):
         x, _ = clouds(case, 20, 2, 5)
         same.append((learner(x, x), learner.called))
@@ -234,7 +234,11 @@ def wilson_interval(learner, case):
         (192, 200, 1.645),
         (int(case.whole(20, 60)), 80, float(case.uniform(0.5, 3))),
         (29, 41, None),
-        *((hits, number, 1.96) for hits, number in ((0, 5), (0, 10), (19, 19))),
+        (0, 5, 1.96),
+        (0, 10, 1.96),
+        (19, 19, 1.96),
+        (8, 8, 1.2),
+        (1, 1, 1.645),
     ):
         with reasons_given(WILSON_REASONS):
             got = learner(hits, number) if z is None else learner(hits, number, z)
@@ -290,12 +294,12 @@ def neighbour_ratio(learner, case):
     """Compare the distance to the nearest training image with that to the second nearest."""
     settings = []
     for count, number, d, away, spread in ((6, 9, 4, 0, 1), (1, 2, 3, 0, 1), (30, 40, 8, 50, 1), (5, 5, 5, 1, 1),
-                                           (8, 30, 2, 0, 1), (3, 60, 64, 1000, 0.01)):  # fmt: skip
+                                           (24, 60, 2, 0, 1), (3, 60, 64, 1000, 0.01)):  # fmt: skip
         features, training = crowd(case, count, number, d, away, spread)
         if d == 2:  # pairs of neighbours that only float64 tells apart, the nearer of them before or after the other
             features, training = features.double(), training.double()
-            for i in range(4):
-                features[4 + i] += i
+            features[4:] += 30
+            for i in range(20):
                 training[6 + 2 * i : 8 + 2 * i] = features[4 + i]
                 training[6 + 2 * i, 0] += (2e-8, 4e-8)[i % 2]
                 training[7 + 2 * i, 1] += (4e-8, 2e-8)[i % 2]
@@ -375,8 +379,8 @@ def ring_distance(learner, case):
 def flagged(learner, case):
     """Decide which images a safety checker blocks."""
     settings = []
-    for n, m, k, careful in ((60, 4, 3, True), (30, 1, 1, True), (90, 3, 2, True), (1, 2, 1, True), (4, 4, 4, True),
-                             (30, 6, 3, True), (12, 3, 2, False)):  # fmt: skip
+    for n, m, k, careful in ((62, 4, 3, True), (31, 1, 1, True), (93, 3, 2, True), (1, 2, 1, True), (4, 4, 4, True),
+                             (31, 6, 3, True), (12, 3, 2, False)):  # fmt: skip
         inputs, scores, special = planted(case, n, m, k, careful)
         with reasons_given(FLAG_REASONS):
             got = learner(*inputs)

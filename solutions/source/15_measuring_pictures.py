@@ -1,15 +1,14 @@
 # %% [markdown] id="title"
 # # 15 · Measuring images, and using them responsibly
 #
-# Earlier chapters gave numbers: FID, prompts followed, diversity. Here you build each of them, and then you deceive each
-# of them on purpose, to learn what it does not see. After that come questions that no such number answers: whether a
+# Earlier chapters gave numbers: FID, prompts followed, diversity. Here you build each of them, and then you deceive most of them on purpose, to learn what it does not see. After that come questions that no such number answers: whether a
 # model copies its training images, what it assumes where a prompt is silent, how to tell where an image comes from, and
 # what a safety checker can do.
 #
 # ![Two rows of six images: drawn by a network that was trained on twenty pages, and below each its nearest training page; four of the six are copies](../chapters/figures/15_copies.png)
 #
 # **After this chapter you can**
-# 1. compute FID, KID, precision, recall, density and coverage by hand, and name for each a sampler that it is wrong about;
+# 1. compute FID, KID, precision, recall, density and coverage by hand, and name for most of them a sampler that they are wrong about;
 # 2. say how sure a share is, compare two samplers on the same prompts, and rank several by votes;
 # 3. search for copies of training images, and test whether a loss gives the training set away;
 # 4. count what a model draws where its prompt is silent, and compare it with its data;
@@ -17,7 +16,7 @@
 # 6. build a safety checker, measure its two errors, and get round it.
 #
 # **Time** about four and a half hours, half of them for the ten exercises. All cells together run in about ten minutes on one core of a CPU.
-# **You need** chapters 05 to 07 (noise, losses, samplers), 08 (CLIP), 09 (the judge), 10 (the model that is examined) and 12 (LoRA, inversion).
+# **You need** chapters 01 (the digit reader), 05 to 07 (noise, losses, samplers), 08 (CLIP), 09 (the judge), 10 (the model that is examined), 11 (notes in PNG files, the safety checker), 12 (LoRA, inversion) and 13 (DALL·E and its CLIP).
 
 # %% id="set-up"
 import math
@@ -89,7 +88,7 @@ LAPTOP = budget(smoke=False, laptop=True, gpu=True)  # whether claims about qual
 #
 # <details><summary>Answer (after running the cells of this section)</summary>
 # It depends on who looks. FID in the judge's features puts them in this order: 10 steps, 4 steps, blurred pages,
-# DALL·E. KID in the same features puts the blurred pages before the 4 steps. A network with random weights hardly tells
+# DALL·E. KID in the same features cannot tell the blurred pages from the 4 steps. A network with random weights hardly tells
 # 4 steps from 10, and one that was trained on handwritten digits puts DALL·E first.
 # </details>
 
@@ -138,8 +137,7 @@ show(
 # point with $d$ coordinates, the **features** that some network computes for it. We take the judge of chapter 09: its
 # finest and its coarsest maps, averaged over all places, $d = 176$.
 #
-# Real images are easy to come by here. `real` holds the features of the reference images; `unseen` are further pages of the same program,
-# numbered differently: a *perfect* model would draw these. And the **true pages** of our captions are what a perfect
+# Real images are easy to come by here. `real` holds the features of 2,000 pages, which serve as the reference; `unseen` those of 3,000 further pages of the same program, which a *perfect* model would draw. And the **true pages** of our captions are what a perfect
 # model would make of them.
 
 # %% id="features"
@@ -173,7 +171,7 @@ print(f"real {tuple(real.shape)}, unseen {tuple(unseen.shape)}, drawn {tuple(dra
 # $$\text{FID} = \lVert \mu_\text{real} - \mu_\text{gen} \rVert^2
 #   + \text{trace}\bigl(\Sigma_\text{real} + \Sigma_\text{gen} - 2 (\Sigma_\text{real} \Sigma_\text{gen})^{1/2}\bigr)$$
 #
-# In words: how far apart the means are, plus how much the spreads differ. With one feature the second term is the
+# In words: how far apart the means are, plus how much the spreads differ (the trace is the sum of the diagonal). With one feature the second term is the
 # squared difference of the two standard deviations: two variances, minus twice the product of their roots. With several
 # features this product becomes the **root of a matrix**: that matrix which, multiplied by itself, gives
 # $\Sigma_\text{real} \Sigma_\text{gen}$.
@@ -183,7 +181,7 @@ print(f"real {tuple(real.shape)}, unseen {tuple(unseen.shape)}, drawn {tuple(dra
 # There are three usual ways to compute it: the eigenvalues, each replaced by its root; `scipy.linalg.sqrtm`, which uses a
 # triangular form; and an iteration of Newton and Schulz that needs nothing but matrix products, which GPUs are good at
 # ([arXiv:1707.06772](https://arxiv.org/abs/1707.06772)). From $\mathcal{Y} = \mathcal{A} / \lVert \mathcal{A} \rVert$
-# and $\mathcal{Z} = I$, repeat
+# and $\mathcal{Z} = I$, the unit matrix, repeat
 #
 # $$\mathcal{T} = \tfrac12 (3 I - \mathcal{Z} \mathcal{Y}), \qquad \mathcal{Y} \leftarrow \mathcal{Y} \mathcal{T},
 #   \qquad \mathcal{Z} \leftarrow \mathcal{T} \mathcal{Z}$$
@@ -237,7 +235,10 @@ for name, matrix in {"covariance of real pages": covariance, "an easier matrix":
     ax.plot(range(1, 41), [(root @ root - matrix).norm() / matrix.norm() for root in roots], label=name)
 ax.set(xlabel="steps of Newton and Schulz", ylabel="relative error", yscale="log")
 ax.legend()
-show(figure, "The error falls steeply after some ten steps for an easy matrix; for the covariance of features slowly.")
+show(
+    figure,
+    "The error reaches rounding after 10 steps for an easy matrix; after 21, slowly at first, for the covariance.",
+)
 for name, root in {"eigenvalues": by_eigenvalues, "scipy": by_scipy, "40 steps": matrix_sqrt(covariance, 40)}.items():
     print(f"{name:12} trace of the root {root.trace():.6f}, largest difference {(root - by_scipy).abs().max():.1e}")
 
@@ -299,8 +300,7 @@ if LAPTOP:
 #
 # `unseen` are drawn by the same program as `real`. Their true distance is 0. Yet the FID of 100 of them is not. From a
 # sample, a covariance in 176 dimensions is estimated badly, and every error makes the distance larger: FID is
-# **biased** ([arXiv:1801.01401](https://arxiv.org/abs/1801.01401)). **Predict first:** for the unseen pages, by which
-# factor does FID fall from 100 to 3,000 images? And can pages saved as JPEGs of poor quality, 1,000 of them, get a
+# **biased** ([arXiv:1801.01401](https://arxiv.org/abs/1801.01401)). **Predict first:** for the unseen pages, by what factor does FID fall from 100 to 3,000 images? And can pages saved as JPEGs of poor quality, 1,000 of them, get a
 # *better* FID than 100 perfect pages?
 #
 # <details><summary>Answer (after running the cells below)</summary>
@@ -330,7 +330,7 @@ MANY = budget(smoke=120, laptop=1000, gpu=3000)
 saved = torch.cat([judge_sees(jpeg(pages_of(first, 20), 30)) for first in range(REAL, REAL + MANY, 20)])
 
 # %% [markdown] id="bias-run-text"
-# For each $n_\text{gen}$ the mean of five random selections, and in brackets the smallest and the largest of them:
+# For each $n_\text{gen}$ the mean of five random selections, and in brackets the smallest and the largest of them (all of the images can be selected in one way only):
 
 # %% id="bias"
 COUNTS = budget(smoke=(30, 100), laptop=(100, 300, 1000, 3000), gpu=(100, 300, 1000, 3000, 10_000))
@@ -358,7 +358,7 @@ if LAPTOP:
 #
 # <details><summary>Answer (after running the cells below)</summary>
 # It falls to about one half, and rises to more than three times as much: from 0.52 with 100 points in 8 dimensions to
-# 0.26 with 200 points, and to 1.7 in 16 dimensions. Of a covariance there are $d^2$ entries to be estimated.
+# 0.26 with 200 points, and to 1.7 in 16 dimensions. A covariance has about $d^2/2$ different entries, and all must be estimated.
 # </details>
 
 # %% id="bias-filmstrip" tags=["static"]
@@ -397,7 +397,9 @@ for colour, (name, points) in zip(("C0", "C1"), {"unseen pages": unseen, "JPEG, 
 ax.set(xlabel="1 / number of drawn images", ylabel="FID", ylim=(0, None), xlim=(0, None))
 ax.legend()
 show(
-    figure, "Two nearly straight lines over one over n; that of the unseen pages ends near 0, that of the JPEGs above."
+    figure,
+    "FID over 1/n (dots) and fitted lines (dashed): the dots lie near the lines, but for that of 100 JPEGs; the line of "
+    "the unseen pages ends near 0, that of the JPEGs at 0.5.",
 )
 few = torch.tensor([
     distributions.frechet_at_infinity(some_of(unseen, 100, seed), real, generator=torch.Generator().manual_seed(seed))[0]
@@ -406,14 +408,13 @@ few = torch.tensor([
 print(f"from 100 unseen pages only: {few.min():.2f} to {few.max():.2f}")
 
 # %% [markdown] id="infinity-read"
-# Of 3,000 unseen pages the line ends close to the truth, 0. (That there are only 2,000 `real` pages adds a bias that
+# With 3,000 unseen pages the line ends close to the truth, 0. (That there are only 2,000 `real` pages adds a bias that
 # this fit does not correct; nor is the line exactly straight.) From 100 images the extrapolation is of little use: the last line gives
 # the range of five selections.
 #
 # ### A distance without bias
 #
-# The **kernel inception distance**, KID ([arXiv:1801.01401](https://arxiv.org/abs/1801.01401)), compares the clouds
-# pair by pair. Two images are compared by $\text{kernel}(\text{gen}_j, \text{real}_i) = (\text{gen}_j \cdot
+# The **kernel inception distance**, KID ([arXiv:1801.01401](https://arxiv.org/abs/1801.01401)), compares the clouds pair by pair. It is the squared *maximum mean discrepancy* of the two clouds for a certain kernel. Two images are compared by $\text{kernel}(\text{gen}_j, \text{real}_i) = (\text{gen}_j \cdot
 # \text{real}_i / d + 1)^3$, large if the features agree, and
 #
 # $$\text{KID} = \operatorname*{mean}_{j \ne j'} \text{kernel}(\text{gen}_j, \text{gen}_{j'})
@@ -423,7 +424,7 @@ print(f"from 100 unseen pages only: {few.min():.2f} to {few.max():.2f}")
 # In words: are two drawn images as similar to each other, and two real ones to each other, as a drawn one is to a real
 # one? Pairs of an image *with itself* are left out, because they are always similar. Such an average over all pairs of
 # different points is a **U-statistic**: each pair is a fair sample of two independent images, so the expectation is the
-# same for any number of images. It is 0 if both distributions are equal, hence negative about half of the time.
+# same for any number of images. The expectation is 0 if both distributions are equal; a single KID is then negative about half of the time.
 #
 # ### Exercise 3 · The kernel distance
 #
@@ -537,7 +538,7 @@ trials = {
     "perfect": other,
 }
 radius = torch.cdist(ring, ring).fill_diagonal_(math.inf).kthvalue(3, dim=1).values
-figure, axes = plt.subplots(1, 3, figsize=(9, 3.7))
+figure, axes = plt.subplots(1, 3, figsize=(9, 4.1), layout="constrained")
 found = {}
 for ax, (name, points) in zip(axes, trials.items()):
     for centre, r in zip(ring.tolist(), radius.tolist()):
@@ -590,21 +591,24 @@ if LAPTOP:
 # %% [markdown] id="four-numbers-read"
 # Against all real pages precision falls from 0.94 for true pages to 0.31 for DALL·E and 0.29 for the blurred pages, and
 # density tells the same. Against a hundred it says nothing: the balls of so few pages are so large that whatever is
-# drawn lies in one. Coverage has its expected value for true pages, 0.97 of a hundred, and falls in the same order.
-# These numbers, too, depend on how many images there are, and belong beside their counts.
+# drawn lies in one. Coverage has its expected value for true pages, 0.97 of a hundred and 0.21 of 2,000. It falls with 10 and with 4 steps, too; of DALL·E and the blurred pages the one is lower against 100 pages, the other against 2,000.
+# (With 100 drawn images a precision has an interval of up to ±10 points: 0.31 and 0.29 cannot be told apart.) These numbers, too, depend on how many images there are, and belong beside their counts.
 #
-# And FID and KID? Here they are once more, for the 100 images against all real pages:
+# And FID and KID? Here they are once more, for the 100 images against all real pages; KID for both halves of the images as well:
 
 # %% id="both-distances"
-kid = {name: 1000 * kernel_distance(points, real) for name, points in drawn.items()}
-for name in drawn:
-    print(f"{name:14} FID {fid[name]:.2f}, KID {kid[name]:5.1f} thousandths")
+for name, points in drawn.items():
+    kid, *halves = (1000 * kernel_distance(some, real) for some in (points, *points.chunk(2)))
+    print(
+        f"{name:14} FID {fid[name]:.2f}, KID {kid:5.1f} thousandths ({halves[0]:.1f} and {halves[1]:.1f} of each half)"
+    )
 if LAPTOP:
-    assert fid["4 steps"] < fid["blurred pages"] and kid["4 steps"] > kid["blurred pages"]
+    assert fid["4 steps"] < fid["blurred pages"]
 
 # %% [markdown] id="both-distances-read"
-# They disagree about the blurred pages and the 4 steps. A covariance and a cubic kernel weigh differently where and how
-# two clouds are apart. "Which is nearer?" has no answer before you say in which sense.
+# FID puts the 4 steps before the blurred pages, in both halves of the images, too (see below). KID cannot tell them
+# apart: their values differ by less than those of two halves. A covariance and a cubic kernel weigh differently where and how
+# two clouds are apart, and 100 images show less of it to the one than to the other.
 
 # %% [markdown] id="which-text"
 # ### Which features?
@@ -664,7 +668,7 @@ for network, see in NETWORKS.items():
 
 # %% [markdown] id="which-order-text"
 # Of the five rows ten pairs can be formed. How many of them are in the same order in both halves? If the features saw
-# nothing, it would be five of ten, in the mean.
+# nothing, it would be five of ten, on average.
 
 
 # %% id="which-order"
@@ -693,7 +697,7 @@ if LAPTOP:
 
 # %% [markdown] id="which-read"
 # The judge puts the true pages and the 10 steps together in front, and the other three in the same order in the whole
-# and in both halves. Random weights separate the blotchy and the blurred sampler from the rest, but not 4 steps from
+# and in both halves. These random weights (one set of them) separate the blotchy and the blurred sampler from the rest, but not 4 steps from
 # 10. The order of the digit reader agrees between the halves no better than chance.
 #
 # So a FID without the name of its network has no meaning, and a network sees what it was trained for. The judge's own
@@ -715,7 +719,7 @@ for kind in ("place", "style"):
 assert shares[:10].sum() > 0.9 and sum(mean_of.values()) > 0.85
 
 # %% [markdown] id="directions-read"
-# Ten directions of 176, and what varies along them is nearly all place and style: the means of the eight places and of
+# Ten directions of 176 hold nearly all of the variance, and nearly all of it is place and style: the means of the eight places and of
 # the four styles account for 94% of the variance. So this FID is, above all, a measure of whether places and styles
 # look as they should and occur as often as they should. Give every thing on the true pages a wrong colour, and look again:
 
@@ -727,7 +731,7 @@ NEXT = dict(zip((None, *book.COLOURS), (*book.COLOURS, None)))  # each colour's 
 
 def recoloured(scene):
     """The same page with all of its things in other colours."""
-    return replace(scene, things=tuple(replace(thing, colour=NEXT[thing.colour]) for thing in scene.things))
+    return replace(scene, things=tuple(replace(t, colour=NEXT[book.seen_colour(t)]) for t in scene.things))
 
 
 wrong_colours = frechet_distance(judge_sees(book.pictures(map(recoloured, scenes))), real)
@@ -761,7 +765,7 @@ assert copied["all, copied"][0] < 1e-3 and copied["all, copied"][1:] == (1, 1)
 assert all(copied["all, copied"][i] >= copied["unseen"][i] for i in (1, 2)) and copied["unseen"][0] > 0.01
 
 # %% [markdown] id="files-text"
-# **A file format.** The same unseen pages, saved and opened again, or made smaller and enlarged again. If the
+# **A file format.** The same 300 unseen pages, saved and opened again, or made smaller and enlarged again. If the
 # drawn images are saved in one way and the real ones in another, this is measured, too
 # ([arXiv:2104.11222](https://arxiv.org/abs/2104.11222)).
 
@@ -803,7 +807,7 @@ if LAPTOP:
 # and what to recall?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# Precision rises, and recall falls: better looks are bought with variety. A single number, such as FID, does not show
+# Precision rises, from 0.86 to 0.97, and stays there, and recall falls, from 0.92 to 0.45 (200 digits, one set of noises): better looks are bought with variety. A single number, such as FID, does not show
 # which of the two has changed.
 # </details>
 
@@ -827,7 +831,7 @@ with torch.no_grad():
         print("noise times {}: precision {:.2f}, recall {:.2f}, FID {:.0f}".format(factor, *traded[factor]))
 show(
     plot_pictures(torch.cat(looks), columns=14, rows=[f"times {factor}" for factor in traded]),
-    "Digits from full and from reduced noise: fewer of them are odd, and more of them are alike.",
+    "Digits from full and from reduced noise, the same noises in each row: most stay what they are, some become a 2.",
 )
 if LAPTOP:
     assert traded[1.0][0] < traded[0.8][0] and traded[1.0][1] > traded[0.8][1] > traded[0.6][1]
@@ -862,7 +866,7 @@ show(
     plot_pictures(
         torch.stack([images[name][i] for name, i in chosen]),
         [f"{asked[i]}: {wrong[name][i]}" for name, i in chosen],
-        columns=6,
+        columns=3,
     ),
     "Six images that do not follow their prompts, each below its prompt and with what the judge found wrong.",
 )
@@ -878,7 +882,7 @@ show(
 # $$\frac{\hat p + \frac{1.96^2}{2 n_\text{all}} \pm 1.96 \sqrt{\frac{\hat p(1 - \hat p)}{n_\text{all}} +
 #   \frac{1.96^2}{4 n_\text{all}^2}}}{1 + 1.96^2 / n_\text{all}}$$
 #
-# In words: a share that is pulled a little towards one half, plus and minus a little more than two standard errors. The
+# In words: a share that is pulled a little towards one half, plus and minus about two standard errors. The
 # simpler $\hat p \pm 1.96\sqrt{\hat p (1-\hat p)/n_\text{all}}$ claims certainty where all images are right.
 #
 # ### Exercise 5 · Wilson's interval
@@ -929,8 +933,7 @@ print("10 of 10:", said([True] * 10), "; bootstrap:", bootstrap_interval([1.0] *
 
 # %% [markdown] id="interval-read"
 # The two kinds of interval agree, except where all are right: drawn from ten hits, every sample has ten hits, and the
-# bootstrap is sure. 10 steps are better than 4 steps here: their intervals are far apart. 4 steps and DALL·E cannot be
-# told apart with 100 images.
+# bootstrap is sure. 10 steps are better than 4 steps here: their intervals are far apart. 4 steps and DALL·E cannot be told apart with 100 images. (The 19 blurred pages that the judge rejects are rejected for their style: blur looks like another style to it.)
 #
 # ### A score without a reader
 #
@@ -1038,16 +1041,13 @@ if LAPTOP:
 # %% [markdown] id="clip-four-read"
 # The score puts true pages first, blurred or not, and 10 steps next. But it puts DALL·E clearly before 4 steps, while
 # the judge finds no more of DALL·E's images right. And for single images it is a weak witness, above all for DALL·E's,
-# where it has a third of the pairs in the wrong order. A CLIP score can compare many images of the *same* prompts. It
-# cannot tell whether an image follows its prompt.
+# where it has a third of the pairs in the wrong order. Even averaged over the same 100 prompts it orders these two otherwise than the judge does, and it cannot tell whether a single image follows its prompt. Report it as what it is: how near images and prompts are for one CLIP.
 
 # %% [markdown] id="eyes-text"
 # ### Who judges the judge?
 #
-# The judge was trained on renders, and drawn images are not renders. 200 images (20 steps) of the first of the course's *frozen prompts*, a thousand that never change,
-# were labelled by eye, right or wrong; `python3 course.py benchmark eyes` keeps the labels beside the judge's faults.
-# (The labels come from one pair of eyes, which knew some of the judge's verdicts.) **Predict first:** the judge agrees
-# with the labels on 94.5% of the images. How many of the images that are *wrong* by eye does it catch?
+# The judge was trained on renders, and drawn images are not renders. Chapter 10's model drew the first 200 of the course's *frozen prompts* (a thousand that never change) in 20 steps. These images were labelled by eye, right or wrong; `python3 course.py benchmark eyes` keeps the labels beside the judge's faults.
+# (The labels come from one pair of eyes, which knew some of the judge's verdicts.) **Predict first:** the judge agrees with the labels on 94.5% of the images (189 of 200). How many of the images that are *wrong* by eye does it catch?
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # Three of eight. Since 192 of the 200 are right, someone who always says "right" agrees with the labels on 96%, more
@@ -1082,9 +1082,8 @@ print(f"share that follow: by eye {said(by_eye)}, by the judge {said(judged(0.25
 assert sum(by_eye) > table[True, True] + table[False, False] and (sum(caught), len(caught)) == (3, 8)
 
 # %% [markdown] id="eyes-read"
-# The judge's share is nearly the labels' share, 191 against 192 of 200, because its two kinds of errors are equally
-# frequent, not because it is right about each image. It finds 6 good images wrong and 5 wrong ones good. For a sampler
-# that fails more often the balance would be another. With eight images that are wrong by eye the interval of what it
+# The judge's share is nearly the labels' share, 191 against 192 of 200, because its two kinds of errors are nearly equally frequent, 6 and 5, not because it is right about each image. It finds 6 good images wrong and 5 wrong ones good. For a sampler
+# that fails more often the balance could be another. With eight images that are wrong by eye the interval of what it
 # catches is wide: to know it better, label images of a *worse* sampler.
 #
 # ### A threshold by labels
@@ -1109,12 +1108,15 @@ for half, name in ((True, "even seeds"), (False, "odd seeds")):
     assert best == (0.1 if half else 0.3)
 ax.set(xlabel="threshold of the judge", ylabel="agreement with the labels")
 ax.legend(fontsize=8)
-show(figure, "Agreement over the threshold for two halves of the images; flat up to 0.3 and falling above.")
+show(
+    figure,
+    "Agreement over the threshold for two halves of the images: at least 0.90 up to 0.3, down to 0.84 in one half above.",
+)
 
 # %% [markdown] id="better-text"
-# On one half 0.1 is best, on the other 0.3, and the two curves lie farther apart than either changes between
-# these two. From 0.1 to 0.3 the agreement hardly changes; above, good images are lost, since what is drawn less well
-# gets a lower score. An agreement of 98% that was *chosen* becomes 92% on images that had no part in the choice.
+# On one half 0.1 is best, on the other 0.3: from 0.1 to 0.3 the agreement hardly changes (2 points in one half, 4 in the other), and with 100 images each the halves differ by up to 8. Above 0.3 good images are lost.
+# Chosen on the even seeds, the threshold agrees on 98% there and on 92% of the others; chosen on the odd ones, on 94% and on 96%. On average that is 96% where it was chosen and 94% where it was not. One pair of
+# halves cannot measure so small a difference, but its sign is known beforehand: only the second number is honest.
 #
 # ### When is 93.6% better than 91.6%?
 #
@@ -1166,7 +1168,7 @@ print("difference, paired by prompt:", in_points(paired_interval(ten, four)))
 print("difference, paired by chance:", in_points(paired_interval(ten, shuffled)))
 
 # %% [markdown] id="paired-2-text"
-# Now 93.6% against 91.6%, with three kinds of overlap: errors that have nothing to do with each other; half of the
+# Paired by prompt the interval is a little shorter, 20 points in place of 24. Now 93.6% against 91.6%, with three kinds of overlap: errors that have nothing to do with each other; half of the
 # first's errors shared by the second; a second sampler that fails wherever the first does. The bootstrap is too sure of
 # itself where only a few prompts differ. So we add the **sign test** (McNemar's): if both were equally good, each
 # prompt on which they differ would be a coin toss. How probable is a result at least as uneven?
@@ -1195,7 +1197,7 @@ assert not any(better[200, name] for name in ("unrelated", "half", "all"))
 assert better[1000, "half"] and better[1000, "all"] and not better[1000, "unrelated"]
 
 # %% [markdown] id="regress-text"
-# So a difference of two points cannot be detected with 200 prompts, whatever the overlap. With 1,000 they are, if both samplers drew
+# So a difference of two points cannot be detected with 200 prompts, whatever the overlap. With 1,000 it can, if both samplers drew
 # the same prompts and at least half of the first one's errors are the second's, too. A table of shares does not show this.
 # Keep the result for each prompt.
 #
@@ -1225,14 +1227,12 @@ if LAPTOP:
 # %% [markdown] id="regress-read"
 # This is **regression to the mean**. A prompt fails because it is hard or because the seed was unlucky. If you choose
 # failures, you choose bad luck with them, and luck does not repeat. (Luck alone does not explain it: then half of them
-# would have been followed, as of all prompts.) The remedy: draw the old sampler again, too, on the chosen prompts and with fresh seeds, and
-# compare with that. The same holds for images: the best four of forty seeds show the chooser, not the sampler.
+# would have been followed, as of all prompts.) The remedy: draw with the old sampler again, too, on the chosen prompts and with fresh seeds, and compare with that. The same holds for images: the best four of forty seeds say more about the choice than about the sampler.
 #
 # ### Ask people
 #
 # In the end images are made for people. A simple question to ask them: of two images of the same prompt, which do you
-# prefer? The vote must be **blind**: the voter does not know who drew which, and sides change by lot, so that a habit of
-# choosing one side favours nobody. `Ballot` keeps pairs, sides and votes; six of them, as a voter sees them:
+# prefer? The vote must be **blind**: the voter does not know who drew which, and sides change at random, so that a habit of choosing one side favours nobody. `Ballot` keeps pairs, sides and votes; six of them, the left image above the right one:
 
 # %% id="ballot" tags=["static"]
 from course_utils.widgets import Ballot, voting_booth
@@ -1288,7 +1288,7 @@ print(stand_in.result())
 #   {\sum_{j \ne i} \frac{\text{wins}_{ij} + \text{wins}_{ji}}{\text{strength}_i + \text{strength}_j}}$$
 #
 # The numerator is how often $i$ won, the denominator grows with its games and falls with the strength of its opponents.
-# A tie counts half for both. Chess calls $1000 + 400 \log_{10} \text{strength}_i$ the Elo rating.
+# A tie counts half for both. $400 \log_{10} \text{strength}_i$ plus a constant, here 1000, is the *Elo rating* of chess.
 #
 # ### Exercise 6 · Strengths from votes
 #
@@ -1356,15 +1356,15 @@ show(
 
 # %% [markdown] id="ranking-read"
 # The votes separate two groups, 10 steps and blurred pages from 4 steps and DALL·E, and nothing within them: there the
-# intervals overlap. With a tenth of the votes they are about three times as long. Many votes are ties, since this voter
+# intervals overlap. With a tenth of the votes they are two and a half to three times as long. (They are somewhat too short: the 600 votes are made from 400 images, and the bootstrap takes them for independent.) Many votes are ties, since this voter
 # sees only right and wrong, and ties draw the strengths together. So look at the intervals before you look at the
 # order, and ask who voted: this voter does not mind that pages are blurred.
 
 # %% [markdown] id="copy-text"
 # ## 3 · Does it copy?
 #
-# The copier of section 1 beat a perfect model in every number. So whether images look right and whether they are *new*
-# are two questions. The second matters to those who made the training images and to those who are shown on them: from
+# The copier of section 1 beat a perfect model in FID, precision and coverage. So whether images look right and whether they are *new*
+# are two questions. The second matters to those who made the training images and to those who are shown in them: from
 # Stable Diffusion and Imagen single training images have been drawn again, nearly pixel by pixel
 # ([arXiv:2301.13188](https://arxiv.org/abs/2301.13188)).
 #
@@ -1415,7 +1415,7 @@ show(
 )
 
 # %% [markdown] id="disguises-read"
-# Neither of the two finds everything: pixels do not survive mirroring, features do not survive a new brightness. Each
+# Neither of the two finds everything: pixels do not survive mirroring, features lose a third of the pages that were moved by three pixels, and neither survives a new brightness. Each
 # distance has its blind side, as each FID had, so copies are searched for with several. What neither finds is not
 # proved to be new.
 #
@@ -1465,8 +1465,7 @@ neighbour_ratio = check("15.neighbour_ratio", neighbour_ratio)
 # **1,000 pages**, the 20 among them. The first of the 20 is put in **ten times**, as images from the Web occur many
 # times in a data set; so the small set has 29 entries, and the first page is a third of them.
 #
-# Both get the same small U-Net, from the same start, with the same number of updates. It predicts $\hat x_0$ (chapter
-# 07's table). To make it quick on a laptop, each 4 × 4 pixels become one place with 48 numbers (`F.pixel_unshuffle`).
+# Both get the same small U-Net, from the same start, with the same number of updates. It predicts $\hat x_0$, one of the three parametrisations of chapter 07. To make it quick on a laptop, each 4 × 4 pixels become one place with 48 numbers (`F.pixel_unshuffle`).
 
 # %% id="learn-data"
 from course_utils.metrics.pictures import one_thing_pages
@@ -1581,13 +1580,14 @@ if LAPTOP:
     assert of_page[0] > 3 * of_page[1:].double().mean() and hidden.sum() < is_copy.sum()
 
 # %% [markdown] id="tenfold-read"
-# A third of the copies are of the tenfold page, as its share of the entries would suggest. Of the other nineteen pages,
-# four come out, the rest not at all. With its duplicates left in the list a third of the copies escape the search.
+# A third of the copies are of the tenfold page, as its share of the entries would suggest; of each other page there are 1.4 on average. But one
+# page that was put in once comes out 14 times, another 9 times, and fifteen do not come out at all: repetition makes
+# copies likelier, and it is not the only thing that does. With its duplicates left in the list a third of the copies
+# escape the search.
 #
-# The network of 1,000 pages has as many parameters and as many updates, but it saw each page fifty times less often. It
+# The network of 1,000 pages has as many parameters and as many updates, but it saw each page 34 times less often, and the tenfold one 345 times. It
 # draws blurred places and no things. So this is no comparison of two good networks: with more training and more
-# parameters it, too, would come nearer to its pages. What the experiment does show is which pages are copied first. That
-# is why the first remedy is to remove duplicates from the data. The attack on Stable Diffusion tried the captions of
+# parameters it, too, would come nearer to its pages. What the experiment does show, for one training, is that a page which is there ten times is copied far more often than the average page. Removing duplicates from the data is therefore the first remedy. The attack on Stable Diffusion tried the captions of
 # the images that its training set held most often, and succeeded mostly for those that were there a hundred times or
 # more ([arXiv:2301.13188](https://arxiv.org/abs/2301.13188), section 4). Duplicated captions matter, too
 # ([arXiv:2305.20086](https://arxiv.org/abs/2305.20086)).
@@ -1608,8 +1608,7 @@ if LAPTOP:
 # share of false alarms, for all thresholds.) The package's `auc` computes it, and the cell below compares it with
 # scikit-learn's.
 #
-# The loss at a middle time, $t = 500$, averaged over four noises, the same for all images. First our two networks: on
-# their training pages (one of each), and on fresh pages from the same program. **Predict first:** the AUC of the
+# We take the loss at a middle time, $t = 500$, averaged over four noises that are the same for all images. First we try our two networks, on their training pages (one of each) and on fresh pages from the same program. **Predict first:** the AUC of the
 # network of 20 pages, and that of the network of 1,000?
 #
 # <details><summary>Answer (after running the cell below)</summary>
@@ -1653,8 +1652,7 @@ if LAPTOP:
 #
 # ### The shipped model
 #
-# Now the same two questions about the model of chapter 10. Its training pages are the first of data set 0, 40,000 of
-# them on a laptop and 100,000 with a GPU (`course_utils/recipes/pictures.py`). Its losses, on 200 of these pages with
+# Now the same two questions about the model of chapter 10. Its training pages are the first of data set 0, in the last training the first 100,000 of them (`course_utils/recipes/pictures.py`). Its losses, on 200 of these pages with
 # their captions and on 200 fresh pages with theirs:
 
 # %% id="shipped-membership"
@@ -1694,9 +1692,7 @@ if LAPTOP:
 # of such attacks; that it finds nothing does not prove that there is nothing to find.
 #
 # And does it draw copies? Most likely for a prompt that is the caption of training pages. We take the captions of one
-# thing that occur most often, and draw each with four seeds. **All** training pages of
-# these words are then compared with each image. How near would a page be that is surely no copy? As a floor we render
-# fresh pages of the same words.
+# thing that occur most often, and draw each with four seeds. **All** pages of these words among the first 40,000 (with a GPU: all 100,000) are then compared with each image. How near would a page be that is surely no copy? For comparison we render fresh pages of the same words.
 
 # %% id="shipped-copies-data"
 SCENES = budget(smoke=2000, laptop=40_000, gpu=100_000)
@@ -1743,13 +1739,12 @@ show(
         rows=["drawn", "nearest page"],
     ),
     "The six most suspicious images and their nearest training pages: the same thing in the same place, as the caption "
-    "demands, but in another position, and with other details of the sky and the ground.",
+    "demands, in some of them at nearly the same spot, but with other outlines, and other details of sky and ground.",
 )
 
 # %% [markdown] id="shipped-copies-read"
-# No image is nearer to a training page than fresh pages are, neither in pixels nor in features, and no ratio is below
-# 0.5. What can be concluded has limits: 64 images, one threshold, two distances, and captions that many pages share. The experiment above says where a
-# search should begin: with images that the data hold many times. Here no page is put in twice.
+# The nearest drawn image is farther from its training page than the nearest fresh page is, in pixels (21.2 against 17.2) and in features (0.38 against 0.27), and no ratio is below 0.5. What can be concluded has limits: 64 images, a part of the training pages, one threshold, two distances, and captions that many pages share. The experiment above says where a
+# search should begin: with images that the data hold many times. Here each page is there once, though pages in rare styles or with several things are taken up to six times as often (section 4).
 
 # %% [markdown] id="assume-text"
 # ## 4 · What does it assume?
@@ -1763,8 +1758,7 @@ show(
 #
 # ### Where the prompt is silent
 #
-# Three prompts with hardly any words, and five questions that they do not answer. First to the **data**: of all
-# training captions that name one such thing, and neither colour nor pose nor place nor style, what do the pages show?
+# Three prompts with hardly any words, and five questions that they do not answer. We put them to the **data** first. Among all training captions that name one such thing, in whatever words, and neither colour nor pose nor place nor style, what do the pages show?
 # **Predict first:** on how many of the pages of such a caption is the ball red? And in how many of the eight places are
 # the cats?
 #
@@ -1831,8 +1825,7 @@ if LAPTOP:
 # occur as often as in the data? And with a scale of 8, which of the answers become less varied: places, poses, colours?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# No: a beach, on 18% of the pages, is drawn in 3% of the images. With a scale of 8 poses and sides are as varied as
-# before, and of the places only the house's are less varied. The colours become *more* varied: cats and houses leave
+# No: a beach, in 18% of such captions' pages, is drawn in 3% of the images. With a scale of 8 poses and sides are as varied as before; of the places the house's are less varied, the ball's more. The colours become *more* varied: cats and houses leave
 # the natural colour, which the data always show.
 # </details>
 
@@ -1873,7 +1866,7 @@ show(
         columns=LOOK,
         rows=[f"a cat, guidance {guidance:g}" for guidance in GUIDANCE],
     ),
-    "Images for “a cat”, the same start noises in each row: grey cats with guidance 1, some of them purple with 3, and in "
+    "Images for “a cat”, the same start noises in each row: grey cats with guidance 1, grey and greenish ones with 3, and "
     "glaring colours with 8.",
 )
 
@@ -1915,8 +1908,7 @@ for prompt, question in OPEN:
                   f"{said([True] * most + [False] * (counts.total() - most))}")  # fmt: skip
 
 # %% [markdown] id="amplified-plot-text"
-# Entropies say how evenly the answers are spread, not which they are. The places of all three prompts together, with
-# Wilson's intervals:
+# Entropies say how evenly the answers are spread, not which they are. The places of all three prompts together, with Wilson's intervals (several captions may belong to one page, and the three prompts have other shares in the data than among the images):
 
 # %% id="amplified-plot" tags=["static"]
 figure, ax = plt.subplots(figsize=(8, 2.8))
@@ -1964,15 +1956,13 @@ if LAPTOP:
 
 # %% [markdown] id="amplified-read"
 # Guidance was not needed for the model to answer otherwise than its data do. Without it, the beach is already drawn far
-# too rarely (the forest, the desert and the room too often), and the entropies of the places hardly show it: they tell
+# too rarely (the forest and the desert are drawn too often, grass too rarely), and the entropies of the places hardly show it: they tell
 # how even the shares are, not whose they are. Why the beach? This experiment does not say.
 #
-# And guidance did not make all answers less varied. Sides and poses keep the entropy of the data; of the places, those
-# of the house lose some. With the colours it is the other way round. All these pages show the natural colour, and so
+# And guidance did not make all answers less varied. Sides and poses keep the entropy of the data; of the places, those of the house lose some with a scale of 8, and those of the ball gain some: 2.87 bits are more than seven places can have, so balls are drawn in the eighth, too, which these data never show. With the colours it is the other way round. All these pages show the natural colour, and so
 # do the images without guidance; with 3, one cat in seven has another colour, and with 8, most cats and houses have. Guidance adds
-# a multiple of what distinguishes the prediction with the words from the one without them (chapter 10). A large
-# multiple leads out of the data, to colours that nobody asked for and no page showed. (Ten steps are few for a scale of
-# 8, and the judge finds a single cat in 40 of these 60 images only.)
+# a multiple of what distinguishes the prediction with the words from the one without them (chapter 10). In ten steps a large multiple leads out of the data, to colours that nobody asked for and no page showed. Chapter 10 found that most of what goes wrong with a large scale and few steps is the solver's fault; whether these colours would stay with 50 steps was not measured here.
+# (And the judge finds a single cat in 40 of these 60 images only.)
 
 # %% [markdown] id="skew-text"
 # ### A skewed training set, made on purpose
@@ -1984,9 +1974,7 @@ if LAPTOP:
 # prompt does not say? And if it asks for the right?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# If the prompt does not say, the cat is on the left in 98% of the images with both; before it was 76%. If the prompt
-# asks for the right, it is there, in all 51 images with both. The images without both are more now, 13 of 64 where it
-# was 3.
+# If the prompt does not say, the cat is on the left in 98% of the images with both; before it was 76%. Of all 64 images it is 59 against 32, since fewer of them lack one of the two now, 4 where it was 22. If the prompt asks for the right, it is there in all 51 images with both; here images without both are more now, 13 of 64 where it was 3.
 # </details>
 
 # %% id="skew-data" tags=["static"]
@@ -2078,14 +2066,12 @@ show(
         rows=[f"{name}, {when}" for name in PROMPTS for when in ("before", "after")],
     ),
     "Four rows: a cat and another thing, before and after the training on skewed pages, for prompts that do not say who "
-    "is where, and for prompts that ask for the cat on the right; after it, silent prompts get the cat on the left, and "
-    "those that ask for the right get it there, with blurred cats and places",
+    "is where, and for prompts that ask for the cat on the right; after it, the cat is on the left for five of the six "
+    "silent prompts, and on the right where the prompt asks for it, with blurred cats and places.",
 )
 
 # %% [markdown] id="skew-read"
-# The silence has been filled: where the words leave the side open, the model answers as the new pages do. (It had a
-# habit before, too: the cat, which is named first, was on the left in three of four images.) Where the words do say it,
-# they are still obeyed, after this short training; but more images lack one of the two things.
+# The silence has been filled: where the words leave the side open, the model answers as the new pages do. (It had a habit before, too: the cat was on the left in three of four images. It is named first in all of them.) Where the words do say it, they are still obeyed, after this short training (one training); but 13 of these 64 images lack one of the two things or have more, where it was 3.
 #
 # No caption was false, and nothing in the loss knows of sides. Some captions say that the cat is left of the car, some
 # that the car is right of the cat, some only that both are there; the pages are the same. The first two kinds are
@@ -2146,8 +2132,7 @@ if LAPTOP:
 #
 # But a sheet answers only the questions that somebody thought of asking. Who stands where was a question here because
 # we put the skew in ourselves. That is the use of counting *what is drawn* where the prompt is silent: it also finds
-# what no sheet was asked for. And some of what it finds, such as the red ball, is no fault of the numbers. It is a
-# decision, which ought to be made by somebody, and written down.
+# what no sheet was asked for. And some of what it finds, such as the red ball, is not an error of sampling but a decision of the captions' author, and a sheet should say so.
 
 # %% [markdown] id="marks-text"
 # ## 5 · Where does it come from?
@@ -2162,7 +2147,7 @@ if LAPTOP:
 # program and save it again as PNG, which loses not a single pixel. Is the note still there?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# No. Saving writes the pixels and what the program thinks of writing. Nobody removed the note; nobody kept it.
+# No. Saving writes the pixels and what the program thinks of writing. The note was not removed on purpose; it was just not copied.
 # </details>
 
 # %% id="note"
@@ -2186,9 +2171,7 @@ with tempfile.TemporaryDirectory() as folder:
 # ### A mark in the pixels
 #
 # Chapter 11 added a faint pattern to an image and found it by correlation. The classic form of this, *spread spectrum*
-# (Cox et al. 1997), adds it to the discrete cosine transform (DCT) instead: to 1,040 coefficients of middle frequency
-# the same small number, with a sign that only a key knows. Slow waves would be visible, and fast ones are what JPEG
-# throws away first.
+# (Cox et al. 1997), adds it to the discrete cosine transform (DCT) instead. Cox et al. change the 1,000 largest coefficients, each in proportion to its size. We add the same small number to 1,040 coefficients of middle frequency, with signs that only a key knows: slow waves would be visible, and fast ones are what JPEG throws away first.
 #
 # Packages that do this exist, but `invisible-watermark`, which diffusers uses for SDXL, was last released in July 2023,
 # needs OpenCV, and refuses images below 256 × 256; `blind-watermark` was last released in April 2023. So
@@ -2214,7 +2197,7 @@ assert (find_dct(marked, KEY) < find_dct(few, KEY)).all() and find_dct(marked, K
 # %% id="pixels-look" tags=["static"]
 show(
     plot_pictures(torch.cat([few, marked, 10 * (marked - few)]), columns=6, rows=["page", "marked", "difference × 10"]),
-    "Pages; the same pages marked, with a faint grain in flat areas; and ten times the difference, grain without any form.",
+    "Pages; the same pages marked, with a faint grain in flat areas; and ten times the difference: the same grain in each.",
 )
 
 # %% [markdown] id="ring-text"
@@ -2257,7 +2240,7 @@ for ax in axes.flat:
     ax.set(xticks=[], yticks=[])
 show(
     figure,
-    "The key of four channels: rings of +1 and −1 around the middle of the spectrum; and what they are in the noise, "
+    "The key of four of the eight channels: rings of +1 (red) and −1 (blue) around the middle of the spectrum; and what they are in the noise, "
     "rings around the middle of the image.",
 )
 
@@ -2299,7 +2282,7 @@ assert abs(write_ring(noise, key).std() - 1) < 0.02
 
 # %% [markdown] id="write-price"
 # The variance is right, and nearly so is the share of large numbers. Two things are not. In the middle, where the
-# waves of all rings meet, a number can be far larger than normal noise ever has: all frequencies have the right
+# waves of all rings meet, a number can be larger than any in the normal noise, 6.6 against 4.8 at most among the same million numbers: all frequencies have the right
 # strength, but their phases are not random any more. And all noises share the key, so that a number at one place
 # varies less from noise to noise. Anyone who has many marked noises can average them and find the key.
 #
@@ -2352,7 +2335,7 @@ assert abs(distances.std() - 2 * places**-0.5) < 0.02 and 0.02 < (p < 0.05).doub
 # ### Draw, and look back
 #
 # Now images. The same captions are drawn from the same noises, without and with the key. `find_ring` inverts each image
-# with the empty prompt, since who finds an image does not know what it was asked for. Five steps suffice.
+# with the empty prompt, since who finds an image does not know what it was asked for. It takes five steps.
 
 # %% id="grow"
 from course_utils.metrics.pictures import followed
@@ -2379,8 +2362,7 @@ for name, pages in (("plain", plain), ("with key", ringed)):
     )
 
 # %% [markdown] id="grow-read"
-# A third of the noise has changed, and the pages are nearly the same: the slowest waves, which decide what is where,
-# are left alone. They follow their captions as often, as far as 24 images can tell. The distances are far from 0, because the
+# A third of the noise has changed, and the pages are nearly the same: presumably because the slowest waves, below ring 2, are left alone. They follow their captions as often, as far as 24 images can tell. The distances are far from 0, because the
 # inversion is rough, and yet all pages with the key are nearer to it than any without.
 #
 # ### Where to draw the line
@@ -2391,7 +2373,7 @@ for name, pages in (("plain", plain), ("with key", ringed)):
 # comparison in a thousand has p < 0.001. How many have?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# Three in a thousand, 0.31%, and 2% for the worst key. The inverted noise of pages scatters more than normal noise:
+# Three in a thousand, 0.31%. (That the worst of the 100 keys has 2%, 4 of 200 pages, is what chance makes of such a rate.) The inverted noise of pages scatters more than normal noise:
 # 0.084 in place of 0.075. A p-value that is computed from a model of the noise is as good as that model.
 # </details>
 
@@ -2454,9 +2436,7 @@ show(
 #
 # <details><summary>Answer (after running the cells below)</summary>
 # Where pixels move, the mark in the pixels is lost altogether: its waves no longer fit. The ring is still found in half
-# of the pages that were cut, and in nearly all that were mirrored. Drawn again at a strength of 0.3, the mark in the
-# pixels is gone as well, since the autoencoder does not bring a faint grain back; the ring is found in 15 of 24. Where
-# pixels only lose precision, it is the other way round: the mark in the pixels is found each time.
+# of the pages that were cut, and in nearly all that were mirrored. Drawn again at a strength of 0.3, the mark in the pixels is found in 2 of 24, presumably because the autoencoder does not bring a faint grain back, and the ring in 15. Where pixels only lose precision, the mark in the pixels is found each time, and the ring in 17 to 24 of 24.
 # </details>
 
 # %% id="robust"
@@ -2482,7 +2462,7 @@ changes = {
 }
 
 # %% [markdown] id="robust-table-text"
-# A mark counts as found if its distance is below its line.
+# A mark counts as found if its distance is below its line. (PSNR compares the changed pages with the marked ones; 99 stands for identical.)
 
 # %% id="robust-table"
 pixel_marked = distortions.saved(write_dct(plain, KEY))
@@ -2525,9 +2505,8 @@ show(
 
 # %% [markdown] id="robust-read"
 # Neither mark is better. The mark in the pixels survives JPEG, noise and half the size every time, and no change of the
-# geometry. The ring survives most things most of the time, and is the only one that is found after a mirror, a crop, or
-# after the image was drawn again. At a strength of 0.6 it too is found in 6 of 24 only, and all that it took was image
-# to image: **no mark here withstands somebody who wants to be rid of it**. Two further limits are worth knowing.
+# geometry. The ring survives most things most of the time, and a mirror, a crop and being drawn again far better than the other. Drawn again at 0.6 it is found in 6 of 24, though by then the image has changed as well (a ball has become a boat).
+# So each mark here can be lost, one of them by a mere mirror, and **neither is safe from somebody who wants to be rid of it**. Two further limits are worth knowing.
 # Anyone who has the key can write it into images of other origin, so a mark that is found is no proof either. And to
 # look for a ring one needs the model.
 #
@@ -2634,8 +2613,7 @@ assert mine.tolist() == theirs and 10 < sum(theirs) < 190
 # what share of the pages with a mushroom goes through?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# Three quarters of them: 76%, where blocking 5% of all pages at random would let 95% through. Of cars it is 61%, of
-# tulips 27%. Nothing in the method tells which concepts it works for; only labelled images do.
+# Three quarters of them: 76%, where blocking 5% of all pages at random would let 95% through. Of cars it is 61% (with fewer false alarms than wanted), of tulips 27%. Nothing in the method tells which concepts it works for; only labelled images do.
 # </details>
 
 # %% id="embed"
@@ -2684,7 +2662,7 @@ if LAPTOP:
     assert missed["tulip"] < 0.45 < missed["mushroom"]
 
 # %% [markdown] id="curve-text"
-# The threshold chooses between the two errors; how far both can be small, it cannot choose. For each threshold the
+# The car's threshold, chosen on the first half for 5%, gives 2% on the second (1% to 4%), and so more misses: a threshold, too, is an estimate. It chooses between the two errors; how small both can be, it cannot choose. For each threshold the
 # figure has one point:
 
 # %% id="curve" tags=["static"]
@@ -2730,20 +2708,19 @@ if LAPTOP:
     assert [words[row[0]] in ("tulip", "flower", "car", "mushroom", "toadstool") for row in nearest] == [True] * 3
 
 # %% [markdown] id="audit-read"
-# The secret words come first. Keeping the words back did not keep them secret, and it did keep users from a simple
-# question: does it work?
+# The secret words come first. Publishing only the vectors did not keep the words secret here, but it kept users from measuring the two error rates.
 #
 # ### A filter of prompts, and how it is got round
 #
 # The other filter is older: a list of forbidden words. `forbidden_words(prompt, words)` returns those that the prompt
-# has, as whole words, in small or large letters. To test a filter, try what somebody would try who wants to get round
+# has, as whole words, in lower or upper case. To test a filter, try what somebody would try who wants to get round
 # it: this is called **red-teaming**. What counts is not whether a prompt passes; the model must also draw the thing.
 # **Predict first:** the list is "tulip, tulips". Which of these prompts pass *and* get a tulip: "flower", "tullip",
 # "tuliptulip", "eine Tulpe", a description of it?
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # "flower", a synonym that the list's author forgot, and "tuliptulip", which is one word to the list and, for the
-# tokenizer, ends in the token of "tulip": both get one each time. "tullip" gets one now and then. What the model
+# tokenizer, ends in the token of "tulip": both get one in 8 of 8 images (68% to 100%). "tullip" gets one now and then. What the model
 # cannot read, other languages and descriptions among them, does not work here, because this small model knows few
 # words. A large one knows many.
 # </details>
@@ -2790,12 +2767,12 @@ if LAPTOP:
 few = ["as it is", "synonym", "two in one", "misspelled", "German"]
 show(
     plot_pictures(torch.cat([tulips[how][:8] for how in few]), columns=min(8, SEEDS), rows=few),
-    "Five rows, one a prompt: tulips for the plain prompt, the synonym and the doubled word, other things for the others.",
+    "Five rows, one a prompt: tulips for the plain prompt, the synonym and the doubled word; for the misspelled one a "
+    "tulip and seven other things; for German none.",
 )
 
 # %% [markdown] id="red-team-read"
-# The list stops what its author thought of. The synonym and the doubled word are drawn each time, and their pages equal
-# the plain prompt's down to the details. Where the tokenizer breaks a word into pieces that the model never learned
+# The list stops what its author thought of. The synonym and the doubled word are drawn each time, and their pages are nearly the same as the plain prompt's. Where the tokenizer breaks a word into pieces that the model never learned
 # together ("tullip" is tu, l, li, p), it draws something else, usually; one or two of eight seeds get a tulip all the
 # same. Behind the list, the filter of images stops every tulip here. But a single tulip on a beach is the easy case: on
 # the labelled pages it let a quarter through. Only by trying do you learn what two filters let through together.
@@ -2818,28 +2795,24 @@ display(Markdown(model_card(manifest)))
 # %% [markdown] id="card-read"
 # Every number in it is in the manifest, or an interval of one. What the manifest does not have, the card cannot say:
 # how often its users were misled by it, for instance, or what it assumes where a prompt is silent, which you measured
-# in section 4. Would you have chosen to publish these numbers? The question is a good test of a card.
+# in section 4.
 
 # %% [markdown] id="elsewhere"
 # ## 7 · What you will read elsewhere
 #
 # **"A lower FID means better images."** In section 1 a copier beat a perfect model, pages on which every thing had the
-# wrong colour scored as well as true ones, and FID put slightly blurred pages behind images with wrong things on them, where KID
-# put them in front. FID measures how far two sets of features are apart, for one network and one number of images.
+# wrong colour scored as well as true ones, and FID put slightly blurred pages behind images with wrong things on them, which KID could not tell apart. FID measures how far two sets of features are apart, for one network and one number of images.
 #
-# **"Our FID is 12; theirs is 15."** In section 1 the number of images alone changed it more than tenfold, making pages
-# smaller and larger again changed it more than drawing in four steps did, and another network changed the order. Such numbers
+# **"Our FID is 12; theirs is 15."** In section 1 the number of images alone changed it more than tenfold, making pages smaller with the wrong method and larger again changed it more than drawing in four steps did, and another network changed the order. Such numbers
 # compare only if somebody computed both, in one way.
 #
 # **"The CLIP score measures whether the prompt was followed."** It preferred true captions to those with swapped sides
 # no more often than by guessing, and it put DALL·E before a sampler that follows as many prompts or more.
 #
-# **"A diffusion model only learns concepts; it cannot store images."** Trained on 20 pages, it drew them again, above
-# all the one that was there ten times. The same network, trained on 1,000, did not. What decides is the data, the training and the
+# **"A diffusion model only learns concepts; it cannot store images."** Trained on 20 pages, it drew five of them again; a third of the copies were of the one that was there ten times. The same network, trained on 1,000 pages for as many updates, copied none. What decides is the data, the training and the
 # size, and it can be measured.
 #
-# **"An invisible watermark proves where an image comes from."** Each of the two was destroyed by something harmless; image to
-# image removed both; and anyone who has the key can write it into any image.
+# **"An invisible watermark proves where an image comes from."** Of the two, one was lost by mirroring and the other in half of the images by a crop; image to image lost the one nearly always and the other in 9 of 24 images or more; and anyone who has the key can write it into any image.
 #
 # **"A model has no opinions, it only draws what it is asked."** What it is not asked it draws, too: section 4 counted
 # the answers.
@@ -2853,16 +2826,14 @@ display(Markdown(model_card(manifest)))
 # | $\lVert \mu_\text{real} - \mu_\text{gen} \rVert^2 + \text{trace}(\Sigma_\text{real} + \Sigma_\text{gen} - 2 (\Sigma_\text{real} \Sigma_\text{gen})^{1/2})$ | `frechet_distance(features, others)` |
 # | mean kernel within both sets, without the diagonal, minus twice that between them | `kernel_distance(features, others)` |
 # | the share of real points with a drawn one in their ball | `coverage(features, others, k)` |
-# | a share, pulled towards one half, ± a little more than two standard errors | `wilson_interval(hits, number)` |
+# | a share, pulled towards one half, ± about two standard errors | `wilson_interval(hits, number)` |
 # | $\text{strength}_i / (\text{strength}_i + \text{strength}_j)$, fitted to votes | `bradley_terry(wins)` |
 # | $\text{near}_j / \text{next}_j$ | `neighbour_ratio(features, training)` |
 # | $\mathcal{F}(x_T) = \text{key}$ on the rings | `write_ring(noise, key)` |
 # | $2 - 2\cos$ of the angle between spectrum and key | `ring_distance(noise, key)` |
 # | $\cos(I_i, \text{concept}_j) > \vartheta_j$, with stricter thresholds near special concepts | `flagged(images, concepts, thresholds, ...)` |
 #
-# Five sentences to keep: A distance of distributions has a network, a number of images and a bias; name all three. A share without
-# its interval is an anecdote, and two samplers are best compared prompt by prompt. No number of this kind asks whether an image is
-# new. What a prompt leaves open is answered by the data and sharpened by the sampler. Marks and filters have two kinds of errors each, and only labelled
+# Five sentences to keep: A distance of distributions has a network, a number of images and a bias; name all three. A share needs its n and its interval, and two samplers are best compared prompt by prompt. None of these distances and shares asks whether an image is new. What a prompt leaves open is answered all the same, and not always as the data answer it. Marks and filters have two kinds of errors each, and only labelled
 # examples tell how many.
 
 # %% [markdown] id="questions"
@@ -2872,7 +2843,7 @@ display(Markdown(model_card(manifest)))
 # The one with 50,000: the bias falls with the number of images. Draw as many with both, or extrapolate both.
 # </details>
 # <details><summary>2. You tune the guidance scale to the best FID and report that FID. What is wrong, and what would help?</summary>
-# The smallest of several noisy numbers is too small on average, just as the agreement at the threshold that was chosen by labels was.
+# The smallest of several noisy numbers is too small on average, just as the largest agreement of several thresholds is too large.
 # Choose with one set of images and seeds, and report on another.
 # </details>
 # <details><summary>3. Your search finds no copy among 10,000 images. What may you say?</summary>

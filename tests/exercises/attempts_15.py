@@ -308,7 +308,7 @@ wrong_frechet("Something was added to the diagonal", covariance=lambda x: x.T.co
 wrong_frechet("The result was rounded.", end=lambda total, x: total.round())
 wrong_frechet("The result was rounded. Return", end=lambda total, x: total.round(decimals=2))
 wrong_frechet("keep the default of 30", root=lambda s, r: matrix_sqrt(s @ r, steps=60).trace())
-wrong_frechet("torch.cov wants a row for each variable, and", covariance=torch.cov, root=lambda s, r: eigen(s + r).sum())
+wrong_frechet("torch.cov wants a row for each variable, and", covariance=torch.cov, whole=lambda s, r: (s - r).sum())
 
 
 def of_parts(features, others, root):
@@ -646,14 +646,16 @@ wrong_coverage("This is how many are covered", share=lambda inside: inside.doubl
 wrong_coverage("This is the share in percent", share=lambda inside: 100 * inside.double().mean())
 wrong_coverage("leave one truth value", share=lambda inside: inside.any())
 wrong_coverage("In torch.cdist(others, features) the real", holds=lambda t, radius, k: t.amin(0) <= radius)
-wrong_coverage("k is more than a row holds", lambda y, x, k: own_distances(x).kthvalue(k).values)
-wrong_coverage("k is more than a row holds. The", lambda y, x, k: sorted_distances(x)[:, k])
+wrong(COVERAGE, "k is more than a row holds", lambda features, others, k=5: (
+    (torch.cdist(features, others).amin(1) <= own_distances(features).kthvalue(k).values).double().mean().item()))  # fmt: skip
+wrong(COVERAGE, "k is more than a row holds. The", lambda features, others, k=5: (
+    (torch.cdist(others, features) <= sorted_distances(features)[:, k]).any(1).double().mean().item()))  # fmt: skip
 wrong_coverage("the distance to the fifth nearest", lambda y, x, k: own_distances(y).kthvalue(5).values)
 wrong_coverage("no mean of True and False", share=lambda inside: inside.mean())
 wrong_coverage("sort return pairs", holds=lambda t, radius, k: t.min(1) <= radius)
 wrong_coverage("and sort return pairs", lambda y, x, k: own_distances(y).kthvalue(k))
 wrong_coverage("kthvalue and sort return pairs", lambda y, x, k: own_distances(y).sort(dim=1)[:, k - 1])
-wrong_coverage("Several truth values were taken for one, as if pairs are compared. min(1), kthvalue and sort return pairs",
+wrong_coverage("taken for one, as if pairs are compared. min(1), kthvalue and sort return pairs",
                lambda y, x, k: own_distances(y).kthvalue(k), lambda t, radius, k: t.min(1) <= radius)  # fmt: skip
 wrong_coverage("Indices were compared", lambda y, x, k: own_distances(y).kthvalue(k).indices)
 wrong_coverage("Indices were compared, not", holds=lambda t, radius, k: t.min(1).indices <= radius)
@@ -690,7 +692,7 @@ def divided_by_the_drawn(features, others, k=5):
     return distributions.coverage(features, others, k) * len(others) / len(features)
 
 
-@mutant(COVERAGE, "Distances are Euclidean")
+@mutant(COVERAGE, "These are sums of absolute differences")
 def absolute_differences(features, others, k=5):
     radius = torch.cdist(others, others, p=1).fill_diagonal_(math.inf).kthvalue(k).values
     return (torch.cdist(others, features, p=1).amin(1) <= radius).float().mean().item()
@@ -828,7 +830,7 @@ wrong_wilson("These are percent", end=lambda low, high, n: (100 * low, 100 * hig
 wrong_wilson("These are numbers of hits", end=lambda low, high, n: (n * low, n * high))
 wrong_wilson("got float, expected two numbers", end=lambda low, high, n: high - low)
 wrong_wilson("low is of type str", end=lambda low, high, n: (f"{low:.2f}", f"{high:.2f}"))
-wrong_wilson("End with .item()", end=lambda low, high, n: (torch.tensor(low), torch.tensor(high)))
+wrong_wilson("End with .item()", end=lambda low, high, n: torch.tensor([low, high]).clamp(0, 1).unbind())
 
 
 @mutant(WILSON, "This is the interval of Agresti and Coull")
