@@ -1019,8 +1019,8 @@ def ratio_mistakes(features, training, got):
                                        "the sum of squares: .norm()."),
         (apart_from_the_nearest(of(cosines)), "The angles were compared. The distance is the length of the "
                                               "difference."),
-        (of(all_distances, first=1, second=2), "The nearest training point was left out. It is no point itself here: "
-                                               "divide the first by the second."),
+        (apart_from_the_nearest(of(all_distances, first=1, second=2)), "The nearest training point was left out. It is "
+         "no point itself here: divide the first by the second."),
         (of(all_distances, second=2), "The nearest was divided by the third nearest. Python counts from 0: the second "
                                       "is number 1."),
         (near / last, "The nearest was divided by the farthest. The second *nearest* is wanted."),

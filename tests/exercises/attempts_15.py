@@ -647,7 +647,8 @@ wrong_coverage("This is the share in percent", share=lambda inside: 100 * inside
 wrong_coverage("leave one truth value", share=lambda inside: inside.any())
 wrong_coverage("In torch.cdist(others, features) the real", holds=lambda t, radius, k: t.amin(0) <= radius)
 wrong(COVERAGE, "k is more than a row holds", lambda features, others, k=5: (
-    (torch.cdist(features, others).amin(1) <= own_distances(features).kthvalue(k).values).double().mean().item()))  # fmt: skip
+    (torch.cdist(features, others).amin(1) <= own_distances(features).kthvalue(k).values)
+    .double().mean().item()))  # fmt: skip
 wrong(COVERAGE, "k is more than a row holds. The", lambda features, others, k=5: (
     (torch.cdist(others, features) <= sorted_distances(features)[:, k]).any(1).double().mean().item()))  # fmt: skip
 wrong_coverage("the distance to the fifth nearest", lambda y, x, k: own_distances(y).kthvalue(5).values)
