@@ -1,14 +1,14 @@
 # %% [markdown] id="title"
 # # 15 · Measuring images, and using them responsibly
 #
-# Earlier chapters gave numbers: FID, prompts followed, diversity. Here you build each of them, and then you deceive most of them on purpose, to learn what it does not see. After that come questions that no such number answers: whether a
+# Earlier chapters gave numbers: FID, prompts followed, diversity. Here you build the most important of them, and then you deceive most of them on purpose, to learn what they do not see. After that come questions that no such number answers: whether a
 # model copies its training images, what it assumes where a prompt is silent, how to tell where an image comes from, and
 # what a safety checker can do.
 #
 # ![Two rows of six images: drawn by a network that was trained on twenty pages, and below each its nearest training page; four of the six are copies](../chapters/figures/15_copies.png)
 #
 # **After this chapter you can**
-# 1. compute FID, KID, precision, recall, density and coverage by hand, and name for most of them a sampler that they are wrong about;
+# 1. compute FID, KID and coverage by hand, read precision, recall and density beside them, and name for most of them a sampler that they are wrong about;
 # 2. say how sure a share is, compare two samplers on the same prompts, and rank several by votes;
 # 3. search for copies of training images, and test whether a loss gives the training set away;
 # 4. count what a model draws where its prompt is silent, and compare it with its data;
@@ -88,8 +88,7 @@ LAPTOP = budget(smoke=False, laptop=True, gpu=True)  # whether claims about qual
 #
 # <details><summary>Answer (after running the cells of this section)</summary>
 # It depends on who looks. FID in the judge's features puts them in this order: 10 steps, 4 steps, blurred pages,
-# DALL·E. KID in the same features cannot tell the blurred pages from the 4 steps. A network with random weights hardly tells
-# 4 steps from 10, and one that was trained on handwritten digits puts DALL·E first.
+# DALL·E. KID in the same features cannot tell the blurred pages from the 4 steps. A network with random weights hardly tells 4 steps from 10. For one that was trained on handwritten digits DALL·E comes first, but its order is little more than chance. (100 images of each.)
 # </details>
 
 # %% id="four-models"
@@ -137,8 +136,7 @@ show(
 # point with $d$ coordinates, the **features** that some network computes for it. We take the judge of chapter 09: its
 # finest and its coarsest maps, averaged over all places, $d = 176$.
 #
-# Real images are easy to come by here. `real` holds the features of 2,000 pages, which serve as the reference; `unseen` those of 3,000 further pages of the same program, which a *perfect* model would draw. And the **true pages** of our captions are what a perfect
-# model would make of them.
+# Real images are easy to come by here. `real` holds the features of 2,000 pages, the reference; `unseen` those of 3,000 further pages of the same program, as good as a *perfect* model could draw. The **true pages** are what a perfect model would make of our captions.
 
 # %% id="features"
 judge = load_judge()
@@ -304,7 +302,7 @@ if LAPTOP:
 # *better* FID than 100 perfect pages?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# By a factor of more than ten. And yes: 1,000 poor JPEGs have about half the FID of 100 perfect pages. A FID says
+# By a factor of 15, on average of five selections. And yes: 1,000 poor JPEGs have about half the FID of 100 perfect pages. A FID says
 # nothing unless the number of images stands beside it, and only values of equal numbers can be compared.
 # </details>
 
@@ -424,7 +422,7 @@ print(f"from 100 unseen pages only: {few.min():.2f} to {few.max():.2f}")
 # In words: are two drawn images as similar to each other, and two real ones to each other, as a drawn one is to a real
 # one? Pairs of an image *with itself* are left out, because they are always similar. Such an average over all pairs of
 # different points is a **U-statistic**: each pair is a fair sample of two independent images, so the expectation is the
-# same for any number of images. The expectation is 0 if both distributions are equal; a single KID is then negative about half of the time.
+# same for any number of images. The expectation is 0 if both distributions are equal; a single KID is then often negative.
 #
 # ### Exercise 3 · The kernel distance
 #
@@ -454,8 +452,7 @@ def kernel_distance(features, others):
 kernel_distance = check("15.kernel_distance", kernel_distance)
 
 # %% [markdown] id="unbiased-text"
-# Twenty random selections of as many unseen and real pages for each number. For the second number the pairs of a page with
-# itself are kept, as a plain mean over the table does. (Thousandths, ± the standard error of the twenty.)
+# For each n, twenty random selections of n unseen and n real pages. For the second number the pairs of a page with itself are kept, as in a plain mean over the table. (Thousandths, ± the standard error of the twenty.)
 
 
 # %% id="unbiased"
@@ -485,7 +482,7 @@ if LAPTOP:
 #
 # ### Looking real, and covering what is real
 #
-# FID and KID are one number, and two failures hide in it. Images may look unreal; or each of them may look real while
+# FID and KID are a single number each, and two failures hide in it. Images may look unreal; or each of them may look real while
 # most kinds of real images are missing. The idea that tells them apart is a **neighbourhood**: a ball around each real
 # image, as large as the distance to its $k_\text{near}$-th nearest other real image.
 #
@@ -564,8 +561,7 @@ assert few[0] > 0.8 > 0.5 > few[3] and scattered[0] < perfect[0] - 0.2 and scatt
 # $\prod_{m=1}^{k_\text{near}} \frac{n_\text{real} - m}{n_\text{gen} + n_\text{real} - m}$, and then it is not covered.
 #
 # Balls shrink as the number of real images grows. So two lines for each sampler: against all real pages, and against as
-# many as there are drawn ones, the mean over twenty sets of them. (Their standard deviation over the sets is at most
-# 0.1.)
+# many as there are drawn ones, the mean over twenty sets of them. (Their standard deviation over the sets is below 0.11.)
 
 # %% id="four-numbers"
 measures = {"precision": precision, "recall": recall, "density": density, "coverage": coverage}
@@ -590,8 +586,8 @@ if LAPTOP:
 
 # %% [markdown] id="four-numbers-read"
 # Against all real pages precision falls from 0.94 for true pages to 0.31 for DALL·E and 0.29 for the blurred pages, and
-# density tells the same. Against a hundred it says nothing: the balls of so few pages are so large that whatever is
-# drawn lies in one. Coverage has its expected value for true pages, 0.97 of a hundred and 0.21 of 2,000. It falls with 10 and with 4 steps, too; of DALL·E and the blurred pages the one is lower against 100 pages, the other against 2,000.
+# density tells the same. Precision against a hundred says nothing, since the balls of so few pages are so large that almost whatever is drawn lies in one. Coverage of the true pages has its expected value, 0.97 of a hundred and 0.21 of 2,000. With 10
+# steps it is lower only against 2,000 (0.15), with 4 steps against both. DALL·E covers fewer of a hundred pages than the blurred pages do (0.71 against 0.81), and more of 2,000 (0.04 against 0.02).
 # (With 100 drawn images a precision has an interval of up to ±10 points: 0.31 and 0.29 cannot be told apart.) These numbers, too, depend on how many images there are, and belong beside their counts.
 #
 # And FID and KID? Here they are once more, for the 100 images against all real pages; KID for both halves of the images as well:
@@ -607,8 +603,7 @@ if LAPTOP:
 
 # %% [markdown] id="both-distances-read"
 # FID puts the 4 steps before the blurred pages, in both halves of the images, too (see below). KID cannot tell them
-# apart: their values differ by less than those of two halves. A covariance and a cubic kernel weigh differently where and how
-# two clouds are apart, and 100 images show less of it to the one than to the other.
+# apart: their values differ by less than those of two halves. The two weigh differently where two clouds are apart, and in 100 images this difference is large enough for FID to see, but not for KID.
 
 # %% [markdown] id="which-text"
 # ### Which features?
@@ -621,8 +616,7 @@ if LAPTOP:
 # **Predict first:** which of the three can tell true pages from DALL·E's?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# The judge, and random weights can, too: they see colours and edges. The digit reader cannot. It gives DALL·E a lower
-# FID than the true pages.
+# The judge, and random weights can, too: they see colours and edges. The digit reader cannot: it gives DALL·E a lower FID than the true pages, but a higher one in the second half of the images.
 # </details>
 
 # %% id="which"
@@ -742,8 +736,7 @@ if LAPTOP:
     assert abs(wrong_colours - fid["true pages"]) < 0.2 * (fid["blurred pages"] - fid["true pages"])
 
 # %% [markdown] id="wrong-colours-read"
-# A page on which each thing has the wrong colour is as good as a true one, for this number, and a slight blur is far
-# worse. Whether the prompt was followed must be asked in another way (section 2).
+# Pages on which each thing has the wrong colour are as good as true ones for this number (100 pages, the same ones), and a slight blur is far worse. Whether the prompt was followed must be asked in another way (section 2).
 
 # %% [markdown] id="games-text"
 # ### Three games with these numbers
@@ -802,8 +795,7 @@ if LAPTOP:
 
 # %% [markdown] id="truncation-text"
 # **Truncation.** Start the drawing from a smaller noise than in training, and the model stays near what it draws most
-# often (GANs: [arXiv:1809.11096](https://arxiv.org/abs/1809.11096)). We try it on the digits of chapter 07, where a
-# network that knows digits sees them: $x_T$ is multiplied by a factor. **Predict first:** what happens to precision,
+# often (GANs: [arXiv:1809.11096](https://arxiv.org/abs/1809.11096)). We try it on the digits of chapter 07, with the digit reader's features: $x_T$ is multiplied by a factor below 1. **Predict first:** what happens to precision,
 # and what to recall?
 #
 # <details><summary>Answer (after running the cell below)</summary>
@@ -838,7 +830,7 @@ if LAPTOP:
 
 # %% [markdown] id="games-read"
 # With less noise fewer digits are odd, and more and more of them are alike: recall falls from 0.92 to 0.45. FID rises,
-# since the lost variety outweighs. If a paper shows samples of the truncated model and reports the FID of the untruncated
+# since the loss of variety weighs more. If a paper shows samples of the truncated model and reports the FID of the untruncated
 # one, it describes two different models.
 
 # %% [markdown] id="follow-text"
@@ -1039,9 +1031,8 @@ if LAPTOP:
     assert sum(hits["DALL·E"]) <= sum(hits["4 steps"]) and beaten > 0.25
 
 # %% [markdown] id="clip-four-read"
-# The score puts true pages first, blurred or not, and 10 steps next. But it puts DALL·E clearly before 4 steps, while
-# the judge finds no more of DALL·E's images right. And for single images it is a weak witness, above all for DALL·E's,
-# where it has a third of the pairs in the wrong order. Even averaged over the same 100 prompts it orders these two otherwise than the judge does, and it cannot tell whether a single image follows its prompt. Report it as what it is: how near images and prompts are for one CLIP.
+# The score puts true pages first, blurred or not; 10 steps and DALL·E follow, with intervals that overlap. It puts DALL·E clearly before 4 steps, while the judge finds no more of DALL·E's images right (48 of 100
+# against 54). So even an average over 100 prompts shows a difference that is not one in following them. For single images the score is a weak witness, above all for DALL·E's, where a third of the pairs are in the wrong order. Report it as what it is: how near images and prompts are for one CLIP.
 
 # %% [markdown] id="eyes-text"
 # ### Who judges the judge?
@@ -1082,8 +1073,7 @@ print(f"share that follow: by eye {said(by_eye)}, by the judge {said(judged(0.25
 assert sum(by_eye) > table[True, True] + table[False, False] and (sum(caught), len(caught)) == (3, 8)
 
 # %% [markdown] id="eyes-read"
-# The judge's share is nearly the labels' share, 191 against 192 of 200, because its two kinds of errors are nearly equally frequent, 6 and 5, not because it is right about each image. It finds 6 good images wrong and 5 wrong ones good. For a sampler
-# that fails more often the balance could be another. With eight images that are wrong by eye the interval of what it
+# The judge's share is nearly that of the labels, 191 against 192 of 200. It is not right about each image: it finds 6 good ones wrong and 5 wrong ones good, and these errors happen to cancel. For a sampler that fails more often they might not. With eight images that are wrong by eye the interval of what it
 # catches is wide: to know it better, label images of a *worse* sampler.
 #
 # ### A threshold by labels
@@ -1114,7 +1104,7 @@ show(
 )
 
 # %% [markdown] id="better-text"
-# On one half 0.1 is best, on the other 0.3: from 0.1 to 0.3 the agreement hardly changes (2 points in one half, 4 in the other), and with 100 images each the halves differ by up to 8. Above 0.3 good images are lost.
+# On one half 0.1 is best, on the other 0.3: from 0.1 to 0.3 the agreement hardly changes (2 points in one half, 4 in the other), and with 100 images each the halves differ by up to 8. Above 0.3 it falls, presumably because the judge then misses things that are there.
 # Chosen on the even seeds, the threshold agrees on 98% there and on 92% of the others; chosen on the odd ones, on 94% and on 96%. On average that is 96% where it was chosen and 94% where it was not. One pair of
 # halves cannot measure so small a difference, but its sign is known beforehand: only the second number is honest.
 #
@@ -1208,7 +1198,7 @@ assert better[1000, "half"] and better[1000, "all"] and not better[1000, "unrela
 # how many will it follow now? And how many of as many prompts that it followed?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# A fifth of those that failed are followed now, and a sixth of those that were followed fail. Nothing has improved and
+# Of 30 prompts that failed, 20% are followed now (10% to 37%); of 30 that were followed, 17% fail (7% to 34%). Nothing has improved and
 # nothing got worse.
 # </details>
 
@@ -1226,8 +1216,7 @@ if LAPTOP:
 
 # %% [markdown] id="regress-read"
 # This is **regression to the mean**. A prompt fails because it is hard or because the seed was unlucky. If you choose
-# failures, you choose bad luck with them, and luck does not repeat. (Luck alone does not explain it: then half of them
-# would have been followed, as of all prompts.) The remedy: draw with the old sampler again, too, on the chosen prompts and with fresh seeds, and compare with that. The same holds for images: the best four of forty seeds say more about the choice than about the sampler.
+# failures, you choose bad luck with them, and luck does not repeat. (Luck is not all: were it so, half of the failed prompts would have been followed now, as of all prompts.) The remedy: draw with the old sampler again, too, on the chosen prompts and with fresh seeds, and compare with that. The same holds for images: the best four of forty seeds say more about the choice than about the sampler.
 #
 # ### Ask people
 #
@@ -1375,7 +1364,7 @@ show(
 # pixels, and which the features?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# A JPEG and a small move do not deceive the pixels at all; they deceive the features on 15% and 33% of the pages. Mirrored pages
+# A JPEG and a small move do not deceive the pixels at all; they deceive the features on 15% and 33% of the pages (60 of each). Mirrored pages
 # are the other way round: by pixels 37% of the originals are found, by features, which are averages over all places,
 # 87%. Darker pages deceive both.
 # </details>
@@ -1415,7 +1404,7 @@ show(
 )
 
 # %% [markdown] id="disguises-read"
-# Neither of the two finds everything: pixels do not survive mirroring, features lose a third of the pages that were moved by three pixels, and neither survives a new brightness. Each
+# Neither of the two finds everything. Pixels miss most of the mirrored pages, features a third of those that were moved by three pixels, and both miss most of the darker ones. Each
 # distance has its blind side, as each FID had, so copies are searched for with several. What neither finds is not
 # proved to be new.
 #
@@ -1516,8 +1505,7 @@ networks = {f"trained on {len(few_pages)}": train_on(entries), f"trained on {len
 # share of the small one's copies are copies of the page that was put in ten times?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# Of the images by the network of 20 pages, 61% are copies; of the network of 1,000 none, and of the fresh pages none. A
-# third of the copies are of the tenfold page, as many as its share of the entries.
+# Of the images by the network of 20 pages, 61% are copies (49% to 72%, n = 64); of the network of 1,000, and of the fresh pages, none (0% to 6%). A third of the copies, 13 of 39 (21% to 49%), are of the tenfold page, as its share of the entries would suggest.
 # </details>
 
 # %% id="extract"
@@ -1581,16 +1569,14 @@ if LAPTOP:
 
 # %% [markdown] id="tenfold-read"
 # A third of the copies are of the tenfold page, as its share of the entries would suggest; of each other page there are 1.4 on average. But one
-# page that was put in once comes out 14 times, another 9 times, and fifteen do not come out at all: repetition makes
-# copies likelier, and it is not the only thing that does. With its duplicates left in the list a third of the copies
+# page that was put in once comes out 14 times, another 9 times, and fifteen do not come out at all. So repetition cannot be all that counts. With its duplicates left in the list a third of the copies
 # escape the search.
 #
 # The network of 1,000 pages has as many parameters and as many updates, but it saw each page 34 times less often, and the tenfold one 345 times. It
 # draws blurred places and no things. So this is no comparison of two good networks: with more training and more
-# parameters it, too, would come nearer to its pages. What the experiment does show, for one training, is that a page which is there ten times is copied far more often than the average page. Removing duplicates from the data is therefore the first remedy. The attack on Stable Diffusion tried the captions of
+# parameters it, too, would presumably come nearer to its pages. In this one training, the page that was there ten times was copied nine times as often as the average of the others (13 against 1.4). One repeated page proves little, but larger experiments agree. The attack on Stable Diffusion tried the captions of
 # the images that its training set held most often, and succeeded mostly for those that were there a hundred times or
-# more ([arXiv:2301.13188](https://arxiv.org/abs/2301.13188), section 4). Duplicated captions matter, too
-# ([arXiv:2305.20086](https://arxiv.org/abs/2305.20086)).
+# more ([arXiv:2301.13188](https://arxiv.org/abs/2301.13188), section 4). Duplicated captions matter, too ([arXiv:2305.20086](https://arxiv.org/abs/2305.20086)). Removing duplicates from the data is therefore the first remedy.
 
 # %% [markdown] id="member-text"
 # ### Was this image in the training set?
@@ -1743,7 +1729,7 @@ show(
 )
 
 # %% [markdown] id="shipped-copies-read"
-# The nearest drawn image is farther from its training page than the nearest fresh page is, in pixels (21.2 against 17.2) and in features (0.38 against 0.27), and no ratio is below 0.5. What can be concluded has limits: 64 images, a part of the training pages, one threshold, two distances, and captions that many pages share. The experiment above says where a
+# The nearest drawn image is farther from a training page than the nearest fresh one, in pixels (21.2 against 17.2) and in features (0.38 against 0.27), and no ratio is below 0.5. What can be concluded has limits: 64 images, a part of the training pages, one threshold, two distances, and captions that many pages share. The experiment above says where a
 # search should begin: with images that the data hold many times. Here each page is there once, though pages in rare styles or with several things are taken up to six times as often (section 4).
 
 # %% [markdown] id="assume-text"
@@ -1764,8 +1750,7 @@ show(
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # On all of them. The program that writes the captions names each colour that is not the natural one, and a ball's
-# natural colour is red. The same holds for the style. "A ball" is not silent in this world; it means a red one. The
-# cats are in seven places. A caption leaves the place out at random, but a cat of the natural colour in the snow is one
+# natural colour is red. The same holds for the style. "A ball" is not silent in this world; it means a red one. The cats are in seven places (the four most frequent are printed). A caption leaves the place out at random, but a cat of the natural colour in the snow is one
 # of the combinations that are held out of all training (chapter 10).
 # </details>
 
@@ -1820,13 +1805,12 @@ if LAPTOP:
 #
 # $$\text{entropy} = -\sum_i \text{share}_i \log_2 \text{share}_i$$
 #
-# In words: how many yes-or-no questions one would have to ask, on average and at best, to learn the answer: 3 bits for
+# In words: about how many yes-or-no questions one would have to ask, on average and at best, to learn the answer: 3 bits for
 # eight equally frequent places, 0 if it is always the same. **Predict first:** without guidance (scale 1), do the places
 # occur as often as in the data? And with a scale of 8, which of the answers become less varied: places, poses, colours?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# No: a beach, in 18% of such captions' pages, is drawn in 3% of the images. With a scale of 8 poses and sides are as varied as before; of the places the house's are less varied, the ball's more. The colours become *more* varied: cats and houses leave
-# the natural colour, which the data always show.
+# No: a beach, in 18% of such captions' pages, is drawn in 3% of the images. With a scale of 8 the cat's poses and sides are as varied as before; the places of the house become less varied, those of the ball more. The colours of cats and houses become *more* varied: they leave the natural colour, which the data always show.
 # </details>
 
 # %% id="silent-drawn"
@@ -1873,8 +1857,7 @@ show(
 # %% [markdown] id="amplified-text"
 # The table. A small sample has a smaller entropy than what it was drawn from: of 60 places, drawn from eight equally
 # frequent ones, the counts are hardly ever equal. So beside each entropy stands what samples **of the same number**
-# from the data would have: the middle 95% of 500 of them. What is outside was changed, by the model (or by the judge,
-# which reads drawn images less well than pages). Shares have Wilson's interval.
+# from the data would have: the middle 95% of 500 of them. What is far outside was changed, by the model (or by the judge, which reads drawn images less well than pages). One row in twenty would be slightly outside by chance alone, and the data are a sample, too (91 to 171 captions). Shares have Wilson's interval.
 
 # %% id="amplified"
 import random
@@ -1956,12 +1939,12 @@ if LAPTOP:
 
 # %% [markdown] id="amplified-read"
 # Guidance was not needed for the model to answer otherwise than its data do. Without it, the beach is already drawn far
-# too rarely (the forest and the desert are drawn too often, grass too rarely), and the entropies of the places hardly show it: they tell
-# how even the shares are, not whose they are. Why the beach? This experiment does not say.
+# too rarely (the forest and the desert are drawn too often, grass too rarely), and the entropies of the places hardly show it. Why the beach? This experiment does not say.
 #
-# And guidance did not make all answers less varied. Sides and poses keep the entropy of the data; of the places, those of the house lose some with a scale of 8, and those of the ball gain some: 2.87 bits are more than seven places can have, so balls are drawn in the eighth, too, which these data never show. With the colours it is the other way round. All these pages show the natural colour, and so
-# do the images without guidance; with 3, one cat in seven has another colour, and with 8, most cats and houses have. Guidance adds
-# a multiple of what distinguishes the prediction with the words from the one without them (chapter 10). In ten steps a large multiple leads out of the data, to colours that nobody asked for and no page showed. Chapter 10 found that most of what goes wrong with a large scale and few steps is the solver's fault; whether these colours would stay with 50 steps was not measured here.
+# And guidance did not make all answers less varied. The cat's sides and poses keep the entropy of the data. Of the places, those of the house lose some with a scale of 8. Those of the ball gain some: 2.87 bits are more than
+# seven places can have (2.81), so balls are drawn in the eighth, too, which these data never show. With the colours of cats and houses it is the other way round (balls stay red). All pages of such captions show the natural
+# colour, and so do the images without guidance, but for one house. With a scale of 3, one cat in seven has another colour; with 8, most cats and houses have. Guidance adds a multiple of what distinguishes the prediction with
+# the words from the one without them (chapter 10). In ten steps a large multiple leads out of the data, to colours that nobody asked for and that no page of these captions showed. Chapter 10 found that most of what goes wrong with a large scale and few steps is the solver's fault; whether these colours would stay with 50 steps was not measured here.
 # (And the judge finds a single cat in 40 of these 60 images only.)
 
 # %% [markdown] id="skew-text"
@@ -1974,7 +1957,7 @@ if LAPTOP:
 # prompt does not say? And if it asks for the right?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# If the prompt does not say, the cat is on the left in 98% of the images with both; before it was 76%. Of all 64 images it is 59 against 32, since fewer of them lack one of the two now, 4 where it was 22. If the prompt asks for the right, it is there in all 51 images with both; here images without both are more now, 13 of 64 where it was 3.
+# If the prompt does not say, the cat is on the left in 98% of the images with both (91% to 100%, n = 60); before it was 76% (61% to 87%, n = 42). If the prompt asks for the right, the cat is there in all 51 images with both. The number of images without both fell from 22 to 4 of 64 for the silent prompts, and rose from 3 to 13 for the others.
 # </details>
 
 # %% id="skew-data" tags=["static"]
@@ -2071,7 +2054,7 @@ show(
 )
 
 # %% [markdown] id="skew-read"
-# The silence has been filled: where the words leave the side open, the model answers as the new pages do. (It had a habit before, too: the cat was on the left in three of four images. It is named first in all of them.) Where the words do say it, they are still obeyed, after this short training (one training); but 13 of these 64 images lack one of the two things or have more, where it was 3.
+# The silence has been filled: where the words leave the side open, the model answers as the new pages do. (It had a habit before, too: the cat was on the left in three of four images with both. It is named first in all of them.) Where the words do say it, they are still obeyed, after this one short training; but 13 of these 64 images lack one of the two things or have more, where it was 3.
 #
 # No caption was false, and nothing in the loss knows of sides. Some captions say that the cat is left of the car, some
 # that the car is right of the cat, some only that both are there; the pages are the same. The first two kinds are
@@ -2281,9 +2264,8 @@ for name, x_T in (("noise", noise), ("with the key", write_ring(noise, key))):
 assert abs(write_ring(noise, key).std() - 1) < 0.02
 
 # %% [markdown] id="write-price"
-# The variance is right, and nearly so is the share of large numbers. Two things are not. In the middle, where the
-# waves of all rings meet, a number can be larger than any in the normal noise, 6.6 against 4.8 at most among the same million numbers: all frequencies have the right
-# strength, but their phases are not random any more. And all noises share the key, so that a number at one place
+# The variance is right, and so is the share of large numbers. Two things are not. In the middle, where the
+# waves of all rings meet, a number can be larger than any in the normal noise, 6.6 against 4.8 at most among the same million numbers: all frequencies on the rings have the right strength, but their phases are not random any more. And all noises share the key, so that a number at one place
 # varies less from noise to noise. Anyone who has many marked noises can average them and find the key.
 #
 # ### Exercise 9 · Read it again
@@ -2373,7 +2355,7 @@ for name, pages in (("plain", plain), ("with key", ringed)):
 # comparison in a thousand has p < 0.001. How many have?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# Three in a thousand, 0.31%. (That the worst of the 100 keys has 2%, 4 of 200 pages, is what chance makes of such a rate.) The inverted noise of pages scatters more than normal noise:
+# Three in a thousand, 0.31% of 20,000 comparisons (200 pages, 100 keys). (That the worst of the 100 keys has 2%, 4 of 200 pages, is what chance makes of such a rate.) The inverted noise of pages scatters more than normal noise:
 # 0.084 in place of 0.075. A p-value that is computed from a model of the noise is as good as that model.
 # </details>
 
@@ -2436,7 +2418,7 @@ show(
 #
 # <details><summary>Answer (after running the cells below)</summary>
 # Where pixels move, the mark in the pixels is lost altogether: its waves no longer fit. The ring is still found in half
-# of the pages that were cut, and in nearly all that were mirrored. Drawn again at a strength of 0.3, the mark in the pixels is found in 2 of 24, presumably because the autoencoder does not bring a faint grain back, and the ring in 15. Where pixels only lose precision, the mark in the pixels is found each time, and the ring in 17 to 24 of 24.
+# of the pages that were cut, and in nearly all that were mirrored. Drawn again at a strength of 0.3, the mark in the pixels is found in 2 of 24, presumably because the autoencoder does not bring a faint grain back, and the ring in 15. Where every pixel stays in its place (JPEG, half the size, brightness, noise), the mark in the pixels is found in all 24, and the ring in 17 to 24.
 # </details>
 
 # %% id="robust"
@@ -2613,7 +2595,7 @@ assert mine.tolist() == theirs and 10 < sum(theirs) < 190
 # what share of the pages with a mushroom goes through?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# Three quarters of them: 76%, where blocking 5% of all pages at random would let 95% through. Of cars it is 61% (with fewer false alarms than wanted), of tulips 27%. Nothing in the method tells which concepts it works for; only labelled images do.
+# Three quarters of them: 76% (65% to 85%, n = 68), where blocking 5% of all pages at random would let 95% through. Of cars it is 61% (47% to 73%, n = 51; with fewer false alarms than wanted), of tulips 27% (17% to 39%, n = 60). Nothing in the method tells which concepts it works for; only labelled images do.
 # </details>
 
 # %% id="embed"
@@ -2662,8 +2644,7 @@ if LAPTOP:
     assert missed["tulip"] < 0.45 < missed["mushroom"]
 
 # %% [markdown] id="curve-text"
-# The car's threshold, chosen on the first half for 5%, gives 2% on the second (1% to 4%), and so more misses: a threshold, too, is an estimate. It chooses between the two errors; how small both can be, it cannot choose. For each threshold the
-# figure has one point:
+# The car's threshold, chosen on the first half for 5%, gives 2% on the second (1% to 4%), and so more misses: a threshold, too, is an estimate. Choosing it trades one error against the other; it cannot make both small. The figure has one point for each threshold:
 
 # %% id="curve" tags=["static"]
 figure, ax = plt.subplots(figsize=(4.6, 3.6))
@@ -2801,15 +2782,15 @@ display(Markdown(model_card(manifest)))
 # ## 7 · What you will read elsewhere
 #
 # **"A lower FID means better images."** In section 1 a copier beat a perfect model, pages on which every thing had the
-# wrong colour scored as well as true ones, and FID put slightly blurred pages behind images with wrong things on them, which KID could not tell apart. FID measures how far two sets of features are apart, for one network and one number of images.
+# wrong colour scored as well as true ones, and FID put slightly blurred true pages behind images of which nearly half do not follow their prompts; KID could not tell these two apart. FID measures how far two sets of features are apart, for one network and one number of images.
 #
-# **"Our FID is 12; theirs is 15."** In section 1 the number of images alone changed it more than tenfold, making pages smaller with the wrong method and larger again changed it more than drawing in four steps did, and another network changed the order. Such numbers
+# **"Our FID is 12; theirs is 15."** In section 1 the number of images alone changed it more than tenfold, making pages smaller with the wrong method and larger again changed it more than drawing in four steps did, and to another network DALL·E's images were no worse than true pages. Such numbers
 # compare only if somebody computed both, in one way.
 #
 # **"The CLIP score measures whether the prompt was followed."** It preferred true captions to those with swapped sides
 # no more often than by guessing, and it put DALL·E before a sampler that follows as many prompts or more.
 #
-# **"A diffusion model only learns concepts; it cannot store images."** Trained on 20 pages, it drew five of them again; a third of the copies were of the one that was there ten times. The same network, trained on 1,000 pages for as many updates, copied none. What decides is the data, the training and the
+# **"A diffusion model only learns concepts; it cannot store images."** Trained on 20 pages, it drew five of them again; a third of the copies were of the one that was there ten times. The same network, trained on 1,000 pages for as many updates, copied none in 64 images. What decides is the data, the training and the
 # size, and it can be measured.
 #
 # **"An invisible watermark proves where an image comes from."** Of the two, one was lost by mirroring and the other in half of the images by a crop; image to image lost the one nearly always and the other in 9 of 24 images or more; and anyone who has the key can write it into any image.
@@ -2833,7 +2814,7 @@ display(Markdown(model_card(manifest)))
 # | $2 - 2\cos$ of the angle between spectrum and key | `ring_distance(noise, key)` |
 # | $\cos(I_i, \text{concept}_j) > \vartheta_j$, with stricter thresholds near special concepts | `flagged(images, concepts, thresholds, ...)` |
 #
-# Five sentences to keep: A distance of distributions has a network, a number of images and a bias; name all three. A share needs its n and its interval, and two samplers are best compared prompt by prompt. None of these distances and shares asks whether an image is new. What a prompt leaves open is answered all the same, and not always as the data answer it. Marks and filters have two kinds of errors each, and only labelled
+# Five sentences to keep: A distance of distributions depends on the network and on the number of images, and FID has a bias besides; name them. A share needs its n and its interval, and two samplers are best compared prompt by prompt. None of these distances and shares asks whether an image is new. What a prompt leaves open is answered all the same, and not always as the data answer it. Marks and filters have two kinds of errors each, and only labelled
 # examples tell how many.
 
 # %% [markdown] id="questions"
