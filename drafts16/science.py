@@ -133,7 +133,8 @@ for name, ways in classical.items():
 # ### Exercise 1 · A step of DPS
 #
 # ●●●○○ · 15 minutes. `model(x_t, t, cond)` predicts the noise, where `t` holds one whole number for each sample;
-# `measure` takes clean latents to what would be measured of them; `floor` is $r_\sigma$. Each sample has its own $r$.
+# `measure` takes clean latents to what would be measured of them; `floor` is $r_\sigma$ and `pull` is $\lambda$. Each
+# sample has its own $r$ and its own $\lVert g \rVert$, over all its numbers.
 # `steps.ask(model, x_t, t, cond)` calls the model with a whole number `t`; `steps.guess(x_t, eps, t, alpha_bar)` returns
 # $\hat x_0$ first; `steps.ddim_step(x_t, eps, t, earlier, alpha_bar, 1.0, noise)` takes the random step. Return
 # $x_\text{earlier}$ and $\hat x_0$, both without a graph (`.detach()`), and leave `x_t` as it was.
@@ -330,7 +331,8 @@ print(f"correlation of spread and error over all pixels: {likeness:.2f}")
 #
 # ●●○○○ · 10 minutes. `truth`, `mean` and `spread` have one shape, with $n$ numbers. Return the smallest number $w \ge 0$
 # for which $\mu \pm w\,s$ holds at least the share `level` of the truth: the $k$-th smallest of $|\text{truth} - \mu| /
-# s$, $k = \lceil \text{level}\cdot n \rceil$. Where the error is 0, any width holds the truth, even if the spread is 0.
+# s$, $k = \lceil \text{level}\cdot n \rceil$. Where the error is 0, any width holds the truth, even if the spread is 0;
+# where the spread alone is 0, none does. `level` lies between 0 and 1; the width is a plain number.
 
 
 # %% id="ex-width"
@@ -426,8 +428,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # ### Exercise 3 · The path through the storyboard
 #
-# ●●○○○ · 10 minutes. `stops` (number, ...) are the noises or hidden states of the scenes, `between` is the whole number of
-# steps from one to the next, `mix(a, b, share)` takes batches of one: `a`, `b` (1, ...). Return all frames, $(\text{number}
+# ●●○○○ · 10 minutes. `stops` (number, ...) are the noises or hidden states of the scenes, two or more; `between` is the
+# whole number of steps from one to the next, 1 or more; `mix(a, b, share)` takes batches of one: `a`, `b` (1, ...), and
+# gives `a` at share 0, `b` at share 1, or nearly so. Return all frames, $(\text{number}
 # - 1)\cdot\text{between} + 1$ of them, each stop once and exactly as it was given.
 
 # %% id="ex-path"

@@ -212,8 +212,9 @@ if ENOUGH:
 #
 # ### Exercise · The seam
 #
-# ●●○○○ · 10 minutes. `pictures` is (batch, channels, height, width). Return one ratio for each picture, (batch,). The
-# mean of a step is over channels and rows. A picture whose seam is 0 has the ratio 0, also if all its steps are 0.
+# ●●○○○ · 10 minutes. `pictures` is (batch, channels, height, width), with two columns or more. Return one ratio for each
+# picture, (batch,). The mean of a step is over channels and rows. A picture whose seam is 0 has the ratio 0, also if all
+# its steps are 0.
 
 
 # %% id="ex-seam"
@@ -367,8 +368,9 @@ if ENOUGH:
 # ### Exercise · The mean of the windows
 #
 # ●●●○○ · 15 minutes. `parts` is (windows, batch, channels, height, window), `starts` has the first column of each
-# window, `width` is that of the whole, and `weights` (window,), all positive. Return (batch, channels, height, width).
-# You may rely on it that every column is covered. `parts` stays as it was.
+# window, in any order, `width` is that of the whole, and `weights` (window,), all positive. Return (batch, channels,
+# height, width), with the dtype and the device of `parts`; `weights.to(parts)` has both. You may rely on it that every
+# column is covered. `parts` stays as it was.
 
 
 # %% id="ex-average"
@@ -614,10 +616,10 @@ if ENOUGH:
 # ### Exercise · Layers in motion
 #
 # ●●●○○ · 15 minutes. `layers` is a list of `parallax.Layer` (picture (1, 3, height, width), cover (1, 1, height,
-# width), depth), *in any order*; the farthest has depth 0 and covers everything. `camera` is a number, possibly
-# negative or
-# larger than the width. `parallax.moved(x, pixels)` moves a tensor to the right and fills with 0. Return the scene,
-# (1, 3, height, width).
+# width) of zeros and ones, depth), *in any order*, each with a depth of its own; the farthest has depth 0 and covers
+# everything. `camera` is a number, possibly negative or larger than the width. `parallax.moved(x, pixels)` moves a
+# tensor by a whole number of pixels to the right (to the left if it is negative) and fills with 0. Return the scene,
+# (1, 3, height, width), each pixel to the last bit that of a layer. The layers stay as they were.
 
 
 # %% id="ex-shift"

@@ -126,3 +126,33 @@ def test_a_schedule_has_as_many_tokens_in_each_step(parts):
     null, cond = syntax.encode_schedule(*parts, ["", "a [red:blue:0.5] ball BREAK cat"], 4)
     assert {z.shape for z in null + cond} == {(1, 2 * parts[0].model_max_length, 32)}
     assert torch.equal(cond[0], cond[1]) and torch.equal(cond[2], cond[3]) and not torch.equal(cond[1], cond[2])
+
+
+@pytest.mark.parametrize("text, expected", FORMS)
+def test_weights_are_read_as_one_list(text, expected):
+    found = syntax.read_weights(text)
+    assert [piece for piece, _ in found] == [piece for piece, _ in expected]
+    assert [weight for _, weight in found] == pytest.approx([weight for _, weight in expected])
+
+
+def test_edges_of_read_weights():
+    assert syntax.read_weights("") == syntax.read_weights("()") == []
+    assert syntax.read_weights("a BREAK (b)") == [("a BREAK ", 1.0), ("b", 1.1)]
+    assert syntax.read_weights("[b:2] (c") == [("b:2", 1 / 1.1), (" ", 1.0), ("c", 1.1)]
+
+
+def test_weighted_features_keep_the_mean_of_each_chunk():
+    hidden = torch.rand(3, 5, 4, generator=torch.Generator().manual_seed(0)) + 0.5
+    weights = torch.tensor([[1.0, 1.3, 1, 1, 1], [1, 0.5, 2, 1, 1], [1.0, 1, 1, 1, 1]])
+    got = syntax.weighted_features(hidden, weights)
+    assert torch.allclose(got.mean((1, 2)), hidden.mean((1, 2)))
+    ratio = got / hidden  # one factor a chunk, times the weight of each token
+    assert torch.allclose(ratio / ratio[:, :1, :1], weights[:, :, None].expand_as(hidden))
+    assert torch.equal(got[2], hidden[2]) and not torch.equal(got[1], hidden[1])
+    assert torch.allclose(syntax.weighted_features(hidden, torch.full((3, 5), 1.5)), hidden)  # one weight for all
+
+
+@pytest.mark.parametrize("weight", [2.0, 4.0, 0.5, -1.0])
+def test_a_mean_that_would_change_too_much_is_not_kept(weight):
+    hidden = torch.rand(1, 5, 4, generator=torch.Generator().manual_seed(1)) + 0.5
+    assert torch.allclose(syntax.weighted_features(hidden, torch.full((1, 5), weight)), weight * hidden)

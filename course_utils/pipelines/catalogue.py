@@ -33,7 +33,7 @@ def ring(mask: torch.Tensor, width: int) -> torch.Tensor:
 def place_product(
     pipe, product: torch.Tensor, mask: torch.Tensor, prompts: list[str], generator: editing.Generators, **how
 ) -> torch.Tensor:
-    """Return the product (1, 3, height, width) with everything around it drawn anew, one picture for each prompt.
+    """Return the product (1, 3, height, width) with everything around it drawn again, one picture for each prompt.
 
     The pixels where the mask (1, 1, height, width) is 1 are put back at the end, so that they are the product's to the
     bit. how: see `editing.redraw_inside`.

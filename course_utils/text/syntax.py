@@ -26,12 +26,33 @@ BREAK = re.compile(r"\s*\bBREAK\b\s*")
 Weighted = list[tuple[str, float]]  # pieces of text, each with the weight of its tokens
 
 
+def read_weights(text: str) -> Weighted:
+    """Return a prompt as pieces (text, weight); neighbours of one weight are joined, and there is no empty piece.
+
+    read_weights("a ((red) ball:0.5)") is [("a ", 1.0), ("red", 0.55), (" ball", 0.5)], but for rounding.
+    BREAK and changes such as [a:b:0.5] are text here: see `parse_weights` and `prompt_at`.
+    """
+    pieces = [(piece, weight) for piece, weight, _ in _weigh(text)]
+    joined: Weighted = []
+    for piece, weight in pieces:
+        if joined and joined[-1][1] == weight:
+            joined[-1] = (joined[-1][0] + piece, weight)
+        elif piece:
+            joined.append((piece, weight))
+    return joined
+
+
 def parse_weights(text: str) -> list[Weighted]:
     """Return the chunks of a prompt (split at BREAK), each as pieces (text, weight); changes must be resolved before.
 
     parse_weights("a (red:1.3) ball") is [[("a ", 1.0), ("red", 1.3), (" ball", 1.0)]].
     """
-    pieces: list[list] = []  # [text, weight, whether BREAK may stand in it]
+    return _chunks(_weigh(text))
+
+
+def _weigh(text: str) -> list[list]:
+    """The pieces of a prompt: [text, weight, whether BREAK may stand in it]."""
+    pieces: list[list] = []
     opened: dict[str, list[int]] = {"(": [], "[": []}
 
     def multiply(start: int, weight: float) -> None:
@@ -56,7 +77,7 @@ def parse_weights(text: str) -> list[Weighted]:
         multiply(start, EMPHASIS)
     for start in opened["["]:
         multiply(start, 1 / EMPHASIS)
-    return _chunks(pieces)
+    return pieces
 
 
 def _chunks(pieces: list[list]) -> list[Weighted]:
@@ -160,18 +181,33 @@ def weighted_tokens(tokenizer: "CLIPTokenizer", text: str) -> tuple[list[list[in
     )
 
 
+def weighted_features(hidden: "torch.Tensor", weights: "torch.Tensor") -> "torch.Tensor":
+    """Return features of tokens, scaled by their weights, with the mean of each chunk kept: (chunks, tokens, width).
+
+        H' = weight H * mean(H) / mean(weight H)
+
+    hidden: H, (chunks, tokens, width); weights: (chunks, tokens). The mean is over all numbers of a chunk, so that
+    weights do not change it; where the ratio of the means is not between 1/2 and 2, as for means near 0, it is left out
+    (the Web UI has no such bounds). A chunk whose weights are all 1 stays as it is, bit for bit.
+    Source: Stable Diffusion Web UI, "Emphasis: Original".
+    """
+    import torch
+
+    weights = weights.to(hidden)[:, :, None]  # (chunks, tokens, 1)
+    scaled = weights * hidden
+    kept = hidden.mean((1, 2), keepdim=True) / scaled.mean((1, 2), keepdim=True)
+    kept = torch.where((kept > 1 / MOST_KEPT) & (kept < MOST_KEPT), kept, 1.0)
+    plain = (weights == 1).flatten(1).all(1)[:, None, None]  # bit for bit as it was
+    return torch.where(plain, hidden, scaled * kept)
+
+
 def encode_weighted(
     tokenizer: "CLIPTokenizer", text_encoder: "CLIPTextModel", text: str, chunks: int | None = None
 ) -> "torch.Tensor":
-    """Return the features of a prompt with weights: (1, chunks * length, width).
+    """Return the features of a prompt with weights: (1, chunks * length, width), see `weighted_features`.
 
-        z' = w z * mean(z) / mean(w z)
-
-    z: features of a chunk, w: a weight for each token; the mean is over all numbers of the chunk, so that weights do
-    not change how large the features are on the whole; where the ratio is not between 1/2 and 2, as for means near 0,
-    w z is left as it is (the Web UI has no such bounds). Without weights these are the features of `tokens.encode`.
+    Without weights these are the features of `tokens.encode`.
     chunks: at least so many, filled up with empty ones (None: as many as the prompt has).
-    Source: Stable Diffusion Web UI, "Emphasis: Original".
     """
     import torch
 
@@ -181,11 +217,7 @@ def encode_weighted(
         ids, weights = ids + empty_ids * (chunks - len(ids)), weights + empty_weights * (chunks - len(weights))
     with torch.no_grad():
         z = text_encoder(torch.tensor(ids, device=text_encoder.device)).last_hidden_state  # (chunks, length, width)
-    w = torch.tensor(weights).to(z)[:, :, None]  # (chunks, length, 1)
-    kept = z.mean((1, 2), keepdim=True) / (w * z).mean((1, 2), keepdim=True)
-    kept = torch.where((kept > 1 / MOST_KEPT) & (kept < MOST_KEPT), kept, 1.0)
-    plain = (w == 1).flatten(1).all(1)[:, None, None]  # bit for bit as it was
-    return torch.where(plain, z, w * z * kept).flatten(0, 1)[None]  # (1, chunks length, width)
+    return weighted_features(z, torch.tensor(weights).to(z)).flatten(0, 1)[None]  # (1, chunks length, width)
 
 
 def encode_schedule(
