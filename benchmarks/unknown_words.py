@@ -21,6 +21,7 @@ from benchmarks.prompts import load
 from course_utils.data.images import to_tensor
 from course_utils.machine.devices import describe_machine, pick_device
 from course_utils.metrics.pictures import faults
+from course_utils.metrics.statistics import paired_interval
 from course_utils.models.judge import read
 from course_utils.pipelines.picture_book import CHECKPOINTS, PICTURE_BOOK, draw, load_picture_book
 from course_utils.pipelines.png_info import Settings
@@ -49,13 +50,6 @@ def with_unknown(text: str, number: int, seed: int, words: tuple[str, ...] = WOR
     return " ".join(parts)
 
 
-def interval(differences: torch.Tensor, draws: int = 2000) -> tuple[float, float]:
-    """The 95% bootstrap interval of the mean."""
-    chosen = torch.randint(len(differences), (draws, len(differences)), generator=torch.Generator().manual_seed(0))
-    low, high = differences[chosen].mean(1).quantile(torch.tensor([0.025, 0.975])).tolist()
-    return round(low, 3), round(high, 3)
-
-
 def measure(pipe, judge, count: int, steps: int, guidance: float) -> list[dict]:
     """For each number of unknown words: adherence, its difference from none, the faults."""
     prompts, rows, plain = load()[:count], [], None
@@ -71,7 +65,7 @@ def measure(pipe, judge, count: int, steps: int, guidance: float) -> list[dict]:
                 "prompts": count,
                 "adherence": round(right.mean().item(), 3),
                 "difference": round((right - plain).mean().item(), 3),
-                "its 95% interval": interval(right - plain),
+                "its 95% interval": [round(end, 3) for end in paired_interval(right, plain)],
                 "faults": dict(Counter(one for one in wrong if one).most_common()),
             }
         )

@@ -411,7 +411,7 @@ def test_answers_is_quick_about_silent_and_absent_servers(course):
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         started = time.monotonic()
         assert course.answers(address, seconds=1) is False
-        assert time.monotonic() - started < 60, "one second is what it was given"
+        assert time.monotonic() - started < 4
     assert course.answers(address) is False
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as server:
         threading.Thread(target=server.handle_request).start()

@@ -158,3 +158,9 @@ def test_votes_and_tables_that_cannot_be_are_refused():
             statistics.bradley_terry(wins)
     with pytest.raises(ValueError, match="one vote or more"):
         statistics.bradley_terry_intervals([], 2)
+
+
+def test_the_interval_holds_the_mean():
+    differences = torch.tensor([-1.0] * 20 + [0.0] * 80)
+    low, high = statistics.bootstrap_interval(differences)
+    assert low < -0.2 < high and high - low == pytest.approx(4 * 0.04, abs=0.02)

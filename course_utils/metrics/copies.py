@@ -7,6 +7,8 @@ pixels in one long row, or what a network sees in them.
 import torch
 from numpy.typing import ArrayLike
 
+from course_utils.metrics.statistics import middle
+
 
 def nearest_two(features: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return (nearest, second, which): the Euclidean distances of each point to the two nearest others, and the nearer.
@@ -79,7 +81,7 @@ def auc_interval(
     count, number = won.shape
     of_members, of_others = (torch.randint(n, (rounds, n), generator=generator) for n in (count, number))
     drawn = torch.stack([won[rows][:, columns].mean() for rows, columns in zip(of_members, of_others, strict=True)])
-    low, high = drawn.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
+    low, high = middle(drawn, level).tolist()
     return low, high
 
 

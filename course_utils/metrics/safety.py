@@ -61,7 +61,7 @@ def threshold_for(harmless: torch.Tensor, rate: float) -> float:
 
 
 def forbidden_words(prompt: str, words: Iterable[str]) -> list[str]:
-    """Return the words of a list that a prompt has, in the order of the prompt: whole words, in small or large letters.
+    """Return the words of a list that a prompt has, in the order of the prompt: whole words, in lower or upper case.
 
     It reads letters, as a list of forbidden words does, and knows no synonyms, plurals or misspellings.
     Raises ValueError for one text in the place of a list.

@@ -34,6 +34,11 @@ def share(hits: Sequence[bool]) -> dict:
     return {"percent": round(100 * sum(hits) / n, 1), "from": round(100 * low, 1), "to": round(100 * high, 1), "n": n}
 
 
+def middle(samples: torch.Tensor, level: float) -> torch.Tensor:
+    """Return between which two numbers the middle `level` of samples lies: float64 (rounds, ...) -> (2, ...)."""
+    return samples.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64), dim=0)
+
+
 def bootstrap_interval(
     values: ArrayLike, rounds: int = 2000, level: float = 0.95, generator: torch.Generator | None = None
 ) -> tuple[float, float]:
@@ -54,7 +59,7 @@ def bootstrap_interval(
     generator = generator or torch.Generator().manual_seed(0)
     drawn = (torch.randint(len(numbers), numbers.shape, generator=generator) for _ in range(rounds))
     means = torch.stack([numbers[chosen].mean() for chosen in drawn])
-    low, high = means.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
+    low, high = middle(means, level).tolist()
     return low, high
 
 
@@ -138,8 +143,7 @@ def bradley_terry_intervals(
     rows = torch.tensor(votes, dtype=torch.float64)
     lots = (torch.randint(len(rows), (len(rows),), generator=generator) for _ in range(rounds))
     drawn = _iterate(torch.stack([_table(rows[lot], players) for lot in lots]) + ties, steps)
-    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    return strength, drawn.quantile(ends, dim=0).T
+    return strength, middle(drawn, level).T
 
 
 def elo(strength: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,7 @@ def held(function, words, capsys, monkeypatch):
     printed = capsys.readouterr()
     assert len(printed.out) + len(printed.err) <= limits.CHARACTERS
     assert all(len(text) < 3000 for text in (outcome.called, outcome.found, outcome.advice))
-    assert time.monotonic() - start < 60, "it must be ended, however busy the computer is"
+    assert time.monotonic() - start < max(5, limits.SECONDS), "what is not slow is ended before its time is up"
     assert examine(HALVE, right).state == "pass"
 
 
