@@ -66,6 +66,7 @@ VERBS = {
     "lab": "open the course in JupyterLab; further options are JupyterLab's (--no-browser, --port 8890)",
     "test": "run every test; further options are pytest's",
     "generate": 'draw a picture: generate "a cute corgi puppy sitting on the grass"',
+    "studio": "draw, edit, paint masks and plot in the browser; options: --port, --folder, --model",
     "card": "say what the picture-book model is for and where it fails: its model card, as Markdown",
     "train": "train one part of the model again",
     "check": "run your notebooks from nothing, and say which exercises pass: check work/05_*.ipynb",

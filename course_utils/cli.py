@@ -1,4 +1,4 @@
-"""The command line: `python -m course_utils.cli VERB`, with the verbs generate, card, doctor, train, check and build.
+"""The command line: `python -m course_utils.cli VERB`, with the verbs generate, studio, card, doctor, ...
 
 What a verb needs is imported when it runs, so that help and error messages are quick. Every error that the
 user can cause is a ValueError (or typer's usage error): `OneSentence` makes it one sentence and exit code 2.
@@ -225,6 +225,24 @@ def say_written(message: str) -> None:
         sys.stdout.flush()
     except OSError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (open until the program ends)
+
+
+@app.command()
+def studio(
+    folder: Annotated[Path, typer.Option(help="Gallery: all that is drawn is kept here.")] = Path("gallery"),
+    model: Annotated[
+        Path | None, typer.Option(help="Model to begin with, such as runs/picture_book; none: the shipped one.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of your own models, and of LoRAs in its lora/.")] = Path("runs"),
+    port: Annotated[int, typer.Option(help="Port on this computer, 1 to 65535.")] = 8866,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+):
+    """Open the studio in the browser: draw, edit, paint masks, plot; each page is a session of its own."""
+    from course_utils.studio import app as page
+
+    page.check(folder, model, port)
+    typer.echo(f"The studio is at http://localhost:{port}, and keeps pictures in {folder.resolve()}. Ctrl-C ends it.")
+    page.serve(folder, model, runs, port, not no_browser)
 
 
 @app.command()

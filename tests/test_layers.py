@@ -27,6 +27,7 @@ FLOORS = [
     "systems",  # whole ones, of pipelines and what the recipes load; by itself, so that it is quick to import
     "metrics",
     "widgets",
+    "studio",
     "exercises",
     "authoring",
     "doctor",  # says what is wrong with an installation, so that it must work where nothing above can be imported

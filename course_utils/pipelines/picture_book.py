@@ -188,6 +188,8 @@ def draw_in_turn(pipe, settings: Settings, count: int = 1, on_step=None, **more)
     """
     if settings.strength is not None or settings.image or settings.mask or settings.control or settings.loras:
         raise ValueError("These settings ask for more than a prompt, pictures or LoRAs: draw with steering.draw_given.")
+    if settings.variation:
+        raise ValueError("These settings have a variation seed: draw with studio.drawing.draw_one, or take 0 of it.")
     scheduler, batches = prepare(pipe, settings, count)
     for index, batch in enumerate(batches):
         with _set_up(pipe, scheduler):

@@ -65,6 +65,7 @@ class Settings:
     What was given beside the prompt (see `steering`): the names of the files `image`, `mask` and `control` ("": none),
     `strength`, how much of the image is drawn again (None: no image, or as usual), and `loras`, (file, weight) of each.
     `system` is a name of `systems.SYSTEMS`; `candidates`: the picture is the best of so many, by CLIP (dalle).
+    `variation`, 0 to 1: how far the noise of `seed` is turned towards that of `variation_seed` (the studio does it).
 
     Raises ValueError if a prompt is not text, or has a line that begins with "Negative prompt:" or a LoRA's tag.
     """
@@ -85,6 +86,8 @@ class Settings:
     loras: tuple[tuple[str, float], ...] = ()
     system: str = "stable-diffusion"
     candidates: int = 1
+    variation_seed: int = 0
+    variation: float = 0.0
 
     def __post_init__(self):
         for field in ("prompt", "negative_prompt"):
@@ -151,6 +154,12 @@ def check_settings(settings: Settings, count: int = 1) -> None:
             f"Picture i uses seed + i, which must not exceed {MOST_SEED}: "
             f"with {count} pictures the seed can be {MOST_SEED - count + 1} at most, but is {settings.seed}."
         )
+    whole_number("The variation seed", settings.variation_seed, 0, MOST_SEED)
+    if not (_is_number(settings.variation) and 0 <= settings.variation <= 1):
+        raise ValueError(
+            "The variation strength must be a number from 0 (the seed's own noise) to 1 (the variation seed's), but is "
+            f"{settings.variation!r}."
+        )
     check_sampler(settings.sampler)
     guidance = settings.guidance
     # diffusers draws every guidance below 1 as if it were 1: refused, rather than drawn as something else.
@@ -187,6 +196,8 @@ def format_parameters(settings: Settings) -> str:
         values["System"] = settings.system
     if settings.candidates != Settings.candidates:
         values["Candidates"] = settings.candidates
+    if settings.variation:
+        values |= {"Variation seed": settings.variation_seed, "Variation seed strength": _digits(settings.variation)}
     if settings.strength is not None:
         values["Denoising strength"] = _digits(settings.strength)
     if settings.mask:
@@ -269,6 +280,12 @@ def parse_parameters(text: str) -> Settings:
         loras=loras,
         system=values.get("System", Settings.system),
         candidates=int(_value({"Candidates": "1", **values}, "Candidates", r"(\d{1,10})", "a whole number")[1]),
+        variation_seed=int(
+            _value({"Variation seed": "0", **values}, "Variation seed", r"(\d{1,10})", "a whole number")[1]
+        ),
+        variation=float(
+            _value({"Variation seed strength": "0", **values}, "Variation seed strength", NUMBER, "a number")[1]
+        ),
     )
 
 

@@ -200,7 +200,7 @@ def draw_given_in_turn(
     given = read_given(settings) if given is None else given
     settings = complete(settings, given, pipe.unet.config, pipe.vae.config)
     plain = dataclasses.replace(settings, strength=None, image="", mask="", control="", loras=())
-    with _with_loras(pipe.unet, given.loras):
+    with with_loras(pipe.unet, given.loras):
         if given.image is not None:
             drawn = _redraw_in_turn(pipe, plain, settings.strength, given.image, given.mask, count, on_step)
         elif given.drawing is not None:
@@ -212,7 +212,7 @@ def draw_given_in_turn(
 
 
 @contextlib.contextmanager
-def _with_loras(unet, loras: Sequence[tuple[str, float]]):
+def with_loras(unet, loras: Sequence[tuple[str, float]]):
     """Add LoRAs to the U-Net; afterwards its layers are those that it had, and as trainable as they were."""
     from course_utils.models.lora import load_lora
 
