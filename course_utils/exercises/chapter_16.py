@@ -1,5 +1,7 @@
 """The exercises of chapter 16: prompts with weights; seams, windows, layers; a film, a product; measurements."""
 
+import math
+
 import torch
 
 from course_utils.diffusion import posterior
@@ -102,6 +104,8 @@ def weighted_features(learner, case):
         (hidden, torch.full((2, 4), -1.0)),
     ]
     settings.append((torch.cat([hidden, hidden - 1]), case.uniform(0.7, 1.6, 4, 4)))
+    settings.append((hidden, torch.tensor([[1.2], [2.5]]) * case.uniform(0.9, 1.1, 2, 4)))  # one chunk has a factor
+    settings.append((torch.tensor([[[1.0, -1.0], [2.0, -2.0]]]), torch.tensor([[1.0, 1.5]])))  # 0 / 0
     settings.append((hidden.double(), torch.tensor([[1, 1, 1, 1], [1, 0.4, 1, 1.8]])))
     results = []
     for hidden, weights in settings:
@@ -267,6 +271,12 @@ def calibrated_width(learner, case):
     right, mistakes = width_mistakes(mean, mean, torch.zeros(2, 3), 0.9)
     settings.append((got, right, mistakes, "without any error the width", learner.called))
     close_in_all(settings)
+    got = learner(*errors_and_spreads(case, (12,), False), 0.99)  # the largest ratio is an error over a spread of 0
+    require(
+        got == math.inf,
+        f"with a spread of 0 beside an error, and the level 0.99 of 12 numbers, got {got:.4g}, expected infinity.",
+        "Where the spread is 0 and the error is not, no width holds the truth, however large: the ratio is infinite.",
+    )
 
 
 @exercise(
@@ -290,8 +300,12 @@ def path_of_frames(learner, case):
         (slerp, 2, 5, (2, 4, 4)),
         (lerp, 4, 1, (2, 2)),
         (in_float16, 3, 2, (2, 3)),
+        (lerp, 2, 10, (3,)),
+        (lerp, 3, 6, (3,)),
     ):
         stops = of_one_norm(case, number, shape)
+        if between == 6:  # a scene that stays, in float64
+            stops = stops[[0, 0, 1]].double()
         with reasons_given(PATH_REASONS):
             got = learner(stops, between) if mix is None else learner(stops, between, mix)
         right, mistakes = path_mistakes(stops, between, mix or slerp)
@@ -314,7 +328,7 @@ def put_back(learner, case):
     """Put the product's own pixels back."""
     settings = []
     for n, height, width, share in ((4, 5, 7, 0.5), (1, 6, 6, 0.3), (3, 8, 8, 0.6), (2, 4, 5, 0.0), (2, 3, 4, 1.0)):
-        drawn, product = case.normal(n, 3, height, width).tanh(), case.normal(1, 3, height, width).tanh()
+        drawn, product = case.normal(n, 3, height, width), case.normal(1, 3, height, width)
         mask = (case.uniform(0, 1, 1, 1, height, width) < share).float()
         if 0 < share < 1:
             mask[..., 0, 0], mask[..., 0, 1] = 1, 0

@@ -40,7 +40,8 @@ PART = re.compile(r"\\.?|:\s*[-+]?(?:\d+\.?\d*|\.\d+)\s*\)|[()\[\]]|[^\\()\[\]:]
 
 
 def read_in_one_way(text, round_=1.1, square=1 / 1.1, twice=False, inner=False, adds=False, to_the_end=True,
-                    escapes="text", one_stack=False, stray="text", join=True, keep_empty=False):  # fmt: skip
+                    escapes="text", one_stack=False, stray="text", join=True, keep_empty=False, outermost=False,
+                    strips=False):  # fmt: skip
     """Pairs of a prompt, as the course reads it, or with one of the mistakes that the parameters stand for."""
     pieces, opened = [], []  # opened: [bracket, where it begins]
 
@@ -53,7 +54,7 @@ def read_in_one_way(text, round_=1.1, square=1 / 1.1, twice=False, inner=False, 
 
     def close(bracket, weight):
         fitting = [i for i, (kind, _) in enumerate(opened) if one_stack or kind == bracket]
-        multiply(opened.pop(fitting[-1])[1], weight)
+        multiply(opened.pop(fitting[0 if outermost else -1])[1], weight)
 
     for part in PART.findall(text.replace("\\", "") if escapes == "ignored" else text):
         some = {kind: any(one_stack or other == kind for other, _ in opened) for kind in "(["}
@@ -61,10 +62,10 @@ def read_in_one_way(text, round_=1.1, square=1 / 1.1, twice=False, inner=False, 
             pieces.append([part if escapes == "kept" else part[1:], 1.0, False])
         elif part in ("(", "["):
             opened.append([part, len(pieces)])
-        elif part[0] == ":" and part[-1] == ")" and (some["("] or stray == "dropped"):
+        elif part[0] == ":" and part[-1] == ")" and (some["("] or stray in ("dropped", "weights dropped")):
             if some["("]:
                 close("(", float(part[1:-1]) * (round_ if twice else 1))
-        elif part in (")", "]") and (some["(" if part == ")" else "["] or stray == "dropped"):
+        elif part in (")", "]") and (some["(" if part == ")" else "["] or stray in ("dropped", "brackets dropped")):
             if some["(" if part == ")" else "["]:
                 close("(" if part == ")" else "[", round_ if part == ")" else square)
         else:
@@ -73,6 +74,7 @@ def read_in_one_way(text, round_=1.1, square=1 / 1.1, twice=False, inner=False, 
         multiply(start, round_ if kind == "(" else square)
     pairs = []
     for piece, weight, _ in pieces:
+        piece = piece.strip() if strips else piece
         if join and pairs and abs(pairs[-1][1] - weight) < 1e-12:
             pairs[-1] = (pairs[-1][0] + piece, pairs[-1][1])
         elif piece or keep_empty:
@@ -96,6 +98,11 @@ READ_MISTAKES = (
      "one, even if a square one was opened since: one list for each kind."),
     ({"stray": "dropped"}, "What closes no bracket was dropped. It is text: a ')' or a ':1.3)' without "
      "an open '(' stays."),
+    ({"stray": "brackets dropped"}, "A bracket that closes nothing was dropped. It is text."),
+    ({"stray": "weights dropped"}, "A ':1.3)' without an open '(' was dropped. It is text."),
+    ({"outermost": True}, "A bracket closed the one that was opened first. It closes the last one that is still open: "
+     "pop(), and not pop(0)."),
+    ({"strips": True}, "Blanks were cut off. They belong to the text."),
     ({"join": False}, "Neighbours of one weight were not joined. At the end, return joined(pieces)."),
     ({"keep_empty": True}, "There are pairs with an empty text. Leave them out, as joined(pieces) does."),
 )  # fmt: skip
@@ -112,7 +119,7 @@ def prompts(case):
         f"{a} ({b}", f"{a} [{b}", f"{a} ({b} ({c}",
         f"{a}) {b}] {c}", f"{a}:{u}) {b}", f"10:30 ({a}:{b})", f"[{a}:{u}]", f"({a})({b})", "()", f"{a} () {b}",
         f"({a} [{b}) {c}]", f"({a}:-1)", f"({a}: {u} )", f"({a}:.5)", f"({a}:+2.) {b}",
-        f"({a} \\({b}\\):{v})", f"({a})\\",
+        f"({a} \\({b}\\):{v})", f"({a})\\", f"({a} ({b}:{u}) {c}:{v}) {d}", f"[{a} [{b}]] {c}",
     ]  # fmt: skip
 
 
@@ -140,12 +147,17 @@ def feature_mistakes(hidden, weights):
     """(right, mistakes) of hidden states (chunks, tokens, width) and weights (chunks, tokens)."""
     scaled = weights.to(hidden)[:, :, None] * hidden
 
-    def kept(dims=(1, 2), low=0.5, high=2.0, clamp=False, away=torch.mean, closed=False, inverse=False):
+    def kept(dims=(1, 2), low=0.5, high=2.0, clamp=False, away=torch.mean, closed=False, inverse=False,
+             either_sign=False, together=False, unweighted=False):  # fmt: skip
         factor = away(hidden, dims, keepdim=True) / away(scaled, dims, keepdim=True)
         factor = 1 / factor if inverse else factor
         if clamp:
             return scaled * factor.clamp(low, high)
-        inside = (factor >= low) & (factor <= high) if closed else (factor > low) & (factor < high)
+        size = factor.abs() if either_sign else factor
+        inside = (size >= low) & (size <= high) if closed else (size > low) & (size < high)
+        inside = inside.all(0, keepdim=True) if together else inside
+        if unweighted:
+            return torch.where(inside, scaled * factor, hidden)
         return scaled * torch.where(inside, factor, torch.ones_like(factor))
 
     def size(x, dims, keepdim):
@@ -167,6 +179,15 @@ def feature_mistakes(hidden, weights):
         ),
         (kept(clamp=True), "A factor beyond the bounds was cut to the bound. It is left out, as if it were 1."),
         (kept(closed=True), "The bounds themselves are out: leave a factor of exactly 1/2 or 2 out, too."),
+        (
+            kept(either_sign=True),
+            "A negative factor was let through, and turns all signs. It is not between 1/2 and 2.",
+        ),
+        (kept(together=True), "One chunk without a factor has taken it from all. Each chunk is looked at by itself."),
+        (
+            kept(unweighted=True),
+            "Where the factor is left out, the weights were left out, too. They stay: weight times H.",
+        ),
         (kept(inverse=True), "The factor is upside down: it is the mean before over the mean after."),
         (kept(away=size), "This keeps the root of the mean square. Keep the mean."),
         (by_weights, "Divided by the mean of the weights. The factor compares the means of the features."),
@@ -492,6 +513,8 @@ def layer_mistakes(layers, camera):
          "multiplied by the depth. Round the product."),
         (painted(pixels=lambda d: round(abs(camera) * d)), "A negative way of the camera was taken for a positive one. "
                                                            "It leads to the other side: no abs()."),
+        (painted(sorted(layers, key=lambda layer: camera * layer.depth)), "The layers were sorted by how far they "
+         "move, which is the other way round for a negative camera. Sort by depth."),
         (painted(pixels=lambda d: round(camera * ranks[d])), "The layers move by their place in the order. Each moves "
                                                              "by its own depth."),
         (painted(cover=still), "The pictures have moved, but their covers have not. Both move."),
@@ -683,6 +706,9 @@ def dps_mistakes(case, shape, numbers, t, earlier, pull, curved, told):
                           "steps.ddim_step."),
         (hat - pull_of_all, "x0_hat was pulled, where the result of steps.ddim_step belongs."),
     ]  # fmt: skip
+    gap = measured.double().flatten(1) - decode2(x)
+    far = gap.norm(dim=1, keepdim=True)
+    of_noisy = plain - pulled(-(gap / far) @ A2 * slope(x), (far - floor).clamp(min=0))
     other = hat_at(m.double())  # of a model that has no prompt
     gap = measured.double().flatten(1) - decode2(other)
     far = gap.norm(dim=1, keepdim=True)
@@ -693,6 +719,7 @@ def dps_mistakes(case, shape, numbers, t, earlier, pull, curved, told):
         *[(both(value), advice) for value, advice in values],
         (both(unled, other), "cond has no effect: the model is called without the prompt. steps.ask(model, x_t, t, "
                              "cond)."),
+        (both(of_noisy), "The noisy x_t was measured. The instrument sees what is clean: measure(x0_hat)."),
         (both(right)[::-1], "The two results have changed places: first x_earlier, then x0_hat."),
         (both(right, right), "x_earlier came back twice. The second result is x0_hat."),
         (both(right, x), "x_t came back, where x0_hat is wanted: what steps.guess returns first."),
@@ -877,7 +904,7 @@ def path_mistakes(stops, between, mix):
         if mix is in_float16:  # in NumPy's float16, for a share of 1/2
             half, right = flat.astype(np.float16), right.copy()
             right[1::2] = half[:-1] * np.float16(0.5) + half[1:] * np.float16(0.5)
-    right = torch.from_numpy(right).float().reshape(-1, *shape)
+    right = torch.from_numpy(right).to(stops).reshape(-1, *shape)
 
     def frames(shares, ends=True, mix=mix, order=lambda a, b: (a, b), first=True, stops=stops, every=slice(None)):
         """shares: of the frames between two stops; ends, first: with the last stop, and with the first of each pair."""
@@ -891,11 +918,11 @@ def path_mistakes(stops, between, mix):
     inner = [step / between for step in range(1, between)]
     line = [step / (between - 1) for step in range(between)] if between > 1 else [0.0]
 
-    def chained():
+    def chained(shares):
         made = [stops[0]]
         for b in stops[1:]:
-            for _ in range(between - 1):
-                made.append(mix(made[-1][None], b[None], 1 / between)[0])
+            for share in shares:
+                made.append(mix(made[-1][None], b[None], share)[0])
             made.append(b)
         return torch.stack(made)
 
@@ -945,8 +972,8 @@ def path_mistakes(stops, between, mix):
                                                              "last."),
         (frames(inner, stops=torch.cat([stops, stops[:1]]), ends=False), "The path goes on from the last stop to the "
                                                                          "first. It ends at the last."),
-        (chained(), "Each frame was mixed from the one before it, so that the steps become smaller and smaller. Mix "
-                    "the two stops, with share step / between."),
+        *[(chained(shares), "Each frame was mixed from the one before it, so that the steps are not even. Mix the two "
+           "stops, with share step / between.") for shares in ([1 / between] * (between - 1), inner)],
         (torch.cat([stops[:1], *[torch.stack([*[mix(stops[:1], stops[i][None], share)[0] for share in inner], stops[i]])
                                  for i in range(1, number)]]), "Each way begins at the first stop. It begins at the "
          "stop before."),

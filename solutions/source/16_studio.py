@@ -157,8 +157,9 @@ def interval(values):
 # ### A weight for a word
 #
 # In `a (blue:1.3) ball` the word "blue" has the weight 1.3; `(blue)` is short for 1.1, `[blue]` for 1/1.1. Brackets in
-# brackets multiply: `((blue))` has 1.21, and in `((blue:1.3) ball:2)` "blue" has 2.6. `\(` is the character itself. A
-# bracket that is never closed holds to the end, and a closing one that closes nothing is text.
+# brackets multiply: `((blue))` has 1.21, and in `((blue:1.3) ball:2)` "blue" has 2.6. A backslash makes text of the
+# character after it: `\(` is a bracket in the text. A bracket that is never closed holds to the end, and a closing one
+# that closes nothing is text.
 #
 # First the prompt is cut into pieces: a character after a backslash, a weight with its closing bracket, a single bracket,
 # and text.
@@ -185,9 +186,8 @@ def joined(pieces):
 # ●●●○○ · 20 minutes. Return the prompt as a list of pairs `(text, weight)` without its syntax, in order. Neighbours of
 # exactly the same weight are joined, empty texts left out: "a ball" gives `[("a ball", 1.0)]`, "" gives `[]`. Both kinds
 # of brackets are kept apart: in `(a [b) c]` the round bracket closes at ")", the square one at "]". A weight such as
-# `:2)` without an open round bracket is text, and so is a `:` elsewhere, or a number that square brackets close, as in
-# `[b:2]`. `PIECE` and `joined` are at
-# your disposal. (`BREAK` is text here.)
+# `:2)` without an open round bracket is text. So is every other `:`, also that in `[b:2]`, since square brackets take no
+# number. A backslash at the very end is left out. Use `PIECE` and `joined`. (`BREAK` is text here.)
 
 
 # %% id="ex-weights"
@@ -236,7 +236,7 @@ read_weights = check("16.read_weights", read_weights)
 #
 # ●●○○○ · 10 minutes. `hidden` is (chunks, tokens, width), `weights` (chunks, tokens); return a tensor like `hidden`. Each
 # chunk has a mean of its own. Where the factor of a chunk is not strictly between 1/2 and 2, as it happens for means near 0, leave
-# the factor out. (The Web UI has no such bound; where the mean of a chunk is near 0, its factor can be anything.) A chunk whose
+# the factor out, and return weight times $H$. (The Web UI has no such bound; where the mean of a chunk is near 0, its factor can be anything.) A chunk whose
 # weights are all 1 stays as it is, to the bit.
 
 
@@ -1124,7 +1124,7 @@ if ENOUGH:
 #
 # ●●●○○ · 15 minutes. `layers` is a list of `parallax.Layer` (picture (1, 3, height, width), cover (1, 1, height,
 # width) of zeros and ones, depth), *in any order*, each with a depth of its own; the farthest has depth 0 and covers
-# everything. `camera` is a number, possibly negative or larger than the width. `parallax.moved(x, pixels)` moves a
+# everything. `camera` is a number, possibly negative or larger than the width; `round` is Python's. `parallax.moved(x, pixels)` moves a
 # tensor by a whole number of pixels to the right (to the left if it is negative) and fills with 0. Return the scene,
 # (1, 3, height, width), each pixel to the last bit that of a layer. The layers stay as they were.
 
@@ -1209,18 +1209,19 @@ assert torch.equal(shift_layers(layers[::-1], 10), shift_layers(layers, 10))
 # ### Exercise 6 · The path through the storyboard
 #
 # ●●○○○ · 10 minutes. `stops` (number, ...) are the noises or hidden states of the scenes, two or more; `between` is the
-# whole number of steps from one to the next, 1 or more; `mix(a, b, share)` takes batches of one: `a`, `b` (1, ...), and
-# gives `a` at share 0, `b` at share 1, or nearly so. Return all frames, $(\text{number}
-# - 1)\cdot\text{between} + 1$ of them, each stop once and exactly as it was given.
+# whole number of steps from one to the next, 1 or more; `mix(a, b, share)` takes batches of one, `a` and `b` (1, ...),
+# and gives `a` at share 0, `b` at share 1, or nearly so. The shares grow evenly: 1/between, 2/between and so on. Return
+# all frames in one tensor like `stops`, $(\text{number} - 1)\cdot\text{between} + 1$ of them, each stop once and exactly
+# as it was given.
 
 
 # %% id="ex-path"
 def path_of_frames(stops, between, mix=slerp):
     """Frames through all stops, `between` steps from each to the next: ((number - 1) between + 1, ...)."""
     ### BEGIN SOLUTION
+    #: each stop, then what lies between it and the next; at the end the last stop
     frames = []
     for a, b in zip(stops[:-1], stops[1:]):
-        #: the stop itself, then what lies between it and the next
         frames.append(a)
         frames += [mix(a[None], b[None], step / between)[0] for step in range(1, between)]
     return torch.stack([*frames, stops[-1]])
@@ -1314,7 +1315,8 @@ Image(filename=FOLDER / "film.gif", alt="The film on the arc: a ball becomes a d
 # ### Exercise 7 · Put it back
 #
 # ●○○○○ · 5 minutes. `drawn` (n, 3, height, width); `product` (1, 3, height, width); `mask` (1, 1, height, width) of zeros
-# and ones, 1 = the product. Return `drawn` with the product's own pixels where the mask is 1, equal to the last bit.
+# and ones, 1 = the product. Return new images: `drawn`, with the product's own pixels where the mask is 1, equal to the
+# last bit.
 
 
 # %% id="ex-back"
@@ -1507,12 +1509,11 @@ from course_utils.diffusion import steps
 def dps_step(model, x_t, t, earlier, alpha_bar, measure, measured, floor, noise, pull=0.5, cond=None):
     """(x_earlier, x0_hat): a random DDIM step, moved against the gradient of each sample's distance."""
     ### BEGIN SOLUTION
+    #: a leaf of its own, so that the caller's x_t stays as it is; then one distance for each sample
     with torch.enable_grad():
-        #: a leaf of its own, so that the caller's tensor stays as it is
         x_t = x_t.detach().requires_grad_()
         eps = steps.ask(model, x_t, t, cond)
         x0_hat, _ = steps.guess(x_t, eps, t, alpha_bar)
-        #: one distance for each sample; their sum has the gradient of each at its own place
         distance = (measured - measure(x0_hat)).flatten(1).norm(dim=1)
         gradient = torch.autograd.grad(distance.sum(), x_t)[0]
     #: the step without a measurement, then the pull
@@ -1694,8 +1695,9 @@ print(f"correlation of spread and error over all pixels: {likeness:.2f}")
 #
 # ●●○○○ · 10 minutes. `truth`, `mean` and `spread` have one shape. Return the smallest number $\text{width} \ge 0$
 # for which $\text{mean} \pm \text{width} \cdot \text{spread}$ holds at least the share `level` of the truth: of all
-# $|\text{truth} - \text{mean}| / \text{spread}$, the one whose place in the order of size is the share `level` of how many there are, rounded up. Where the error is 0, any width holds the truth, even if the spread is 0;
-# where the spread alone is 0, none does. `level` lies between 0 and 1; the width is a plain number.
+# $|\text{truth} - \text{mean}| / \text{spread}$, the one whose place in the order of size is the share `level` of how many there are, rounded up: the $k$-th smallest of all $n$ numbers, $k = \lceil \text{level} \cdot n \rceil$. Where the error is 0, any
+# width holds the truth, even if the spread is 0; where the spread alone is 0 no width does, and the ratio is infinite. `level` lies
+# strictly between 0 and 1; the width is a plain number.
 
 
 # %% id="ex-width"

@@ -86,15 +86,22 @@ def mean(x):
     return x.mean((1, 2), keepdim=True)
 
 
-def weigh(hidden, weights, low=0.5, high=2.0, of=mean):
+def weigh(hidden, weights, low=0.5, high=2.0, of=mean, inside=None):
     scaled = hidden * weights.unsqueeze(2).to(hidden)
     factor = of(hidden) / of(scaled)
-    return scaled * torch.where((factor > low) & (factor < high), factor, torch.ones_like(factor))
+    where = inside(factor) if inside else (factor > low) & (factor < high)
+    return scaled * torch.where(where, factor, torch.ones_like(factor))
 
 
 def weigh_cut(hidden, weights):
     scaled = hidden * weights.unsqueeze(2).to(hidden)
     return scaled * (mean(hidden) / mean(scaled)).clamp(0.5, 2)
+
+
+def or_else_plain(hidden, weights):
+    scaled = hidden * weights.unsqueeze(2).to(hidden)
+    factor = mean(hidden) / mean(scaled)
+    return torch.where((factor > 0.5) & (factor < 2), scaled * factor, hidden)
 
 
 def by_weights(hidden, weights):
@@ -114,6 +121,9 @@ wrong_features("The factor is upside down", of=lambda x: 1 / mean(x))
 wrong(FEATURES, "cut to the bound", weigh_cut)
 wrong(FEATURES, "The bounds themselves are out", lambda hidden, weights: weigh(hidden, weights, 0.5 - 1e-6, 2 + 1e-6))
 wrong(FEATURES, "Divided by the mean of the weights", by_weights)
+wrong_features("A negative factor was let through", inside=lambda f: (f.abs() > 0.5) & (f.abs() < 2))
+wrong_features("One chunk without a factor", inside=lambda f: ((f > 0.5) & (f < 2)).all(0, keepdim=True))
+wrong(FEATURES, "the weights were left out, too", or_else_plain)
 wrong_features("root of the mean square", of=lambda x: mean(x.square()).sqrt())
 wrong(FEATURES, "Two shapes do not fit", lambda hidden, weights: hidden * weights)
 
@@ -451,6 +461,15 @@ def wrong_layers(words, order=None, pixels=None, picture=None, cover=None, lay=N
     wrong(LAYERS, words, answer)
 
 
+def by_the_move(layers, camera):
+    ordered = sorted(layers, key=lambda layer: camera * layer.depth)
+    out = ordered[0].picture
+    for layer in ordered[1:]:
+        c = parallax.moved(layer.cover, round(camera * layer.depth))
+        out = c * parallax.moved(layer.picture, round(camera * layer.depth)) + (1 - c) * out
+    return out
+
+
 def far_last(layers):
     return sorted(layers, key=lambda layer: -layer.depth)
 
@@ -478,6 +497,7 @@ wrong_layers("in the order in which they came", order=list)
 wrong_layers("in the order in which they came. They", order=list, start=empty)
 wrong_layers("The layers move the wrong way", pixels=lambda m, d: round(-m * d))
 wrong_layers("The layers move the wrong way. A camera", pixels=lambda m, d: -round(m * d))
+wrong(LAYERS, "The layers were sorted by how far they move", by_the_move)
 wrong_layers("Nothing has moved", pixels=lambda m, d: 0)
 wrong_layers("All layers moved by the whole way", pixels=lambda m, d: round(m))
 wrong_layers("What is far moves more here", pixels=lambda m, d: round(m * (1 - d)))
@@ -637,6 +657,18 @@ def wrong_step(words, r_of=None, total=None, square=None, over=None, amount=None
 
 def sizes(x):
     return x.flatten(1).norm(dim=1)
+
+
+@mutant(DPS, "The noisy x_t was measured")
+def measures_what_is_noisy(model, x_t, t, earlier, alpha_bar, measure, measured, floor, noise, pull=0.5, cond=None):
+    x_t = x_t.detach().requires_grad_()
+    eps = steps.ask(model, x_t, t, cond).detach()
+    r = (measured - measure(x_t)).flatten(1).norm(dim=1)
+    g = torch.autograd.grad(r.sum(), x_t)[0]
+    length = pull * (r.detach() - floor).clamp(min=0) / g.flatten(1).square().sum(1)
+    step = steps.ddim_step(x_t.detach(), eps, t, earlier, alpha_bar, 1.0, noise)
+    x0_hat, _ = steps.guess(x_t.detach(), eps, t, alpha_bar)
+    return step - expand_like(length, x_t) * g, x0_hat
 
 
 wrong_step("The measurement has no effect", end=lambda step, moved, hat, *_: (step, hat))
@@ -848,6 +880,8 @@ def at_most(values, place):
 
 
 wrong_width("0 / 0 is NaN, and NaN is sorted", lambda error, spread: error / spread)
+wrong_width("no width holds the truth, however large", lambda error, spread: (error / spread).nan_to_num(0.0))
+wrong_width("no width holds the truth, however large:", lambda error, spread: error / spread.clamp(min=1e-6))
 wrong_width("level * n was rounded down", k=lambda level, n: int(level * n))
 wrong_width("round() may round down", k=lambda level, n: round(level * n))
 wrong_width("This is the ratio after the k-th", pick=lambda values, k, level: at_most(values, k + 1))
@@ -983,7 +1017,7 @@ def subtracted_in_place(truth, mean, spread, level):
 
 @variant(WIDTH)
 def by_kthvalue(truth, mean, spread, level):
-    ratio = ((truth - mean).abs() / spread).nan_to_num(nan=0.0).reshape(-1)
+    ratio = ((truth - mean).abs() / spread).nan_to_num(nan=0.0, posinf=math.inf).reshape(-1)
     return ratio.kthvalue(math.ceil(level * ratio.numel())).values.item()
 
 
@@ -997,7 +1031,8 @@ def by_python(truth, mean, spread, level):
 @variant(WIDTH)
 def in_numpy(truth, mean, spread, level):
     error = np.abs(truth.numpy() - mean.numpy())
-    ratio = error / np.maximum(spread.numpy(), 1e-9)
+    with np.errstate(all="ignore"):
+        ratio = np.nan_to_num(error / spread.numpy(), nan=0.0, posinf=math.inf)
     return float(np.partition(ratio.ravel(), math.ceil(level * ratio.size) - 1)[math.ceil(level * ratio.size) - 1])
 
 
