@@ -1,8 +1,8 @@
 """Pages from few pixels, a blur or half of their frequencies: the model as a prior against classical methods.
 
 For each measurement, with and without the caption: PSNR of the mean of 16 samples against the best classical method on
-the same pages, whose settings are chosen on these very pages; and how often intervals hold the truth, before and after
-their widths were chosen on other pages.
+the same pages, whose settings are chosen on these very pages; how often normal intervals of 50, 80 and 95% hold the
+truth; and the widths with which they would hold it as often as they say.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from course_utils.data import measurements
 from course_utils.data import picture_book as book
@@ -50,7 +51,7 @@ def classical(name: str, measure, y: torch.Tensor, shape) -> dict:
             found[f"Richardson-Lucy, {rounds} rounds"] = reconstruction.richardson_lucy(y, WIDTH, rounds)
     else:
         found["zero-filled"] = measurements.transposed(measure, y, shape)
-    for weight in (0.003, 0.01, 0.03, 0.1):
+    for weight in (0.001, 0.003, 0.01, 0.03, 0.1):
         found[f"total variation, {weight}"] = reconstruction.total_variation(measure, y, start, weight)
     return {method: pictures.clamp(-1, 1) for method, pictures in found.items()}
 
@@ -112,8 +113,8 @@ def main() -> None:
             )
             if options.keep:
                 options.keep.mkdir(exist_ok=True, parents=True)
-                torch.save({"drawn": drawn.half(), "pages": pages, "y": y},
-                           options.keep / f"{name}_{told}_{options.first}.pt")  # fmt: skip
+                tensors = {"drawn": drawn.half().contiguous(), "pages": pages.contiguous(), "y": y.contiguous()}
+                save_file(tensors, options.keep / f"{name}_{told}_{options.first}.safetensors")
                 record = {"psnr": score.tolist(), "classical": {m: v.tolist() for m, v in plain.items()},
                           "held": held, "widths": widths, "floor": floor}  # fmt: skip
                 (options.keep / f"{name}_{told}_{options.first}.json").write_text(json.dumps(record, indent=1))

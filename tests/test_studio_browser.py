@@ -17,7 +17,9 @@ from needs import needs
 from PIL import Image, ImageChops, ImageStat
 from test_browser import BROWSER, ROOT, pictured
 from test_lab import free_port
+from test_worlds import three
 
+from course_utils.pipelines import parallax
 from course_utils.pipelines.png_info import read_png
 
 pytestmark = [
@@ -287,6 +289,21 @@ def test_three_sessions_at_once(browser, address, gallery, tmp_path):
                 assert page.locator(SHOWN).get_attribute("alt") == prompt
         made = [read_png(path).prompt for path in set(gallery.glob("*.png")) - before]
         assert sorted(made) == sorted(2 * list(pages))
+
+
+def test_a_scene_with_depth_moves_with_the_mouse_and_by_keys(browser):
+    page = browser.new_page()
+    page.set_content(parallax.parallax_page(three(), "A scene", "Two bars."))
+    shifts = "() => [...scene.children].map(sheet => new DOMMatrix(getComputedStyle(sheet).transform).m41)"
+    page.locator("#scene").focus()
+    page.keyboard.press("ArrowRight")
+    far, middle, near = page.evaluate(shifts)
+    assert far == 0 > middle > near and near == pytest.approx(2 * middle)
+    box = page.locator("#scene").bounding_box()
+    page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.5 * box["height"])
+    far, middle, near = page.evaluate(shifts)
+    assert far == 0 < middle < near  # the eye has moved to the left
+    page.close()
 
 
 @pytest.mark.skipif(os.environ.get("COURSE_SCREENSHOT") != "1", reason="COURSE_SCREENSHOT=1 writes the figure")
