@@ -13,6 +13,7 @@ from diffusers import (
     StableDiffusionInpaintPipeline,
 )
 from diffusers.image_processor import VaeImageProcessor
+from thin_stable_diffusion import thin_pipeline
 from tiny import tiny_pipeline
 from torch.nn.functional import interpolate
 
@@ -33,7 +34,7 @@ from course_utils.diffusion.editing import (
 from course_utils.diffusion.schedules import add_noise, alpha_bar_from_beta, scaled_linear_beta
 from course_utils.pipelines import editing
 from course_utils.pipelines.attention_maps import injected_maps, recorded_maps
-from course_utils.pipelines.picture_book import load_picture_book, make_scheduler
+from course_utils.pipelines.picture_book import SCHEDULERS, load_picture_book, make_scheduler
 
 ALPHA_BAR = alpha_bar_from_beta(scaled_linear_beta())
 
@@ -594,3 +595,16 @@ def test_kept_maps_keep_what_the_new_word_does_not_name():
     print(f"change of the right half: {kept:.3f} with kept maps, {lost:.3f} without")
     blue, red = after[..., :32].mean((0, 2, 3))[2], before[..., :32].mean((0, 2, 3))[2]
     assert kept < 0.8 * lost and blue > red + 0.05
+
+
+@pytest.mark.parametrize("sampler", SCHEDULERS)
+def test_each_solver_takes_its_own_steps_for_a_model_that_was_saved_with_pndm(sampler):
+    """As Stable Diffusion v1.5 is: a scheduler that is made of PNDM's settings keeps those it does not know."""
+    pipe = thin_pipeline()
+    scheduler = make_scheduler(sampler, pipe.scheduler.config)
+    _, times = editing.begin(pipe, scheduler, 5, 1.0)
+    scheduler.set_timesteps(5)
+    assert times.tolist() == scheduler.timesteps.tolist()
+    x_T = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    drawn = editing.draw_from(pipe, x_T, "a red ball", steps=5, scheduler=scheduler, generator=[torch.Generator()])
+    assert drawn.isfinite().all()

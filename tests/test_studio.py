@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from test_steering import home  # noqa: F401  (a folder with the shipped model, LoRAs, a picture and a mask)
+from thin_stable_diffusion import thin_pipeline
 from tiny import tiny_pipeline
 
 from course_utils.pipelines import picture_book, steering
@@ -257,6 +258,15 @@ def test_the_shelf_finds_models_and_loras(tmp_path):
 
 
 # Plots.
+
+
+def test_a_folder_of_the_layout_of_stable_diffusion_draws(tmp_path):
+    thin_pipeline().save_pretrained(tmp_path / "thin")
+    session = Session(Shelf(tmp_path / "runs", own=tmp_path / "thin", device="cpu"), Gallery(tmp_path / "gallery"))
+    settings = Settings("a (red:1.3) ball BREAK on [the grass:sand:0.5]", steps=2, seed=4, width=64, height=64)
+    drawn, ended = run(session, [Request(settings, model=str(tmp_path / "thin"))])[-2:]
+    assert isinstance(ended, Ended) and not ended.failed, ended
+    assert drawn.picture.size == (64, 64) and read_png(drawn.path).prompt == settings.prompt
 
 
 @pytest.mark.parametrize(

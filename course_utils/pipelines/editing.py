@@ -214,7 +214,7 @@ def begin(pipe, scheduler, steps: int, strength: float):
             f"Expected a strength that leaves at least one of {steps} steps, but got {strength}: "
             "choose a higher one, or more steps."
         )
-    if scheduler.config.get("skip_prk_steps"):
+    if hasattr(scheduler, "plms_timesteps") and scheduler.config.skip_prk_steps:  # others may keep PNDM's settings
         first, *rest = editing.remaining_times(list(dict.fromkeys(scheduler.timesteps.tolist())), strength)
         scheduler.timesteps = scheduler.timesteps.new_tensor([first, *rest[:1], *rest])
         return scheduler, scheduler.timesteps

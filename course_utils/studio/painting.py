@@ -86,7 +86,7 @@ class Sheet:
             return
         self.stroke(self._place(*self._last), self._place(x, y))
         top = self.canvas[1]
-        with hold_canvas(top):
+        with hold_canvas():
             top.global_composite_operation = "destination-out" if self.erases else "source-over"
             top.stroke_style = f"rgb{self.colour}"
             top.line_width, top.line_cap = max(1, self.brush * self.scale), "round"
@@ -107,7 +107,7 @@ class Sheet:
 
     def _put(self, layer: int, picture: Image.Image) -> None:
         large = picture.resize((self.canvas.width, self.canvas.height), Image.Resampling.NEAREST)
-        with hold_canvas(self.canvas[layer]):
+        with hold_canvas():
             self.canvas[layer].clear()
             self.canvas[layer].put_image_data(np.asarray(large), 0, 0)
 
