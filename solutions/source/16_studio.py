@@ -15,7 +15,7 @@
 # 4. fill in an incomplete measurement with a model as prior, test whether its intervals hold the truth as often as they
 #    claim, and say what such an image is worth.
 #
-# **Time** about four and a half hours, nearly two of them for the nine exercises. All cells together run in about ten minutes on
+# **Time** about four and a half hours, nearly two of them for the nine exercises. All cells together run in about six minutes on
 # one core of a CPU.
 # **You need** chapters 07 (samplers), 08 (the text encoder), 09 (the judge), 10 (guidance, the sampling loop), 11 (notes in PNG files), 12
 # (image to image, masks, line drawings) and 14 (the few-step student).
@@ -815,10 +815,10 @@ if ENOUGH:
     assert (low["on the ring"] < 1).all() and low["ordinary"][1] > 3
 
 # %% [markdown] id="tiles-read"
-# On the ring the mean ratio is 1.08 ± 0.36 for columns and 0.93 ± 0.24 for rows (95% intervals, 24 tiles): no more than
+# On the ring the mean ratio is 1.08 ± 0.36 for columns and 0.93 ± 0.25 for rows (95% intervals, 24 tiles): no more than
 # any other step, as it must be where no column is special. The ratio of a *single* tile can be above 1 all the same: if
 # an outline happens to lie on the seam, the step there is large, and invisible as a seam. For ordinary images the rows'
-# ratio is 4.55 ± 1.13; the columns' is 1.49 ± 0.52, hardly a seam: left and right sides of such a page often show the same
+# ratio is 4.55 ± 1.13; the columns' is 1.49 ± 0.53, hardly a seam: left and right sides of such a page often show the same
 # sky and ground. The ring has changed *what* is drawn, too: in the three tiles shown there is no horizon with a sky above,
 # and in two of them things stand above one another.
 
@@ -1037,7 +1037,7 @@ if ENOUGH:
 
 # %% [markdown] id="borders-read"
 # With even weights the steps at the borders are 1.85 ± 0.29 times the others (95% interval, 4 panoramas): seams. With
-# tapered weights it is 1.03 ± 0.36, no more than elsewhere within the error. Two things 24 pixels apart can still
+# tapered weights it is 1.03 ± 0.35, no more than elsewhere within the error. Two things 24 pixels apart can still
 # run into each other, as the corgi and the ball do: each of them is wider than that; and of three tulips one is left, of
 # the boat a sail. Where places change, steps are large elsewhere too, which makes the ratio small; below, the measure is
 # repeated with one prompt for all windows.
@@ -1083,10 +1083,11 @@ if ENOUGH:
     assert alike["panoramas"].mean() < alike["repeated noise, one prompt"].mean()
 
 # %% [markdown] id="repeats-read"
-# The measure finds repetition where there is some: 0.44 for the repeated noise. The four panoramas have 0.11 at most,
-# and ordinary pages of the same prompts 0.07 to 0.25: the windows are no more alike than pages that know nothing of
-# each other. With one prompt for all windows it is 0.08 to 0.32 (the same *kind* of house comes again), and
-# the steps at the borders are 1.36 ± 0.23 times the others: here the windows still leave a trace.
+# The measure finds repetition where there is some: 0.44 to 0.63 for the repeated noise. (It is not 1, since the noise
+# repeats every 16 latents and the windows every 6, so that each window sees it at another place.) The four panoramas have
+# 0.11 at most, and ordinary pages of the same prompts 0.07 to 0.25: the windows are no more alike than pages that know
+# nothing of each other. With one prompt for all windows it is 0.08 to 0.32, and the steps at the borders are 1.36 ± 0.37
+# times the others: a trace of the windows is likely there, but four panoramas do not prove it.
 
 # %% [markdown] id="parallax-text"
 # ### A scene with depth
@@ -1403,7 +1404,7 @@ print(f"the judge finds the place in {sum(right)} of 8, a blue teapot and nothin
 # foot?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# Not measurably: the change is 0.6 ± 2.4 grey levels (95% interval, n = 8). So little noise leaves nearly everything as the
+# Not measurably: the change is 0.6 ± 2.3 grey levels (95% interval, n = 8). So little noise leaves nearly everything as the
 # first pass drew it: in some places a shadow at the foot, in others a pale patch.
 # </details>
 
@@ -1716,7 +1717,7 @@ show(
 # 3 dB nearer to the page than the best classical method: half of its mean square error, or less. (PSNR rewards the mean: it is nearer to the truth than a sample, though no page looks like
 # it.) From the blur it is not, after 16 steps and without a caption. The hatching is that of coloured pencil: an empty
 # prompt leaves the style open, and the blur hides it, so that nothing pulls it away. With the caption, or in 48 steps, it
-# is gone from nearly all samples, and they win. Two pages are few; `python3 course.py benchmark
+# is gone from all samples, and they win. Two pages are few; `python3 course.py benchmark
 # posterior --pages 8` measures more.
 
 # %% [markdown] id="spread-text"
