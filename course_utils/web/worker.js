@@ -1,0 +1,122 @@
+// Draws beside the page, so that the page stays quick: loads ONNX Runtime Web and the networks once, then draws.
+//
+// To it:   { kind: "draw", id, model, settings }, { kind: "stop" }
+// From it: { kind: "loading", loaded, total } in bytes, { kind: "step", id, step, steps, pixels, side },
+//          { kind: "picture", id, pixels, side, seconds, device }, { kind: "stopped", id }, { kind: "fault", id, message }
+
+import { Painter } from "./painter.js";
+import { inSinglePrecision } from "./weights.js";
+
+const RUNTIME = new URL("onnxruntime/", import.meta.url);
+let loading = null;
+let stopped = false;
+
+onmessage = ({ data }) => {
+  if (data.kind === "stop") stopped = true;
+  else draw(data);
+};
+
+async function draw({ id, model, settings }) {
+  stopped = false;
+  try {
+    loading ??= load(new URL(model));
+    const { painter, device } = await loading;
+    const start = performance.now();
+    let last;
+    for await (last of painter.draw(settings)) {
+      await messages();
+      if (stopped) return postMessage({ kind: "stopped", id });
+      if (!last.finished) postMessage({ kind: "step", id, ...last });
+    }
+    const seconds = (performance.now() - start) / 1000;
+    postMessage({ kind: "picture", id, seconds, device, pixels: last.pixels, side: last.side });
+  } catch (error) {
+    loading = null;
+    postMessage({ kind: "fault", id, message: error.message ?? String(error) });
+  }
+}
+
+/** Let messages that have come in the meantime, such as "stop", be read. */
+function messages() {
+  return new Promise((done) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = done;
+    port2.postMessage(null);
+  });
+}
+
+/** A painter on the GPU where there is one, else on the processor: { painter, device }. */
+async function load(model) {
+  const [description, runtimes] = await Promise.all([
+    fetched(new URL("model.json", model)).then((response) => response.json()),
+    fetched(new URL("runtime.json", RUNTIME)).then((response) => response.json()),
+  ]);
+  const files = Object.fromEntries(
+    Object.entries(description.files).map(([name, file]) => [name, { url: new URL(file, model), size: description.bytes[file] }]),
+  );
+  const device = (await hasGpu()) ? "webgpu" : "wasm";
+  const wasm = { url: new URL(runtimes[device].wasm, RUNTIME), size: runtimes[device].bytes };
+  const bytes = await download({ ...files, wasm });
+  if (device === "webgpu") {
+    try {
+      return { device, painter: await start(runtimes, device, description, bytes) };
+    } catch (error) {
+      console.warn("The GPU cannot be used, so the processor is:", error);
+      bytes.wasm = undefined;
+    }
+  }
+  return { device: "wasm", painter: await start(runtimes, "wasm", description, bytes) };
+}
+
+async function start(runtimes, device, description, bytes) {
+  const ort = await import(new URL(runtimes[device].script, RUNTIME));
+  ort.env.wasm.wasmPaths = RUNTIME.href;
+  ort.env.wasm.wasmBinary = bytes.wasm?.buffer;
+  ort.env.logLevel = "error";
+  const networks = {};
+  for (const name of Object.keys(description.files)) {
+    networks[name] = await ort.InferenceSession.create(inSinglePrecision(bytes[name]), { executionProviders: [device] });
+  }
+  const painter = new Painter(ort, description, networks);
+  if (device === "webgpu") for await (const _ of painter.draw({ prompt: "", seed: 0, steps: 1, guidance: 2 }));
+  return painter;
+}
+
+/** The GPU's build of the runtime needs functions of JavaScript that WebAssembly can wait for. */
+async function hasGpu() {
+  if (!self.navigator?.gpu || !WebAssembly.Suspending) return false;
+  const adapter = await navigator.gpu.requestAdapter().catch(() => null);
+  return Boolean(adapter) && !adapter.info?.isFallbackAdapter;
+}
+
+async function fetched(url) {
+  const response = await fetch(url).catch((error) => {
+    throw new Error(`${url.pathname} cannot be fetched (${error.message})`);
+  });
+  if (!response.ok) throw new Error(`${url.pathname} cannot be fetched (${response.status})`);
+  return response;
+}
+
+/** Fetch files, { name: { url, size } }, all at once, and tell how far it is; return their bytes by name. */
+async function download(files) {
+  const total = Object.values(files).reduce((sum, { size }) => sum + size, 0);
+  let loaded = 0;
+  let told = 0;
+  const one = async ([name, { url, size }]) => {
+    const bytes = new Uint8Array(size);
+    let at = 0;
+    const reader = (await fetched(url)).body.getReader();
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      if (at + value.length > size) break;
+      bytes.set(value, at);
+      at += value.length;
+      loaded += value.length;
+      if (loaded - told > 250_000) postMessage({ kind: "loading", loaded: (told = loaded), total });
+    }
+    if (at !== size) throw new Error(`${url.pathname} has another size than was expected`);
+    return [name, bytes];
+  };
+  return Object.fromEntries(await Promise.all(Object.entries(files).map(one)));
+}
