@@ -67,7 +67,7 @@ function closeMatches(word, known) {
     .sort((a, b) => b.score - a.score || (a.other < b.other ? 1 : -1))
     .slice(0, 2 * SUGGESTIONS)
     .map(({ other }) => other);
-  return matches.filter((one) => !matches.some((o) => o !== one && one.endsWith(o))).slice(0, SUGGESTIONS);
+  return matches.filter((one) => !matches.some((other) => other !== one && other.endsWith(one))).slice(0, SUGGESTIONS);
 }
 
 function ratio(a, b) {

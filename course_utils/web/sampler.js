@@ -3,7 +3,8 @@
 /** `steps` times from T - 1 down, evenly spaced and counted from the noisy end: [999, 749, 499, 249]. */
 export function trailingTimes(T, steps) {
   const stride = T / steps;
-  return Array.from({ length: Math.ceil(T / stride) }, (_, i) => halfToEven(T - i * stride) - 1);
+  const step = T - stride - T; // as numpy's arange takes it: its rounding decides where a time lies in the middle
+  return Array.from({ length: Math.ceil(T / stride) }, (_, i) => halfToEven(T + i * step) - 1);
 }
 
 function halfToEven(number) {

@@ -1,6 +1,6 @@
 // From text to tokens, as the pipeline's CLIPTokenizer does it: byte pairs in words.
 
-const PIECES = /'(?:s|t|re|ve|m|ll|d)|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}]+/giu;
+const PIECES = /'(?:s|t|re|ve|m|ll|d)|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}]+/gu;
 const SPECIAL = /(<\|startoftext\|>|<\|endoftext\|>)/;
 const WORD_END = "</w>";
 
@@ -50,9 +50,9 @@ export class Tokenizer {
 
   ordinary(text, offset) {
     const found = [];
-    for (const piece of text.matchAll(PIECES)) {
+    for (const piece of lower(text).matchAll(PIECES)) {
       let bytes = 0;
-      for (const symbol of this.split(lower(piece[0]))) {
+      for (const symbol of this.split(piece[0])) {
         found.push({ id: this.ids.get(symbol), at: offset + piece.index + charactersBefore(piece[0], bytes) });
         bytes += symbol.replace(WORD_END, "").length;
       }

@@ -8,6 +8,8 @@ import { Painter } from "./painter.js";
 import { inSinglePrecision } from "./weights.js";
 
 const RUNTIME = new URL("onnxruntime/", import.meta.url);
+const SLOW = 400; // milliseconds: a graphics processor that takes longer for a step is left alone
+const ERRORS = 3; // what the runtime writes to the console: errors, no warnings
 let loading = null;
 let stopped = false;
 
@@ -72,14 +74,24 @@ async function start(runtimes, device, description, bytes) {
   const ort = await import(new URL(runtimes[device].script, RUNTIME));
   ort.env.wasm.wasmPaths = RUNTIME.href;
   ort.env.wasm.wasmBinary = bytes.wasm?.buffer;
-  ort.env.logLevel = "error";
+  const options = { executionProviders: [device], logSeverityLevel: ERRORS };
   const networks = {};
   for (const name of Object.keys(description.files)) {
-    networks[name] = await ort.InferenceSession.create(inSinglePrecision(bytes[name]), { executionProviders: [device] });
+    networks[name] = await ort.InferenceSession.create(inSinglePrecision(bytes[name]), options);
   }
   const painter = new Painter(ort, description, networks);
-  if (device === "webgpu") for await (const _ of painter.draw({ prompt: "", seed: 0, steps: 1, guidance: 2 }));
+  if (device === "webgpu") await tryOut(painter);
   return painter;
+}
+
+/** Draw in a few steps, so that all programs of the graphics processor are there; throw if the last step was slow. */
+async function tryOut(painter) {
+  let [before, took] = [performance.now(), 0];
+  for await (const { finished } of painter.draw({ prompt: "", seed: 0, steps: 3, guidance: 2 })) {
+    if (!finished) took = performance.now() - before;
+    before = performance.now();
+  }
+  if (took > SLOW) throw new Error(`a step takes ${took.toFixed(0)} ms`);
 }
 
 /** The GPU's build of the runtime needs functions of JavaScript that WebAssembly can wait for. */
