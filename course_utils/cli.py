@@ -246,6 +246,31 @@ def studio(
 
 
 @app.command()
+def export_onnx(
+    output: Annotated[Path, typer.Option(help="Folder to write; one that this command made is replaced.")] = Path(
+        "runs/onnx"
+    ),
+    model: Annotated[Path | None, typer.Option(help="Another model, such as runs/picture_book.")] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="With a page that draws in the browser: all that a static server needs.")
+    ] = False,
+):
+    """Write the model's networks as ONNX, and in JSON all else that it takes to draw with them in a browser."""
+    from course_utils.web import assets, export
+
+    export.require_packages()
+    if page:
+        assets.write_box(output, model)
+        typer.echo(f"Wrote {output}: to see it, run `python3 -m http.server --directory {output}`.")
+        return
+    from course_utils.pipelines.picture_book import PICTURE_BOOK, load_picture_book
+
+    export.require_free(output)
+    export.export_onnx(load_picture_book(model or PICTURE_BOOK), output)
+    typer.echo(f"Wrote {output}: {sum(path.stat().st_size for path in output.iterdir()) / 1e6:.1f} MB")
+
+
+@app.command()
 def card(
     output: Annotated[Path | None, typer.Option(help="Markdown file to write; none: print it.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,

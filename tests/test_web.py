@@ -1,5 +1,6 @@
 """The model in a browser, without one: ONNX against torch, and the box's scripts, run by node, against the package."""
 
+import functools
 import json
 import shutil
 import subprocess
@@ -25,22 +26,37 @@ needs_node = needs(NODE is not None, "no node is installed: install Node.js 20 o
 needs_onnx = needs(all(PACKAGES), "no onnx is installed: pip install -c constraints.txt onnx onnxscript onnxruntime")
 
 TEXTS = [
-    "", " ", "a red ball", "A  RED\tball\n on the\u00a0beach", "  a cat  ", "ein süßes Kätzchen", "e\u0301 and \u00e9", "猫 在草地上",
-    "🐕 a corgi 🐕‍🦺!!", "it's we'll I'M they've he'd", "don't 'quote' \"this\"", "x1y2 3½ Ⅷ ٣", "a_b-c--d...", "İstanbul ΟΔΟΣ straße",
-    "\u0085a\u2003b\ufeffc\u200bd", "<|endoftext|> a cat <|startoftext|>", "<|ENDOFTEXT|> a cat", "a cat" * 40,
-    "the " * 60 + "red ball", "ﬁne ǅ Å K \u212b", "\U0001d54f\u0300\u0301", "a\x1cb", "'sun 's 'Tis", "!'s ?'ll", "a red ball\r\non a beach",
+    "", " ", "a red ball", "A  RED\tball\n on the\u00a0beach", "  a cat  ", "ein süßes Kätzchen", "e\u0301 and \u00e9",
+    "猫 在草地上", "🐕 a corgi 🐕\u200d🦺!!", "it's we'll I'M they've he'd", "don't 'quote' \"this\"", "x1y2 3½ Ⅷ ٣",
+    "a_b-c--d...", "İstanbul ΟΔΟΣ straße", "\u0085a\u2003b\ufeffc\u200bd", "<|endoftext|> a cat <|startoftext|>",
+    "<|ENDOFTEXT|> a cat", "a cat" * 40, "the " * 60 + "red ball", "ﬁne ǅ Å K \u212b", "\U0001d54f\u0300\u0301",
+    "a\x1cb", "'sun 's 'Tis", "!'s ?'ll", "a red ball\r\non a beach",
 ]  # fmt: skip
 
 
-def node(code, data, *modules):
-    """What `code`, an expression over `data` and the names that the modules export, is in node."""
-    imports = "".join(f"import * as {name} from {json.dumps((WEB / f'{name}.js').as_uri())};" for name in modules)
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    """A function that returns what an expression over `data` and the scripts' names is in node."""
+    folder = tmp_path_factory.mktemp("scripts")
+    for path in WEB.glob("*.js"):
+        shutil.copy(path, folder)
+    (folder / "package.json").write_text('{"type": "module"}')  # as a browser is told by its page
+    return functools.partial(run_in_node, folder)
+
+
+def run_in_node(folder, code, data, *scripts):
+    imports = "".join(f'import * as {name} from "./{name}.js";' for name in scripts)
     script = f"""{imports}
         import {{ readFileSync, writeFileSync }} from "node:fs";
         const data = JSON.parse(readFileSync(0, "utf8"));
-        const all = async (steps) => {{ const found = []; for await (const one of steps) found.push(one); return found; }};
+        const all = async (steps) => {{
+            const found = [];
+            for await (const one of steps) found.push(one);
+            return found;
+        }};
         process.stdout.write(JSON.stringify(await ({code})));"""
-    command = [NODE, "--no-warnings", "--experimental-default-type=module", "--input-type=module", "-e", script]
+    (folder / "test.js").write_text(script, encoding="utf-8")
+    command = [NODE, "--no-warnings", str(folder / "test.js")]
     run = subprocess.run(command, input=json.dumps(data), capture_output=True, text=True, encoding="utf-8")
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
@@ -117,7 +133,7 @@ def test_missing_packages_are_said(monkeypatch):
 
 @needs_onnx
 @needs_node
-def test_weights_in_single_precision(exported, tmp_path):
+def test_weights_in_single_precision(exported, tmp_path, node):
     """The page's own widening of the weights: the same numbers, and the casts are gone."""
     import onnx
 
@@ -139,7 +155,7 @@ def test_weights_in_single_precision(exported, tmp_path):
 
 
 @needs_node
-def test_tokens(pipe, described):
+def test_tokens(pipe, described, node):
     captions = [book.caption(book.sample_scene(number), number).text for number in range(1000)]
     texts = captions + TEXTS
     code = "data[1].map((text) => [...new tokenizer.Tokenizer(data[0]).encode(text)])"
@@ -149,7 +165,7 @@ def test_tokens(pipe, described):
 
 
 @needs_node
-def test_advice(pipe, described):
+def test_advice(pipe, described, node):
     prompts = [text for text in TEXTS if text.strip() and "\u0085" not in text and "<|" not in text] + [
         "a turquoise cat on the gras", "a dog", "a living corgi dog", "one unicorn two three fore fife sicks seven ate",
         "a kiten wearing a hat", "1 2 3", "ball " * 35, "mauve magenta", "a puppie and a sailbot near a toadstol",
@@ -166,7 +182,7 @@ def test_advice(pipe, described):
 
 @needs_node
 @pytest.mark.parametrize("count", [16, 17, 40, 2048])
-def test_noise_is_torchs(count):
+def test_noise_is_torchs(count, node):
     seeds = [0, 1, 7, 123456789, 2**31, 2**32 - 1]
     got = torch.tensor(node(f"data.map((seed) => [...noise.randn({count}, seed)])", seeds, "noise"))
     expected = torch.stack([torch.randn(count, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
@@ -174,7 +190,7 @@ def test_noise_is_torchs(count):
 
 
 @needs_node
-def test_times_are_the_schedulers(pipe):
+def test_times_are_the_schedulers(pipe, node):
     scheduler = make_scheduler("unipc", pipe.scheduler.config)
     counts = [*range(1, 200), 333, 500, 999, 1000]
     for count, times in zip(
@@ -187,7 +203,7 @@ def test_times_are_the_schedulers(pipe):
 @needs_node
 @pytest.mark.parametrize("kind", ["v_prediction", "epsilon", "sample"])
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 20, 50])
-def test_the_sampler_is_the_packages(kind, steps, pipe):
+def test_the_sampler_is_the_packages(kind, steps, pipe, node):
     scheduler = make_scheduler("unipc", {**pipe.scheduler.config, "prediction_type": kind})
     scheduler.set_timesteps(steps)
     noise = torch.randn(64, generator=torch.Generator().manual_seed(0))
@@ -205,22 +221,24 @@ def test_the_sampler_is_the_packages(kind, steps, pipe):
 
 
 @needs_node
-def test_guidance():
+def test_guidance(node):
     got = node("[...sampler.guide(Float32Array.of(1, 2), Float32Array.of(3, 1), 4)]", None, "sampler")
     assert got == [1 + 4 * 2, 2 - 4]
 
 
 @needs_node
 @pytest.mark.parametrize("prompt", ["a red ball", "ein süßer Ball", "猫 🐕", 'two, "quoted": words\nin two lines'])
-def test_a_png_remembers_its_settings(prompt, tmp_path):
+def test_a_png_remembers_its_settings(prompt, tmp_path, node):
     pixels = [value for place in range(16) for value in (place, 2 * place, 255 - place, 255)]
-    data = {"prompt": prompt, "seed": 7, "steps": 12, "guidance": 2.5, "pixels": pixels, "path": str(tmp_path / "a.png")}
-    code = """png.encodePng(Uint8ClampedArray.from(data.pixels), 4, png.parameters({
-        ...data, sampler: "UniPC", side: 4, model: "a, b" })).then((bytes) => writeFileSync(data.path, bytes) ?? null)"""
+    path = tmp_path / "a.png"
+    data = {"prompt": prompt, "seed": 7, "steps": 12, "guidance": 2.5, "pixels": pixels, "path": str(path)}
+    code = """png.encodePng(
+        Uint8ClampedArray.from(data.pixels), 4, png.parameters({ ...data, sampler: "UniPC", side: 4, model: "a, b" }),
+    ).then((bytes) => writeFileSync(data.path, bytes) ?? null)"""
     node(code, data, "png")
     made = Settings(prompt, seed=7, steps=12, guidance=2.5, width=4, height=4, model="a, b")
-    assert read_png(data["path"]) == made
-    picture = Image.open(data["path"])
+    assert read_png(path) == made
+    picture = Image.open(path)
     assert picture.info["parameters"] == format_parameters(made)
     assert list(picture.convert("RGBA").tobytes()) == pixels
 
@@ -240,7 +258,7 @@ def test_a_png_remembers_its_settings(prompt, tmp_path):
         ({"guidance": "51"}, "The guidance must be a number"),
     ],
 )
-def test_settings_that_cannot_be_drawn_with_are_said(typed, sentence):
+def test_settings_that_cannot_be_drawn_with_are_said(typed, sentence, node):
     typed = {"prompt": "a cat", "seed": "7", "steps": "20", "guidance": "4", **typed}
     code = """(() => { try { return settings.read(data, { seed: 4294967295, steps: 1000, guidance: 50 }); }
         catch (error) { return error.message; } })()"""
@@ -248,7 +266,7 @@ def test_settings_that_cannot_be_drawn_with_are_said(typed, sentence):
 
 
 @needs_node
-def test_a_link_gives_the_settings_back():
+def test_a_link_gives_the_settings_back(node):
     made = {"prompt": "a cat & a #dog = 100% + 猫\n", "seed": "7", "steps": "20", "guidance": "2.5"}
     assert node("settings.fromHash(settings.toHash(data))", made, "settings") == made
     assert node("settings.fromHash('#chapter-3')", None, "settings") is None

@@ -248,8 +248,9 @@ def test_it_can_be_used_by_the_keyboard(page, tmp_path):
         page.keyboard.press("Enter")
         wait(page)
         assert page.locator("canvas").get_attribute("aria-label") == "a yellow duck"
-        names = """() => [...document.querySelectorAll('.draw-box :is(input, button, progress, canvas)')].filter(
-            one => !(one.ariaLabel || one.labels?.[0]?.textContent || one.textContent.trim())).map(one => one.outerHTML)"""
+        names = """() => [...document.querySelectorAll('.draw-box :is(input, button, progress, canvas)')]
+            .filter((one) => !(one.ariaLabel || one.labels?.[0]?.textContent || one.textContent.trim()))
+            .map((one) => one.outerHTML)"""
         assert page.evaluate(names) == []
 
 
@@ -272,23 +273,37 @@ def test_threads_draw_the_same_where_they_are_allowed(page, site, browser, tmp_p
     fill(page, BALL)
     press_draw(page)
     wait(page)
-    with served(site, Isolated) as address, opened(browser, address) as other:
-        with pictured(other, tmp_path, "the same picture, drawn by threads"):
-            assert other.evaluate("crossOriginIsolated")
-            fill(other, BALL)
-            press_draw(other)
-            wait(other)
-            assert difference(shown(other), shown(page)) <= 1
+    expected = "the same picture, drawn by threads"
+    with served(site, Isolated) as address, opened(browser, address) as other, pictured(other, tmp_path, expected):
+        assert other.evaluate("crossOriginIsolated")
+        fill(other, BALL)
+        press_draw(other)
+        wait(other)
+        assert difference(shown(other), shown(page)) <= 1
 
 
 def test_ready_pictures_where_webassembly_is_missing(browser, address, tmp_path):
-    with opened(browser, address, "delete globalThis.WebAssembly") as page:
-        with pictured(page, tmp_path, "one sentence and ready pictures"):
-            page.locator(".ready img").first.wait_for()
-            assert page.locator(".message").text_content() == (
-                "This browser cannot run the model, which needs WebAssembly. Here are pictures that it drew elsewhere."
-            )
-            assert page.locator(".ready figcaption").count() == page.locator(".ready img").count() >= 6
+    with (
+        opened(browser, address, "delete globalThis.WebAssembly") as page,
+        pictured(page, tmp_path, "one sentence and ready pictures"),
+    ):
+        page.locator(".ready img").first.wait_for()
+        assert page.locator(".message").text_content() == (
+            "This browser cannot run the model, which needs WebAssembly. Here are pictures that it drew elsewhere."
+        )
+        assert page.locator(".ready figcaption").count() == page.locator(".ready img").count() >= 6
+
+
+def test_a_model_that_cannot_be_fetched_is_said(browser, address, tmp_path):
+    with opened(browser, "about:blank") as page, pictured(page, tmp_path, "a sentence that names the file"):
+        page.route("**/unet.onnx", lambda route: route.abort())
+        page.goto(address)
+        press_draw(page)
+        assert re.search("cannot be drawn: .*unet.onnx cannot be fetched", wait(page, "cannot be drawn"))
+        page.unroute("**/unet.onnx")
+        page.get_by_label("Steps").fill("2")
+        press_draw(page)
+        wait(page)
 
 
 @pytest.mark.skipif(os.environ.get("COURSE_SCREENSHOT") != "1", reason="COURSE_SCREENSHOT=1 writes the figure")

@@ -1,4 +1,4 @@
-"""A folder that any static server can serve: the exported model, ONNX Runtime Web, the box's scripts, ready pictures."""
+"""A folder for any static server: the exported model, ONNX Runtime Web, the box's scripts, ready pictures."""
 
 import base64
 import hashlib
@@ -52,7 +52,7 @@ def write_box(folder: Path | str, model: Path | str | None = None, cache: Path |
     from course_utils.web.export import export_onnx, require_packages
 
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / RUNTIME).is_dir():
+    if folder.exists() and not (folder.is_dir() and ((folder / RUNTIME).is_dir() or not any(folder.iterdir()))):
         raise ValueError(f"{folder} holds something else than a box to draw with: choose a new folder to write in.")
     require_packages("onnxruntime")
     archive = fetch_runtime(cache or ROOT / "build")
@@ -99,7 +99,7 @@ def integrity(path: Path) -> str:
 
 
 def unpack_runtime(archive: Path, folder: Path) -> None:
-    """Write the few files of ONNX Runtime Web that a page needs, their licences, and `runtime.json`, which names them."""
+    """Write the few files of ONNX Runtime Web that a page needs, its licences, and `runtime.json`, which lists them."""
     import onnxruntime
 
     folder.mkdir()

@@ -11,6 +11,7 @@ import { fileName, fromHash, read, toHash } from "./settings.js";
 import { Tokenizer } from "./tokenizer.js";
 
 const MOST_RANDOM_SEED = 9999; // of "Another seed": short enough to be told to somebody
+const RUNTIME_BYTES = 15e6; // of what runs the model, about
 const DEVICES = { webgpu: "on the graphics processor", wasm: "on the processor" };
 // A module of WebAssembly with one instruction for four numbers at once, which the runtime needs.
 const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
@@ -31,6 +32,10 @@ export async function mount(box) {
     return showGallery(box, gallery, pictures, `The model cannot be loaded (${error.message}).`);
   }
   return new DrawBox(box, model, description, gallery, pictures);
+}
+
+function megabytes(bytes) {
+  return (bytes / 1e6).toFixed(0);
 }
 
 function canDraw() {
@@ -140,7 +145,9 @@ class DrawBox {
         thumbnail(this.gallery, one),
       ),
     );
-    const examples = element("div", { className: "examples", role: "group", "aria-label": "Examples" }, ...this.examples);
+    const title = element("p", { className: "title", id: id("examples"), textContent: "Examples" });
+    const row = element("div", { className: "row" }, ...this.examples);
+    const examples = element("div", { className: "examples", role: "group", "aria-labelledby": title.id }, title, row);
     const keep = element(
       "div",
       { className: "actions" },
@@ -153,6 +160,18 @@ class DrawBox {
       element("div", { className: "controls" }, this.form, ...(pictures.length ? [examples] : [])),
     );
     this.warn();
+    if (pictures.length) this.begin(pictures[0]);
+  }
+
+  /** Show a ready picture until one is drawn. */
+  async begin({ file, prompt }) {
+    const ready = element("img", { src: new URL(file, this.gallery).href });
+    await ready.decode();
+    if (this.run) return;
+    this.canvas.getContext("2d").drawImage(ready, 0, 0, this.canvas.width, this.canvas.height);
+    this.canvas.setAttribute("aria-label", prompt);
+    const size = Object.values(this.description.bytes).reduce((sum, bytes) => sum + bytes, RUNTIME_BYTES);
+    this.say(`This picture was ready. The first that you draw waits for the model, ${megabytes(size)} MB.`);
   }
 
   listen() {
@@ -231,7 +250,6 @@ class DrawBox {
 
   /** What the worker says. */
   hear(data) {
-    const megabytes = (bytes) => (bytes / 1e6).toFixed(0);
     if (data.kind === "loading") {
       this.bar.value = data.loaded / data.total;
       this.say(`Loading the model: ${megabytes(data.loaded)} of ${megabytes(data.total)} MB`);

@@ -2,7 +2,7 @@
 
     text_encoder.onnx    tokens (n, words) int32                            -> cond (n, words, width)
     unet.onnx            x_t (n, c, h, w), t (), cond (n, words, width)     -> prediction (n, c, h, w)
-    decoder.onnx         z (n, c, h, w), as the U-Net has them, unscaled    -> picture (n, 3, f h, f w), about in [-1, 1]
+    decoder.onnx         z (n, c, h, w), no longer scaled                   -> picture (n, 3, f h, f w) in [-1, 1]
     model.json           tokenizer, alpha_bar, prediction type, scale and shift of latents, sizes, defaults
 
 Weights are stored in float16 (all but the text encoder's are so already, in the shipped model) and cast to float32 when
@@ -36,8 +36,7 @@ def export_onnx(pipe, folder: Path | str, name: str = "") -> Path:
 
     require_packages()
     folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= {*FILES.values(), MODEL}):
-        raise ValueError(f"{folder} holds something else than an exported model: choose a new folder to write in.")
+    require_free(folder)
     with new_folder(folder) as new:
         for part, (module, inputs, output) in networks(pipe).items():
             write_network(module, inputs, output, new / FILES[part])
@@ -45,6 +44,13 @@ def export_onnx(pipe, folder: Path | str, name: str = "") -> Path:
         description["bytes"] = {file: (new / file).stat().st_size for file in FILES.values()}
         (new / MODEL).write_text(json.dumps(description, ensure_ascii=False), encoding="utf-8")
     return folder
+
+
+def require_free(folder: Path) -> None:
+    """Raise ValueError if `folder` is there and holds something else than an exported model."""
+    own = {*FILES.values(), MODEL}
+    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= own):
+        raise ValueError(f"{folder} holds something else than an exported model: choose a new folder to write in.")
 
 
 def require_packages(*more: str) -> None:
@@ -153,7 +159,7 @@ def strip(model) -> None:
 
 def describe(pipe, name: str) -> dict:
     """Return what `model.json` says of a pipeline: all that the page needs beside the networks."""
-    from course_utils.pipelines.picture_book import make_scheduler, made_for
+    from course_utils.pipelines.picture_book import made_for, make_scheduler
     from course_utils.pipelines.png_info import MOST_SEED, WEB_UI_SAMPLERS, Settings
 
     scheduler = make_scheduler(Settings.sampler, pipe.scheduler.config)

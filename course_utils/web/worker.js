@@ -11,29 +11,29 @@ const RUNTIME = new URL("onnxruntime/", import.meta.url);
 const SLOW = 400; // milliseconds: a graphics processor that takes longer for a step is left alone
 const ERRORS = 3; // what the runtime writes to the console: errors, no warnings
 let loading = null;
-let stopped = false;
+let wanted = null; // the id of what is to be drawn
+let queue = Promise.resolve(); // the networks do one thing at a time
 
 onmessage = ({ data }) => {
-  if (data.kind === "stop") stopped = true;
-  else draw(data);
+  wanted = data.kind === "draw" ? data.id : null;
+  if (data.kind === "draw") queue = queue.then(() => draw(data));
 };
 
 async function draw({ id, model, settings }) {
-  stopped = false;
   try {
     loading ??= load(new URL(model));
+    loading.catch(() => (loading = null));
     const { painter, device } = await loading;
     const start = performance.now();
     let last;
     for await (last of painter.draw(settings)) {
       await messages();
-      if (stopped) return postMessage({ kind: "stopped", id });
+      if (wanted !== id) return postMessage({ kind: "stopped", id });
       if (!last.finished) postMessage({ kind: "step", id, ...last });
     }
     const seconds = (performance.now() - start) / 1000;
     postMessage({ kind: "picture", id, seconds, device, pixels: last.pixels, side: last.side });
   } catch (error) {
-    loading = null;
     postMessage({ kind: "fault", id, message: error.message ?? String(error) });
   }
 }
