@@ -245,7 +245,7 @@ def studio(
     page.serve(folder, model, runs, port, not no_browser)
 
 
-@app.command()
+@app.command("export-onnx")
 def export_onnx(
     output: Annotated[Path, typer.Option(help="Folder to write; one that this command made is replaced.")] = Path(
         "runs/onnx"
@@ -259,6 +259,7 @@ def export_onnx(
     from course_utils.web import assets, export
 
     export.require_packages()
+    typer.echo("Writing the networks, which takes about a minute.")
     if page:
         assets.write_box(output, model)
         typer.echo(f"Wrote {output}: to see it, run `python3 -m http.server --directory {output}`.")

@@ -28,10 +28,10 @@ GALLERY_PROMPTS = {
     "a red sailboat on the sea": 0,
     "a white rabbit in the snow, watercolour": 0,
     "a yellow duck in the meadow": 0,
-    "a pink tulip under the stars, pixel art": 0,
-    "two blue cars in the town": 0,
-    "an orange cat to the left of a green teapot": 0,
-    "a purple house in the forest, coloured pencil": 0,
+    "a pink tulip under the stars, pixel art": 4,
+    "three red mushrooms in the woods": 0,
+    "an orange cat to the left of a green teapot": 2,
+    "a purple cottage in the snow, coloured pencil": 1,
 }
 
 

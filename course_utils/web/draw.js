@@ -14,7 +14,10 @@ const MOST_RANDOM_SEED = 9999; // of "Another seed": short enough to be told to 
 const RUNTIME_BYTES = 15e6; // of what runs the model, about
 const DEVICES = { webgpu: "on the graphics processor", wasm: "on the processor" };
 // A module of WebAssembly with one instruction for four numbers at once, which the runtime needs.
-const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
+const SIMD = [
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11,
+];
+const UNABLE = "This browser cannot run the model, which needs WebAssembly.";
 
 let number = 0; // of boxes on this page
 
@@ -24,7 +27,7 @@ export async function mount(box) {
   const model = new URL(box.dataset.model, document.baseURI);
   const gallery = new URL(box.dataset.gallery ?? new URL("../gallery/", model), document.baseURI);
   const pictures = await json(new URL("pictures.json", gallery)).catch(() => []);
-  if (!canDraw()) return showGallery(box, gallery, pictures, "This browser cannot run the model, which needs WebAssembly.");
+  if (!canDraw()) return showGallery(box, gallery, pictures, UNABLE);
   let description;
   try {
     description = await json(new URL("model.json", model));
@@ -44,8 +47,7 @@ function canDraw() {
 
 function addStyle() {
   const href = new URL("draw.css", import.meta.url).href;
-  if ([...document.styleSheets].some((sheet) => sheet.href === href)) return;
-  if (document.querySelector(`link[href="${href}"]`)) return;
+  if ([...document.querySelectorAll("link[rel=stylesheet]")].some((link) => link.href === href)) return;
   document.head.append(element("link", { rel: "stylesheet", href }));
 }
 
@@ -104,13 +106,15 @@ class DrawBox {
     const id = (name) => `draw-box-${this.id}-${name}`;
     const field = (name, label, properties) => {
       this[name] = element("input", { id: id(name), name, autocomplete: "off", ...properties });
-      return element("div", { className: "field" }, element("label", { for: id(name), textContent: label }), this[name]);
+      const title = element("label", { for: id(name), textContent: label });
+      return element("div", { className: "field" }, title, this[name]);
     };
     const button = (name, label, properties) => {
       this[name] = element("button", { type: "button", textContent: label, ...properties });
       return this[name];
     };
     const whole = { type: "number", inputMode: "numeric", step: "1" };
+    const any = { type: "number", inputMode: "decimal", step: "any" };
     const first = pictures[0]?.prompt ?? "a cute corgi puppy sitting on the grass";
 
     this.canvas = element("canvas", { width: side, height: side, role: "img", "aria-label": "No picture yet" });
@@ -128,7 +132,7 @@ class DrawBox {
         field("seed", "Seed", { ...whole, min: 0, max: most.seed, value: defaults.seed }),
         button("another", "Another seed"),
         field("steps", "Steps", { ...whole, min: 1, max: most.steps, value: defaults.steps }),
-        field("guidance", "Guidance", { type: "number", min: 0, max: most.guidance, step: "any", value: defaults.guidance }),
+        field("guidance", "Guidance", { ...any, min: 0, max: most.guidance, value: defaults.guidance }),
       ),
       element(
         "div",
@@ -171,7 +175,7 @@ class DrawBox {
     this.canvas.getContext("2d").drawImage(ready, 0, 0, this.canvas.width, this.canvas.height);
     this.canvas.setAttribute("aria-label", prompt);
     const size = Object.values(this.description.bytes).reduce((sum, bytes) => sum + bytes, RUNTIME_BYTES);
-    this.say(`This picture was ready. The first that you draw waits for the model, ${megabytes(size)} MB.`);
+    this.say(`A picture to begin with. The first that you draw loads the model, ${megabytes(size)} MB.`);
   }
 
   listen() {
@@ -225,7 +229,7 @@ class DrawBox {
     if (!this.worker) {
       this.worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
       this.worker.onmessage = ({ data }) => this.hear(data);
-      this.worker.onerror = (event) => this.end(`The model cannot be run (${event.message ?? "no more is known"}).`, true);
+      this.worker.onerror = ({ message }) => this.end(`The model cannot be run (${message ?? "no reason"}).`, true);
       this.say("Loading the model");
     } else this.say("Drawing");
     this.settings = settings;

@@ -49,8 +49,8 @@ export function guide(none, prompt, w) {
  *     predictor  x_t = sigma_t / sigma_s x_s - alpha_t phi (x0_s + D / 2)
  *     corrector  x_t = sigma_t / sigma_s x_s - alpha_t phi (x0_s + c_1 D + c_2 (x0_t - x0_s))
  *
- * where s is the time before t. The corrector takes each step again once x0_t is known. The first step has no D, nor has
- * the last. UniPC (arXiv:2302.04867), algorithms 1 and 2.
+ * where s is the time before t. The corrector takes each step again once x0_t is known. The first step has no D, nor
+ * has the last. UniPC (arXiv:2302.04867), algorithms 1 and 2.
  */
 export async function* unipc({ predict, noise, alphaBar, times, kind }) {
   const levels = levelsOf(times, alphaBar);

@@ -13,7 +13,9 @@ export function tidy(prompt) {
 /** Settings of what was typed, { prompt, seed, steps, guidance } as text. Throws a RangeError, in one sentence. */
 export function read(typed, most) {
   const prompt = tidy(typed.prompt);
-  if (!prompt) throw new RangeError("The prompt is empty: say what to draw, such as “a cute corgi puppy on the grass”.");
+  if (!prompt) {
+    throw new RangeError("The prompt is empty: say what to draw, such as “a cute corgi puppy on the grass”.");
+  }
   if (prompt.split("\n").some((line) => line.startsWith("Negative prompt:")) || /<lora:[^<>]+>/.test(prompt)) {
     throw new RangeError("This page draws from a prompt only: leave out negative prompts and the tags of LoRAs.");
   }
@@ -48,7 +50,8 @@ export function toHash(settings) {
 /** What an address says, as text by name; null if it has no prompt. */
 export function fromHash(hash) {
   const given = new URLSearchParams(hash.slice(1));
-  return given.has("prompt") ? Object.fromEntries(NAMES.filter((n) => given.has(n)).map((n) => [n, given.get(n)])) : null;
+  const names = NAMES.filter((name) => given.has(name));
+  return given.has("prompt") ? Object.fromEntries(names.map((name) => [name, given.get(name)])) : null;
 }
 
 /** A file's name of the prompt's words: "A cute corgi!" -> "a-cute-corgi.png". */

@@ -2,7 +2,8 @@
 //
 // To it:   { kind: "draw", id, model, settings }, { kind: "stop" }
 // From it: { kind: "loading", loaded, total } in bytes, { kind: "step", id, step, steps, pixels, side },
-//          { kind: "picture", id, pixels, side, seconds, device }, { kind: "stopped", id }, { kind: "fault", id, message }
+//          { kind: "picture", id, pixels, side, seconds, device }, { kind: "stopped", id },
+//          { kind: "fault", id, message }
 
 import { Painter } from "./painter.js";
 import { inSinglePrecision } from "./weights.js";
@@ -53,9 +54,10 @@ async function load(model) {
     fetched(new URL("model.json", model)).then((response) => response.json()),
     fetched(new URL("runtime.json", RUNTIME)).then((response) => response.json()),
   ]);
-  const files = Object.fromEntries(
-    Object.entries(description.files).map(([name, file]) => [name, { url: new URL(file, model), size: description.bytes[file] }]),
-  );
+  const files = {};
+  for (const [name, file] of Object.entries(description.files)) {
+    files[name] = { url: new URL(file, model), size: description.bytes[file] };
+  }
   const device = (await hasGpu()) ? "webgpu" : "wasm";
   const wasm = { url: new URL(runtimes[device].wasm, RUNTIME), size: runtimes[device].bytes };
   const bytes = await download({ ...files, wasm });
