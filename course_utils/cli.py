@@ -256,18 +256,24 @@ def export_onnx(
     ] = False,
 ):
     """Write the model's networks as ONNX, and in JSON all else that it takes to draw with them in a browser."""
+    from course_utils.pipelines.model_folder import read_configurations
+    from course_utils.pipelines.picture_book import PICTURE_BOOK, load_picture_book
     from course_utils.web import assets, export
 
-    export.require_packages()
+    # Everything that can be wrong is looked at before the slow imports.
+    model = model or PICTURE_BOOK
+    read_configurations(model)
+    if page:
+        assets.require_ready(output)
+    else:
+        export.require_packages()
+        export.require_free(output)
     typer.echo("Writing the networks, which takes about a minute.")
     if page:
         assets.write_box(output, model)
         typer.echo(f"Wrote {output}: to see it, run `python3 -m http.server --directory {output}`.")
         return
-    from course_utils.pipelines.picture_book import PICTURE_BOOK, load_picture_book
-
-    export.require_free(output)
-    export.export_onnx(load_picture_book(model or PICTURE_BOOK), output)
+    export.export_onnx(load_picture_book(model), output)
     typer.echo(f"Wrote {output}: {sum(path.stat().st_size for path in output.iterdir()) / 1e6:.1f} MB")
 
 

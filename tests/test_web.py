@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import shutil
 import subprocess
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ import pytest
 import torch
 from needs import needs
 from PIL import Image
+from test_cli import refused, run
 
 from course_utils.data import picture_book as book
 from course_utils.pipelines.picture_book import load_picture_book, make_scheduler
@@ -279,7 +281,32 @@ def test_an_archive_with_another_hash_is_not_used(tmp_path, monkeypatch):
         assets.fetch_runtime(tmp_path)
 
 
-def test_a_box_replaces_a_box_and_nothing_else(tmp_path):
+@pytest.mark.skipif(os.name == "nt", reason="the mock-up of npm is a shell script")
+@pytest.mark.parametrize("script, words", [('echo other > "$4/NAME"', "is expected"), ("exit 1", "npm cannot fetch")])
+def test_what_npm_brings_is_checked(script, words, tmp_path, monkeypatch):
+    npm = tmp_path / "npm"
+    npm.write_text("#!/bin/sh\n" + script.replace("NAME", f"{assets.PACKAGE}-{assets.VERSION}.tgz"))
+    npm.chmod(0o755)
+    monkeypatch.setattr(shutil, "which", lambda name: str(npm))
+    with pytest.raises(ValueError, match=words):
+        assets.fetch_runtime(tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize("options", [[], ["--page"]], ids=["model", "page"])
+@needs_onnx
+def test_the_command_replaces_nothing_else(options, tmp_path):
     (tmp_path / "thesis.txt").touch()
-    with pytest.raises(ValueError, match="holds something else than a box"):
-        assets.write_box(tmp_path)
+    refused(run("export-onnx", "--output", tmp_path, *options), "holds something else than")
+    refused(run("export-onnx", "--output", tmp_path / "new", "--model", tmp_path, *options), "model_index.json")
+
+
+@needs_onnx
+def test_the_command_writes_a_model(tmp_path, monkeypatch):
+    def write(pipe, folder):
+        folder.mkdir()
+        (folder / "model.json").write_bytes(bytes(2_500_000))
+
+    monkeypatch.setattr(export, "export_onnx", write)
+    result = run("export-onnx", "--output", tmp_path / "onnx")
+    assert result.exit_code == 0 and result.stdout.splitlines()[-1] == f"Wrote {tmp_path / 'onnx'}: 2.5 MB"

@@ -49,12 +49,10 @@ def write_box(folder: Path | str, model: Path | str | None = None, cache: Path |
     Raises ValueError if `folder` holds something else, and where npm or a package is missing.
     """
     from course_utils.pipelines.picture_book import PICTURE_BOOK, load_picture_book
-    from course_utils.web.export import export_onnx, require_packages
+    from course_utils.web.export import export_onnx
 
     folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and ((folder / RUNTIME).is_dir() or not any(folder.iterdir()))):
-        raise ValueError(f"{folder} holds something else than a box to draw with: choose a new folder to write in.")
-    require_packages("onnxruntime")
+    require_ready(folder)
     archive = fetch_runtime(cache or ROOT / "build")
     pipe = load_picture_book(model or PICTURE_BOOK)
     with new_folder(folder) as new:
@@ -65,6 +63,15 @@ def write_box(folder: Path | str, model: Path | str | None = None, cache: Path |
         export_onnx(pipe, new / MODEL)
         draw_gallery(pipe, new / GALLERY)
     return folder
+
+
+def require_ready(folder: Path) -> None:
+    """Raise ValueError if `folder` holds something else than a box to draw with, or if a package is missing."""
+    from course_utils.web.export import require_packages
+
+    if folder.exists() and not (folder.is_dir() and ((folder / RUNTIME).is_dir() or not any(folder.iterdir()))):
+        raise ValueError(f"{folder} holds something else than a box to draw with: choose a new folder to write in.")
+    require_packages("onnxruntime")
 
 
 def fetch_runtime(cache: Path) -> Path:
