@@ -181,24 +181,33 @@ def test_previews_and_a_page_that_is_not_held_up(page, tmp_path):
         setTimeout(tick);
     })"""
     with pictured(page, tmp_path, "rough previews, and a page that answers while it draws"):
-        fill(page, Settings("a green house in the forest", seed=3, steps=60))
+        fill(page, Settings("a green house in the forest", seed=3, steps=500))
         press_draw(page)
         page.locator("canvas.rough[aria-label^='Preview after step']").wait_for()
         assert page.evaluate(longest) < 1000  # milliseconds, on a computer that may be busy with other tests
+        page.get_by_role("button", name="Stop", exact=True).click()
+        wait(page, "Stopped")
 
 
 def test_stop(page, tmp_path):
     with pictured(page, tmp_path, "a drawing that is stopped, and another one afterwards"):
+        fill(page, Settings("a green house in the forest", steps=500))
+        press_draw(page)
+        page.locator(".message", has_text=re.compile(r"Step \d+ of 500")).wait_for()
         page.get_by_role("button", name="Stop", exact=True).click()
         wait(page, "Stopped")
         assert page.get_by_role("button", name="Download PNG").is_disabled()
         fill(page, BALL)
         press_draw(page)
         wait(page)
+        assert page.locator("canvas").get_attribute("aria-label") == BALL.prompt
 
 
 def test_download(page, tmp_path):
     with pictured(page, tmp_path, "a PNG that says how it was made"):
+        fill(page, BALL)
+        press_draw(page)
+        wait(page)
         with page.expect_download() as download:
             page.get_by_role("button", name="Download PNG").click()
         assert download.value.suggested_filename == "a-red-ball-on-the-beach.png"
@@ -210,6 +219,9 @@ def test_download(page, tmp_path):
 
 
 def test_a_link_draws_the_same_picture(page, browser, tmp_path):
+    fill(page, BALL)
+    press_draw(page)
+    wait(page)
     assert page.url.endswith("#prompt=a+red+ball+on+the+beach&seed=7&steps=8&guidance=4")
     with opened(browser, page.url) as other, pictured(other, tmp_path, "the picture of the link"):
         wait(other)

@@ -188,7 +188,7 @@ class DrawBox {
       this.seed.value = Math.floor(Math.random() * (MOST_RANDOM_SEED + 1));
       this.draw();
     });
-    this.halt.addEventListener("click", () => this.worker?.postMessage({ kind: "stop" }));
+    this.halt.addEventListener("click", () => this.stop());
     this.save.addEventListener("click", () => this.download());
     this.share.addEventListener("click", () => this.copyLink());
   }
@@ -237,6 +237,13 @@ class DrawBox {
     this.worker.postMessage({ kind: "draw", id: ++this.run, model: this.model.href, settings });
   }
 
+  stop() {
+    this.worker.postMessage({ kind: "stop" });
+    this.run++;
+    this.drawn = null;
+    this.end("Stopped.");
+  }
+
   busy(busy) {
     this.box.setAttribute("aria-busy", busy);
     this.halt.disabled = !busy;
@@ -255,6 +262,7 @@ class DrawBox {
   /** What the worker says. */
   hear(data) {
     if (data.kind === "loading") {
+      if (this.halt.disabled) return; // it goes on after a stop, for the next picture
       this.bar.value = data.loaded / data.total;
       this.say(`Loading the model: ${megabytes(data.loaded)} of ${megabytes(data.total)} MB`);
     } else if (data.id !== this.run) {
@@ -268,9 +276,6 @@ class DrawBox {
       this.show(data, this.settings.prompt);
       if (this.id === 1) history.replaceState(null, "", toHash(this.settings));
       this.end(`Drawn in ${data.seconds.toFixed(1)} seconds ${DEVICES[data.device]}.`);
-    } else if (data.kind === "stopped") {
-      this.drawn = null;
-      this.end("Stopped.");
     } else {
       this.end(`The picture cannot be drawn: ${data.message}.`, true);
     }

@@ -2,8 +2,7 @@
 //
 // To it:   { kind: "draw", id, model, settings }, { kind: "stop" }
 // From it: { kind: "loading", loaded, total } in bytes, { kind: "step", id, step, steps, pixels, side },
-//          { kind: "picture", id, pixels, side, seconds, device }, { kind: "stopped", id },
-//          { kind: "fault", id, message }
+//          { kind: "picture", id, pixels, side, seconds, device }, { kind: "fault", id, message }
 
 import { Painter } from "./painter.js";
 import { inSinglePrecision } from "./weights.js";
@@ -29,7 +28,7 @@ async function draw({ id, model, settings }) {
     let last;
     for await (last of painter.draw(settings)) {
       await messages();
-      if (wanted !== id) return postMessage({ kind: "stopped", id });
+      if (wanted !== id) return;
       if (!last.finished) postMessage({ kind: "step", id, ...last });
     }
     const seconds = (performance.now() - start) / 1000;
@@ -103,8 +102,8 @@ async function hasGpu() {
   return Boolean(adapter) && !adapter.info?.isFallbackAdapter;
 }
 
-async function fetched(url) {
-  const response = await fetch(url).catch((error) => {
+async function fetched(url, signal) {
+  const response = await fetch(url, { signal }).catch((error) => {
     throw new Error(`${url.pathname} cannot be fetched (${error.message})`);
   });
   if (!response.ok) throw new Error(`${url.pathname} cannot be fetched (${response.status})`);
@@ -116,14 +115,14 @@ async function download(files) {
   const total = Object.values(files).reduce((sum, { size }) => sum + size, 0);
   let loaded = 0;
   let told = 0;
+  const stop = new AbortController(); // of all, when one fails
   const one = async ([name, { url, size }]) => {
     const bytes = new Uint8Array(size);
     let at = 0;
-    const reader = (await fetched(url)).body.getReader();
+    const reader = (await fetched(url, stop.signal)).body.getReader();
     for (;;) {
       const { done, value } = await reader.read();
-      if (done) break;
-      if (at + value.length > size) break;
+      if (done || at + value.length > size) break;
       bytes.set(value, at);
       at += value.length;
       loaded += value.length;
@@ -132,5 +131,9 @@ async function download(files) {
     if (at !== size) throw new Error(`${url.pathname} has another size than was expected`);
     return [name, bytes];
   };
-  return Object.fromEntries(await Promise.all(Object.entries(files).map(one)));
+  try {
+    return Object.fromEntries(await Promise.all(Object.entries(files).map(one)));
+  } finally {
+    stop.abort();
+  }
 }
