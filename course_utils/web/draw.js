@@ -12,7 +12,6 @@ import { Tokenizer } from "./tokenizer.js";
 
 const MOST_RANDOM_SEED = 9999; // of "Another seed": short enough to be told to somebody
 const RUNTIME_BYTES = 15e6; // of what runs the model, about
-const DEVICES = { webgpu: "on the graphics processor", wasm: "on the processor" };
 // A module of WebAssembly with one instruction for four numbers at once, which the runtime needs.
 const SIMD = [
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11,
@@ -35,6 +34,11 @@ export async function mount(box) {
     return showGallery(box, gallery, pictures, `The model cannot be loaded (${error.message}).`);
   }
   return new DrawBox(box, model, description, gallery, pictures);
+}
+
+function deviceOf({ device, threads }) {
+  if (device === "webgpu") return "the graphics processor";
+  return threads > 1 ? `the processor, by ${threads} threads` : "the processor";
 }
 
 function megabytes(bytes) {
@@ -247,6 +251,7 @@ class DrawBox {
   busy(busy) {
     this.box.setAttribute("aria-busy", busy);
     this.halt.disabled = !busy;
+    this.message.setAttribute("aria-live", busy ? "off" : "polite"); // a reader's voice need not tell each step
     for (const one of [this.go, this.another, ...this.examples]) one.disabled = busy;
     for (const one of [this.save, this.share]) one.disabled = busy || !this.drawn;
     this.bar.classList.toggle("shown", busy);
@@ -275,7 +280,7 @@ class DrawBox {
       this.drawn = { settings: this.settings, pixels: data.pixels, side: data.side };
       this.show(data, this.settings.prompt);
       if (this.id === 1) history.replaceState(null, "", toHash(this.settings));
-      this.end(`Drawn in ${data.seconds.toFixed(1)} seconds ${DEVICES[data.device]}.`);
+      this.end(`Drawn in ${data.seconds.toFixed(1)} seconds on ${deviceOf(data)}.`);
     } else {
       this.end(`The picture cannot be drawn: ${data.message}.`, true);
     }

@@ -2,13 +2,16 @@
 //
 // To it:   { kind: "draw", id, model, settings }, { kind: "stop" }
 // From it: { kind: "loading", loaded, total } in bytes, { kind: "step", id, step, steps, pixels, side },
-//          { kind: "picture", id, pixels, side, seconds, device }, { kind: "fault", id, message }
+//          { kind: "picture", id, pixels, side, seconds, device, threads },
+//          { kind: "fault", id, message }
 
 import { Painter } from "./painter.js";
 import { inSinglePrecision } from "./weights.js";
 
 const RUNTIME = new URL("onnxruntime/", import.meta.url);
 const SLOW = 400; // milliseconds: a graphics processor that takes longer for a step is left alone
+// Threads need memory that they share, which a browser gives only to pages that are isolated from others.
+const THREADS = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
 const ERRORS = 3; // what the runtime writes to the console: errors, no warnings
 let loading = null;
 let wanted = null; // the id of what is to be drawn
@@ -32,7 +35,8 @@ async function draw({ id, model, settings }) {
       if (!last.finished) postMessage({ kind: "step", id, ...last });
     }
     const seconds = (performance.now() - start) / 1000;
-    postMessage({ kind: "picture", id, seconds, device, pixels: last.pixels, side: last.side });
+    const { pixels, side } = last;
+    postMessage({ kind: "picture", id, pixels, side, seconds, device, threads: THREADS });
   } catch (error) {
     postMessage({ kind: "fault", id, message: error.message ?? String(error) });
   }
@@ -74,6 +78,7 @@ async function load(model) {
 async function start(runtimes, device, description, bytes) {
   const ort = await import(new URL(runtimes[device].script, RUNTIME));
   ort.env.wasm.wasmPaths = RUNTIME.href;
+  ort.env.wasm.numThreads = THREADS;
   ort.env.wasm.wasmBinary = bytes.wasm?.buffer;
   const options = { executionProviders: [device], logSeverityLevel: ERRORS };
   const networks = {};
