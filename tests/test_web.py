@@ -159,7 +159,7 @@ def test_weights_in_single_precision(exported, tmp_path, node):
 @needs_node
 def test_tokens(pipe, described, node):
     captions = [book.caption(book.sample_scene(number), number).text for number in range(1000)]
-    texts = captions + TEXTS
+    texts = captions + TEXTS + [chr(code) for code in range(0x300)]  # each byte is in one of these
     code = "data[1].map((text) => [...new tokenizer.Tokenizer(data[0]).encode(text)])"
     got = node(code, [described, texts], "tokenizer")
     for text, tokens, expected in zip(texts, got, tokenize(pipe.tokenizer, texts).tolist(), strict=True):

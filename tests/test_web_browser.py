@@ -270,6 +270,7 @@ def test_an_example_is_drawn_again(page, site, tmp_path):
     with pictured(page, tmp_path, "the picture of the example that was chosen"):
         page.get_by_role("button", name="Draw: a yellow duck in the meadow").click()
         wait(page)
+        assert page.evaluate("document.activeElement.ariaLabel") == "Draw: a yellow duck in the meadow"
         ready = Image.open(site / BELOW / "draw" / "gallery" / "a-yellow-duck-in-the-meadow.png").convert("RGB")
         assert difference(shown(page), ready) <= 2
 

@@ -249,6 +249,7 @@ class DrawBox {
   }
 
   busy(busy) {
+    const focused = this.box.contains(document.activeElement) ? document.activeElement : null;
     this.box.setAttribute("aria-busy", busy);
     this.halt.disabled = !busy;
     this.message.setAttribute("aria-live", busy ? "off" : "polite"); // a reader's voice need not tell each step
@@ -256,7 +257,9 @@ class DrawBox {
     for (const one of [this.save, this.share]) one.disabled = busy || !this.drawn;
     this.bar.classList.toggle("shown", busy);
     this.bar.removeAttribute("value"); // until it is known how far it is
-    if (!busy && document.activeElement === document.body) this.go.focus({ preventScroll: true });
+    // A button that is disabled loses the focus: it gets it back.
+    if (busy) this.focused = focused;
+    else if (document.activeElement === document.body) this.focused?.focus({ preventScroll: true });
   }
 
   end(text, fault = false) {
