@@ -67,6 +67,7 @@ VERBS = {
     "test": "run every test; further options are pytest's",
     "generate": 'draw a picture: generate "a cute corgi puppy sitting on the grass"',
     "studio": "draw, edit, paint masks and plot in the browser; options: --port, --folder, --model",
+    "export-onnx": "write the model as ONNX; with --page, a page too that draws in the browser",
     "card": "say what the picture-book model is for and where it fails: its model card, as Markdown",
     "train": "train one part of the model again",
     "check": "run your notebooks from nothing, and say which exercises pass: check work/05_*.ipynb",
@@ -93,7 +94,7 @@ def main(arguments, folder=ROOT):
         asked = verb in ("help", "-h", "--help")
         lines = [] if asked else [f"course.py has no verb '{verb}'.\n"]
         lines += [f"Usage: {COMMAND} VERB [options]\n"]
-        lines += [f"  {name:9} {meaning}" for name, meaning in VERBS.items()]
+        lines += [f"  {name:11} {meaning}" for name, meaning in VERBS.items()]
         print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     try:

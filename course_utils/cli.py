@@ -245,6 +245,38 @@ def studio(
     page.serve(folder, model, runs, port, not no_browser)
 
 
+@app.command("export-onnx")
+def export_onnx(
+    output: Annotated[Path, typer.Option(help="Folder to write; one that this command made is replaced.")] = Path(
+        "runs/onnx"
+    ),
+    model: Annotated[Path | None, typer.Option(help="Another model, such as runs/picture_book.")] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="With a page that draws in the browser: all that a static server needs.")
+    ] = False,
+):
+    """Write the model's networks as ONNX, and in JSON all else that it takes to draw with them in a browser."""
+    from course_utils.pipelines.model_folder import read_configurations
+    from course_utils.pipelines.picture_book import PICTURE_BOOK, load_picture_book
+    from course_utils.web import assets, export
+
+    # Everything that can be wrong is looked at before the slow imports.
+    model = model or PICTURE_BOOK
+    read_configurations(model)
+    if page:
+        assets.require_ready(output)
+    else:
+        export.require_packages()
+        export.require_free(output)
+    typer.echo("Writing the networks, which takes about a minute.")
+    if page:
+        assets.write_box(output, model)
+        typer.echo(f"Wrote {output}: to see it, run `python3 -m http.server --directory {output}`.")
+        return
+    export.export_onnx(load_picture_book(model), output)
+    typer.echo(f"Wrote {output}: {sum(path.stat().st_size for path in output.iterdir()) / 1e6:.1f} MB")
+
+
 @app.command()
 def card(
     output: Annotated[Path | None, typer.Option(help="Markdown file to write; none: print it.")] = None,

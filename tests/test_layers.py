@@ -28,6 +28,7 @@ FLOORS = [
     "metrics",
     "widgets",
     "studio",
+    "web",
     "exercises",
     "authoring",
     "doctor",  # says what is wrong with an installation, so that it must work where nothing above can be imported
