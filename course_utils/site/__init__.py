@@ -5,6 +5,7 @@ glossary, `docstrings` the reference, `links` the addresses. `conf.py` sets Sphi
 loads. Nothing is run: text and stubs come from `chapters/`, outputs and solutions from `solutions/`.
 """
 
+import importlib
 import importlib.util
 import shutil
 import tempfile
@@ -31,8 +32,8 @@ def build(root: Path, output: Path, repository: str = "") -> Path:
 
     with tempfile.TemporaryDirectory() as temporary:
         source, pages, trees = (Path(temporary) / name for name in ("source", "pages", "trees"))
-        box = importlib.util.find_spec("course_utils.web")  # the live drawing box, if the course has it
-        write_sources(root, source, repository, live=box is not None)
+        write_box = find_box()
+        write_sources(root, source, repository, live=write_box is not None)
         here = Path(__file__).parent
         arguments = ["-b", "html", "-W", "--keep-going", "-q", "-c", here, "-d", trees, source, pages]
         if build_main([str(argument) for argument in arguments]):
@@ -40,6 +41,13 @@ def build(root: Path, output: Path, repository: str = "") -> Path:
         if output.exists():
             shutil.rmtree(output)
         shutil.copytree(pages, output, ignore=shutil.ignore_patterns("*.map", "objects.inv"))
-        if box is not None:
-            importlib.import_module("course_utils.web").write_box(output / "draw")
+        if write_box is not None:
+            write_box(output / "draw")
     return output / "index.html"
+
+
+def find_box():
+    """Return the function that writes the files of the live drawing box, or None where the course has none."""
+    if importlib.util.find_spec("course_utils.web") is None:
+        return None
+    return getattr(importlib.import_module("course_utils.web"), "write_box", None)

@@ -19,6 +19,8 @@ nb_number_source_lines = False
 myst_enable_extensions = ["dollarmath", "attrs_block", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 smartquotes = False
+highlight_language = "text"
+maximum_signature_line_length = 88
 
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False  # those of torch are no text of the course
@@ -33,9 +35,9 @@ html_css_files = ["katex/katex.min.css", "book.css"]
 html_js_files = [("katex/katex.min.js", {"defer": "defer"}), ("maths.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sphinx = False
-COLOURS = {"color-brand-primary": "#1f5a7a", "color-brand-content": "#1f5a7a", "color-brand-visited": "#1f5a7a"}
+COLOURS = {"color-foreground-primary": "#1c2730", "color-code-background": "#f6f7f8", "color-brand-primary": "#1d5b79", "color-brand-content": "#1d5b79", "color-brand-visited": "#1d5b79"}
 DARK = {"color-brand-primary": "#8fc1dc", "color-brand-content": "#8fc1dc", "color-brand-visited": "#8fc1dc"}
-FONTS = {"font-stack": "system-ui, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"}
+FONTS = {"font-stack": "'Source Sans 3', 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"}
 html_theme_options = {"light_css_variables": COLOURS | FONTS, "dark_css_variables": DARK, "footer_icons": []}
 html_math_renderer = "katex"
 

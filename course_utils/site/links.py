@@ -18,9 +18,14 @@ class Repository:
     name: str = ""
     branch: str = "main"
 
+    @property
+    def address(self) -> str:
+        """Where the course is; "" where that is on no host."""
+        return self.name and f"https://github.com/{self.name}"
+
     def file(self, path: str) -> str:
         """The address of a file; "" where there is no host."""
-        return self.name and f"https://github.com/{self.name}/blob/{self.branch}/{quote(path)}"
+        return self.name and f"{self.address}/blob/{self.branch}/{quote(path)}"
 
     def launchers(self, path: str) -> dict[str, str]:
         """Where a notebook runs in the browser, by name; {} where there is no host."""
@@ -66,7 +71,7 @@ def relinked(text: str, path: str, root: Path, pages: dict[str, str], repository
         if "://" in target or not file or target.startswith("#") or not (root / file).is_file():
             return link.group()
         if mark:
-            return f"![{words}](/{file})"
+            return f"![{' '.join(words.split())}](/{file})"
         if file in pages:
             return f"[{words}](/{pages[file]}{place and '#'}{place})"
         if file.endswith(".ipynb"):

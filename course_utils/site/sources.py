@@ -60,7 +60,7 @@ def write_sources(root: Path, folder: Path, address: str = "", live: bool = Fals
     write(folder / "glossary.md", terms.glossary_page(concepts))
     write(folder / "card.md", model_card(root))
     readme = (root / "README.md").read_text(encoding="utf-8")
-    front = front_page(relinked(readme, "README.md", root, pages, repository), chapters, live)
+    front = front_page(relinked(readme, "README.md", root, pages, repository), chapters, live, repository)
     write(folder / "index.md", front)
     write_reference(root / "course_utils", folder / "reference")
 
@@ -96,14 +96,15 @@ def model_card(root: Path) -> str:
     return model_card(read_manifest(root / "course_utils" / "checkpoints" / "manifest.json"))
 
 
-def front_page(readme: str, chapters: dict, live: bool) -> str:
+def front_page(readme: str, chapters: dict, live: bool, repository: Repository) -> str:
     """Return the front page: `pages/front.md`, with sections of the README and a card for each chapter."""
     text = (PAGES / "front.md").read_text(encoding="utf-8")
     picture = (PAGES / ("live.md" if live else "still.md")).read_text(encoding="utf-8")
     minutes = dict(re.findall(r"^\| (\d\d) \| .*\| (\d+) \|", readme, re.MULTILINE))
     parts = {
         "picture": picture,
-        "start": section(readme, "Start"),
+        "clone": f"git clone --depth 1 {repository.address}" if repository.name else "git clone --depth 1 ADDRESS",
+        "start": section(readme, "Start").split("\n\n", 1)[1],  # without the first paragraph, on how to get it
         "readers": section(readme, "For whom"),
         "chapters": "\n".join(card(name, chapter, minutes) for name, chapter in chapters.items()),
         "toctree": "\n".join(f"book/{name}" for name in chapters),
@@ -124,9 +125,9 @@ def section(readme: str, title: str) -> str:
 def card(name: str, chapter, minutes: dict[str, str]) -> str:
     """Return a chapter's line of the front page: its picture, its title and how long it takes."""
     number, title = notebooks.title_of(chapter)
-    _, picture = notebooks.title_picture(chapter)
+    words, picture = notebooks.title_picture(chapter)
     takes = f" {minutes[number]} minutes" if number in minutes else ""
-    return f"- ![](/chapters/figures/{picture}) [{number} · {title}](/book/{name}.ipynb){takes}"
+    return f"- ![{words}](/chapters/figures/{picture}) [{number} · {title}](/book/{name}.ipynb){takes}"
 
 
 def write_reference(package: Path, folder: Path) -> None:
