@@ -428,7 +428,7 @@ def install_packages(folder, lock, unpinned):
 
 
 def pip_install(folder, unpinned):
-    """Return the command that installs into the environment, and the options with which it takes the pinned versions."""
+    """Return the command that installs into the environment, and the options for the pinned versions."""
     pip = [str(venv_python(folder)), "-m", "pip", "--disable-pip-version-check", "install", "--no-input"]
     return pip, [] if unpinned else ["-c", str(folder / "constraints.txt")]
 

@@ -8,6 +8,7 @@ loads. Nothing is run: text and stubs come from `chapters/`, outputs and solutio
 import importlib
 import importlib.util
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -28,26 +29,37 @@ def build(root: Path, output: Path, repository: str = "") -> Path:
         raise ValueError(NEEDS)
     if output.exists() and not (output.is_dir() and (not any(output.iterdir()) or (output / BUILT).exists())):
         raise ValueError(f"{output} holds something other than a book: name another folder with --output.")
-    from sphinx.cmd.build import build_main
-
     with tempfile.TemporaryDirectory() as temporary:
-        source, pages, trees = (Path(temporary) / name for name in ("source", "pages", "trees"))
-        write_box = find_box()
-        write_sources(root, source, repository, live=write_box is not None)
-        here = Path(__file__).parent
-        arguments = ["-b", "html", "-W", "--keep-going", "-q", "-c", here, "-d", trees, source, pages]
-        if build_main([str(argument) for argument in arguments]):
-            raise ValueError("The book has the faults that are listed above: fix each where its text is written.")
+        source, pages, trees, box = (Path(temporary) / name for name in ("source", "pages", "trees", "draw"))
+        live = write_drawing_box(box)
+        write_sources(root, source, repository, live)
+        render(source, pages, trees)
         if output.exists():
             shutil.rmtree(output)
         shutil.copytree(pages, output, ignore=shutil.ignore_patterns("*.map", "objects.inv"))
-        if write_box is not None:
-            write_box(output / "draw")
+        if live:
+            shutil.copytree(box, output / "draw")
     return output / "index.html"
 
 
-def find_box():
-    """Return the function that writes the files of the live drawing box, or None where the course has none."""
+def render(source: Path, pages: Path, trees: Path) -> None:
+    """Let Sphinx make pages of a folder of sources. Raises ValueError if it warns of anything."""
+    from sphinx.cmd.build import build_main
+
+    here = Path(__file__).parent  # where conf.py is
+    arguments = ["-b", "html", "-W", "--keep-going", "-q", "-c", here, "-d", trees, source, pages]
+    if build_main([str(argument) for argument in arguments]):
+        raise ValueError("The book has the faults that are listed above: fix each where its text is written.")
+
+
+def write_drawing_box(folder: Path) -> bool:
+    """Write the live drawing box of the front page; False, with a note, where that cannot be done."""
     if importlib.util.find_spec("course_utils.web") is None:
-        return None
-    return getattr(importlib.import_module("course_utils.web"), "write_box", None)
+        return False
+    web = importlib.import_module("course_utils.web")
+    try:
+        web.write_box(folder)
+    except (AttributeError, ValueError) as problem:
+        print(f"Note: the front page shows a picture in place of the drawing box. {problem}", file=sys.stderr)
+        return False
+    return True

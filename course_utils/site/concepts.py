@@ -27,7 +27,7 @@ def read_concepts(path: Path = TABLE) -> list[Concept]:
         if not cells:
             raise ValueError(f"Expected '| term | 05.cell-id | meaning |' in {path.name}, got {line}")
         concepts.append(Concept(row[0], cells, row[2]))
-    return sorted(concepts, key=lambda concept: concept.term.lower())
+    return sorted(concepts, key=lambda concept: concept.term.strip("`").lower())
 
 
 def cited_cells(concepts: list[Concept]) -> dict[str, set[str]]:
@@ -39,17 +39,17 @@ def cited_cells(concepts: list[Concept]) -> dict[str, set[str]]:
     return cited
 
 
-def index_page(concepts: list[Concept], titles: dict[str, str]) -> str:
-    """Return the index as Markdown. titles: of the chapters, by number."""
-    lines = ["# Concepts", "", "Where each term is explained; the first place is the main one.", ""]
+def index_page(concepts: list[Concept], headings: dict[tuple[str, str], str]) -> str:
+    """Return the index as Markdown. headings: of the section in which a cell is, by chapter and id of the cell."""
+    lines = ["# Concepts", "", "Where each term is explained, by chapter and section; the main place comes first.", ""]
     letter = ""
     for concept in concepts:
-        first = concept.term[0].upper()
+        first = concept.term.strip("`")[0].upper()
         if first != letter and first.isalpha():
             letter = first
             lines += ["", f"## {letter}", ""]
-        places = [f"[{number} · {titles[number]}](#c{number}-{cell})" for number, cell in concept.cells]
-        lines.append(f"- **{concept.term}**: {'; '.join(places)}")
+        places = [f"{place[0]} [{headings[place]}](#c{place[0]}-{place[1]})" for place in concept.cells]
+        lines.append(f"- **{concept.term}** &ensp; {' · '.join(places)}")
     return "\n".join(lines) + "\n"
 
 

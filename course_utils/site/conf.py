@@ -33,9 +33,16 @@ html_theme = "furo"
 html_static_path = [str(Path(__file__).parent / "static")]
 html_css_files = ["katex/katex.min.css", "book.css"]
 html_js_files = [("katex/katex.min.js", {"defer": "defer"}), ("maths.js", {"defer": "defer"})]
+html_favicon = str(Path(__file__).parent / "static" / "icon.svg")
 html_copy_source = False
 html_show_sphinx = False
-COLOURS = {"color-foreground-primary": "#1c2730", "color-code-background": "#f6f7f8", "color-brand-primary": "#1d5b79", "color-brand-content": "#1d5b79", "color-brand-visited": "#1d5b79"}
+COLOURS = {
+    "color-foreground-primary": "#1c2730",
+    "color-code-background": "#f6f7f8",
+    "color-brand-primary": "#1d5b79",
+    "color-brand-content": "#1d5b79",
+    "color-brand-visited": "#1d5b79",
+}
 DARK = {"color-brand-primary": "#8fc1dc", "color-brand-content": "#8fc1dc", "color-brand-visited": "#8fc1dc"}
 FONTS = {"font-stack": "'Source Sans 3', 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"}
 html_theme_options = {"light_css_variables": COLOURS | FONTS, "dark_css_variables": DARK, "footer_icons": []}

@@ -14,7 +14,7 @@ DIAGRAMS = {
         "data_flow.svg",
         "Prompt, tokenizer and text encoder lead to the U-Net, which gets the encoded prompt at every step. Noise from "
         "the seed becomes the latents; from them the U-Net predicts the noise, then come guidance and the scheduler, "
-        "which takes a little noise away and hands the latents back. After the last step the decoder gives the picture.",
+        "which removes a little noise and hands the latents back. After the last step the decoder draws the picture.",
     )
 }
 FOLDED = re.compile(r"(<details><summary>.*?</summary>)(.*?)(</details>)", re.DOTALL)
@@ -63,12 +63,12 @@ def with_outputs(source: str, outputs, metadata=None):
         if text:
             cell.metadata["mystnb"] = {**cell.metadata.get("mystnb", {}), "image": {"alt": text}}
         cells.append(cell)
-        source, metadata = "", {"tags": ["remove-input"]}  # the picture's own cell shows no code a second time
+        source, metadata = "# as above", {"tags": ["remove-input"]}  # not shown; without code MyST-NB drops a cell
     return cells
 
 
 def picture_text(output) -> str:
-    """Return the description of the picture that an output holds; "" if it holds none. Raises ValueError without one."""
+    """Return the description of the picture in an output, "" if there is no picture. Raises ValueError without one."""
     if "image/png" not in output.get("data", {}):
         return ""
     text = output.metadata.get("image/png", {}).get("alt", "")
@@ -78,7 +78,7 @@ def picture_text(output) -> str:
 
 
 def with_folded_markdown(text: str) -> str:
-    """Return Markdown in which folded answers that hold formulas are read as Markdown too, as Jupyter reads formulas."""
+    """Return Markdown in which folded answers with formulas are read as Markdown too: Jupyter draws these formulas."""
 
     def spread(block: re.Match) -> str:
         opened, inside, closed = block.groups()
@@ -90,8 +90,8 @@ def with_folded_markdown(text: str) -> str:
 def with_drawn_diagrams(text: str, name: str) -> str:
     """Return Markdown with the picture of each diagram in place of its Mermaid code; name: that of its cell.
 
-    Mermaid itself is larger than all other scripts of the book, which has one diagram. Raises ValueError where a diagram
-    has no picture, or one with other words.
+    Mermaid itself is larger than all other scripts of the book, which has one diagram. Raises ValueError where a
+    diagram has no picture, or one with other words.
     """
 
     def draw(code: re.Match) -> str:
@@ -117,6 +117,17 @@ def title_of(chapter) -> tuple[str, str]:
     if found is None:
         raise ValueError(f"Expected a title such as '# 05 · Forward diffusion', got {chapter.cells[0].source[:60]!r}")
     return found.group(1), found.group(2).strip()
+
+
+def headings_of(chapter) -> dict[str, str]:
+    """Return the heading of the section in which each cell of a chapter is, without "3 ·" or "Exercise 2 ·"."""
+    headings, heading = {}, ""
+    for cell in chapter.cells:
+        found = re.search(r"^#+ (?:Exercise )?(?:\d+ · )?(.+)$", cell.source, re.MULTILINE)
+        if cell.cell_type == "markdown" and found:
+            heading = found.group(1)
+        headings[cell.id] = heading
+    return headings
 
 
 def number_of(chapter) -> str:

@@ -55,8 +55,9 @@ def write_sources(root: Path, folder: Path, address: str = "", live: bool = Fals
         if page == "symbols.md":
             text = with_linked_chapters(text)
         write(folder / page, relinked(text, file, root, pages, repository))
-    titles = dict(notebooks.title_of(chapter) for chapter in chapters.values())
-    write(folder / "concepts.md", terms.index_page(concepts, titles))
+    headings = {(name[:2], cell): heading for name, chapter in chapters.items()
+                for cell, heading in notebooks.headings_of(chapter).items()}  # fmt: skip
+    write(folder / "concepts.md", terms.index_page(concepts, headings))
     write(folder / "glossary.md", terms.glossary_page(concepts))
     write(folder / "card.md", model_card(root))
     readme = (root / "README.md").read_text(encoding="utf-8")
@@ -75,7 +76,9 @@ def require_cells(concepts: list[terms.Concept], chapters: dict) -> None:
              if cell.cell_type == "markdown"}  # fmt: skip
     for concept in concepts:
         for cell in set(concept.cells) - there:
-            raise ValueError(f"pages/concepts.md: '{concept.term}' points at {'.'.join(cell)}, which is no cell of text.")
+            raise ValueError(
+                f"pages/concepts.md: '{concept.term}' points at {'.'.join(cell)}, which is no cell of text."
+            )
 
 
 def with_linked_chapters(symbols: str) -> str:
@@ -103,7 +106,7 @@ def front_page(readme: str, chapters: dict, live: bool, repository: Repository) 
     minutes = dict(re.findall(r"^\| (\d\d) \| .*\| (\d+) \|", readme, re.MULTILINE))
     parts = {
         "picture": picture,
-        "clone": f"git clone --depth 1 {repository.address}" if repository.name else "git clone --depth 1 ADDRESS",
+        "address": repository.address or "ADDRESS",
         "start": section(readme, "Start").split("\n\n", 1)[1],  # without the first paragraph, on how to get it
         "readers": section(readme, "For whom"),
         "chapters": "\n".join(card(name, chapter, minutes) for name, chapter in chapters.items()),
