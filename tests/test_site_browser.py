@@ -118,6 +118,6 @@ def test_a_solution_opens_where_it_is_folded(page, address):
 def test_a_concept_leads_to_its_cell(page, address):
     page.set_viewport_size(DESKTOP)
     page.goto(address + "concepts.html")
-    page.locator("li", has_text="forward diffusion").locator("a").first.click()
+    page.locator("article li", has_text="forward diffusion").locator("a").first.click()
     page.wait_for_url("**/book/05_forward_diffusion.html#*")
     assert page.locator(":target").count() == 1

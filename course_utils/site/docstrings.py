@@ -16,7 +16,7 @@ def as_rest(lines: list[str]) -> list[str]:
         if not line.strip():
             result.append("")
             continue
-        if kind != block and block:
+        if kind != block and result and result[-1]:
             result.append("")
         if kind == "literal" and block != kind:
             result += ["::", ""]
@@ -34,4 +34,4 @@ def _marked(line: str) -> str:
 def _escaped(part: str) -> str:
     if CODE.fullmatch(part):
         return f"``{part.strip('`').strip()}``\\ "
-    return re.sub(r"([\\*_|`])", r"\\\1", part)
+    return re.sub(r"([\\*_|`]|(?<=\w):(?!//))", r"\\\1", part)  # FILE:NAME is no address
