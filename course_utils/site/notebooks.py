@@ -136,7 +136,12 @@ def number_of(chapter) -> str:
 
 def title_picture(chapter) -> tuple[str, str]:
     """Return the description and the file's name of the picture that a chapter begins with."""
-    text, path = FIGURE.search(chapter.cells[0].source).groups()
+    found = FIGURE.search(chapter.cells[0].source)
+    if found is None:
+        raise ValueError(
+            f"Chapter {number_of(chapter)} begins without a picture, which its card on the front page shows."
+        )
+    text, path = found.groups()
     return " ".join(text.split()), Path(path).name
 
 
