@@ -4,8 +4,10 @@ import re
 import subprocess
 import sys
 from functools import cache
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import unquote, urlsplit
 
 import nbformat
@@ -13,12 +15,12 @@ import pytest
 from bs4 import BeautifulSoup
 from needs import needs
 
-from course_utils.site import build
+from course_utils.site import build, write_drawing_box
 from course_utils.site.concepts import read_concepts
 from course_utils.site.docstrings import as_rest
 from course_utils.site.links import Repository, find_repository, relinked
 from course_utils.site.notebooks import page_of, with_drawn_diagrams, with_folded_markdown
-from course_utils.site.sources import require_cells
+from course_utils.site.sources import front_page, require_cells
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "chapters").glob("*.ipynb"))
@@ -148,6 +150,30 @@ def test_the_reference_has_signatures_and_docstrings(book):
     assert "add_noise" in text
     assert "sqrt(alpha_bar_t)" in text
     assert not list(book.glob("reference/site*.html"))
+
+
+def test_the_front_page_has_a_box_to_draw_in_where_the_course_has_one():
+    readme, chapters = (ROOT / "README.md").read_text(encoding="utf-8"), {NAMES[0]: notebook("chapters", NAMES[0])}
+    live, still = (front_page(readme, chapters, live, Repository("someone/course")) for live in (True, False))
+    assert '<div class="draw-box" data-model="draw/model/"></div>' in live
+    assert "draw-box" not in still and "corgis.png" in still
+    assert "git clone --depth 1 https://github.com/someone/course" in still
+    assert "{{" not in live + still
+
+
+@pytest.mark.parametrize("fault", [None, ValueError("npm is missing.")])
+def test_a_box_that_cannot_be_written_leaves_a_note(monkeypatch, tmp_path, capsys, fault):
+    def write_box(folder):
+        if fault:
+            raise fault
+        folder.mkdir()
+
+    web = ModuleType("course_utils.web")
+    web.__spec__ = ModuleSpec("course_utils.web", None)
+    web.write_box = write_box
+    monkeypatch.setitem(sys.modules, "course_utils.web", web)
+    assert write_drawing_box(tmp_path / "draw") == (fault is None)
+    assert ("npm is missing" in capsys.readouterr().err) == (fault is not None)
 
 
 def test_the_index_names_what_the_article_names():
