@@ -540,5 +540,21 @@ def build(
     typer.echo("All notebooks are as their sources say.")
 
 
+@app.command()
+def site(
+    output: Annotated[Path, typer.Option(help="Folder for the pages: a new one, or one with an earlier book.")] = Path(
+        "site"
+    ),
+    repository: Annotated[
+        str, typer.Option(help="Address of the course on GitHub, for links; none: that of `git remote`.")
+    ] = "",
+):
+    """Build the course as a web book: static pages that need no network, with the solutions folded."""
+    from course_utils.site import build as build_book
+
+    front = build_book(ROOT, output, repository)
+    typer.echo(f"Wrote {front}: open it in a browser, or serve it: python3 -m http.server --directory {output}")
+
+
 if __name__ == "__main__":
     app(prog_name="course.py")

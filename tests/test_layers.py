@@ -31,6 +31,7 @@ FLOORS = [
     "web",
     "exercises",
     "authoring",
+    "site",  # the book, of what `authoring` has built
     "doctor",  # says what is wrong with an installation, so that it must work where nothing above can be imported
     "cli",
 ]
