@@ -4,10 +4,8 @@ import re
 import subprocess
 import sys
 from functools import cache
-from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from urllib.parse import unquote, urlsplit
 
 import nbformat
@@ -19,7 +17,7 @@ from course_utils.site import build, write_drawing_box
 from course_utils.site.concepts import read_concepts
 from course_utils.site.docstrings import as_rest
 from course_utils.site.links import Repository, find_repository, relinked
-from course_utils.site.notebooks import page_of, with_drawn_diagrams, with_folded_markdown
+from course_utils.site.notebooks import BOXES, page_of, with_drawn_diagrams, with_folded_markdown
 from course_utils.site.sources import front_page, require_cells
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -161,6 +159,15 @@ def test_the_front_page_has_a_box_to_draw_in_where_the_course_has_one():
     assert "{{" not in live + still
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_three_chapters_have_a_box_where_there_is_one(name):
+    chapter, solution = notebook("chapters", name), notebook("solutions", name)
+    live, still = (page_of(chapter, solution, "", set(), live).cells for live in (True, False))
+    boxes = [cell.source for cell in live if "draw-box" in cell.source]
+    assert len(boxes) == (name[:2] in BOXES) == len(live) - len(still)
+    assert all("../draw/" in box for box in boxes) and not any("draw-box" in cell.source for cell in still)
+
+
 @pytest.mark.parametrize("fault", [None, ValueError("npm is missing.")])
 def test_a_box_that_cannot_be_written_leaves_a_note(monkeypatch, tmp_path, capsys, fault):
     def write_box(folder):
@@ -168,10 +175,7 @@ def test_a_box_that_cannot_be_written_leaves_a_note(monkeypatch, tmp_path, capsy
             raise fault
         folder.mkdir()
 
-    web = ModuleType("course_utils.web")
-    web.__spec__ = ModuleSpec("course_utils.web", None)
-    web.write_box = write_box
-    monkeypatch.setitem(sys.modules, "course_utils.web", web)
+    monkeypatch.setattr("course_utils.site.write_box", write_box)
     assert write_drawing_box(tmp_path / "draw") == (fault is None)
     assert ("npm is missing" in capsys.readouterr().err) == (fault is not None)
 

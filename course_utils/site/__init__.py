@@ -5,7 +5,6 @@ glossary, `docstrings` the reference, `links` the addresses. `conf.py` sets Sphi
 loads. Nothing is run: text and stubs come from `chapters/`, outputs and solutions from `solutions/`.
 """
 
-import importlib
 import importlib.util
 import shutil
 import sys
@@ -13,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from course_utils.site.sources import write_sources
+from course_utils.web import write_box
 
 NEEDS = "The book needs Sphinx, MyST-NB and the theme Furo: pip install -c constraints.txt sphinx myst-nb furo"
 BUILT = ".buildinfo"  # Sphinx writes it into each folder that it builds
@@ -53,13 +53,10 @@ def render(source: Path, pages: Path, trees: Path) -> None:
 
 
 def write_drawing_box(folder: Path) -> bool:
-    """Write the live drawing box of the front page; False, with a note, where that cannot be done."""
-    if importlib.util.find_spec("course_utils.web") is None:
-        return False
-    web = importlib.import_module("course_utils.web")
+    """Write the live drawing box of some pages; False, with a note, where that cannot be done."""
     try:
-        web.write_box(folder)
-    except (AttributeError, ValueError) as problem:
-        print(f"Note: the front page shows a picture in place of the drawing box. {problem}", file=sys.stderr)
+        write_box(folder)
+    except ValueError as problem:
+        print(f"Note: the book shows pictures in place of the box to draw in. {problem}", file=sys.stderr)
         return False
     return True

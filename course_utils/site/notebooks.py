@@ -17,20 +17,27 @@ DIAGRAMS = {
         "which removes a little noise and hands the latents back. After the last step the decoder draws the picture.",
     )
 }
+# The text after which a chapter's page has the box to draw in, where that could be written.
+BOXES = {"00": "explore-how", "10": "measure-read", "12": "failure-text"}
+BOX = """```{raw} html
+<div class="draw-box" data-model="../draw/model/"></div>
+<script type="module" src="../draw/draw.js"></script>
+```"""
 FOLDED = re.compile(r"(<details><summary>.*?</summary>)(.*?)(</details>)", re.DOTALL)
 FIGURE = re.compile(r"!\[([^\]]*)\]\(([^)]+)\)")
 DIAGRAM = re.compile(r"```mermaid\n(.*?)\n```", re.DOTALL)
 TITLE = re.compile(r"# (\d\d) · (.+)")
 
 
-def page_of(chapter, solution, links: str, cited: set[str]):
+def page_of(chapter, solution, links: str, cited: set[str], live: bool = False):
     """Return the notebook that MyST-NB makes a page of.
 
     chapter, solution: the chapter's notebooks, cell by cell the same. links: Markdown, put below the title. cited: ids
-    of the cells that the book's indices point at. The page has the chapter's text and stubs; after each stub, folded,
-    the solution, and below it the outputs of its run.
+    of the cells that the book's indices point at. live: whether there is a box to draw in. The page has the chapter's
+    text and stubs; after each stub, folded, the solution, and below it the outputs of its run.
     """
     page = nbformat.v4.new_notebook(metadata=chapter.metadata)
+    boxed = BOXES.get(title_of(chapter)[0]) if live else None
     for number, (cell, solved) in enumerate(zip(chapter.cells, solution.cells, strict=True)):
         if cell.cell_type == "markdown":
             text = with_drawn_diagrams(with_folded_markdown(cell.source), label(chapter, cell.id))
@@ -39,6 +46,8 @@ def page_of(chapter, solution, links: str, cited: set[str]):
                 text = f"{title}\n\n{links}\n\n{rest}"
             anchor = f"({label(chapter, cell.id)})=\n" if cell.id in cited else ""
             page.cells.append(nbformat.v4.new_markdown_cell(anchor + text))
+            if cell.id == boxed:
+                page.cells.append(nbformat.v4.new_markdown_cell(BOX))
             continue
         if cell.source == solved.source:
             page.cells += with_outputs(cell.source, solved.outputs)

@@ -44,7 +44,7 @@ def write_sources(root: Path, folder: Path, address: str = "", live: bool = Fals
         nbformat.write(chapter, folder / "chapters" / f"{name}.ipynb")  # to download
         nbformat.write(solution, folder / "solutions" / f"{name}.ipynb")
         links = notebooks.links_of(name, repository)
-        page = notebooks.page_of(chapter, solution, links, cited[name[:2]] | {"symbols"})
+        page = notebooks.page_of(chapter, solution, links, cited[name[:2]] | {"symbols"}, live)
         for cell in page.cells:
             if cell.cell_type == "markdown":
                 cell.source = relinked(cell.source, f"chapters/{name}.ipynb", root, pages, repository)
