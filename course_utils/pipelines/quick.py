@@ -7,7 +7,6 @@ numpy: the picture is the same, to one grey level.
 
 import dataclasses
 import importlib.util
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -20,11 +19,15 @@ from course_utils.pipelines.model_folder import MODELS, read_configurations, req
 from course_utils.pipelines.picture_book import BATCH, CHECKPOINTS, PICTURE_BOOK, made_for
 from course_utils.pipelines.png_info import Settings
 
-
 GRAPHS = Path(__file__).parent / "graphs"
 # Network -> the part whose weights it takes, and how the names of those begin.
-NETWORKS = {"text_encoder": ("text_encoder", ""), "unet": ("unet", ""), "decoder": ("vae", ("decoder.", "post_quant"))}
+NETWORKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "text_encoder": ("text_encoder", ("",)),
+    "unet": ("unet", ("",)),
+    "decoder": ("vae", ("decoder.", "post_quant_conv.")),
+}
 PREFIX = "network."  # of the weights' names in the graphs
+HIGHEST_GUIDANCE = 20
 THREADS = 4  # at most: the networks are too small for more
 
 
@@ -32,9 +35,13 @@ def can_draw(settings: Settings, count: int, folder: Path) -> bool:
     """Whether `QuickModel` draws these settings, completed by `systems.prepare`, with the model in `folder`.
 
     That is: the shipped model, as it was shipped; a prompt and nothing else that is given; the usual sampler and size;
-    and at most as many pictures as are drawn at once. Raises ValueError if a file of the shipped model has changed.
+    at most as many pictures as are drawn at once; and a guidance that does not let roundings grow to visible
+    differences. Raises ValueError if a file of the shipped model has changed.
     """
-    if folder.resolve() != PICTURE_BOOK or count > BATCH["cpu"] or not importlib.util.find_spec("onnxruntime"):
+    device = os.environ.get("COURSE_DEVICE") or "cpu"
+    if folder.resolve() != PICTURE_BOOK or device.lower() != "cpu" or not importlib.util.find_spec("onnxruntime"):
+        return False
+    if count > BATCH["cpu"] or settings.guidance > HIGHEST_GUIDANCE:
         return False
     parts = read_configurations(folder)
     side = made_for(parts["unet"], parts["vae"])
@@ -66,6 +73,8 @@ class QuickTokenizer:
     def tokens(self, prompts: Sequence[str]) -> np.ndarray:
         """Token ids, filled up or cut to the model's length, the end token kept: int32 (batch, length)."""
         length, pad = self.model_max_length, self.backend.token_to_id(self.init_kwargs["pad_token"])
+        if pad is None:
+            raise ValueError("The tokenizer has no token to fill prompts up with.")
         rows = [self.backend.encode(prompt).ids for prompt in prompts]
         rows = [[*row[:-1][: length - 1], row[-1]] for row in rows]
         return np.array([row + [pad] * (length - len(row)) for row in rows], dtype=np.int32)
@@ -108,9 +117,9 @@ def _session(folder: Path, name: str):
     import onnxruntime
     from safetensors.numpy import load_file
 
-    part, beginning = NETWORKS[name]
+    part, beginnings = NETWORKS[name]
     weights = {PREFIX + key: value for key, value in load_file(folder / MODELS[part][2]).items()
-               if key.startswith(beginning)}  # fmt: skip
+               if key.startswith(beginnings)}  # fmt: skip
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(value.astype(np.float32)) for value in weights.values()]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: it warns of what it cannot compute beforehand
@@ -125,10 +134,9 @@ def draw_in_turn(model: QuickModel, settings: Settings, count: int = 1, on_step=
     """Yield (PIL picture, Settings) for each of `count` pictures, drawn at once; see `picture_book.draw_in_turn`."""
     from PIL import Image
 
-    # The prompts that the guidance needs: below and at 1 it leaves only one of them.
-    texts = {0: [settings.negative_prompt], 1: [settings.prompt]}.get(
-        settings.guidance, [settings.negative_prompt, settings.prompt]
-    )
+    texts = [settings.negative_prompt, settings.prompt]
+    if settings.guidance in (0, 1):  # only one of them is left
+        texts = [texts[int(settings.guidance)]]
     cond = model.run("text_encoder", tokens=model.tokenizer.tokens(texts)).repeat(count, axis=0)
 
     def predict(x_t, t):
@@ -137,8 +145,8 @@ def draw_in_turn(model: QuickModel, settings: Settings, count: int = 1, on_step=
         return negative + float(settings.guidance) * (positive - negative)  # the first, if there is but one
 
     made = [dataclasses.replace(settings, seed=settings.seed + i) for i in range(count)]
-    x = np.stack([randn(one.seed, model.latent_shape) for one in made])  # (count, c, h, w)
-    for step, x in enumerate(unipc(predict, x, model.alpha_bar, settings.steps)):
+    x = x_T = np.stack([randn(one.seed, model.latent_shape) for one in made])  # (count, c, h, w)
+    for step, x in enumerate(unipc(predict, x_T, model.alpha_bar, settings.steps)):  # noqa: B007  (the last is used)
         if on_step is not None:
             on_step(step + 1, settings.steps)
     pictures = model.run("decoder", z=x / model.scaling_factor)  # (count, 3, height, width)
