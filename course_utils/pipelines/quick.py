@@ -1,8 +1,9 @@
 """The shipped model without torch and diffusers, which take seconds to import: for `generate` and a plain prompt.
 
 ONNX Runtime evaluates the same networks with the same weights, read from the model's own folder; `graphs/` has what is
-computed with them, as `web.export.write_graphs` wrote it. Noise, schedule and sampler are those of `picture_book`, in
-numpy: the picture is the same, to one grey level.
+computed with them, written by `web.export.write_graphs` (`python -m course_utils.web.export`, for another
+architecture). Noise, schedule and sampler are those of `picture_book`, in numpy: the picture is the same, to one grey
+level.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ NETWORKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "decoder": ("vae", ("decoder.", "post_quant_conv.")),
 }
 PREFIX = "network."  # of the weights' names in the graphs
-HIGHEST_GUIDANCE = 20
+HIGHEST_GUIDANCE = 10  # from about 15 on, noise changed by a millionth can give another picture
 THREADS = 4  # at most: the networks are too small for more
 
 
