@@ -1,6 +1,8 @@
 """The shipped model without torch: the pictures of the pipeline, its words, and the pipeline wherever more is asked."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -177,3 +179,18 @@ def test_a_file_that_has_changed_is_refused_as_before(here, monkeypatch):
     refused(run("generate", PROMPT, "--model", changed / "picture_book"), said)
     monkeypatch.setattr(quick, "can_draw", lambda *given: False)
     refused(run("generate", PROMPT, "--model", changed / "picture_book"), said)
+
+
+def test_ctrl_c_ends_it_between_two_steps(here, monkeypatch):
+    take = quick.unipc
+
+    def pressed(*given):
+        for step, x in enumerate(take(*given)):
+            if step == 1:  # not in the single step that is tried out when the model is loaded
+                os.kill(os.getpid(), signal.SIGINT)
+            yield x
+
+    monkeypatch.setattr(quick, "unipc", pressed)
+    result = run("generate", PROMPT, "--steps", "4", "--count", "2")
+    assert result.exit_code == 130 and "Stopped; 0 of 2 pictures are drawn and written." in result.stderr
+    assert not list(here.iterdir())
