@@ -130,7 +130,7 @@ def generate(
     for path in paths:
         png_info.check_writable(path)
 
-    loaded = load_quickly(system, model)
+    loaded = load_quickly(settings, model, count)
     for note in notes_on(loaded, settings):
         typer.echo(f"Note: {note}", err=True)
     written = 0
@@ -149,16 +149,27 @@ def options_given(context: typer.Context) -> list[str]:
     return [name for name in context.params if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
 
 
-def load_quickly(system: str, model: Path | None):
-    """Import the libraries and load the system's folder (None: the shipped one) on the device at hand."""
+def load_quickly(settings, model: Path | None, count: int):
+    """Load what draws these settings from the system's folder (None: the shipped one), without torch where that can.
+
+    Else it imports the libraries, and loads on the device at hand.
+    """
+    from course_utils import systems
+    from course_utils.pipelines import quick
+
+    if quick.can_draw(settings, count, model or systems.find(settings.system).folder):
+        try:
+            return systems.load_quick(model)
+        except Exception as error:  # any class, from three libraries; those below draw the same
+            reason = (str(error).splitlines() or [""])[0].rstrip(" .") or type(error).__name__
+            typer.echo(f"Note: The quick start failed ({reason}), so this takes some seconds longer.", err=True)
     # Looking for garbage while thousands of modules are imported took 1 of 5.5 seconds; they all stay, so
     # they are taken out of the collector's sight before it goes on.
     gc.disable()
     try:
         from course_utils.machine.devices import pick_device
-        from course_utils.systems import load
 
-        return load(system, model, pick_device(quiet=True))
+        return systems.load(settings.system, model, pick_device(quiet=True))
     finally:
         gc.freeze()
         gc.enable()
@@ -166,13 +177,15 @@ def load_quickly(system: str, model: Path | None):
 
 def notes_on(loaded, settings) -> list[str]:
     """What the user should know before a picture is drawn all the same."""
+    from course_utils.pipelines.model_folder import read_configurations
     from course_utils.pipelines.picture_book import made_for
     from course_utils.text.prompts import inspect_prompt
 
     notes = inspect_prompt(loaded.tokenizer, settings.prompt).advice()
     side = settings.width  # systems without --size draw at their own
     if loaded.name == "stable-diffusion":
-        side = made_for(loaded.parts.unet.config, loaded.parts.vae.config)
+        parts = read_configurations(loaded.folder)
+        side = made_for(parts["unet"], parts["vae"])
     if settings.width not in (None, side):
         notes.append(f"The model is made for {side} pixels; {settings.width} may look odd.")
     if settings.negative_prompt and settings.guidance == 1:

@@ -17,6 +17,7 @@ from test_cli import refused, run
 from course_utils.data import picture_book as book
 from course_utils.pipelines.picture_book import load_picture_book, make_scheduler
 from course_utils.pipelines.png_info import Settings, format_parameters, read_png
+from course_utils.pipelines.quick import GRAPHS
 from course_utils.text.prompts import inspect_prompt
 from course_utils.text.tokens import tokenize
 from course_utils.web import assets, export
@@ -108,6 +109,20 @@ def test_a_network_is_torchs(part, pipe, exported):
                                         for name, weights in exact.items()})  # fmt: skip
             assert (got - module(**inputs)).abs().max() < 1e-4
             module.load_state_dict(exact)
+
+
+@needs_onnx
+def test_graphs_have_no_weights_and_are_those_that_generate_draws_with(pipe, tmp_path, monkeypatch):
+    import onnx
+
+    module, *rest = export.networks(pipe)["decoder"]  # the others are written by the same lines, and take longer
+    monkeypatch.setattr(export, "networks", lambda pipe: {"decoder": (module, *rest)})
+    export.write_graphs(pipe, tmp_path)
+    written, shipped = (onnx.load(home / "decoder.onnx", load_external_data=False) for home in (tmp_path, GRAPHS))
+    for model in (written, shipped):
+        assert {weight.name for weight in model.graph.initializer} < set(module.state_dict())
+        assert not any(weight.raw_data for weight in model.graph.initializer)
+    assert [node.op_type for node in written.graph.node] == [node.op_type for node in shipped.graph.node]
 
 
 @needs_onnx

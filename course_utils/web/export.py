@@ -106,6 +106,42 @@ def networks(pipe) -> dict[str, tuple]:
 def write_network(module, inputs: dict[str, Any], output: str, path: Path) -> None:
     """Write one network as ONNX, its weights in float16 with a cast to float32, its first dimension free."""
     import onnx
+
+    model = as_onnx(module, inputs, output)
+    store_in_half(model)
+    strip(model)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def write_graphs(pipe, folder: Path) -> None:
+    """Write the networks of `pipelines.quick` into its folder: what they compute, and only the names of the weights."""
+    from onnx import TensorProto
+
+    require_packages()
+    for part, (module, inputs, output) in networks(pipe).items():
+        model = as_onnx(module, inputs, output, optimize=False)  # so that all weights are as they are in the module
+        for weight in model.graph.initializer:
+            if weight.data_type == TensorProto.FLOAT:
+                leave_out(weight)
+        strip(model)
+        (folder / FILES[part]).write_bytes(model.SerializeToString())
+
+
+def leave_out(weight) -> None:
+    """Let a weight of an ONNX model be one whose numbers are elsewhere: ONNX Runtime is handed them, in place."""
+    from onnx import TensorProto
+
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="weights")
+
+
+def as_onnx(module, inputs: dict[str, Any], output: str, optimize: bool = True):
+    """Return one network as an ONNX model in float32, its first dimension free.
+
+    optimize: False to keep each weight as it is, under its own name.
+    """
     import torch
 
     batch = torch.export.Dim("batch")
@@ -118,16 +154,12 @@ def write_network(module, inputs: dict[str, Any], output: str, path: Path) -> No
         try:
             program = torch.onnx.export(
                 module.eval(), (), kwargs=inputs, dynamo=True, dynamic_shapes=shapes, opset_version=OPSET,
-                input_names=list(inputs), output_names=[output], verbose=False,
+                input_names=list(inputs), output_names=[output], verbose=False, optimize=optimize,
             )  # fmt: skip
         finally:
             exporter.setLevel(level)
     assert program is not None
-    model = program.model_proto
-    store_in_half(model)
-    strip(model)
-    onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
+    return program.model_proto
 
 
 def store_in_half(model) -> None:
@@ -219,3 +251,10 @@ def fit_preview(pipe) -> tuple[list, list]:
     with torch.no_grad():
         weights, bias = fit_colours(encode(pipe.vae, pages), pages)
     return [[round(one, 5) for one in row] for row in weights.tolist()], [round(one, 5) for one in bias.tolist()]
+
+
+if __name__ == "__main__":  # the graphs again, for another architecture of the shipped model
+    from course_utils.pipelines.picture_book import load_picture_book
+    from course_utils.pipelines.quick import GRAPHS
+
+    write_graphs(load_picture_book(), GRAPHS)
