@@ -88,8 +88,9 @@ def test_each_solution_is_folded_below_its_stub(book, name):
 @needs_sphinx
 @pytest.mark.parametrize("name", NAMES)
 def test_each_picture_of_a_run_is_there_with_its_description(book, name):
-    described = [output.metadata["image/png"]["alt"] for cell in notebook("solutions", name).cells
-                 for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]  # fmt: skip
+    described = [output.metadata[kind]["alt"] for cell in notebook("solutions", name).cells
+                 for output in cell.get("outputs", []) for kind in output.get("data", {})
+                 if kind.startswith("image/")]  # fmt: skip
     shown = html(book / "book" / f"{name}.html").select(".cell_output img")
     assert [" ".join(picture["alt"].split()) for picture in shown] == [" ".join(text.split()) for text in described]
 

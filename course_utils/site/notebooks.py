@@ -78,9 +78,10 @@ def with_outputs(source: str, outputs, metadata=None):
 
 def picture_text(output) -> str:
     """Return the description of the picture in an output, "" if there is no picture. Raises ValueError without one."""
-    if "image/png" not in output.get("data", {}):
+    kind = next((kind for kind in output.get("data", {}) if kind.startswith("image/")), None)
+    if kind is None:
         return ""
-    text = output.metadata.get("image/png", {}).get("alt", "")
+    text = output.metadata.get(kind, {}).get("alt", "")
     if not text:
         raise ValueError("A picture of a notebook has no description: draw it with show(figure, description).")
     return text
