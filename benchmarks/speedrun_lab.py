@@ -178,6 +178,7 @@ class Config:
     several: str = "2,2"  # how much pages of several things alike, of two different ones count; of one: 1
     fold: int = 1  # the layout's patches, so many by so many in one token
     skip: int = 1  # 1: x0_hat = skip(t) x_t + out(t) F, as in EDM; 0: x0_hat = F
+    floor: float = 0.2  # errors of x0 count 1 / max(t, floor)^2
     sem_noise: float = 0.3  # most noise on the map that the renderer gets
     pool: int = 20000
     seed: int = 0
@@ -338,7 +339,7 @@ def loss_of(net, x0, weights, tokens, given, sem, t, eps):
     x_t = (1 - share) * x0 + share * eps
     with torch.autocast("cpu", torch.bfloat16):
         x0_hat, middle = net(x_t, t, tokens, given)
-    error = ((x0_hat - x0) / share.clamp(min=0.02 if net.config.skip else 0.05)).square()
+    error = ((x0_hat - x0) / share.clamp(min=net.config.floor)).square()
     loss = ((error if weights is None else error * weights).mean((1, 2))).mean()
     if middle is not None:
         loss = loss + net.config.aux * F.mse_loss(middle.float(), sem)
@@ -414,13 +415,24 @@ def train(config, pool, check, folder, log=print):
                        norm=round(norm.item(), 2), val=validate())
             rows.append(row)
             log(json.dumps(row), flush=True)
-        if folder and (used - saved > 240 or used >= budget):
+        if folder and (used - saved > 150 or used >= budget):
             saved = used
             save(folder, config.job, average, config, vocab, scale, rows)
+            if config.job == "render":
+                look(folder, config, scale, numbers, check)
     with torch.no_grad():
         for n, p in net.named_parameters():
             p.copy_(average[n])
     return net.eval()
+
+
+def look(folder, config, scale, numbers, check):
+    """A sheet of pages painted from true maps, above the true pages, and how many the judge finds right."""
+    net, captions, pictures = load_net(folder, "render")[0], [book.caption(s, 3) for s in check.scenes[:48]], []
+    pictures, _ = draw([c.text for c in captions], net, None, numbers, 0, 16, 1.5, given=check.sem[:48].float() / scale)
+    wrong = faults(load_judge(), pictures, captions)
+    print("true maps", sum(w is None for w in wrong) / 48, dict(Counter(w for w in wrong if w)), flush=True)
+    picture_grid(torch.cat([pictures[:8], check.pixels[:8].float() / 127.5 - 1]), columns=8, scale=2).save(folder / "look.png")
 
 
 def scale_of(pool):
