@@ -9,11 +9,10 @@ many minutes of processor time; drawing the pages counts. The judge, which only 
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -23,9 +22,10 @@ from benchmarks.prompts import TASKS, Prompt, load
 from course_utils.data.plans import plan_fault
 from course_utils.machine.devices import describe_machine
 from course_utils.metrics.pictures import faults
-from course_utils.pipelines.mine import Mine, draw_sheet, load_mine
+from course_utils.pipelines.mine import Mine, load_mine
 from course_utils.recipes import load_judge
-from course_utils.recipes.mine import HALVES, PAGES, train_half
+from course_utils.recipes.mine import PAGES
+from course_utils.recipes.side_by_side import Progress, train_mine
 
 BATCH = 20
 
@@ -60,20 +60,6 @@ def measure(mine: Mine, prompts: list[Prompt]) -> dict:
     }
 
 
-def train_here(half: str, folder: Path, minutes: float, pages: int) -> None:
-    """What each process does: train its half, and say every half minute how it goes."""
-    torch.set_num_threads(1)
-    told, losses = 0.0, []
-    for record in train_half(half, folder, minutes, time.process_time, pages):
-        losses.append(record.loss)
-        if record.seconds - told > 30:
-            told = record.seconds
-            loss = sum(losses[-200:]) / len(losses[-200:])
-            print(f"{half}: {told / 60:.1f} CPU-minutes, {record.step} updates, loss {loss:.4f}", flush=True)
-    facts = {"updates": record.step, "CPU-minutes": round(record.seconds / 60, 2)}
-    (folder / half / "facts.json").write_text(json.dumps(facts))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0, help="of processor time for each half")
@@ -82,25 +68,23 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the model is kept; a run found there is gone on with")
     parser.add_argument("--one-core", action="store_true", help="train one half after the other")
     parser.add_argument("--json", type=Path, help="a file for the numbers")
-    parser.add_argument("--half", choices=HALVES, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.half:
-        train_here(options.half, options.folder, options.minutes, options.pages)
-        return
+    halves: dict[str, Progress] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        home = options.folder or Path(temporary)
-        command = [sys.executable, "-m", "benchmarks.speedrun", "--folder", home, "--minutes", options.minutes]
-        command += ["--pages", options.pages, "--half"]
-        running = []
-        for half in HALVES:
-            running.append(subprocess.Popen([str(word) for word in (*command, half)]))
-            if options.one_core:
-                running[-1].wait()
-        if any([process.wait() for process in running]):
-            sys.exit("expected both halves to be trained, but one has failed; see above")
-        halves = {half: json.loads((home / half / "facts.json").read_text()) for half in HALVES}
-        draw_sheet(home)
-        row = {"machine": describe_machine(), "halves": halves, "drawing": measure(load_mine(home), load()[: options.count])}
+        home, told = options.folder or Path(temporary), 0.0
+        run = train_mine(
+            home, options.minutes, pages=options.pages, processor_time=True, one_core=options.one_core, sheet_every=600
+        )
+        for progress in run:
+            halves[progress.half] = progress
+            if time.perf_counter() - told > 30:
+                told = time.perf_counter()
+                print(progress, flush=True)
+        row = {
+            "machine": describe_machine(),
+            "halves": {half: asdict(progress) for half, progress in halves.items()},
+            "drawing": measure(load_mine(home), load()[: options.count]),
+        }
     print(json.dumps(row, indent=2))
     if options.json:
         options.json.write_text(json.dumps(row, indent=2) + "\n")

@@ -178,6 +178,7 @@ class Config:
     several: str = "2,2"  # how much pages of several things alike, of two different ones count; of one: 1
     fold: int = 1  # the layout's patches, so many by so many in one token
     skip: int = 1  # 1: x0_hat = skip(t) x_t + out(t) F, as in EDM; 0: x0_hat = F
+    conv: int = 0  # channels of two last convolutions over the whole page, which see the noisy page too
     floor: float = 0.2  # errors of x0 count 1 / max(t, floor)^2
     sem_noise: float = 0.3  # most noise on the map that the renderer gets
     pool: int = 20000
@@ -242,6 +243,13 @@ class Net(nn.Module):
         self.ada = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, self.numbers)
         self.label = nn.Linear(width, SEM) if config.aux else None
+        self.fine = self.conv_1 = self.conv_2 = None
+        if config.conv and config.job != "layout":
+            self.fine = nn.Linear(width, config.conv * PATCH**2)
+            self.conv_1 = nn.Conv2d(config.conv + 3, 2 * config.conv, 3, padding=1)
+            self.conv_2 = nn.Conv2d(2 * config.conv, 3, 3, padding=1)
+            nn.init.zeros_(self.conv_2.weight)
+            nn.init.zeros_(self.conv_2.bias)
         for layer in (self.ada, self.out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -276,6 +284,10 @@ class Net(nn.Module):
         shift, scale = self.ada(c)[:, None].chunk(2, dim=-1)
         x = torch.addcmul(shift, F.layer_norm(x[:, :patches], (width,)), 1 + scale)
         x0_hat = self.out(x).float()
+        if self.fine is not None:
+            z = torch.cat([unpatchify(self.fine(x), PATCH), unpatchify(x_t, PATCH).to(x.dtype)], 1)
+            z = self.conv_2(F.relu(self.conv_1(z.contiguous(memory_format=torch.channels_last))))
+            x0_hat = x0_hat + patchify(z.float(), PATCH)
         if self.config.skip:
             t = t[:, None, None]
             power = (1 - t) ** 2 + t**2

@@ -5,7 +5,11 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # they bring singular values near 1 fast, and hold them within about 0.7 to 1.2
+COEFFICIENTS = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # they bring singular values near 1 fast, within about 0.7 and 1.2
 
 
 def orthogonalized(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:

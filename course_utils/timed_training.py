@@ -1,4 +1,4 @@
-"""Training that ends on time: the learning rate falls to zero when the minutes are over, however many updates fit in."""
+"""Training that ends on time: the learning rate reaches zero when the minutes are over, however many updates fit in."""
 
 import contextlib
 import time

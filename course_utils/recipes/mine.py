@@ -24,7 +24,7 @@ from course_utils.data import plans
 from course_utils.diffusion.flow import interpolate
 from course_utils.files import new_files
 from course_utils.machine.devices import autocast_dtype
-from course_utils.models.dit import patchify, unpatchify
+from course_utils.models.dit import patchify
 from course_utils.models.worded import LONGEST, NOTHING, PAD, UNKNOWN, WordedConfig, WordedTransformer
 from course_utils.optimizers import Muon
 from course_utils.timed_training import train_for
