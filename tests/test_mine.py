@@ -8,7 +8,7 @@ import torch
 
 from course_utils.data import picture_book as book
 from course_utils.data import plans
-from course_utils.models.worded import NOTHING, PAD, UNKNOWN, WordedConfig, WordedTransformer
+from course_utils.models.worded import NOTHING, PAD, UNKNOWN, WordedConfig, WordedTransformer, mixed
 from course_utils.optimizers import Muon, orthogonalized
 from course_utils.pipelines.mine import draw_sheet, load_mine, sample
 from course_utils.recipes.mine import as_numbers, draw_pages, train_half, vocabulary
@@ -82,6 +82,19 @@ def test_sample_follows_the_exact_flow_of_a_gaussian():
         return (1 - t) * s**2 / ((1 - t) ** 2 * s**2 + t**2) * x_t
 
     torch.testing.assert_close(sample(predict, eps, 100), s * eps, atol=0.02, rtol=0)
+
+
+def test_mixed_asks_for_variance_one():
+    """x0_hat = x0 if and only if the network says what x_t lacks, and that has variance 1 at all times."""
+    dice = torch.Generator().manual_seed(0)
+    x0, eps = (torch.randn(3, 40, 100, generator=dice) for _ in range(2))
+    t = torch.tensor([0.1, 0.5, 0.9])
+    share = t[:, None, None]
+    x_t = (1 - share) * x0 + share * eps
+    p = (1 - share) ** 2 + share**2
+    out = (p * x0 - (1 - share) * x_t) / (share * p.sqrt())
+    torch.testing.assert_close(mixed(x_t, out, t), x0, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(out.square().mean((1, 2)), torch.ones(3), atol=0.05, rtol=0)
 
 
 def test_padding_changes_nothing():

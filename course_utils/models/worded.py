@@ -19,11 +19,15 @@ LONGEST = 32  # words
 
 @dataclass(frozen=True)
 class WordedConfig:
-    """Sizes of a `WordedTransformer`: `numbers` in a token, `given` further ones that are known, none if 0."""
+    """Sizes of a `WordedTransformer`: `numbers` in a token, `given` further ones that are known, none if 0.
+
+    mixes: whether x_t itself is part of the prediction, by `mixed`.
+    """
 
     words: int
     numbers: int
     given: int = 0
+    mixes: bool = False
     side: int = 8
     width: int = 192
     depth: int = 6
@@ -71,8 +75,9 @@ class WordedTransformer(nn.Module):
         tokens = x_t W + positions (+ given V);   c = silu(mlp(time_embedding(1000 t)) + mlp(mean of the words))
 
     t: (batch,) in [0, 1]. words: int64 (batch, n), behind the last one PAD. given: (batch, side * side, config.given).
-    It predicts the clean tokens and not noise, which has more directions than the width can carry ("Back to basics:
-    let denoising generative models denoise", arXiv:2511.13720).
+    Tokens of nearly as many numbers as the network is wide: it must predict the clean ones alone, since noise has more
+    directions than the width can carry ("Back to basics: let denoising generative models denoise", arXiv:2511.13720).
+    Tokens of a few numbers are learned faster with `mixes`.
     """
 
     def __init__(self, config: WordedConfig):
@@ -110,7 +115,8 @@ class WordedTransformer(nn.Module):
         for layer in self.layers:
             x = layer(x, mask, c)
         shift, scale = self.ada(c)[:, None].chunk(2, dim=-1)
-        return self.out(torch.addcmul(shift, _norm(x[:, :tokens]), 1 + scale)).float()
+        out = self.out(torch.addcmul(shift, _norm(x[:, :tokens]), 1 + scale)).float()
+        return mixed(x_t, out, t) if self.config.mixes else out
 
     def read(self, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The words as vectors, (batch, n, width), and the mask that hides PAD, (batch, 1, 1, n).
@@ -130,6 +136,17 @@ class WordedTransformer(nn.Module):
         """The weights inside the layers, for `optimizers.Muon`."""
         layers = (self.readers, self.layers)
         return [p for part in layers for name, p in part.named_parameters() if p.ndim == 2 and "ada" not in name]
+
+
+def mixed(x_t: torch.Tensor, out: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Return x0_hat = ((1 - t) x_t + t sqrt(p) out) / p,   p = (1 - t)^2 + t^2: the network adds what x_t lacks.
+
+    For data of variance 1 the first term is the best guess from x_t alone, and `out` has variance 1 at all times:
+    EDM's preconditioning (arXiv:2206.00364, section 5) on the line x_t = (1 - t) x0 + t eps.
+    """
+    t = t[:, None, None]
+    p = (1 - t).square() + t.square()
+    return ((1 - t) * x_t + t * p.sqrt() * out) / p
 
 
 def _norm(x: torch.Tensor) -> torch.Tensor:

@@ -151,7 +151,7 @@ def build(half: str, words: list[str]) -> WordedTransformer:
     if half not in HALVES:
         raise ValueError(f"expected one of {', '.join(HALVES)}, got {half!r}")
     if half == "planner":
-        return WordedTransformer(WordedConfig(len(words), plans.NUMBERS))
+        return WordedTransformer(WordedConfig(len(words), plans.NUMBERS, mixes=True))
     return WordedTransformer(WordedConfig(len(words), 3 * plans.PATCH**2, given=plans.NUMBERS, width=256))
 
 
