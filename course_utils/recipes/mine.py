@@ -12,12 +12,13 @@ The plans come from the program that draws the pages; for photographs a segmente
 import json
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from course_utils.data import picture_book as book
 from course_utils.data import plans
@@ -49,7 +50,8 @@ class Pages:
 
 def draw_pages(count: int, seed: int = 0) -> Pages:
     """The first pages of the data set `seed`, taken as often as they count (`weight`), and their plans."""
-    dice, scenes, number = random.Random(seed), [], 0
+    scenes: list[book.Scene] = []
+    dice, number = random.Random(seed), 0
     pixels = torch.empty(count, 3, 64, 64, dtype=torch.uint8)
     covered = torch.empty(count, 64, 64, dtype=torch.bool)
     drawn = torch.empty(count, plans.SIDE**2, plans.NUMBERS, dtype=torch.float16)
@@ -163,7 +165,7 @@ def train_half(
     pages: int = PAGES,
     seed: int = 0,
     export_every: float = 180.0,
-) -> Iterator[Record]:
+) -> Generator[Record, None, None]:
     """Train the planner or the painter for so many minutes, drawing the pages among them, and export it.
 
     It is exported to `folder/HALF/` every `export_every` seconds too, so that the model can be tried while it trains;
@@ -196,17 +198,17 @@ def train_half(
     for record in run:
         if record.seconds - exported > export_every:
             exported = record.seconds
-            export(average.model, words, scale, home)
+            export(average.model, model.config, words, scale, home)
         yield record
-    export(average.model, words, scale, home)
+    export(average.model, model.config, words, scale, home)
 
 
-def export(model: WordedTransformer, words: list[str], scale: torch.Tensor, home: Path) -> None:
+def export(model: nn.Module, config: WordedConfig, words: list[str], scale: torch.Tensor, home: Path) -> None:
     """Write a half into its folder: `model.safetensors` in float16, and `config.json` with its words."""
     with new_files(home) as part:
         tensors = {name: value.half().contiguous() for name, value in model.state_dict().items()}
         save_file({**tensors, "scale_of_plans": scale}, part / "model.safetensors")
-        (part / "config.json").write_text(json.dumps({**asdict(model.config), "vocabulary": words}))
+        (part / "config.json").write_text(json.dumps({**asdict(config), "vocabulary": words}))
 
 
 def load_half_of(folder: Path, half: str) -> tuple[WordedTransformer, list[str], torch.Tensor]:

@@ -127,7 +127,8 @@ def main() -> None:
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())  # an update that has begun is finished first
     clock = time.process_time if options.processor_time else time.perf_counter
-    run, told, losses = train_half(options.half, options.folder, options.minutes, clock, options.pages), 0.0, []
+    run, told = train_half(options.half, options.folder, options.minutes, clock, options.pages), 0.0
+    losses: list[float] = []
     for record in run:
         losses = [*losses[-99:], record.loss]
         if record.seconds - told > TELLS_EVERY or record.seconds >= 60 * options.minutes:
