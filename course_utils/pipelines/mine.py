@@ -85,7 +85,7 @@ class Mine:
     words: list[str]
     scale: torch.Tensor
 
-    def plan(self, prompts: list[str], seeds: list[int], steps: int = 16, guidance: float = 2.0) -> torch.Tensor:
+    def plan(self, prompts: list[str], seeds: list[int], steps: int = 16, guidance: float = 1.5) -> torch.Tensor:
         """A plan for each prompt, (prompts, 64, NUMBERS), in the units of `data.plans`."""
         eps = _noise(seeds, plans.NUMBERS, 1)
         return sample(guided(self.planner, as_numbers(prompts, self.words), guidance), eps, steps) * self.scale
