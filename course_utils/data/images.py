@@ -5,6 +5,8 @@ The networks: float32 tensors in [-1, 1], `(batch, channels, height, width)`.
 Only `data` and `plotting` cross this border.
 """
 
+import base64
+import io
 from collections.abc import Sequence
 
 import numpy
@@ -122,3 +124,13 @@ def require_size(size: int) -> None:
     """Raise ValueError unless `size` is a whole number of pixels."""
     if not isinstance(size, int) or size < 1:
         raise ValueError(f"Expected a whole number of pixels, at least 1, as size, got {size!r}.")
+
+
+def data_url(picture: Image.Image, optimize: bool = False) -> str:
+    """Return a picture as an address that holds it, "data:image/png;base64,...", for pages that need no other file.
+
+    optimize: take longer, for a smaller PNG.
+    """
+    file = io.BytesIO()
+    picture.save(file, format="PNG", optimize=optimize)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

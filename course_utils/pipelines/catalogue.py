@@ -3,7 +3,6 @@
 Shapes: pictures (n, 3, height, width) in [-1, 1]; masks (n or 1, 1, height, width), 1 = the product.
 """
 
-import base64
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import max_pool2d
 
-from course_utils.data.images import to_pil
+from course_utils.data.images import data_url, to_pil
 from course_utils.diffusion.editing import paste, require_mask
 from course_utils.pipelines import editing
-from course_utils.plotting import as_png
 
 
 def ring(mask: torch.Tensor, width: int) -> torch.Tensor:
@@ -122,8 +120,7 @@ def _entry(offer: Offer, currency: str) -> str:
             f"Expected a name and a description for each offer, but got {offer.name!r} and {offer.description!r}; "
             "the description is read to those who cannot see the picture."
         )
-    png = base64.b64encode(as_png(to_pil(offer.picture)[0])).decode()
     return (
-        f'<li><img alt="{html.escape(offer.description)}" src="data:image/png;base64,{png}">'
+        f'<li><img alt="{html.escape(offer.description)}" src="{data_url(to_pil(offer.picture)[0])}">'
         f"<h2>{html.escape(offer.name)}</h2><p>{html.escape(price(offer.cents, currency))}</p></li>"
     )

@@ -4,9 +4,7 @@ What is near moves more than what is far, when the eye moves: parallax. For a GI
 is a page of HTML that moves with the mouse and needs no other file.
 """
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +12,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import max_pool2d
 
-from course_utils.data.images import to_pil
+from course_utils.data.images import data_url, to_pil
 from course_utils.shapes import require_pictures
 
 
@@ -131,7 +129,7 @@ def parallax_page(layers: Sequence[Layer], title: str, description: str, reach: 
         raise ValueError("Expected a title and a description of what is to be seen, but one of them is empty.")
     shift_layers(layers, 0)  # the same demands on the layers
     sheets = "\n".join(
-        f'<img alt="" data-depth="{layer.depth:g}" src="data:image/png;base64,{_png(layer)}">'
+        f'<img alt="" data-depth="{layer.depth:g}" src="{data_url(_cut_out(layer), optimize=True)}">'
         for layer in sorted(layers, key=lambda layer: layer.depth)
     )
     return PAGE.format(
@@ -139,15 +137,13 @@ def parallax_page(layers: Sequence[Layer], title: str, description: str, reach: 
     )
 
 
-def _png(layer: Layer) -> str:
-    """A layer as a PNG with transparency, in base64."""
+def _cut_out(layer: Layer) -> Image.Image:
+    """A layer as a picture with transparency."""
     picture, alpha = to_pil(layer.picture)[0], to_pil(2 * layer.cover - 1)[0]
     picture.putalpha(alpha)
     clear = Image.new("RGBA", picture.size)  # what is clear has no colour: a smaller file, and nothing hidden in it
     clear.paste(picture, mask=alpha.point(lambda level: 255 * (level > 0)))
-    file = io.BytesIO()
-    clear.save(file, "PNG", optimize=True)
-    return base64.b64encode(file.getvalue()).decode()
+    return clear
 
 
 PAGE = """<!DOCTYPE html>

@@ -1,14 +1,13 @@
 """The controls that all ways of drawing share: prompts, seed, sampler, size, LoRAs; and how a run is shown."""
 
-import base64
 import dataclasses
 import html
-import io
 from collections.abc import Sequence
 
 import ipywidgets
 from PIL import Image
 
+from course_utils.data.images import data_url
 from course_utils.pipelines.picture_book import SCHEDULERS
 from course_utils.pipelines.png_info import MOST_SEED, Settings
 from course_utils.studio.session import RANDOM, Drawn, Event, Progress
@@ -143,10 +142,7 @@ class Controls:
 
 def picture_tag(picture: Image.Image, words: str) -> str:
     """A picture as HTML, its words for those who cannot see it."""
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    code = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{html.escape(words, quote=True)}" src="data:image/png;base64,{code}">'
+    return f'<img alt="{html.escape(words, quote=True)}" src="{data_url(picture)}">'
 
 
 class Result:
