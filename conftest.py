@@ -174,6 +174,23 @@ def model(tmp_path_factory):
     return str(folder)
 
 
+@pytest.fixture(scope="session")
+def book(tmp_path_factory):
+    """The folder of the web book, built by its command, once for all processes of the tests."""
+    from filelock import FileLock
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which the processes share
+    command = [sys.executable, "-m", "course_utils.cli", "site", "--output", str(folder / "book")]
+    with FileLock(folder / "book.lock"):
+        if not (folder / "book").exists():
+            result = subprocess.run([*command, "--repository", "https://github.com/someone/course"],
+                                    cwd=ROOT, capture_output=True, text=True)  # fmt: skip
+            assert result.returncode == 0, result.stderr
+    return folder / "book"
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """An empty folder to work in, on the CPU."""

@@ -67,11 +67,13 @@ VERBS = {
     "test": "run every test; further options are pytest's",
     "generate": 'draw a picture: generate "a cute corgi puppy sitting on the grass"',
     "studio": "draw, edit, paint masks and plot in the browser; options: --port, --folder, --model",
+    "export-onnx": "write the model as ONNX; with --page, a page too that draws in the browser",
     "card": "say what the picture-book model is for and where it fails: its model card, as Markdown",
     "train": "train one part of the model again",
     "check": "run your notebooks from nothing, and say which exercises pass: check work/05_*.ipynb",
     "benchmark": "measure; without a name: which benchmarks there are",
     "build": "write the notebooks of chapters/ and solutions/ from solutions/source/",
+    "site": "build the whole course as a web book, into the folder site (--output)",
     "repair": "make the environment of the course again; the present one stays until the new one is whole",
     "doctor": "say what this machine has, and what the course will use",
 }
@@ -93,13 +95,15 @@ def main(arguments, folder=ROOT):
         asked = verb in ("help", "-h", "--help")
         lines = [] if asked else [f"course.py has no verb '{verb}'.\n"]
         lines += [f"Usage: {COMMAND} VERB [options]\n"]
-        lines += [f"  {name:9} {meaning}" for name, meaning in VERBS.items()]
+        lines += [f"  {name:11} {meaning}" for name, meaning in VERBS.items()]
         print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     try:
         newly_installed = set_up(folder, again=verb == "repair")
         if verb == "repair":
             return 0
+        if verb in ("export-onnx", "site"):
+            add_packages(folder, "site")
         if verb == "lab":
             if not newly_installed:
                 say(describe_machine(folder, f"run '{COMMAND} repair'."))
@@ -411,18 +415,41 @@ def venv_problem(missing_modules, free, needed):
 def install_packages(folder, lock, unpinned):
     """Install the package course_utils, in place, with everything that it needs."""
     log = folder / ".venv.log"  # only here pip tells why a server did not answer, or a build failed
-    pip = [str(venv_python(folder)), "-m", "pip", "--disable-pip-version-check", "install", "--no-input"]
+    pip, pinned = pip_install(folder, unpinned)
     if unpinned:
         say("COURSE_UNPINNED=1: INSTALLING THE NEWEST PACKAGES, with which the course was not tested.")
     if platform.system() == "Linux" and not has_nvidia():
         install_cpu_torch([*pip, "torch" if unpinned else read_requirements(folder)[2]], lock)
     say("Installing the packages. That takes some minutes, this once.")
-    pinned = [] if unpinned else ["-c", str(folder / "constraints.txt")]
     log.unlink(missing_ok=True)
     # Named in the environment, so that the pips that pip itself starts write there too.
     code, output = run_shown([*pip, *pinned, "-e", str(folder)], lock, PIP_LOG=str(log))
     if code:
         raise SetupError(pip_problem(output, log.read_text("utf-8", "replace") if log.exists() else ""))
+
+
+def pip_install(folder, unpinned):
+    """Return the command that installs into the environment, and the options for the pinned versions."""
+    pip = [str(venv_python(folder)), "-m", "pip", "--disable-pip-version-check", "install", "--no-input"]
+    return pip, [] if unpinned else ["-c", str(folder / "constraints.txt")]
+
+
+def add_packages(folder, extra):
+    """Install what only one verb needs, an extra of pyproject.toml, unless it is there."""
+    import tomllib
+
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = project["optional-dependencies"][extra]
+    look = "import importlib.metadata, sys; [importlib.metadata.version(name) for name in sys.argv[1:]]"
+    names = [re.match(r"[\w.-]+", requirement).group() for requirement in wanted]
+    if subprocess.run([str(venv_python(folder)), "-c", look, *names], stderr=subprocess.DEVNULL).returncode == 0:
+        return
+    say(f"Installing what '{extra}' needs, this once.")
+    pip, pinned = pip_install(folder, os.environ.get("COURSE_UNPINNED") == "1")
+    with setup_lock(folder) as lock:
+        code, output = run_shown([*pip, *pinned, *wanted], lock)
+    if code:
+        raise SetupError(pip_problem(output))
 
 
 def quieten_jupyterlab(folder):

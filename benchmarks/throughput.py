@@ -33,7 +33,27 @@ for count in range(45):
     torch.nn.functional.conv2d(x, w, padding=1).square().mean().backward()
 print((time.perf_counter() - start) / 40)
 """
-# The parts of `generate`, each timed where it happens.
+# `generate` as it draws without ONNX Runtime: by torch, diffusers and transformers.
+BY_THE_LIBRARIES = """
+import sys
+from course_utils import cli
+from course_utils.pipelines import quick
+quick.can_draw = lambda *given: False
+cli.app(sys.argv[1:])
+"""
+# The parts of each, timed where it happens.
+QUICKLY = """
+import time
+marks = [("start", time.perf_counter())]
+from course_utils import cli, systems
+from course_utils.pipelines import quick, steering; marks.append(("quick: import", time.perf_counter()))
+import onnxruntime; marks.append(("quick: import onnxruntime", time.perf_counter()))
+model = quick.load_quick(systems.PICTURE_BOOK); marks.append(("quick: load", time.perf_counter()))
+settings = systems.Settings("a cute corgi puppy sitting on the grass", width=64, height=64)
+assert quick.can_draw(settings, 1, systems.PICTURE_BOOK); marks.append(("quick: checksums", time.perf_counter()))
+list(quick.draw_in_turn(model, settings)); marks.append(("quick: 20 guided steps, decode", time.perf_counter()))
+import json; print(json.dumps({name: after - before for (_, before), (name, after) in zip(marks, marks[1:])}))
+"""
 DRAW = """
 import time
 marks = [("start", time.perf_counter())]
@@ -131,14 +151,23 @@ def run(code: str, **changes: str | None) -> str:
 
 
 def from_start_to_file(rounds: int) -> dict[str, list[float]]:
-    """Seconds of each part of `generate`, and of all of it from the command line."""
+    """Seconds of `generate` from the command line, as it is and by the libraries, and of each part of both.
+
+    Of the whole also the seconds of all processors, which other work beside it changes less.
+    """
     seconds = {}
+    ways = {"generate": ["-m", "course_utils.cli"], "generate, by the libraries": ["-c", BY_THE_LIBRARIES]}
     for number in range(rounds + 1):
-        with tempfile.TemporaryDirectory() as home:
-            command = ["-m", "course_utils.cli", "generate", "a corgi", "--output", f"{home}/a.png"]
-            start = time.perf_counter()
-            subprocess.run([sys.executable, *command], check=True, capture_output=True)
-            parts = {"generate, from start to file": time.perf_counter() - start, **json.loads(run(DRAW))}
+        parts = {}
+        for name, start_it in ways.items():
+            with tempfile.TemporaryDirectory() as home:
+                command = [*start_it, "generate", "a corgi", "--output", f"{home}/a.png"]
+                start, before = time.perf_counter(), os.times()
+                subprocess.run([sys.executable, *command], check=True, capture_output=True)
+                after = os.times()
+            parts[f"{name}, from start to file"] = time.perf_counter() - start
+            parts[f"{name}, processor time"] = sum(after[2:4]) - sum(before[2:4])  # of children
+        parts |= json.loads(run(QUICKLY)) | json.loads(run(DRAW))
         for name, value in parts.items() if number else ():
             seconds.setdefault(name, []).append(value)
     return seconds

@@ -130,7 +130,7 @@ def generate(
     for path in paths:
         png_info.check_writable(path)
 
-    loaded = load_quickly(system, model)
+    loaded = load_quickly(settings, model, count)
     for note in notes_on(loaded, settings):
         typer.echo(f"Note: {note}", err=True)
     written = 0
@@ -149,16 +149,27 @@ def options_given(context: typer.Context) -> list[str]:
     return [name for name in context.params if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
 
 
-def load_quickly(system: str, model: Path | None):
-    """Import the libraries and load the system's folder (None: the shipped one) on the device at hand."""
+def load_quickly(settings, model: Path | None, count: int):
+    """Load what draws these settings from the system's folder (None: the shipped one), without torch where that can.
+
+    Else it imports the libraries, and loads on the device at hand.
+    """
+    from course_utils import systems
+    from course_utils.pipelines import quick
+
+    if quick.can_draw(settings, count, model or systems.find(settings.system).folder):
+        try:
+            return systems.load_quick(model)
+        except Exception as error:  # any class, from three libraries; those below draw the same
+            reason = (str(error).splitlines() or [""])[0].rstrip(" .") or type(error).__name__
+            typer.echo(f"Note: The quick start failed ({reason}), so this takes some seconds longer.", err=True)
     # Looking for garbage while thousands of modules are imported took 1 of 5.5 seconds; they all stay, so
     # they are taken out of the collector's sight before it goes on.
     gc.disable()
     try:
         from course_utils.machine.devices import pick_device
-        from course_utils.systems import load
 
-        return load(system, model, pick_device(quiet=True))
+        return systems.load(settings.system, model, pick_device(quiet=True))
     finally:
         gc.freeze()
         gc.enable()
@@ -166,13 +177,15 @@ def load_quickly(system: str, model: Path | None):
 
 def notes_on(loaded, settings) -> list[str]:
     """What the user should know before a picture is drawn all the same."""
+    from course_utils.pipelines.model_folder import read_configurations
     from course_utils.pipelines.picture_book import made_for
     from course_utils.text.prompts import inspect_prompt
 
     notes = inspect_prompt(loaded.tokenizer, settings.prompt).advice()
     side = settings.width  # systems without --size draw at their own
     if loaded.name == "stable-diffusion":
-        side = made_for(loaded.parts.unet.config, loaded.parts.vae.config)
+        parts = read_configurations(loaded.folder)
+        side = made_for(parts["unet"], parts["vae"])
     if settings.width not in (None, side):
         notes.append(f"The model is made for {side} pixels; {settings.width} may look odd.")
     if settings.negative_prompt and settings.guidance == 1:
@@ -243,6 +256,38 @@ def studio(
     page.check(folder, model, port)
     typer.echo(f"The studio is at http://localhost:{port}, and keeps pictures in {folder.resolve()}. Ctrl-C ends it.")
     page.serve(folder, model, runs, port, not no_browser)
+
+
+@app.command("export-onnx")
+def export_onnx(
+    output: Annotated[Path, typer.Option(help="Folder to write; one that this command made is replaced.")] = Path(
+        "runs/onnx"
+    ),
+    model: Annotated[Path | None, typer.Option(help="Another model, such as runs/picture_book.")] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="With a page that draws in the browser: all that a static server needs.")
+    ] = False,
+):
+    """Write the model's networks as ONNX, and in JSON all else that it takes to draw with them in a browser."""
+    from course_utils.pipelines.model_folder import read_configurations
+    from course_utils.pipelines.picture_book import PICTURE_BOOK, load_picture_book
+    from course_utils.web import assets, export
+
+    # Everything that can be wrong is looked at before the slow imports.
+    model = model or PICTURE_BOOK
+    read_configurations(model)
+    if page:
+        assets.require_ready(output)
+    else:
+        export.require_packages()
+        export.require_free(output)
+    typer.echo("Writing the networks, which takes about a minute.")
+    if page:
+        assets.write_box(output, model)
+        typer.echo(f"Wrote {output}: to see it, run `python3 -m http.server --directory {output}`.")
+        return
+    export.export_onnx(load_picture_book(model), output)
+    typer.echo(f"Wrote {output}: {sum(path.stat().st_size for path in output.iterdir()) / 1e6:.1f} MB")
 
 
 @app.command()
@@ -506,6 +551,22 @@ def build(
     if differences:
         raise typer.Exit(1)
     typer.echo("All notebooks are as their sources say.")
+
+
+@app.command()
+def site(
+    output: Annotated[Path, typer.Option(help="Folder for the pages: a new one, or one with an earlier book.")] = Path(
+        "site"
+    ),
+    repository: Annotated[
+        str, typer.Option(help="Address of the course on GitHub, for links; none: that of `git remote`.")
+    ] = "",
+):
+    """Build the course as a web book: static pages that need no network, with the solutions folded."""
+    from course_utils.site import build as build_book
+
+    front = build_book(ROOT, output, repository)
+    typer.echo(f"Wrote {front}: open it in a browser, or serve it: python3 -m http.server --directory {output}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 PACKAGES = [
-    "torch", "diffusers", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "pillow",
+    "torch", "diffusers", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "onnxruntime", "pillow",
     "scikit-image", "scikit-learn", "matplotlib", "jupyterlab", "nbclient", "ipywidgets", "typer",
 ]  # fmt: skip
 LEAST_DISK = 2  # GiB: room for training checkpoints and executed notebooks

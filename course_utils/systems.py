@@ -86,6 +86,19 @@ def load(name: str, folder: Path | str | None = None, device=None) -> Loaded:
     return Loaded(name, home, *system.load(home, device))
 
 
+def load_quick(folder: Path | str | None = None) -> Loaded:
+    """Load the shipped stable-diffusion without torch, for `draw_in_turn` of what `quick.can_draw` says, and no more.
+
+    Whatever it raises, `load` may do better.
+    """
+    from course_utils.pipelines.quick import load_quick
+
+    name = Settings.system
+    home = find(name).folder if folder is None else Path(folder)
+    model = load_quick(home)
+    return Loaded(name, home, model, model.tokenizer)
+
+
 def find(name: str) -> System:
     """Return the system of that name; ValueError, with the names there are, if there is none."""
     if name not in SYSTEMS:
@@ -171,9 +184,13 @@ def draw_in_turn(
         )
     settings = _own(settings, count)
     if settings.system == "stable-diffusion":
-        from course_utils.pipelines.steering import draw_given_in_turn
+        from course_utils.pipelines import quick, steering
 
-        yield from draw_given_in_turn(loaded.parts, settings, given, count, on_step)
+        if isinstance(loaded.parts, quick.QuickModel):
+            settings = dataclasses.replace(settings, model=settings.model or loaded.folder.name)
+            yield from quick.draw_in_turn(loaded.parts, settings, count, on_step)
+        else:
+            yield from steering.draw_given_in_turn(loaded.parts, settings, given, count, on_step)
         return
     from course_utils.data.images import to_pil
 

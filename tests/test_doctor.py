@@ -138,7 +138,13 @@ def test_a_full_disk_is_a_fault_until_something_is_deleted(checkpoints, monkeypa
     assert run().exit_code == 0
 
 
-VERBS = [["doctor"], ["generate", "a"], ["train", "vae"], ["check", "chapters/05_forward_diffusion.ipynb"], ["build"]]
+VERBS = [
+    ["doctor"],
+    ["generate", "a", "--size", "48"],
+    ["train", "vae"],
+    ["check", "chapters/05_forward_diffusion.ipynb"],
+    ["build"],
+]
 
 
 @pytest.mark.parametrize("missing, verbs", [("torch", VERBS[:3]), ("jupyter_client", VERBS[3:4]), ("typer", VERBS)])

@@ -28,8 +28,10 @@ FLOORS = [
     "metrics",
     "widgets",
     "studio",
+    "web",
     "exercises",
     "authoring",
+    "site",  # the book, of what `authoring` has built
     "doctor",  # says what is wrong with an installation, so that it must work where nothing above can be imported
     "cli",
 ]

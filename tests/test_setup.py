@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -404,6 +405,27 @@ def test_installation(course, folder, monkeypatch, capsys, nvidia, index_answers
     course.install_packages(folder, None, unpinned)
     assert ran == commands
     assert ("NEWEST" in capsys.readouterr().out) == unpinned
+
+
+def test_what_only_one_verb_needs_is_installed_once(course, folder, monkeypatch, capsys):
+    commands = []
+    monkeypatch.setattr(course, "run_shown", lambda command, lock: (commands.append(command), (0, ""))[1])
+    monkeypatch.setattr(course.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], int(not commands)))
+    for _ in range(2):
+        course.add_packages(folder, "site")
+    (command,) = commands
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = project["optional-dependencies"]["site"]
+    assert command[-len(wanted) :] == wanted
+    assert command[command.index("-c") + 1] == str(folder / "constraints.txt")
+    assert capsys.readouterr().out.count("Installing") == 1
+
+
+def test_what_cannot_be_installed_is_said(course, folder, monkeypatch):
+    monkeypatch.setattr(course, "run_shown", lambda command, lock: (1, "Errno 28"))
+    monkeypatch.setattr(course.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1))
+    with pytest.raises(course.SetupError, match="disk is full"):
+        course.add_packages(folder, "site")
 
 
 def test_answers_is_quick_about_silent_and_absent_servers(course):

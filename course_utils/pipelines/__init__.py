@@ -5,8 +5,9 @@ system in two stages, by way of CLIP's embeddings (`unclip`); the first, distill
 (`few_steps`). Ways to steer them: from a picture, inside a mask, with other words (`editing`, `attention_maps`),
 after a drawing (`control`), and all of that for `generate` (`steering`). Pictures that tile (`tiling`), wide ones
 (`panorama`), and in layers that move (`parallax`). Around them: diffusers' schedulers as the
-course needs them (`schedulers`), the checks on a model that is read (`model_folder`), PNG files that remember their
-settings (`png_info`), and marks that tell where a picture comes from (`watermark`). What is made with them: pages from
-incomplete measurements (`reconstruction`), films (`animation`), catalogues (`catalogue`). How the parts are trained
-stands in `recipes`, the mathematics of a step in `diffusion`.
+course needs them (`schedulers`), the first system without torch, for a quick start (`quick`), the checks on a model
+that is read (`model_folder`), PNG files that remember their settings (`png_info`), and marks that tell where a picture
+comes from (`watermark`). What is made with them: pages from incomplete measurements (`reconstruction`), films
+(`animation`), catalogues (`catalogue`). How the parts are trained stands in `recipes`, the mathematics of a step in
+`diffusion`.
 """

@@ -108,16 +108,17 @@ def _require_whole(folder: Path, configurations: dict, part: str, key: str, lowe
         raise damaged(folder, CONFIGURATIONS[part], fault)
 
 
-def require_as_shipped(folder: Path, manifest: Path) -> None:
+def require_as_shipped(folder: Path, manifest: Path) -> bool:
     """Raise ValueError if a file in `folder` has another SHA-256 checksum than the manifest beside the folder says.
 
-    Without a manifest that can be read there is nothing to compare with; `python3 course.py doctor` speaks of that.
+    False without a manifest that can be read: there is nothing to compare with (`python3 course.py doctor` speaks of
+    that); else True.
     """
     try:
         files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
         expected = {name: entry["sha256"] for name, entry in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return
+        return False
     for path in sorted(folder.rglob("*.*")):
         name = path.relative_to(manifest.parent).as_posix()
         if name not in expected:
@@ -129,6 +130,7 @@ def require_as_shipped(folder: Path, manifest: Path) -> None:
             raise ValueError(
                 f"{path} has changed since it was shipped: fetch it with `git restore course_utils/checkpoints`."
             )
+    return True
 
 
 def load_parts(folder: Path):

@@ -1,0 +1,163 @@
+"""A page of the book from the two notebooks of a chapter."""
+
+import re
+from pathlib import Path
+
+import nbformat
+
+from course_utils.site.links import Repository
+
+PAGES = Path(__file__).parent / "pages"
+# The picture of each diagram, by its cell, and the words for those who cannot see it.
+DIAGRAMS = {
+    "c00-inside": (
+        "data_flow.svg",
+        "Prompt, tokenizer and text encoder lead to the U-Net, which gets the encoded prompt at every step. Noise from "
+        "the seed becomes the latents; from them the U-Net predicts the noise, then come guidance and the scheduler, "
+        "which removes a little noise and hands the latents back. After the last step the decoder draws the picture.",
+    )
+}
+# The text after which a chapter's page has the box to draw in, where that could be written.
+BOXES = {"00": "explore-how", "10": "measure-read", "12": "failure-text"}
+BOX = """```{raw} html
+<div class="draw-box" data-model="../draw/model/"></div>
+<script type="module" src="../draw/draw.js"></script>
+```"""
+FOLDED = re.compile(r"(<details><summary>.*?</summary>)(.*?)(</details>)", re.DOTALL)
+FIGURE = re.compile(r"!\[([^\]]*)\]\(([^)]+)\)")
+DIAGRAM = re.compile(r"```mermaid\n(.*?)\n```", re.DOTALL)
+TITLE = re.compile(r"# (\d\d) · (.+)")
+
+
+def page_of(chapter, solution, links: str, cited: set[str], live: bool = False):
+    """Return the notebook that MyST-NB makes a page of.
+
+    chapter, solution: the chapter's notebooks, cell by cell the same. links: Markdown, put below the title. cited: ids
+    of the cells that the book's indices point at. live: whether there is a box to draw in. The page has the chapter's
+    text and stubs; after each stub, folded, the solution, and below it the outputs of its run.
+    """
+    page = nbformat.v4.new_notebook(metadata=chapter.metadata)
+    boxed = BOXES.get(title_of(chapter)[0]) if live else None
+    for number, (cell, solved) in enumerate(zip(chapter.cells, solution.cells, strict=True)):
+        if cell.cell_type == "markdown":
+            text = with_drawn_diagrams(with_folded_markdown(cell.source), label(chapter, cell.id))
+            if number == 0:
+                title, _, rest = text.partition("\n")
+                text = f"{title}\n\n{links}\n\n{rest}"
+            anchor = f"({label(chapter, cell.id)})=\n" if cell.id in cited else ""
+            page.cells.append(nbformat.v4.new_markdown_cell(anchor + text))
+            if cell.id == boxed:
+                page.cells.append(nbformat.v4.new_markdown_cell(BOX))
+            continue
+        if cell.source == solved.source:
+            page.cells += with_outputs(cell.source, solved.outputs)
+            continue
+        page.cells.append(nbformat.v4.new_code_cell(cell.source))
+        folded = {"tags": ["hide-input"], "mystnb": {"code_prompt_show": "Solution", "code_prompt_hide": "Solution"}}
+        page.cells += with_outputs(solved.source, solved.outputs, folded)
+    return page
+
+
+def with_outputs(source: str, outputs, metadata=None):
+    """Return cells for a code cell with its outputs: one for each picture, so that each has its own description."""
+    groups: list[list] = [[]]
+    for output in outputs:
+        if picture_text(output) and any(map(picture_text, groups[-1])):
+            groups.append([])
+        groups[-1].append(output)
+    cells = []
+    for group in groups:
+        cell = nbformat.v4.new_code_cell(source, outputs=group, metadata=metadata or {})
+        text = "".join(map(picture_text, group))
+        if text:
+            cell.metadata["mystnb"] = {**cell.metadata.get("mystnb", {}), "image": {"alt": text}}
+        cells.append(cell)
+        source, metadata = "# as above", {"tags": ["remove-input"]}  # not shown; without code MyST-NB drops a cell
+    return cells
+
+
+def picture_text(output) -> str:
+    """Return the description of the picture in an output, "" if there is no picture. Raises ValueError without one."""
+    kind = next((kind for kind in output.get("data", {}) if kind.startswith("image/")), None)
+    if kind is None:
+        return ""
+    text = output.metadata.get(kind, {}).get("alt", "")
+    if not text:
+        raise ValueError("A picture of a notebook has no description: draw it with show(figure, description).")
+    return text
+
+
+def with_folded_markdown(text: str) -> str:
+    """Return Markdown in which folded answers with formulas are read as Markdown too: Jupyter draws these formulas."""
+
+    def spread(block: re.Match) -> str:
+        opened, inside, closed = block.groups()
+        return f"{opened}\n\n{inside.strip()}\n\n{closed}" if "$" in inside else block.group()
+
+    return FOLDED.sub(spread, text)
+
+
+def with_drawn_diagrams(text: str, name: str) -> str:
+    """Return Markdown with the picture of each diagram in place of its Mermaid code; name: that of its cell.
+
+    Mermaid itself is larger than all other scripts of the book, which has one diagram. Raises ValueError where a
+    diagram has no picture, or one with other words.
+    """
+
+    def draw(code: re.Match) -> str:
+        file, description = DIAGRAMS.get(name, ("", ""))
+        words = re.findall(r'"(.*?)"', code.group(1))
+        drawn = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", (PAGES / file).read_text("utf-8"))) if file else ""
+        missing = [word for word in words if word.replace("<br/>", " ") not in drawn]
+        if missing:
+            raise ValueError(f"pages/{file or '*.svg'}: the diagram of {name} lacks {missing}: draw it, in DIAGRAMS.")
+        return f"![{description}](/{file})"
+
+    return DIAGRAM.sub(draw, text)
+
+
+def label(chapter, cell_id: str) -> str:
+    """Return the name, one of its kind in the book, under which links find a cell of a chapter."""
+    return f"c{number_of(chapter)}-{cell_id}"
+
+
+def title_of(chapter) -> tuple[str, str]:
+    """Return the number and the title of a chapter, such as ("05", "Forward diffusion")."""
+    found = TITLE.match(chapter.cells[0].source)
+    if found is None:
+        raise ValueError(f"Expected a title such as '# 05 · Forward diffusion', got {chapter.cells[0].source[:60]!r}")
+    return found.group(1), found.group(2).strip()
+
+
+def headings_of(chapter) -> dict[str, str]:
+    """Return the heading of the section in which each cell of a chapter is, without "3 ·" or "Exercise 2 ·"."""
+    headings, heading = {}, ""
+    for cell in chapter.cells:
+        found = re.search(r"^#+ (?:Exercise )?(?:\d+ · )?(.+)$", cell.source, re.MULTILINE)
+        if cell.cell_type == "markdown" and found:
+            heading = found.group(1)
+        headings[cell.id] = heading
+    return headings
+
+
+def number_of(chapter) -> str:
+    return title_of(chapter)[0]
+
+
+def title_picture(chapter) -> tuple[str, str]:
+    """Return the description and the file's name of the picture that a chapter begins with."""
+    found = FIGURE.search(chapter.cells[0].source)
+    if found is None:
+        raise ValueError(
+            f"Chapter {number_of(chapter)} begins without a picture, which its card on the front page shows."
+        )
+    text, path = found.groups()
+    return " ".join(text.split()), Path(path).name
+
+
+def links_of(name: str, repository: Repository) -> str:
+    """Return the line below a chapter's title: its notebooks, and where they run."""
+    path = f"chapters/{name}.ipynb"
+    links = [f"[Notebook](path:/{path})", f"[solved notebook](path:/solutions/{name}.ipynb)"]
+    links += [f"[open in {place}]({address})" for place, address in repository.launchers(path).items()]
+    return "{.links}\n" + " · ".join(links)
