@@ -115,6 +115,21 @@ def test_a_solution_opens_where_it_is_folded(page, address):
     assert "signal * x_before + noise * eps" in code.text_content()
 
 
+def test_a_slider_shows_what_was_drawn_beforehand(page, address):
+    page.set_viewport_size(DESKTOP)
+    page.goto(address + "book/05_forward_diffusion.html")
+    film = page.locator(".film").first
+    slider, picture = film.locator("input"), film.locator("img")
+    begun = (picture.get_attribute("src"), picture.get_attribute("alt"), film.locator("output").text_content())
+    slider.focus()
+    slider.press("End")
+    assert film.locator("output").text_content() == slider.get_attribute("aria-valuetext") == "999" != begun[2]
+    assert picture.get_attribute("src") != begun[0] and picture.get_attribute("alt") != begun[1]
+    assert film.locator("small").text_content() == picture.get_attribute("alt")
+    page.wait_for_function("image => image.complete && image.naturalWidth > 100", arg=picture.element_handle())
+    assert (page.asked, page.complaints) == ([], [])
+
+
 def test_a_concept_leads_to_its_cell(page, address):
     page.set_viewport_size(DESKTOP)
     page.goto(address + "concepts.html")
