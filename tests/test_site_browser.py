@@ -1,4 +1,7 @@
-"""The web book in a browser that reaches nothing but the book: every page, the search, folded solutions, a phone."""
+"""The web book in a browser that reaches nothing but the book: every page, the search, folded solutions, a phone.
+
+COURSE_SCREENSHOT=1 writes chapters/figures/book.png, the README's picture of it.
+"""
 
 import os
 import shutil
@@ -7,10 +10,12 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from needs import needs
 
+ROOT = Path(__file__).resolve().parent.parent
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 INSTALLED = all(find_spec(name) for name in ("sphinx", "myst_nb", "furo"))
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 800}
@@ -136,3 +141,13 @@ def test_a_concept_leads_to_its_cell(page, address):
     page.locator("article li", has_text="forward diffusion").locator("a").first.click()
     page.wait_for_url("**/book/05_forward_diffusion.html#*")
     assert page.locator(":target").count() == 1
+
+
+@pytest.mark.skipif(os.environ.get("COURSE_SCREENSHOT") != "1", reason="COURSE_SCREENSHOT=1 writes the figure")
+def test_screenshot(page, address):
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.goto(address)
+    page.get_by_label("Prompt", exact=True).fill("a cute corgi puppy sitting on the grass")
+    page.get_by_role("button", name="Draw", exact=True).click()
+    page.locator(".message", has_text="Drawn in").wait_for()
+    page.screenshot(path=ROOT / "chapters" / "figures" / "book.png")

@@ -176,7 +176,7 @@ def test_where_the_picture_attended_to_a_word(page, tmp_path):
         press_draw(page)
         wait(page)
         words = page.locator(".words button")
-        assert words.all_text_contents() == "a red ball left of a white cat in the snow".split()
+        assert words.all_text_contents() == ["a", "red", "ball", "left", "of", "a", "white", "cat", "in", "the", "snow"]
         whole, halves = shown(page), {}
         for word in ("ball", "cat"):
             page.get_by_role("button", name=word, exact=True).click()

@@ -27,7 +27,8 @@ def write_sources(
     """Write all that Sphinx reads into `folder`.
 
     root: the course's folder. films: HTML to put below a cell, by chapter and cell. address: of the repository, "" for
-    that of `git remote`. live: whether the front page has a box to draw in, or else a picture. Raises ValueError for an index that points at a cell that is not there.
+    that of `git remote`. live: whether the front page has a box to draw in, or else a picture. Raises ValueError for an
+    index that points at a cell that is not there.
     """
     repository = find_repository(root, address)
     chapters = {path.stem: nbformat.read(path, as_version=4) for path in sorted((root / "chapters").glob("*.ipynb"))}

@@ -267,7 +267,7 @@ class DrawBox {
       this.show({ pixels: on ? shaded(pixels, side, mapOf(maps, one)) : pixels, side }, `${settings.prompt}. ${said}`.trim());
       this.say(said);
     };
-    const title = element("p", { className: "title", textContent: "Where did it attend to" });
+    const title = element("p", { className: "title", textContent: "Show where it attended to" });
     this.words.replaceChildren(...(buttons.length ? [title, ...buttons] : []));
   }
 
