@@ -13,7 +13,7 @@ import pytest
 from bs4 import BeautifulSoup
 from needs import needs
 
-from course_utils.site import build, write_drawing_box
+from course_utils.site import build, films, write_drawing_box
 from course_utils.site.concepts import read_concepts
 from course_utils.site.docstrings import as_rest
 from course_utils.site.links import Repository, find_repository, relinked
@@ -163,10 +163,36 @@ def test_the_front_page_has_a_box_to_draw_in_where_the_course_has_one():
 @pytest.mark.parametrize("name", NAMES)
 def test_three_chapters_have_a_box_where_there_is_one(name):
     chapter, solution = notebook("chapters", name), notebook("solutions", name)
-    live, still = (page_of(chapter, solution, "", set(), live).cells for live in (True, False))
+    live, still = (page_of(chapter, solution, "", set(), {}, live).cells for live in (True, False))
     boxes = [cell.source for cell in live if "draw-box" in cell.source]
     assert len(boxes) == (name[:2] in BOXES) == len(live) - len(still)
     assert all("../draw/" in box for box in boxes) and not any("draw-box" in cell.source for cell in still)
+
+
+@pytest.mark.parametrize("place", films.FILMS, ids="-".join)
+def test_a_film_belongs_to_an_explorer_and_keeps_to_its_control(place):
+    number, cell_id = place
+    name = next(name for name in NAMES if name[:2] == number)
+    cell = next(cell for cell in notebook("chapters", name).cells if cell.id == cell_id)
+    film, explorer = films.FILMS[place], films.FILMS[place].explorer()
+    control = explorer.controls[film.control]
+    assert cell.source.startswith("explore(")
+    assert control.low <= min(film.values) < max(film.values) <= control.high and 5 < len(film.values) <= 30
+    page = page_of(notebook("chapters", name), notebook("solutions", name), "", set(), {cell_id: "<b>film</b>"})
+    at = next(n for n, cell in enumerate(page.cells) if "<b>film</b>" in cell.source)
+    assert page.cells[at - 1].source == cell.source
+
+
+def test_a_film_is_as_its_explorer_draws(monkeypatch, tmp_path):
+    place = ("03", "explore-best")
+    monkeypatch.setattr(films, "FILMS", {place: films.FILMS[place]._replace(values=[-1.0, 1.5, 2.0])})
+    frames = films.shoot(tmp_path)[place]
+    explorer = films.FILMS[place].explorer()
+    _, said = explorer.picture({**explorer.start, "mean": -1.0})
+    assert frames[0] == ("-1", said) and len({text for _, text in frames}) == 3
+    assert len({(tmp_path / "03-explore-best" / f"{n}.png").read_bytes() for n in range(3)}) == 3
+    shown = BeautifulSoup(films.show(place, frames), "html.parser")
+    assert shown.input["value"] == "2" and shown.output.text == "2" and shown.img["alt"] == frames[2][1]
 
 
 @pytest.mark.parametrize("fault", [None, ValueError("npm is missing.")])
@@ -280,14 +306,14 @@ def test_two_pictures_of_a_cell_keep_their_own_descriptions():
     chapter = nbformat.v4.new_notebook(cells=[title, nbformat.v4.new_code_cell("draw()", id="draw")])
     solution = nbformat.v4.new_notebook(cells=[title, nbformat.v4.new_code_cell("draw()", id="draw")])
     solution.cells[1].outputs = [printed, picture("A cat."), picture("A dog.")]
-    first, *cells = page_of(chapter, solution, "LINKS", {title.id}).cells
+    first, *cells = page_of(chapter, solution, "LINKS", {title.id}, {}).cells
     assert first.source == f"(c05-{title.id})=\n# 05 · Noise\n\nLINKS\n\n\nText."
     assert [cell.metadata["mystnb"]["image"]["alt"] for cell in cells] == ["A cat.", "A dog."]
     assert [cell.source for cell in cells] == ["draw()", "# as above"]
     assert cells[1].metadata["tags"] == ["remove-input"]
     solution.cells[1].outputs = [nbformat.v4.new_output("display_data", {"image/png": "AAAA"})]
     with pytest.raises(ValueError, match="no description"):
-        page_of(chapter, solution, "", set())
+        page_of(chapter, solution, "", set(), {})
 
 
 def test_formulas_in_folded_answers_are_markdown():

@@ -1,4 +1,7 @@
-"""The web book in a browser that reaches nothing but the book: every page, the search, folded solutions, a phone."""
+"""The web book in a browser that reaches nothing but the book: every page, the search, folded solutions, a phone.
+
+COURSE_SCREENSHOT=1 writes chapters/figures/book.png, the README's picture of it.
+"""
 
 import os
 import shutil
@@ -7,10 +10,12 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from needs import needs
 
+ROOT = Path(__file__).resolve().parent.parent
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 INSTALLED = all(find_spec(name) for name in ("sphinx", "myst_nb", "furo"))
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 800}
@@ -115,9 +120,34 @@ def test_a_solution_opens_where_it_is_folded(page, address):
     assert "signal * x_before + noise * eps" in code.text_content()
 
 
+def test_a_slider_shows_what_was_drawn_beforehand(page, address):
+    page.set_viewport_size(DESKTOP)
+    page.goto(address + "book/05_forward_diffusion.html")
+    film = page.locator(".film").first
+    slider, picture = film.locator("input"), film.locator("img")
+    begun = (picture.get_attribute("src"), picture.get_attribute("alt"), film.locator("output").text_content())
+    slider.focus()
+    slider.press("End")
+    assert film.locator("output").text_content() == slider.get_attribute("aria-valuetext") == "999" != begun[2]
+    assert picture.get_attribute("src") != begun[0] and picture.get_attribute("alt") != begun[1]
+    assert film.locator("small").text_content() == picture.get_attribute("alt")
+    page.wait_for_function("image => image.complete && image.naturalWidth > 100", arg=picture.element_handle())
+    assert (page.asked, page.complaints) == ([], [])
+
+
 def test_a_concept_leads_to_its_cell(page, address):
     page.set_viewport_size(DESKTOP)
     page.goto(address + "concepts.html")
     page.locator("article li", has_text="forward diffusion").locator("a").first.click()
     page.wait_for_url("**/book/05_forward_diffusion.html#*")
     assert page.locator(":target").count() == 1
+
+
+@pytest.mark.skipif(os.environ.get("COURSE_SCREENSHOT") != "1", reason="COURSE_SCREENSHOT=1 writes the figure")
+def test_screenshot(page, address):
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.goto(address)
+    page.get_by_label("Prompt", exact=True).fill("a cute corgi puppy sitting on the grass")
+    page.get_by_role("button", name="Draw", exact=True).click()
+    page.locator(".message", has_text="Drawn in").wait_for()
+    page.screenshot(path=ROOT / "chapters" / "figures" / "book.png")

@@ -15,6 +15,7 @@ from PIL import Image
 from test_cli import refused, run
 
 from course_utils.data import picture_book as book
+from course_utils.pipelines.attention_maps import recorded_maps
 from course_utils.pipelines.picture_book import load_picture_book, make_scheduler
 from course_utils.pipelines.png_info import Settings, format_parameters, read_png
 from course_utils.pipelines.quick import GRAPHS
@@ -109,6 +110,46 @@ def test_a_network_is_torchs(part, pipe, exported):
                                         for name, weights in exact.items()})  # fmt: skip
             assert (got - module(**inputs)).abs().max() < 1e-4
             module.load_state_dict(exact)
+
+
+@needs_onnx
+def test_the_maps_are_those_that_are_recorded(pipe, exported):
+    import onnxruntime
+
+    inputs = inputs_of("unet", 3)
+    session = onnxruntime.InferenceSession(exported / export.FILES["unet"])
+    got = torch.from_numpy(session.run(["maps"], {name: value.numpy() for name, value in inputs.items()})[0])
+    with torch.no_grad(), recorded_maps(pipe.unet, 3) as maps:
+        pipe.unet(inputs["x_t"], inputs["t"], inputs["cond"])
+    layer = next(layer for layer in maps if layer.startswith("up"))
+    assert (got - maps[layer][0].mean(1).transpose(1, 2)).abs().max() < 1e-4
+    assert torch.allclose(got.sum(1), torch.ones(3, 64), atol=1e-4)
+
+
+@needs_node
+def test_words_know_their_tokens(pipe, described, node):
+    prompts = ["a red ball left of a white cat", "A  CORGI, 3 zyzzyva's", "", "柯基 on the grass " + "red " * 40]
+    code = "data[1].map((prompt) => new tokenizer.Tokenizer(data[0]).words(prompt))"
+    found = node(code, [described, prompts], "tokenizer")
+    for prompt, words in zip(prompts, found, strict=True):
+        ids = pipe.tokenizer(prompt, truncation=True, max_length=32).input_ids
+        for word in words:
+            assert word["first"] >= 1 and word["first"] + word["count"] < len(ids)
+            own = ids[word["first"] : word["first"] + word["count"]]
+            assert pipe.tokenizer.decode(own).replace(" ", "") == word["word"]
+    assert [word["word"] for word in found[0]] == prompts[0].split()
+    assert [word["word"] for word in found[1]][:2] == ["a", "corgi"] and found[2] == [] and len(found[3]) < 31
+
+
+@needs_node
+def test_shading_follows_the_map(node):
+    maps, pixels = [[9] * 4, [1, 1, 0, 0], [0, 1, 0, 0]], [200, 100, 50, 255] * 16
+    code = "[attention.mapOf(data[0], {first: 1, count: 2}), [...attention.shaded(data[1], 4, data[0][1])]]"
+    together, shown = node(code, [maps, pixels], "attention")
+    assert together == [1, 2, 0, 0]
+    rows = [shown[16 * row : 16 * row + 4] for row in range(4)]
+    assert rows[0] == [200, 100, 50, 255] and rows[3] == [30, 15, 8, 255]  # 15% of it where the map is least
+    assert rows[0][0] > rows[1][0] > rows[2][0] > rows[3][0]
 
 
 @needs_onnx

@@ -170,6 +170,28 @@ def test_the_picture_is_that_of_generate(settings, page, generated, tmp_path):
         assert difference(picture, generated(settings)) <= 2
 
 
+def test_where_the_picture_attended_to_a_word(page, tmp_path):
+    with pictured(page, tmp_path, "a picture that is bright where it attended to a word, and the same without it"):
+        fill(page, Settings("a red ball left of a white cat in the snow", seed=1, steps=8))
+        press_draw(page)
+        wait(page)
+        words = page.locator(".words button")
+        assert words.all_text_contents() == ["a", "red", "ball", "left", "of", "a", "white", "cat", "in", "the", "snow"]
+        whole, halves = shown(page), {}
+        for word in ("ball", "cat"):
+            page.get_by_role("button", name=word, exact=True).click()
+            assert page.locator(".words [aria-pressed=true]").all_text_contents() == [word]
+            bright = ImageChops.difference(whole, shown(page)).convert("L")  # dark where nothing was taken away
+            left, right = (ImageStat.Stat(bright.crop(box)).mean[0] for box in ((0, 0, 32, 64), (32, 0, 64, 64)))
+            halves[word] = left - right
+        assert halves["ball"] < halves["cat"]  # less is taken from the left half, where the ball is
+        page.get_by_role("button", name="cat", exact=True).click()
+        assert difference(shown(page), whole) == 0
+        press_draw(page)
+        assert words.count() == 0
+        wait(page)
+
+
 def test_previews_and_a_page_that_is_not_held_up(page, tmp_path):
     longest = """() => new Promise((done) => {
         let [last, longest, end] = [performance.now(), 0, performance.now() + 2000];

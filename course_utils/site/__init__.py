@@ -1,8 +1,9 @@
 """The course as a web book: static pages that need no network, no kernel and no server.
 
 `sources` writes the pages that Sphinx reads: `notebooks` makes a page of each chapter, `concepts` the index and the
-glossary, `docstrings` the reference, `links` the addresses. `conf.py` sets Sphinx up, `static/` holds what the browser
-loads. Nothing is run: text and stubs come from `chapters/`, outputs and solutions from `solutions/`.
+glossary, `docstrings` the reference, `links` the addresses, `films` what moves. `conf.py` sets Sphinx up, `static/`
+holds what the browser loads. No notebook is run: text and stubs come from `chapters/`, outputs and solutions from
+`solutions/`; only the films of some explorers are drawn.
 """
 
 import importlib.util
@@ -11,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from course_utils.site import films
 from course_utils.site.sources import write_sources
 from course_utils.web import write_box
 
@@ -32,8 +34,10 @@ def build(root: Path, output: Path, repository: str = "") -> Path:
     with tempfile.TemporaryDirectory() as temporary:
         source, pages, trees, box = (Path(temporary) / name for name in ("source", "pages", "trees", "draw"))
         live = write_drawing_box(box)
-        write_sources(root, source, repository, live)
+        shown = {place: films.show(place, frames) for place, frames in films.shoot(Path(temporary) / "films").items()}
+        write_sources(root, source, shown, repository, live)
         render(source, pages, trees)
+        shutil.copytree(Path(temporary) / "films", pages / "films")
         if output.exists():
             shutil.rmtree(output)
         shutil.copytree(pages, output, ignore=shutil.ignore_patterns("*.map", "objects.inv"))

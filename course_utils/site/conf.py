@@ -32,7 +32,8 @@ suppress_warnings = ["ref.python"]  # two classes of one name in two rooms: the 
 html_theme = "furo"
 html_static_path = [str(Path(__file__).parent / "static")]
 html_css_files = ["katex/katex.min.css", "book.css"]
-html_js_files = [("katex/katex.min.js", {"defer": "defer"}), ("maths.js", {"defer": "defer"})]
+html_js_files = [("katex/katex.min.js", {"defer": "defer"}), ("maths.js", {"defer": "defer"}),
+                 ("films.js", {"defer": "defer"})]  # fmt: skip
 html_favicon = str(Path(__file__).parent / "static" / "icon.svg")
 html_copy_source = False
 html_show_sphinx = False

@@ -29,12 +29,13 @@ DIAGRAM = re.compile(r"```mermaid\n(.*?)\n```", re.DOTALL)
 TITLE = re.compile(r"# (\d\d) · (.+)")
 
 
-def page_of(chapter, solution, links: str, cited: set[str], live: bool = False):
+def page_of(chapter, solution, links: str, cited: set[str], films: dict[str, str], live: bool = False):
     """Return the notebook that MyST-NB makes a page of.
 
     chapter, solution: the chapter's notebooks, cell by cell the same. links: Markdown, put below the title. cited: ids
-    of the cells that the book's indices point at. live: whether there is a box to draw in. The page has the chapter's
-    text and stubs; after each stub, folded, the solution, and below it the outputs of its run.
+    of the cells that the book's indices point at. films: HTML to put below a cell, by its id. live: whether there is a
+    box to draw in. The page has the chapter's text and stubs; after each stub, folded, the solution, and below it the
+    outputs of its run.
     """
     page = nbformat.v4.new_notebook(metadata=chapter.metadata)
     boxed = BOXES.get(title_of(chapter)[0]) if live else None
@@ -51,6 +52,8 @@ def page_of(chapter, solution, links: str, cited: set[str], live: bool = False):
             continue
         if cell.source == solved.source:
             page.cells += with_outputs(cell.source, solved.outputs)
+            if cell.id in films:
+                page.cells.append(nbformat.v4.new_markdown_cell(f"```{{raw}} html\n{films[cell.id]}\n```"))
             continue
         page.cells.append(nbformat.v4.new_code_cell(cell.source))
         folded = {"tags": ["hide-input"], "mystnb": {"code_prompt_show": "Solution", "code_prompt_hide": "Solution"}}

@@ -21,11 +21,14 @@ TEXTS = {
 NOT_DOCUMENTED = re.compile(r"exercises\.(chapter|mistakes)_\d\d|site\b|cli$|__init__$")  # no functions to call
 
 
-def write_sources(root: Path, folder: Path, address: str = "", live: bool = False) -> None:
+def write_sources(
+    root: Path, folder: Path, films: dict[tuple[str, str], str], address: str = "", live: bool = False
+) -> None:
     """Write all that Sphinx reads into `folder`.
 
-    root: the course's folder. address: of the repository, "" for that of `git remote`. live: whether the front page
-    has a box to draw in, or else a picture. Raises ValueError for an index that points at a cell that is not there.
+    root: the course's folder. films: HTML to put below a cell, by chapter and cell. address: of the repository, "" for
+    that of `git remote`. live: whether the front page has a box to draw in, or else a picture. Raises ValueError for an
+    index that points at a cell that is not there.
     """
     repository = find_repository(root, address)
     chapters = {path.stem: nbformat.read(path, as_version=4) for path in sorted((root / "chapters").glob("*.ipynb"))}
@@ -44,7 +47,8 @@ def write_sources(root: Path, folder: Path, address: str = "", live: bool = Fals
         nbformat.write(chapter, folder / "chapters" / f"{name}.ipynb")  # to download
         nbformat.write(solution, folder / "solutions" / f"{name}.ipynb")
         links = notebooks.links_of(name, repository)
-        page = notebooks.page_of(chapter, solution, links, cited[name[:2]] | {"symbols"}, live)
+        moving = {cell: film for (number, cell), film in films.items() if number == name[:2]}
+        page = notebooks.page_of(chapter, solution, links, cited[name[:2]] | {"symbols"}, moving, live)
         for cell in page.cells:
             if cell.cell_type == "markdown":
                 cell.source = relinked(cell.source, f"chapters/{name}.ipynb", root, pages, repository)

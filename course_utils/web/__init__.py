@@ -3,9 +3,9 @@
 `export` writes a pipeline's networks as ONNX, and one JSON with all else that the page needs; `assets` puts them, ONNX
 Runtime Web and the scripts into a folder. The scripts are plain ES modules, which node runs too: `draw.js` is the box,
 `worker.js` loads the networks and draws beside the page, by `painter.js`; `weights.js` widens what travels in float16;
-and `tokenizer.js`, `prompts.js`, `noise.js`, `sampler.js`, `settings.js` and `png.js` do what
-`text/tokens.py`, `text/prompts.py`, torch's generator, diffusers' UniPC and `pipelines/png_info.py` do, to the same
-picture. What draws with torch does not belong here.
+`attention.js` shows where a picture attended to a word; and `tokenizer.js`, `prompts.js`, `noise.js`, `sampler.js`,
+`settings.js` and `png.js` do what `text/tokens.py`, `text/prompts.py`, torch's generator, diffusers' UniPC and
+`pipelines/png_info.py` do, to the same picture. What draws with torch does not belong here.
 """
 
 

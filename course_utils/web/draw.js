@@ -5,6 +5,7 @@
 //
 // data-model: where the exported model is. data-gallery: where ready pictures are; none: gallery/ beside the model.
 
+import { mapOf, shaded } from "./attention.js";
 import { encodePng, parameters } from "./png.js";
 import { advice } from "./prompts.js";
 import { fileName, fromHash, read, toHash } from "./settings.js";
@@ -96,7 +97,7 @@ class DrawBox {
     this.id = ++number;
     this.run = 0; // of pictures, so that what an older one still says is not heeded
     this.worker = null;
-    this.drawn = null; // { settings, pixels, side } of the picture that is shown
+    this.drawn = null; // { settings, pixels, side, maps } of the picture that is shown
     this.build(pictures);
     this.listen();
     if (this.id === 1) {
@@ -162,9 +163,10 @@ class DrawBox {
       button("save", "Download PNG", { disabled: true }),
       button("share", "Copy link", { disabled: true }),
     );
+    this.words = element("div", { className: "words", role: "group", "aria-label": "Attention to a word" });
     this.box.classList.add("draw-box");
     this.box.replaceChildren(
-      element("div", { className: "picture" }, this.canvas, this.bar, keep),
+      element("div", { className: "picture" }, this.canvas, this.bar, this.words, keep),
       element("div", { className: "controls" }, this.form, ...(pictures.length ? [examples] : [])),
     );
     this.warn();
@@ -237,6 +239,7 @@ class DrawBox {
       this.say("Loading the model");
     } else this.say("Drawing");
     this.settings = settings;
+    this.words.replaceChildren();
     this.busy(true);
     this.worker.postMessage({ kind: "draw", id: ++this.run, model: this.model.href, settings });
   }
@@ -246,6 +249,26 @@ class DrawBox {
     this.run++;
     this.drawn = null;
     this.end("Stopped.");
+  }
+
+  /** A button for each word: where the picture attended to it. */
+  offerWords() {
+    const { settings, maps } = this.drawn;
+    const buttons = (maps ? this.tokenizer.words(settings.prompt) : []).map((one) => {
+      const button = element("button", { type: "button", textContent: one.word, "aria-pressed": "false" });
+      button.addEventListener("click", () => attend(one, button));
+      return button;
+    });
+    const attend = (one, chosen) => {
+      const on = chosen.getAttribute("aria-pressed") === "false";
+      for (const button of buttons) button.setAttribute("aria-pressed", on && button === chosen);
+      const { pixels, side } = this.drawn;
+      const said = on ? `Bright where the picture attended to “${one.word}”, on 8 × 8 places.` : "";
+      this.show({ pixels: on ? shaded(pixels, side, mapOf(maps, one)) : pixels, side }, `${settings.prompt}. ${said}`.trim());
+      this.say(said);
+    };
+    const title = element("p", { className: "title", textContent: "Show where it attended to" });
+    this.words.replaceChildren(...(buttons.length ? [title, ...buttons] : []));
   }
 
   busy(busy) {
@@ -280,8 +303,9 @@ class DrawBox {
       this.say(`Step ${data.step} of ${data.steps}`);
       this.show(data, `Preview after step ${data.step} of ${data.steps}: ${this.settings.prompt}`);
     } else if (data.kind === "picture") {
-      this.drawn = { settings: this.settings, pixels: data.pixels, side: data.side };
+      this.drawn = { settings: this.settings, pixels: data.pixels, side: data.side, maps: data.maps };
       this.show(data, this.settings.prompt);
+      this.offerWords();
       if (this.id === 1) history.replaceState(null, "", toHash(this.settings));
       this.end(`Drawn in ${data.seconds.toFixed(1)} seconds on ${deviceOf(data)}.`);
     } else {

@@ -1,12 +1,16 @@
 """A pipeline's networks as ONNX, and one JSON with everything else that a page needs to draw with them.
 
     text_encoder.onnx    tokens (n, words) int32                            -> cond (n, words, width)
-    unet.onnx            x_t (n, c, h, w), t (), cond (n, words, width)     -> prediction (n, c, h, w)
+    unet.onnx            x_t (n, c, h, w), t (), cond (n, words, width)     -> prediction (n, c, h, w),
+                                                                               maps (n, words, places)
     decoder.onnx         z (n, c, h, w), no longer scaled                   -> picture (n, 3, f h, f w) in [-1, 1]
     model.json           tokenizer, alpha_bar, prediction type, scale and shift of latents, sizes, defaults
 
 Weights are stored in float16 (all but the text encoder's are so already, in the shipped model) and cast to float32 when
 a session is made, so that the networks compute in float32 everywhere. n is free. Nothing is pickled.
+
+The maps are those of one layer of cross-attention, the first on the way up, as mean over its heads: how much each of
+its places, row by row, attends to each word (`pipelines.attention_maps`; chapter 10).
 """
 
 import json
@@ -38,8 +42,8 @@ def export_onnx(pipe, folder: Path | str, name: str = "") -> Path:
     folder = Path(folder)
     require_free(folder)
     with new_folder(folder) as new:
-        for part, (module, inputs, output) in networks(pipe).items():
-            write_network(module, inputs, output, new / FILES[part])
+        for part, (module, inputs, outputs) in networks(pipe, with_maps=True).items():
+            write_network(module, inputs, outputs, new / FILES[part])
         description = describe(pipe, name or name_of(pipe).name)
         description["bytes"] = {file: (new / file).stat().st_size for file in FILES.values()}
         (new / MODEL).write_text(json.dumps(description, ensure_ascii=False), encoding="utf-8")
@@ -65,9 +69,14 @@ def require_packages(*more: str) -> None:
         )
 
 
-def networks(pipe) -> dict[str, tuple]:
-    """Return of each network (module, example inputs by name, name of its output)."""
+def networks(pipe, with_maps: bool = False) -> dict[str, tuple]:
+    """Return of each network (module, example inputs by name, names of its outputs).
+
+    with_maps: whether the U-Net gives attention maps too.
+    """
     import torch
+
+    from course_utils.pipelines.attention_maps import edited_attention
 
     class TextEncoder(torch.nn.Module):
         def __init__(self):
@@ -85,6 +94,20 @@ def networks(pipe) -> dict[str, tuple]:
         def forward(self, x_t, t, cond):
             return self.network(x_t, t, cond, return_dict=False)[0]
 
+    class UNetWithMaps(UNet):
+        layer = next(name for name, _ in pipe.unet.named_modules() if name.startswith("up") and name.endswith("attn2"))
+
+        def forward(self, x_t, t, cond):
+            caught = []
+
+            def catch(_, maps):  # (n, heads, places, words)
+                caught.append(maps.mean(1).transpose(1, 2))
+                return maps
+
+            with edited_attention(self.network, catch, (self.layer,)):
+                prediction = super().forward(x_t, t, cond)
+            return prediction, *caught
+
     class Decoder(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -97,17 +120,21 @@ def networks(pipe) -> dict[str, tuple]:
     x_t = torch.zeros(2, unet.in_channels, unet.sample_size, unet.sample_size)
     cond = torch.zeros(2, words, unet.cross_attention_dim)
     return {
-        "text_encoder": (TextEncoder(), {"tokens": torch.zeros(2, words, dtype=torch.int32)}, "cond"),
-        "unet": (UNet(), {"x_t": x_t, "t": torch.tensor(999.0), "cond": cond}, "prediction"),
-        "decoder": (Decoder(), {"z": x_t}, "picture"),
+        "text_encoder": (TextEncoder(), {"tokens": torch.zeros(2, words, dtype=torch.int32)}, ["cond"]),
+        "unet": (
+            UNetWithMaps() if with_maps else UNet(),
+            {"x_t": x_t, "t": torch.tensor(999.0), "cond": cond},
+            ["prediction", "maps"] if with_maps else ["prediction"],
+        ),
+        "decoder": (Decoder(), {"z": x_t}, ["picture"]),
     }
 
 
-def write_network(module, inputs: dict[str, Any], output: str, path: Path) -> None:
+def write_network(module, inputs: dict[str, Any], outputs: list[str], path: Path) -> None:
     """Write one network as ONNX, its weights in float16 with a cast to float32, its first dimension free."""
     import onnx
 
-    model = as_onnx(module, inputs, output)
+    model = as_onnx(module, inputs, outputs)
     store_in_half(model)
     strip(model)
     onnx.checker.check_model(model)
@@ -119,8 +146,8 @@ def write_graphs(pipe, folder: Path) -> None:
     from onnx import TensorProto
 
     require_packages()
-    for part, (module, inputs, output) in networks(pipe).items():
-        model = as_onnx(module, inputs, output, optimize=False)  # so that all weights are as they are in the module
+    for part, (module, inputs, outputs) in networks(pipe).items():
+        model = as_onnx(module, inputs, outputs, optimize=False)  # so that all weights are as they are in the module
         for weight in model.graph.initializer:
             if weight.data_type == TensorProto.FLOAT:
                 leave_out(weight)
@@ -137,7 +164,7 @@ def leave_out(weight) -> None:
     weight.external_data.add(key="location", value="weights")
 
 
-def as_onnx(module, inputs: dict[str, Any], output: str, optimize: bool = True):
+def as_onnx(module, inputs: dict[str, Any], outputs: list[str], optimize: bool = True):
     """Return one network as an ONNX model in float32, its first dimension free.
 
     optimize: False to keep each weight as it is, under its own name.
@@ -154,7 +181,7 @@ def as_onnx(module, inputs: dict[str, Any], output: str, optimize: bool = True):
         try:
             program = torch.onnx.export(
                 module.eval(), (), kwargs=inputs, dynamo=True, dynamic_shapes=shapes, opset_version=OPSET,
-                input_names=list(inputs), output_names=[output], verbose=False, optimize=optimize,
+                input_names=list(inputs), output_names=outputs, verbose=False, optimize=optimize,
             )  # fmt: skip
         finally:
             exporter.setLevel(level)

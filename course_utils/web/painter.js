@@ -16,7 +16,9 @@ export class Painter {
   }
 
   /**
-   * Yield { step, steps, pixels, side, finished } after each step: a rough picture, a pixel a latent; then the picture.
+   * Yield { step, steps, pixels, side, finished } after each step: a rough picture, a pixel a latent; then the picture,
+   * with maps: for each token of the prompt how much each place attended to it, the mean over all steps; null without
+   * a prompt.
    *
    * pixels: RGBA, Uint8ClampedArray. guidance 1 evaluates the network once a step, 0 ignores the prompt.
    */
@@ -24,10 +26,11 @@ export class Painter {
     const { latents, alpha_bar: alphaBar, prediction_type: kind } = this.description;
     const alone = guidance === 0 || guidance === 1;
     const cond = await this.encode(alone ? [guidance === 0 ? "" : prompt] : ["", prompt]);
+    let maps = null;
     const predict = async (x, t) => {
-      if (alone) return this.evaluate([x], t, cond);
-      const both = await this.evaluate([x, x], t, cond);
-      return guide(both.subarray(0, x.length), both.subarray(x.length), guidance);
+      const { prediction, maps: all } = await this.evaluate(alone ? [x] : [x, x], t, cond);
+      if (guidance !== 0) maps = sum(maps, all.at(-1));
+      return alone ? prediction : guide(prediction.subarray(0, x.length), prediction.subarray(x.length), guidance);
     };
     const noise = randn(latents.channels * latents.side ** 2, seed);
     const times = trailingTimes(alphaBar.length, steps);
@@ -36,7 +39,8 @@ export class Painter {
       yield { step: last.step, steps: last.steps, pixels: this.rough(last.x0), side: latents.side, finished: false };
     }
     const pixels = await this.decode(last.x);
-    yield { step: last.steps, steps: last.steps, pixels, side: this.description.side, finished: true };
+    maps = maps?.map((map) => map.map((share) => share / last.steps)) ?? null;
+    yield { step: last.steps, steps: last.steps, pixels, side: this.description.side, maps, finished: true };
   }
 
   /** Features of texts, a tensor (texts, words, width). */
@@ -48,7 +52,10 @@ export class Painter {
     return (await this.networks.text_encoder.run({ tokens: input })).cond;
   }
 
-  /** Predictions of the U-Net for latents that are all at time t. */
+  /**
+   * Predictions of the U-Net for latents that are all at time t, one after the other, and for each of them the maps:
+   * an array of Float32Array, by token.
+   */
   async evaluate(batch, t, cond) {
     const { channels, side } = this.description.latents;
     const numbers = new Float32Array(batch.length * batch[0].length);
@@ -58,7 +65,11 @@ export class Painter {
       t: new this.ort.Tensor("float32", [t], []),
       cond,
     };
-    return (await this.networks.unet.run(inputs)).prediction.data;
+    const { prediction, maps } = await this.networks.unet.run(inputs);
+    const [count, tokens, places] = maps.dims;
+    const at = (i, token) => maps.data.subarray((i * tokens + token) * places, (i * tokens + token + 1) * places);
+    const ofAll = Array.from({ length: count }, (_, i) => Array.from({ length: tokens }, (_, token) => at(i, token)));
+    return { prediction: prediction.data, maps: ofAll };
   }
 
   /** Pixels of finished latents. */
@@ -83,6 +94,11 @@ export class Painter {
     }
     return toPixels(colours);
   }
+}
+
+/** Maps added up, number by number; those of the first time are copied. */
+function sum(total, maps) {
+  return maps.map((map, token) => map.map((share, place) => share + (total?.[token][place] ?? 0)));
 }
 
 /** RGBA of colours in [-1, 1], of which first all reds are given, then all greens, then all blues. */

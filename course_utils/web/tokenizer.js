@@ -36,6 +36,23 @@ export class Tokenizer {
     return first ? plain(text).slice(first.at) : "";
   }
 
+  /** The words of a prompt that the model reads, as { word, first, count }: which of the tokens of encode(text). */
+  words(text) {
+    const found = [];
+    let first = 1; // behind the start
+    for (const part of text.split(SPECIAL)) {
+      if (SPECIAL.test(part)) first++;
+      else {
+        for (const [word] of lower(plain(part)).matchAll(PIECES)) {
+          const count = this.split(word).length;
+          if (first + count < this.description.length && /\p{L}/u.test(word)) found.push({ word, first, count });
+          first += count;
+        }
+      }
+    }
+    return found;
+  }
+
   /** All tokens of a text, as { id, at }: where in plain(text) each begins. */
   tokens(text) {
     const found = [];

@@ -2,7 +2,7 @@
 //
 // To it:   { kind: "draw", id, model, settings }, { kind: "stop" }
 // From it: { kind: "loading", loaded, total } in bytes, { kind: "step", id, step, steps, pixels, side },
-//          { kind: "picture", id, pixels, side, seconds, device, threads },
+//          { kind: "picture", id, pixels, side, maps, seconds, device, threads },
 //          { kind: "fault", id, message }
 
 import { Painter } from "./painter.js";
@@ -35,8 +35,8 @@ async function draw({ id, model, settings }) {
       if (!last.finished) postMessage({ kind: "step", id, ...last });
     }
     const seconds = (performance.now() - start) / 1000;
-    const { pixels, side } = last;
-    postMessage({ kind: "picture", id, pixels, side, seconds, device, threads: THREADS });
+    const { pixels, side, maps } = last;
+    postMessage({ kind: "picture", id, pixels, side, maps, seconds, device, threads: THREADS });
   } catch (error) {
     postMessage({ kind: "fault", id, message: error.message ?? String(error) });
   }

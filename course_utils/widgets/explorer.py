@@ -15,6 +15,7 @@ from course_utils.plotting import as_png, show
 
 if TYPE_CHECKING:
     import ipywidgets
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,18 @@ class Explorer:
                 f"got them for {sorted(self.start)}."
             )
 
+    def picture(self, values: Mapping) -> tuple["Figure", str]:
+        """Return the drawing at these values as a figure of its own, to be closed, and the sentence about it."""
+        import matplotlib.pyplot as plt
+
+        size = (3.4, 3.7) if self.panels == 1 else (3.1 * self.panels, 3)
+        figure, axes = plt.subplots(1, self.panels, figsize=size)
+        try:
+            return figure, self.draw(axes, **values)
+        except ValueError:
+            plt.close(figure)
+            raise
+
 
 def filmstrip(explorer: Explorer, changes: list[dict]) -> None:
     """Show the explorer's drawing at its starting values with each of `changes` in turn.
@@ -88,16 +101,14 @@ def explore(explorer: Explorer) -> "ipywidgets.Widget":
     def redraw(change=None) -> None:
         import matplotlib.pyplot as plt
 
-        size = (3.4, 3.7) if explorer.panels == 1 else (3.1 * explorer.panels, 3)
-        figure, axes = plt.subplots(1, explorer.panels, figsize=size)
         try:
-            said = explorer.draw(axes, **{name: control.value for name, control in controls.items()})
-            sentence.value = html.escape(said)
-            picture.value = as_png(figure)
+            figure, said = explorer.picture({name: control.value for name, control in controls.items()})
         except ValueError as error:
             sentence.value = html.escape(str(error))
-        finally:
-            plt.close(figure)
+            return
+        sentence.value = html.escape(said)
+        picture.value = as_png(figure)
+        plt.close(figure)
 
     for control in controls.values():
         control.observe(redraw, "value")
