@@ -1,0 +1,142 @@
+"""What a learner reads, in the learner's language: COURSE_LANGUAGE (en, zh), or else that of the system.
+
+Code speaks English, in ordinary strings and f-strings. Where text leaves the course (a message of a check, a line on
+the terminal, the label of a control) `translated(text)` looks it up in `languages/LANGUAGE/*.po`. An entry is a whole
+sentence; the values of an f-string stand in it as their expressions:
+
+    msgid "got the shape {tuple(got.shape)}, expected {tuple(expected.shape)}."
+    msgstr "得到的形状是 {tuple(got.shape)}，应为 {tuple(expected.shape)}。"
+
+so that a finished English text is recognised, its values are taken out, translated if they are words themselves, and
+put where the other language wants them. What has no entry stays English.
+"""
+
+import functools
+import locale
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+LANGUAGES = {"en": "English", "zh": "简体中文"}
+FOLDER = Path(__file__).parent / "languages"
+PLACE = re.compile(r"\{([^{}]*)\}")
+SENTENCE_END = re.compile(r"(?<=[.:;!?])(\s+)")
+
+
+def language() -> str:
+    """Return the language in use, a key of LANGUAGES: COURSE_LANGUAGE, the system's, or English.
+
+    Raises ValueError for a COURSE_LANGUAGE that the course does not have.
+    """
+    wanted = os.environ.get("COURSE_LANGUAGE", "")
+    if wanted:
+        if wanted not in LANGUAGES:
+            raise ValueError(f"expected COURSE_LANGUAGE to be one of {', '.join(LANGUAGES)}, got {wanted!r}")
+        return wanted
+    system = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), None) or locale.getlocale()[0]
+    return "zh" if system and system.lower().startswith(("zh", "chinese")) else "en"
+
+
+class Template(NamedTuple):
+    """An entry with values: how it is recognised, its longest constant piece, its length, and its translation."""
+
+    pattern: re.Pattern
+    piece: str
+    weight: int
+    names: list[str]
+    translation: str
+
+
+class Catalogue(NamedTuple):
+    """All entries of a language: texts as they are, and those with values, the most constant ones first."""
+
+    texts: dict[str, str]
+    templates: list[Template]
+
+
+@functools.cache
+def catalogue(name: str) -> Catalogue:
+    """Return the entries of a language that have a translation."""
+    from babel.messages.pofile import read_po
+
+    texts, templates = {}, []
+    for path in sorted((FOLDER / name).glob("*.po")):
+        with path.open("rb") as file:
+            for message in read_po(file):
+                if not message.id or not message.string:
+                    continue
+                if PLACE.search(message.id):
+                    templates.append(_template(message.id, message.string))
+                else:
+                    texts[plain(message.id)] = plain(message.string)
+    return Catalogue(texts, sorted(templates, key=lambda template: -template.weight))
+
+
+def plain(text: str) -> str:
+    """Return an entry without values as it is read: its doubled braces are single ones."""
+    return text.replace("{{", "{").replace("}}", "}")
+
+
+def _template(text: str, translation: str) -> Template:
+    pieces = PLACE.split(text.replace("{{", "\0").replace("}}", "\1"))
+    constant = [piece.replace("\0", "{").replace("\1", "}") for piece in pieces[::2]]
+    pattern = "(.*?)".join(map(re.escape, constant))
+    longest = max(constant, key=len)
+    return Template(re.compile(pattern, re.DOTALL), longest, sum(map(len, constant)), pieces[1::2], translation)
+
+
+def translated(text: str, to: str | None = None) -> str:
+    """Return a finished English text in a language (None: the one in use), or as it is where there is no entry."""
+    name = language() if to is None else to
+    return text if name == "en" or not text.strip() else _translate(text, catalogue(name))
+
+
+def _translate(text: str, entries: Catalogue) -> str:
+    found = _whole(text, entries)
+    if found is not None:
+        return found
+    stripped = text.strip()
+    if stripped != text:
+        return text.replace(stripped, _translate(stripped, entries), 1)
+    for cut in (re.compile(r"(\n)"), SENTENCE_END):  # several entries, one after the other
+        parts = cut.split(text)
+        if len(parts) > 1:
+            return _joined(parts, entries)
+    return text
+
+
+def _joined(parts: list[str], entries: Catalogue) -> str:
+    """Translate pieces with what separates them, as many together as make one entry."""
+    done, at = "", 0
+    while at < len(parts):
+        for end in range(len(parts), at, -2):
+            found = _whole("".join(parts[at:end]), entries)
+            if found is not None:
+                break
+        else:
+            end, found = at + 1, parts[at]
+        space = parts[end] if end < len(parts) else ""
+        done += found + ("" if space == " " and re.search("[。；：！？]$", found) else space)
+        at = end + 1
+    return done
+
+
+def _whole(text: str, entries: Catalogue) -> str | None:
+    """Return the translation of a text that is one entry, else None."""
+    if text in entries.texts:
+        return entries.texts[text]
+    for template in entries.templates:
+        if template.piece in text:
+            match = template.pattern.fullmatch(text)
+            if match:
+                values = {name: _translate(value, entries) for name, value in zip(template.names, match.groups())}
+                return _filled(template.translation, lambda name, values=values: values.get(name, ""))
+    return None
+
+
+def _filled(text: str, value_of: Callable[[str], str]) -> str:
+    pieces = PLACE.split(text.replace("{{", "\0").replace("}}", "\1"))
+    filled = [value_of(piece) if n % 2 else piece.replace("\0", "{").replace("\1", "}") for n, piece in enumerate(pieces)]
+    return "".join(filled)
