@@ -51,7 +51,9 @@ def _texts(tree: ast.AST, skipped: set) -> Iterator[str]:
             text = template_of(node)
             if len(WORDS.findall(re.sub(r"\{[^{}]*\}", "", text))) >= 1:
                 yield text
-            yield from _texts(node, skipped - {part for value in node.values for part in ast.walk(value)})
+            for value in node.values:
+                if isinstance(value, ast.FormattedValue):  # words that its expression chooses from
+                    yield from _texts(value, skipped - set(ast.walk(value.value)))
         elif isinstance(node, ast.Constant):
             if isinstance(node.value, str) and node not in skipped and is_sentence(node.value):
                 yield _escaped(node.value)
