@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from course_utils.doctor import REINSTALL
+from course_utils.language import LANGUAGES
 
 if __name__ == "__main__" and sys.argv[1:2] == ["train"] and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `train` takes care of it: no traceback out of an import
@@ -525,6 +526,7 @@ def build(
     no_execute: Annotated[
         bool, typer.Option("--no-execute", help="Do not run the code: keep the outputs of cells that are unchanged.")
     ] = False,
+    language: Annotated[str, typer.Option(help="en, or zh: the words of solutions/source/zh/.")] = "en",
     nbgrader: Annotated[
         Path | None, typer.Option(help="Write assignments for nbgrader into this folder instead.")
     ] = None,
@@ -542,7 +544,9 @@ def build(
             typer.echo(f"Wrote {path}")
         return
     if not check:
-        for path in authoring.build(ROOT, numbers or None, execute=not no_execute):
+        if language not in LANGUAGES:
+            raise ValueError(f"expected --language {' or '.join(LANGUAGES)}, got {language!r}.")
+        for path in authoring.build(ROOT, numbers or None, execute=not no_execute, language=language):
             typer.echo(f"Wrote {path}")
         return
     differences = authoring.check(ROOT, numbers or None)

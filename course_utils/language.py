@@ -15,6 +15,8 @@ import functools
 import locale
 import os
 import re
+import textwrap
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +39,26 @@ def language() -> str:
         return wanted
     system = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), None) or locale.getlocale()[0]
     return "zh" if system and system.lower().startswith(("zh", "chinese")) else "en"
+
+
+def text_width(text: str) -> int:
+    """Return how many columns a line takes where a Chinese character takes two."""
+    return sum(2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text)
+
+
+def wrapped(text: str, columns: int) -> str:
+    """Return a text broken into lines of at most so many columns, Chinese between any two characters."""
+    if text_width(text) == len(text):
+        return textwrap.fill(text, columns)
+    lines = [""]
+    for piece in re.findall(r"[ -~\u00a1-\u04ff]+|\n|.", text):  # Latin words stay together
+        if piece == "\n":
+            lines.append("")
+        elif text_width(lines[-1] + piece.rstrip()) > columns and lines[-1] and piece not in "，。；：！？、）”":
+            lines.append(piece.lstrip())
+        else:
+            lines[-1] += piece
+    return "\n".join(lines)
 
 
 class Template(NamedTuple):

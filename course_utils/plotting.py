@@ -7,7 +7,7 @@ figure into the notebook together with its description, for those who cannot see
 import html
 import io
 import math
-import textwrap
+import re
 import time
 from collections.abc import Sequence
 from importlib import resources
@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from course_utils.data.images import to_pil
+from course_utils.language import language, text_width, translated, wrapped
 
 if TYPE_CHECKING:  # named in hints only: importing them takes seconds
     from matplotlib.axes import Axes
@@ -31,6 +32,21 @@ def use_style() -> None:
 
     with resources.as_file(resources.files("course_utils") / "course.mplstyle") as path:
         plt.style.use(path)
+    if language() == "zh":
+        from matplotlib import font_manager
+
+        with resources.as_file(resources.files("course_utils") / "fonts" / "CourseSansSC.otf") as path:
+            font_manager.fontManager.addfont(path)
+        plt.rcParams["font.family"] = ["Course Sans SC", "DejaVu Sans"]
+
+
+def translate_figure(figure: "Figure") -> None:
+    """Put the words on a figure into the language in use, as far as `course_utils.language` has them, in place."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text) if language() != "en" else ():
+        if isinstance(text, Text) and re.search("[A-Za-z]{2}", text.get_text()):
+            text.set_text(translated(text.get_text()))
 
 
 def picture_grid(pictures: torch.Tensor, columns: int | None = None, padding: int = 2, scale: int = 1) -> Image.Image:
@@ -89,10 +105,10 @@ def plot_pictures(
     font_size = 9
     line = 1.25 * font_size / 72 / inches
     letters = max(4, int(inches * 72 / (0.55 * font_size)))  # a letter is about 0.55 of its size wide
-    titles = [textwrap.fill(title, letters) for title in titles]
+    titles = [wrapped(title, letters) for title in titles]
     labels = [""] * number_of_rows if rows is None else _as_many(rows, number_of_rows, "label", "rows")
-    labels = [textwrap.fill(label, 14) for label in labels]
-    margin = max((len(part) for label in labels for part in label.split("\n")), default=0) * 0.5 * line
+    labels = [wrapped(label, 14) for label in labels]
+    margin = max((text_width(part) for label in labels for part in label.split("\n")), default=0) * 0.5 * line
     tile_height = tiles[0].height / tiles[0].width
     bottoms, below = [], 0.0  # the lower edge of each row
     for first in range(0, len(tiles), columns):
@@ -284,6 +300,7 @@ def as_png(figure: "Figure | Axes | Image.Image") -> bytes:
         figure.save(file, format="png")
     else:
         whole: Any = getattr(figure, "figure", figure)  # of axes, the figure they are in
+        translate_figure(whole)
         whole.savefig(file, format="png")
         opaque = Image.open(io.BytesIO(file.getvalue())).convert("RGB")  # a tenth smaller than with transparency
         file = io.BytesIO()
@@ -295,7 +312,7 @@ def _display(figure, description: str, handle=None):
     """Show the figure, or put it in the place of what `handle` showed; return the handle."""
     from IPython.display import display
 
-    description = _require_description(description)
+    description = translated(_require_description(description))
     if not _in_notebook():
         return None
     data = {"image/png": as_png(figure), "text/plain": description}
@@ -310,6 +327,7 @@ def _display(figure, description: str, handle=None):
 def _caption(description: str) -> None:
     from IPython.display import display
 
+    description = translated(description)
     if not _in_notebook():
         print(description)
         return

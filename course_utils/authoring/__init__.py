@@ -2,6 +2,8 @@
 
 `solutions/source/NN_name.py` is the only thing edited (see `source.py` for its form). `build` writes
 `solutions/NN_name.ipynb` and `chapters/NN_name.ipynb`; `check` names those that are not what it would write.
+In another language the words come from `solutions/source/LANGUAGE/NN_name.md` (`translation.py`), and the notebooks lie
+in `solutions/LANGUAGE/` and `chapters/LANGUAGE/`.
 """
 
 import hashlib
@@ -15,6 +17,8 @@ import nbformat
 from course_utils.authoring.execution import PROFILE, run
 from course_utils.authoring.shrink import shrink, shrink_outputs
 from course_utils.authoring.source import read_source, stubbed, without_markers
+from course_utils.authoring.translation import problems, read_translation, translate
+from course_utils.language import LANGUAGES
 
 SIZE_LIMIT = 2_000_000  # bytes a notebook: GitHub and the browser still show it at once
 PICTURES_LIMIT = 1_000_000  # bytes that its pictures may take: the rest is text and code
@@ -22,23 +26,23 @@ MEAN_SIZE_LIMIT = 1_000_000  # bytes, on average: each rebuilt notebook stays in
 SOURCE_NAME = re.compile(r"(\d\d)_\w+\.py")
 
 
-def build(root, numbers=None, execute=True):
+def build(root, numbers=None, execute=True, language="en"):
     """Write both notebooks of each chapter, make the pictures small, and return the paths written.
 
-    root: the course's folder. numbers: chapters such as ["00", "05"], None for all of them.
+    root: the course's folder. numbers: chapters such as ["00", "05"], None for all of them. language: of LANGUAGES.
     execute: run the solution (profile `laptop`, working folder `solutions/`). Without it outputs are kept
     where a cell has not changed: enough where only prose has; `check` calls the solution stale if code has.
     Raises ValueError for a malformed source, a cell that raises, and a notebook of more than 2 MB.
     """
     root = Path(root).resolve()
     # All sources are read before the first one runs: a run takes minutes, a typing error is found at once.
-    sources = {path: read_source(path) for path in source_paths(root, numbers)}
+    sources = {path: read_in(language, path) for path in source_paths(root, numbers)}
     written = []
     for path, notebook in sources.items():
-        solution_path, chapter_path = notebook_paths(root, path)
+        solution_path, chapter_path = notebook_paths(root, path, language)
         solution = solution_from(notebook)
         if execute:
-            solution = run(solution, root, path.name)
+            solution = run(solution, root, path.name, language)
             solution.metadata["course"] = stamp(solution)
         else:
             keep_outputs(solution, load(solution_path))
@@ -58,24 +62,31 @@ def check(root, numbers=None):
     """
     root = Path(root).resolve()
     drifted, expected_files = [], set()
-    for path in source_paths(root, numbers):
-        notebook = read_source(path)
-        solution_path, chapter_path = notebook_paths(root, path)
+    for path, language in ((path, language) for language in LANGUAGES for path in source_paths(root, numbers)):
+        if language != "en":
+            rendering = translation_path(path, language)
+            name = rendering.relative_to(root).as_posix()
+            if not rendering.exists():
+                drifted.append(f"{name}: it is missing")
+                continue
+            drifted += [f"{name}: {problem}" for problem in problems(read_source(path), read_translation(rendering))]
+        notebook = read_in(language, path)
+        solution_path, chapter_path = notebook_paths(root, path, language)
         expected_files |= {solution_path, chapter_path}
         solution, built = solution_from(notebook), load(solution_path)
         problem = difference(solution, built)
         if problem is None and built.metadata.get("course") != stamp(solution):
             problem = f"stale: this code was not run in the {PROFILE} profile"
         if problem:
-            drifted.append(f"solutions/{solution_path.name}: {problem}")
+            drifted.append(f"{solution_path.relative_to(root).as_posix()}: {problem}")
         chapter = chapter_from(notebook, built or solution)
         problem = difference(chapter, load(chapter_path), outputs=True)
         if problem:
-            drifted.append(f"chapters/{chapter_path.name}: {problem}")
+            drifted.append(f"{chapter_path.relative_to(root).as_posix()}: {problem}")
     if numbers is None:
-        found = {path for folder in ("solutions", "chapters") for path in (root / folder).glob("*.ipynb")}
-        orphans = sorted(found - expected_files)
-        drifted += [f"{path.parent.name}/{path.name}: there is no source for it" for path in orphans]
+        folders = [root / kind / part for kind in ("solutions", "chapters") for part in ("", *LANGUAGES)]
+        orphans = sorted({path for folder in folders for path in folder.glob("*.ipynb")} - expected_files)
+        drifted += [f"{path.relative_to(root).as_posix()}: there is no source for it" for path in orphans]
     return drifted
 
 
@@ -94,10 +105,28 @@ def source_paths(root, numbers=None):
     return [by_number[number] for number in sorted(set(numbers))]
 
 
-def notebook_paths(root, source_path):
+def notebook_paths(root, source_path, language="en"):
     """Return (solution, chapter): where the two notebooks of a source lie."""
     name = source_path.with_suffix(".ipynb").name
-    return root / "solutions" / name, root / "chapters" / name
+    part = "" if language == "en" else language
+    return root / "solutions" / part / name, root / "chapters" / part / name
+
+
+def translation_path(source_path, language):
+    """Return where the words of a source lie in another language."""
+    return source_path.parent / language / source_path.with_suffix(".md").name
+
+
+def read_in(language, source_path):
+    """Return `read_source`'s notebook with the words of a language; its links lead on from a folder deeper."""
+    notebook = read_source(source_path)
+    if language == "en":
+        return notebook
+    notebook = translate(notebook, read_translation(translation_path(source_path, language)))
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace("](../", "](../../")
+    return notebook
 
 
 def solution_from(notebook):

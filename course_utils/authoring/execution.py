@@ -42,12 +42,12 @@ def client_for(notebook, root, folder, **options):
     return client, environment_for(root)
 
 
-def run(notebook, root, name):
+def run(notebook, root, name, language="en"):
     """Return the notebook with the outputs of a run in the `laptop` profile, working folder `solutions/`.
 
     `progress()` shows all exercises as solved: a solution has solved them, wherever it was built.
 
-    root: the course's folder. name: the source's, for messages.
+    root: the course's folder. name: the source's, for messages. language: that of the package's own words.
     COURSE_STRICT makes a check that does not pass raise, and so stop the build.
     Raises ValueError if a cell raises that is not tagged `raises-exception`.
     """
@@ -67,7 +67,8 @@ def run(notebook, root, name):
         solved = {exercise.id: {"state": "pass", "passed": True} for exercise in all_exercises()}
         progress.write_text(json.dumps(solved), encoding="utf-8")
         try:
-            executed = client.execute(env={**environment, "COURSE_PROFILE": PROFILE, "COURSE_PROGRESS": str(progress)})
+            own = {"COURSE_PROFILE": PROFILE, "COURSE_PROGRESS": str(progress), "COURSE_LANGUAGE": language}
+            executed = client.execute(env={**environment, **own})
         except CellExecutionError as error:
             message = f"{name}: a cell raised in the {PROFILE} profile; fix it and build again.\n{error}"
             raise ValueError(message) from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from course_utils.exercises.registry import Exercise
 from course_utils.exercises.running import Outcome
+from course_utils.language import text_width, translated
 
 MARKS = {"pass": "✓", "fail": "✗", "error": "!", "todo": "○"}
 HEADLINES = {"fail": "not right yet", "error": "it did not run to the end", "todo": "still to do"}
@@ -22,20 +23,25 @@ class Message:
     colour: str = COLOURS["todo"]
 
     def __str__(self) -> str:
-        lines = [self.headline]
-        for label, text in self.parts:
+        lines = [translated(self.headline)]
+        for label, text in self._translated():
             first, *rest = text.splitlines() or [""]
-            lines += [f"  {label:10}{first}".rstrip(), *(f"  {'':10}{line}".rstrip() for line in rest)]
+            label += " " * (10 - text_width(label))
+            lines += [f"  {label}{first}".rstrip(), *(f"  {'':10}{line}".rstrip() for line in rest)]
         return "\n".join(lines)
 
     __repr__ = __str__
 
+    def _translated(self) -> list[tuple[str, str]]:
+        """The parts in the language in use; code, which stands under no label, as it is."""
+        return [(translated(label), translated(text) if label else text) for label, text in self.parts]
+
     def _repr_html_(self) -> str:
         rows = "".join(
             f'<div style="margin-top:.4em"><b>{html.escape(label)}</b> {_html_text(text)}</div>'
-            for label, text in self.parts
+            for label, text in self._translated()
         )
-        headline = f"<div><b>{html.escape(self.headline)}</b></div>"
+        headline = f"<div><b>{html.escape(translated(self.headline))}</b></div>"
         return f'<div style="border-left:.3em solid {self.colour};padding-left:.8em">{headline}{rows}</div>'
 
 
@@ -58,7 +64,8 @@ def show(message: Message) -> None:
 
 
 def say(text: str) -> None:
-    """Print a text, with a question mark for each character that the stream cannot show."""
+    """Print a text in the language in use, with a question mark for each character that the stream cannot show."""
+    text = translated(text)
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding))
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from course_utils.language import translated
 from course_utils.plotting import as_png, show
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Explorer:
         size = (3.4, 3.7) if self.panels == 1 else (3.1 * self.panels, 3)
         figure, axes = plt.subplots(1, self.panels, figsize=size)
         try:
-            return figure, self.draw(axes, **values)
+            return figure, translated(self.draw(axes, **values))
         except ValueError:
             plt.close(figure)
             raise
@@ -75,15 +76,15 @@ def filmstrip(explorer: Explorer, changes: list[dict]) -> None:
 
     if explorer.panels == 1:
         figure, panels = plt.subplots(1, len(changes), figsize=(2.2 * len(changes), 2.6), squeeze=False)
-        places, order = panels[0], "From left to right"
+        places, order = panels[0], "From left to right:"
     else:
         size = (2.9 * explorer.panels, 2.25 * len(changes))
         figure, places = plt.subplots(len(changes), explorer.panels, figsize=size, squeeze=False)
-        order = "From top to bottom"
+        order = "From top to bottom:"
     sentences = [
         explorer.draw(place, **{**explorer.start, **change}) for place, change in zip(places, changes, strict=True)
     ]
-    show(figure, f"{order}: " + " ".join(sentences))
+    show(figure, " ".join([order, *sentences]))
 
 
 def explore(explorer: Explorer) -> "ipywidgets.Widget":
@@ -119,11 +120,14 @@ def explore(explorer: Explorer) -> "ipywidgets.Widget":
 def _control(name: str, control: Slider | Choice | None, value):
     import ipywidgets
 
+    shown = translated(name)
     wide = {"layout": ipywidgets.Layout(width="34em"), "style": {"description_width": "6em"}}
     if control is None:
-        return ipywidgets.Text(value, description=name, continuous_update=False, **wide)
+        return ipywidgets.Text(value, description=shown, continuous_update=False, **wide)
     if isinstance(control, Choice):
-        return ipywidgets.Dropdown(options=control.options, value=value, description=name, **wide)
+        return ipywidgets.Dropdown(
+            options=[(translated(option), option) for option in control.options], value=value, description=shown, **wide
+        )
     kind = ipywidgets.IntSlider if isinstance(value, int) else ipywidgets.FloatSlider
     fine = {"readout_format": ".3f"} if control.step < 0.01 else {}
     return kind(
@@ -131,7 +135,7 @@ def _control(name: str, control: Slider | Choice | None, value):
         min=control.low,
         max=control.high,
         step=control.step,
-        description=name,
+        description=shown,
         continuous_update=False,
         **fine,
         **wide,
