@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from course_utils.doctor import REINSTALL
-from course_utils.language import LANGUAGES
+from course_utils.language import LANGUAGES, translated
 
 if __name__ == "__main__" and sys.argv[1:2] == ["train"] and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `train` takes care of it: no traceback out of an import
@@ -53,7 +53,7 @@ class OneSentence(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
     def fail(self, message: str):
-        typer.echo(f"Error: {message}", err=True)
+        say(f"Error: {message}", err=True)
         sys.exit(2)
 
 
@@ -61,6 +61,12 @@ def what_came(error) -> str:
     """What stood in the place of a number, which typer's message leaves out; "" if the error is of another kind."""
     faults: list[dict] = getattr(error.__cause__, "errors", list)()  # pydantic's, which typer converts with
     return "".join(f", but got {fault['input']!r}" for fault in faults[:1]) + "." * bool(faults)
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print a line, in the language in use; of several processes that train together the first one does."""
+    if is_main_process():
+        typer.echo(translated(text), err=err)
 
 
 app = typer.Typer(cls=OneSentence, add_completion=False, help="Image generation: draw, train, build, check.")
@@ -115,12 +121,13 @@ def generate(
     system = "few-steps" if fast else system or png_info.Settings.system
     usual = systems.find(system)
     guidance = usual.guidance if guidance is None else guidance
+    text = in_english(" ".join(prompt))
     if steps is None:
         steps = usual.steps[0] if usual.steps else png_info.Settings.steps
     systems.refuse(system, options_given(context))
     image_name, mask_name, control_name = ("" if path is None else str(path) for path in (image, mask, control))
     settings = png_info.Settings(
-        " ".join(prompt), negative, steps, scheduler, guidance, seed, size, size, "", strength, image_name, mask_name,
+        text, negative, steps, scheduler, guidance, seed, size, size, "", strength, image_name, mask_name,
         control_name, tuple(steering.parse_lora(text) for text in lora or []), system, candidates,
     )  # fmt: skip
     if not settings.prompt:
@@ -133,7 +140,7 @@ def generate(
 
     loaded = load_quickly(settings, model, count)
     for note in notes_on(loaded, settings):
-        typer.echo(f"Note: {note}", err=True)
+        say(f"Note: {note}", err=True)
     written = 0
     try:
         for path, (picture, made) in zip(paths, draw_with_bar(loaded, settings, given, count), strict=True):
@@ -141,8 +148,21 @@ def generate(
             written += 1
             say_written(f"Wrote {path}: {png_info.format_parameters(made).splitlines()[-1]}")
     except KeyboardInterrupt:
-        typer.echo(f"Stopped; {written} of {count} pictures are drawn and written.", err=True)
+        say(f"Stopped; {written} of {count} pictures are drawn and written.", err=True)
         raise typer.Exit(130) from None
+
+
+def in_english(prompt: str) -> str:
+    """The prompt, in the words of the captions if it is Chinese; says so, and what it could not read."""
+    from course_utils.text import chinese
+
+    if not chinese.is_chinese(prompt):
+        return prompt
+    english = chinese.require_english(prompt)
+    say(f"Note: The model was trained on English captions, so it draws '{english.text}'.", err=True)
+    if english.unknown:
+        say(f"Note: Not in the course's dictionary: {'、'.join(english.unknown)}.", err=True)
+    return english.text
 
 
 def options_given(context: typer.Context) -> list[str]:
@@ -163,7 +183,7 @@ def load_quickly(settings, model: Path | None, count: int):
             return systems.load_quick(model)
         except Exception as error:  # any class, from three libraries; those below draw the same
             reason = (str(error).splitlines() or [""])[0].rstrip(" .") or type(error).__name__
-            typer.echo(f"Note: The quick start failed ({reason}), so this takes some seconds longer.", err=True)
+            say(f"Note: The quick start failed ({reason}), so this takes some seconds longer.", err=True)
     # Looking for garbage while thousands of modules are imported took 1 of 5.5 seconds; they all stay, so
     # they are taken out of the collector's sight before it goes on.
     gc.disable()
@@ -255,7 +275,7 @@ def studio(
     from course_utils.studio import app as page
 
     page.check(folder, model, port)
-    typer.echo(f"The studio is at http://localhost:{port}, and keeps pictures in {folder.resolve()}. Ctrl-C ends it.")
+    say(f"The studio is at http://localhost:{port}, and keeps pictures in {folder.resolve()}. Ctrl-C ends it.")
     page.serve(folder, model, runs, port, not no_browser)
 
 
@@ -282,13 +302,13 @@ def export_onnx(
     else:
         export.require_packages()
         export.require_free(output)
-    typer.echo("Writing the networks, which takes about a minute.")
+    say("Writing the networks, which takes about a minute.")
     if page:
         assets.write_box(output, model)
-        typer.echo(f"Wrote {output}: to see it, run `python3 -m http.server --directory {output}`.")
+        say(f"Wrote {output}: to see it, run `python3 -m http.server --directory {output}`.")
         return
     export.export_onnx(load_picture_book(model), output)
-    typer.echo(f"Wrote {output}: {sum(path.stat().st_size for path in output.iterdir()) / 1e6:.1f} MB")
+    say(f"Wrote {output}: {sum(path.stat().st_size for path in output.iterdir()) / 1e6:.1f} MB")
 
 
 @app.command()
@@ -312,7 +332,7 @@ def card(
         return
     with new_file(output) as part:
         part.write_text(text, encoding="utf-8")
-    typer.echo(f"Wrote {output}")
+    say(f"Wrote {output}")
 
 
 @app.command()
@@ -320,12 +340,12 @@ def doctor():
     """Look at versions, hardware, disk and the shipped models; say what to do about each fault."""
     from course_utils.doctor import examine
 
-    faults = examine(typer.echo)
+    faults = examine(say)
     for fault in faults:
-        typer.echo(f"Fault: {fault}", err=True)
+        say(f"Fault: {fault}", err=True)
     if faults:
         raise typer.Exit(1)
-    typer.echo("All is well.")
+    say("All is well.")
 
 
 @app.command()
@@ -438,11 +458,6 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def say(message: str) -> None:
-    if is_main_process():
-        typer.echo(message)
-
-
 class Stop:
     """What Ctrl-C, SIGTERM and SIGHUP mean to a training; `number` is that of the signal that came first, or 0.
 
@@ -498,23 +513,23 @@ def check(
         try:
             found, notes = grading.states_of(path, ROOT, cell_seconds)
         except ValueError as error:  # the notebooks after it are run all the same
-            typer.echo(f"Error: {error}", err=True)
+            say(f"Error: {error}", err=True)
             refused += 1
             continue
         except KeyboardInterrupt:
-            typer.echo(f"Stopped in {grading.shown(path)}; what is said above was found before.", err=True)
+            say(f"Stopped in {grading.shown(path)}; what is said above was found before.", err=True)
             raise typer.Exit(130) from None
-        typer.echo(f"{grading.shown(path)}" + ("" if found else ": it has no exercises"))
+        say(f"{grading.shown(path)}" + ("" if found else ": it has no exercises"))
         for id, state in found.items():
-            typer.echo(f"  {id:28} {state}")
+            say(f"  {id:28} {state}")
             if report is not None:
                 with report.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"id": id, "state": state}) + "\n")
         for note in notes:
-            typer.echo(grading.shown(f"  Note: {note}"))
+            say(grading.shown(f"  Note: {note}"))
         states += found.values()
     if refused < len(notebooks):
-        typer.echo(f"{states.count('pass')} of {len(states)} exercises passed.")
+        say(f"{states.count('pass')} of {len(states)} exercises passed.")
     if refused or set(states) - {"pass"}:
         raise typer.Exit(2 if refused else 1)
 
@@ -541,20 +556,20 @@ def build(
 
         sources = authoring.source_paths(ROOT, numbers or None)
         for path in classroom.write_assignments(ROOT, nbgrader, sources):
-            typer.echo(f"Wrote {path}")
+            say(f"Wrote {path}")
         return
     if not check:
         if language not in LANGUAGES:
             raise ValueError(f"expected --language {' or '.join(LANGUAGES)}, got {language!r}.")
         for path in authoring.build(ROOT, numbers or None, execute=not no_execute, language=language):
-            typer.echo(f"Wrote {path}")
+            say(f"Wrote {path}")
         return
     differences = authoring.check(ROOT, numbers or None)
     for difference in differences:
-        typer.echo(difference, err=True)
+        say(difference, err=True)
     if differences:
         raise typer.Exit(1)
-    typer.echo("All notebooks are as their sources say.")
+    say("All notebooks are as their sources say.")
 
 
 @app.command()
@@ -570,7 +585,7 @@ def site(
     from course_utils.site import build as build_book
 
     front = build_book(ROOT, output, repository)
-    typer.echo(f"Wrote {front}: open it in a browser, or serve it: python3 -m http.server --directory {output}")
+    say(f"Wrote {front}: open it in a browser, or serve it: python3 -m http.server --directory {output}")
 
 
 if __name__ == "__main__":
