@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent
 
 # Before anything imports torch. Notebooks run in kernels, which inherit these.
 os.environ.setdefault("COURSE_PROFILE", "smoke")
+os.environ["COURSE_LANGUAGE"] = "en"  # whatever the system speaks; notebooks in another language say so below
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # with two test processes on two cores this is the fastest
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
@@ -29,8 +30,9 @@ SECONDS = 600  # a notebook, in the smoke profile; COURSE_NOTEBOOK_SECONDS sets 
 GIGABYTES = 4  # of its kernel after each cell
 EXPECTED_STATE = {"chapters": "todo", "solutions": "pass"}
 
-# Learners' copies are theirs, and hold attempts that may well raise.
-collect_ignore = ["work", "runs", ".venv"]
+# Learners' copies are theirs, and hold attempts that may well raise. Solutions in another language are the same code:
+# COURSE_ALL_LANGUAGES=1 runs them too.
+collect_ignore = ["work", "runs", ".venv", *([] if os.environ.get("COURSE_ALL_LANGUAGES") == "1" else ["solutions/zh"])]
 
 
 def pytest_collect_file(file_path, parent):
@@ -69,6 +71,12 @@ class Round(pytest.Item):
         return self.path, None, f"{self.path.name} with {self.name}"
 
 
+def kind_and_language(path):
+    """Where a notebook lies: ("chapters", "en"), ("solutions", "zh"), ..."""
+    folders = path.relative_to(ROOT).parts[:-1] if path.is_relative_to(ROOT) else (path.parent.name,)
+    return folders[0], folders[1] if len(folders) > 1 else "en"
+
+
 def is_cell(item):
     """True for a test that is a cell of a notebook."""
     return type(item).__name__ == "IPyNbCell"
@@ -89,8 +97,10 @@ def pytest_runtest_setup(item):
     saved = dict(os.environ)
     for name in ("COURSE_STRICT", "NBGRADER_EXECUTION"):
         os.environ.pop(name, None)
-    if item.path.parent.name == "solutions":
+    kind, language = kind_and_language(item.path)
+    if kind == "solutions":
         os.environ["COURSE_STRICT"] = "1"
+    os.environ["COURSE_LANGUAGE"] = language
     os.environ["COURSE_REPORT"] = str(item.parent.report)
     os.environ["COURSE_PROGRESS"] = str(folder / "progress.json")  # not that of whoever runs the tests
     try:
@@ -114,7 +124,7 @@ def pytest_runtest_call(item):
     code_cells = [cell for cell in item.parent.nb.cells if cell.cell_type == "code"]
     if not problem and item.cell_num == len(code_cells) - 1:
         source = "\n".join(cell.source for cell in code_cells)
-        problem = unexpected_states(source, item.parent.report, EXPECTED_STATE.get(item.path.parent.name))
+        problem = unexpected_states(source, item.parent.report, EXPECTED_STATE.get(kind_and_language(item.path)[0]))
     if problem:
         pytest.fail(f"{item.path.name}: {problem}", pytrace=False)
     return result

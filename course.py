@@ -29,6 +29,7 @@ from pathlib import Path
 # Written so that a Python as old as 3.8 can read this file, and say that it is too old.
 ROOT = Path(__file__).resolve().parent
 FIRST_NOTEBOOK = "work/00_text_in_picture_out.ipynb"
+FIRST_NOTEBOOK_IN = {"zh": "work/zh/00_text_in_picture_out.ipynb"}
 OLDEST, NEWEST = (3, 11), (3, 14)  # the Pythons for which the pinned packages are to be had
 TORCH_PLATFORMS = [("Linux", "x86_64"), ("Linux", "aarch64"), ("Windows", "AMD64"), ("Darwin", "arm64")]
 OLDEST_MACOS = 14
@@ -63,7 +64,7 @@ FAULTS = {
 
 # Verbs other than lab, test and benchmark are those of the package's own command line, course_utils/cli.py.
 VERBS = {
-    "lab": "open the course in JupyterLab; further options are JupyterLab's (--no-browser, --port 8890)",
+    "lab": "open the course in JupyterLab (--language zh: in Chinese); further options are JupyterLab's (--port 8890)",
     "test": "run every test; further options are pytest's",
     "generate": 'draw a picture: generate "a cute corgi puppy sitting on the grass"',
     "studio": "draw, edit, paint masks and plot in the browser; options: --port, --folder, --model",
@@ -108,6 +109,7 @@ def main(arguments, folder=ROOT):
             if not newly_installed:
                 say(describe_machine(folder, f"run '{COMMAND} repair'."))
             copy_chapters(folder)
+            os.environ["COURSE_LANGUAGE"] = language_of(arguments[1:])[0]  # what checks and widgets say
         return hand_over(*command_of(verb, arguments[1:], folder))
     except SetupError as error:
         print(f"course.py: {error}", file=sys.stderr)
@@ -133,11 +135,28 @@ def command_of(verb, options, folder):
         return [*python, {"test": "pytest", "benchmark": "benchmarks"}[verb], *options], folder
     if verb != "lab":
         return [*python, "course_utils.cli", verb, *options], Path.cwd()
+    language, options = language_of(options)
     # As the default address, not as a file to open: so it is also what --no-browser prints.
-    start = f"--LabApp.default_url=/lab/tree/{FIRST_NOTEBOOK}"
+    start = f"--LabApp.default_url=/lab/tree/{FIRST_NOTEBOOK_IN.get(language, FIRST_NOTEBOOK)}"
     encrypted = "--KernelManager.transport_encryption=auto"  # else each kernel warns of its plain connection
     as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     return [*python, "jupyterlab", start, encrypted, *as_root, *options], folder
+
+
+def language_of(options):
+    """Return the language that options of `lab`, COURSE_LANGUAGE or the system ask for, and the other options."""
+    options, asked = list(options), os.environ.get("COURSE_LANGUAGE")
+    for at, option in enumerate(options):
+        if option == "--language" or option.startswith("--language="):
+            end = at + 1 if "=" in option else at + 2
+            asked = "".join(options[at:end]).replace("--language", "").lstrip("=")
+            del options[at:end]
+            break
+    if asked and asked not in ("en", *FIRST_NOTEBOOK_IN):
+        known = " or ".join(("en", *FIRST_NOTEBOOK_IN))
+        raise SetupError(f"the course has no language {asked!r}: write {known}.")
+    system = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
+    return asked or ("zh" if system.lower().startswith("zh") else "en"), options
 
 
 def hand_over(command, folder):
@@ -540,7 +559,8 @@ def describe_machine(folder, remedy):
 
 def copy_chapters(folder):
     """Copy each chapter and figure that is not yet in work/. What is there is the learner's."""
-    for source in sorted([*folder.glob("chapters/*.ipynb"), *folder.glob("chapters/figures/*.*")]):
+    patterns = ("chapters/*.ipynb", "chapters/zh/*.ipynb", "chapters/figures/*.*")
+    for source in sorted(path for pattern in patterns for path in folder.glob(pattern)):
         target = folder / "work" / source.relative_to(folder / "chapters")
         for place in (folder / "work", target.parent):
             if place.exists() and not place.is_dir():

@@ -480,6 +480,32 @@ def test_commands(course, folder, monkeypatch):
         assert where == folder
 
 
+@pytest.mark.parametrize(
+    ("options", "environment", "language", "rest"),
+    [
+        ([], {}, "en", []),
+        (["--no-browser"], {"LANG": "zh_CN.UTF-8"}, "zh", ["--no-browser"]),
+        ([], {"LANG": "zh_CN.UTF-8", "COURSE_LANGUAGE": "en"}, "en", []),
+        (["--language", "zh", "--port", "1"], {}, "zh", ["--port", "1"]),
+        (["--port", "1", "--language=zh"], {"COURSE_LANGUAGE": "en"}, "zh", ["--port", "1"]),
+    ],
+)
+def test_lab_in_a_language(course, folder, monkeypatch, options, environment, language, rest):
+    for name in ("COURSE_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert course.language_of(options) == (language, rest)
+    command, _ = course.command_of("lab", options, folder)
+    assert any(part.endswith(course.FIRST_NOTEBOOK_IN.get(language, course.FIRST_NOTEBOOK)) for part in command)
+
+
+def test_an_unknown_language_is_named(course):
+    for options in (["--language", "fr"], ["--language=fr"]):
+        with pytest.raises(course.SetupError, match="no language 'fr': write en or zh"):
+            course.language_of(options)
+
+
 def test_exit_code_is_passed_through(folder):
     child = "import os, sys; sys.exit(7 if os.path.basename(os.getcwd()) == 'my course' else 1)"
     code = (
@@ -492,13 +518,14 @@ def test_exit_code_is_passed_through(folder):
 def test_copies_never_overwrite_what_the_learner_has(course, folder):
     (folder / "chapters" / "figures").mkdir(parents=True)
     (folder / "work").mkdir()
-    for name in ("00_a.ipynb", "01_b.ipynb", "figures/corgi.png"):
+    (folder / "chapters" / "zh").mkdir()
+    for name in ("00_a.ipynb", "01_b.ipynb", "zh/02_c.ipynb", "figures/corgi.png"):
         (folder / "chapters" / name).write_text("new")
     (folder / "work" / "00_a.ipynb").write_text("mine")
     (folder / "work" / "01_b.ipynb.part").write_text("ne")  # an earlier copy was cut short
     course.copy_chapters(folder)
     copies = {path.name: path.read_text() for path in folder.glob("work/**/*.*")}
-    assert copies == {"00_a.ipynb": "mine", "01_b.ipynb": "new", "corgi.png": "new"}
+    assert copies == {"00_a.ipynb": "mine", "01_b.ipynb": "new", "02_c.ipynb": "new", "corgi.png": "new"}
 
 
 @pytest.mark.parametrize("name", ["work", "work/figures"])
