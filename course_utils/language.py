@@ -17,14 +17,13 @@ import os
 import re
 import textwrap
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 LANGUAGES = {"en": "English", "zh": "简体中文"}
 FOLDER = Path(__file__).parent / "languages"
 PLACE = re.compile(r"\{([^{}]*)\}")
-SENTENCE_END = re.compile(r"(?<=[.:;!?])(\s+)")
+CUTS = (re.compile(r"(\n)"), re.compile(r"(?<=[.:;!?])(\s+)"))  # between lines, between sentences
 
 
 def language() -> str:
@@ -87,12 +86,11 @@ def catalogue(name: str) -> Catalogue:
     for path in sorted((FOLDER / name).glob("*.po")):
         with path.open("rb") as file:
             for message in read_po(file):
-                if not message.id or not message.string:
-                    continue
-                if PLACE.search(message.id):
-                    templates.append(_template(message.id, message.string))
-                else:
-                    texts[plain(message.id)] = plain(message.string)
+                english, translation = str(message.id), str(message.string)
+                if english and translation and PLACE.search(english):
+                    templates.append(_template(english, translation))
+                elif english and translation:
+                    texts[plain(english)] = plain(translation)
     return Catalogue(texts, sorted(templates, key=lambda template: -template.weight))
 
 
@@ -105,6 +103,8 @@ def _template(text: str, translation: str) -> Template:
     pieces = PLACE.split(text.replace("{{", "\0").replace("}}", "\1"))
     constant = [piece.replace("\0", "{").replace("\1", "}") for piece in pieces[::2]]
     pattern = "(.*?)".join(map(re.escape, constant))
+    if not constant[-1]:  # a value at the end goes no further than its own sentence
+        pattern = pattern.removesuffix("(.*?)") + r"((?:(?!: got |[.;] ).)*)"
     longest = max(constant, key=len)
     return Template(re.compile(pattern, re.DOTALL), longest, sum(map(len, constant)), pieces[1::2], translation)
 
@@ -122,11 +122,13 @@ def _translate(text: str, entries: Catalogue) -> str:
     stripped = text.strip()
     if stripped != text:
         return text.replace(stripped, _translate(stripped, entries), 1)
-    for cut in (re.compile(r"(\n)"), SENTENCE_END):  # several entries, one after the other
+    for cut in CUTS:  # several entries, one after the other
         parts = cut.split(text)
         if len(parts) > 1:
             return _joined(parts, entries)
-    return text
+    parts = text.split(", ")
+    named = [_whole(part, entries) for part in parts]
+    return "，".join(map(str, named)) if len(parts) > 1 and None not in named else text
 
 
 def _joined(parts: list[str], entries: Catalogue) -> str:
@@ -138,7 +140,7 @@ def _joined(parts: list[str], entries: Catalogue) -> str:
             if found is not None:
                 break
         else:
-            end, found = at + 1, parts[at]
+            end, found = at + 1, _translate(parts[at], entries)
         space = parts[end] if end < len(parts) else ""
         done += found + ("" if space == " " and re.search("[。；：！？]$", found) else space)
         at = end + 1
@@ -153,12 +155,13 @@ def _whole(text: str, entries: Catalogue) -> str | None:
         if template.piece in text:
             match = template.pattern.fullmatch(text)
             if match:
-                values = {name: _translate(value, entries) for name, value in zip(template.names, match.groups())}
-                return _filled(template.translation, lambda name, values=values: values.get(name, ""))
+                values = [_translate(value, entries) for value in match.groups()]
+                return _filled(template.translation, dict(zip(template.names, values, strict=True)))
     return None
 
 
-def _filled(text: str, value_of: Callable[[str], str]) -> str:
+def _filled(text: str, values: dict[str, str]) -> str:
     pieces = PLACE.split(text.replace("{{", "\0").replace("}}", "\1"))
-    filled = [value_of(piece) if n % 2 else piece.replace("\0", "{").replace("\1", "}") for n, piece in enumerate(pieces)]
-    return "".join(filled)
+    constant = [piece.replace("\0", "{").replace("\1", "}") for piece in pieces[::2]]
+    named = [values.get(name, "") for name in pieces[1::2]]
+    return "".join(part for pair in zip(constant, [*named, ""], strict=True) for part in pair)

@@ -47,7 +47,9 @@ def test_every_pair_and_each_way_to_say_where(side):
             assert f" {side} " in wanted and wanted.endswith(PLACE_WORDS["snow"][0])
             assert to_english(f"{a}在{word}，{b}在{first(SIDES, OPPOSITE[side])}，雪地里").text == wanted
             turned = to_english(f"{b}的{word}是{a}，雪地里").text
-            assert f" {OPPOSITE[side]} " in turned and turned.index(f" {OPPOSITE[side]} ") > turned.index(things[1].colour)
+            assert f" {OPPOSITE[side]} " in turned and turned.index(f" {OPPOSITE[side]} ") > turned.index(
+                things[1].colour
+            )
 
 
 def test_every_word_of_the_dictionary_is_found_and_gives_words_that_the_model_knows():

@@ -10,12 +10,13 @@ from course_utils import authoring
 from course_utils.authoring import catalogue, font
 from course_utils.authoring.source import read_source
 from course_utils.authoring.translation import hash_of, problems, read_translation, stamp, translate
-from course_utils.language import LANGUAGES, PLACE, catalogue as entries_of, language, text_width, translated, wrapped
+from course_utils.language import LANGUAGES, PLACE, language, text_width, translated, wrapped
+from course_utils.language import catalogue as entries_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = authoring.source_paths(ROOT)
 CHINESE = "\u4e00-\u9fff"
-SOURCE = '''# %% [markdown] id="title"
+SOURCE = """# %% [markdown] id="title"
 # # A title
 #
 # A sentence.
@@ -23,7 +24,7 @@ SOURCE = '''# %% [markdown] id="title"
 # %% id="code"
 # A comment
 print("a sentence of words")
-'''
+"""
 RENDERING = """<!-- title -->
 # 标题
 
@@ -94,7 +95,8 @@ def without_words(tree):
 def test_punctuation_and_spaces_follow_one_rule(path):
     kinds = {cell.id: cell.cell_type for cell in read_source(path).cells}
     faults = {
-        "a half-width sign": rf"[{CHINESE}][,;:?!](?=\s|[{CHINESE}]|$)|[{CHINESE}]\.(?=\s|$)|\([{CHINESE}]|[{CHINESE}]\)",
+        "a half-width sign": rf"[{CHINESE}][,;:?!](?=\s|[{CHINESE}]|$)|[{CHINESE}]\.(?=\s|$)",
+        "a half-width bracket": rf"\([{CHINESE}]|[{CHINESE}]\)",
         "no space": rf"[{CHINESE}][A-Za-z0-9]|[A-Za-z0-9][{CHINESE}]",
         "a broken paragraph": rf"[{CHINESE}，。；]\n[{CHINESE}]",
     }
@@ -102,7 +104,11 @@ def test_punctuation_and_spaces_follow_one_rule(path):
         if kinds[name] == "markdown":
             for fault, pattern in faults.items():
                 found = re.search(pattern, prose(rendering.text))
-                assert found is None, (name, fault, found and prose(rendering.text)[found.start() - 9 : found.end() + 9])
+                assert found is None, (
+                    name,
+                    fault,
+                    found and prose(rendering.text)[found.start() - 9 : found.end() + 9],
+                )
 
 
 def test_a_changed_cell_is_said(chapter):
@@ -160,6 +166,7 @@ def test_catalogues_have_all_that_the_code_says():
     [
         ("✓ 05.snr: right. Chapter 05: 3 of 8 solved.", ["05.snr", "第 05 章", "3", "8"]),
         ("the result: got the shape (4,), expected (4, 3).", ["(4,)", "(4, 3)"]),
+        ("the result at [0, 1]: got 0.3, expected 0.5.", ["[0, 1]", "0.3", "0.5"]),
         ("Print the shape after each line to see where it changes.", []),
         ("The noise has a minus sign; the equation adds it.", []),
     ],
@@ -221,7 +228,9 @@ def test_a_figure_shows_chinese_without_empty_boxes(monkeypatch, recwarn):
 def test_the_table_of_terms_has_every_concept():
     from course_utils.site.concepts import read_concepts
 
-    rows = re.findall(r"^\| (.+?) \| (.+?) \|", (ROOT / "solutions/source/zh/TERMS.md").read_text("utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| (.+?) \| (.+?) \|", (ROOT / "solutions/source/zh/TERMS.md").read_text("utf-8"), re.MULTILINE
+    )
     terms = dict(rows)
     assert {concept.term for concept in read_concepts()} <= set(terms)
     assert list(LANGUAGES) == ["en", "zh"] and entries_of("zh").texts

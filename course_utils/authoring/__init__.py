@@ -62,7 +62,7 @@ def check(root, numbers=None):
     """
     root = Path(root).resolve()
     drifted, expected_files = [], set()
-    for path, language in ((path, language) for language in LANGUAGES for path in source_paths(root, numbers)):
+    for path, language in ((path, one) for one in languages_of(root) for path in source_paths(root, numbers)):
         if language != "en":
             rendering = translation_path(path, language)
             name = rendering.relative_to(root).as_posix()
@@ -110,6 +110,11 @@ def notebook_paths(root, source_path, language="en"):
     name = source_path.with_suffix(".ipynb").name
     part = "" if language == "en" else language
     return root / "solutions" / part / name, root / "chapters" / part / name
+
+
+def languages_of(root):
+    """Return the languages that a course is written in: English, and those that have a folder among the sources."""
+    return ["en", *(one for one in LANGUAGES if (root / "solutions" / "source" / one).is_dir())]
 
 
 def translation_path(source_path, language):

@@ -76,8 +76,8 @@ def template_of(node: ast.JoinedStr) -> str:
     parts, number = [], 0
     for value in node.values:
         if isinstance(value, ast.Constant):
-            parts.append(_escaped(value.value))
-        else:
+            parts.append(_escaped(str(value.value)))
+        elif isinstance(value, ast.FormattedValue):
             expression = ast.unparse(value.value)
             if re.search(r"[{}\n]", expression) or len(expression) > 60:
                 number += 1
@@ -113,13 +113,13 @@ def update(language: str) -> dict[str, tuple[int, int]]:
         new = Catalog(locale=language, project="Image generation", charset="utf-8", fuzzy=False)
         for text, modules in texts.items():
             known = old.get(text)
-            new.add(text, known.string if known else "", locations=[(module, None) for module in modules],
+            new.add(text, known.string if known else "", locations=[(module, 0) for module in modules],
                     auto_comments=known.auto_comments if known else (),
                     user_comments=known.user_comments if known else ())  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             write_po(file, new, width=0, omit_header=True)
-        counts[name] = (sum(bool(new.get(text).string) for text in texts), len(texts))
+        counts[name] = (sum(bool(message.string) for message in new if message.id), len(texts))
     return counts
 
 

@@ -11,6 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FONT = ROOT / "course_utils" / "fonts" / "CourseSansSC.otf"
 FAMILY = "Course Sans SC"  # not Noto's own name, so that an installed one is never taken for this
+# Latin, Greek, punctuation, superscripts, arrows and mathematics, shapes, Chinese punctuation
+SIGNS = [(0x20, 0x7F), (0xA1, 0x180), (0x391, 0x3CA), (0x2010, 0x2040), (0x2070, 0x20A0), (0x2100, 0x2300),
+         (0x25A0, 0x2600), (0x3000, 0x3020)]  # fmt: skip
 FACE = "Noto Sans CJK SC"
 
 
@@ -19,9 +22,8 @@ def characters() -> set[int]:
     texts = [path.read_text(encoding="utf-8") for path in chinese_files()]
     level_1 = (bytes([high, low]).decode("gb2312") for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF)
                if (high, low) < (0xD7, 0xFA))  # fmt: skip
-    signs = [*range(0x20, 0x7F), *range(0xA1, 0x180), *range(0x391, 0x3CA), *range(0x2010, 0x2040), *range(0x2070, 0x20A0), *range(0x2100, 0x2300),
-             *range(0x25A0, 0x2600), *range(0x3000, 0x3020)]  # fmt: skip
-    return {ord(one) for text in (*texts, *level_1) for one in text if one.isprintable()} | set(signs)
+    signs = {code for first, end in SIGNS for code in range(first, end)}
+    return {ord(one) for text in (*texts, *level_1) for one in text if one.isprintable()} | signs
 
 
 def chinese_files() -> list[Path]:

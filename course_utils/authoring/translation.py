@@ -1,4 +1,4 @@
-'''A chapter in another language: its prose by cell, and the words in its code.
+"""A chapter in another language: its prose by cell, and the words in its code.
 
 `solutions/source/zh/NN_name.md` holds, in the order of the source, a line for each cell that has words, with its id and
 the hash of the English cell that it renders. Below it stands, for a cell of text, the text; for a cell of code, pairs
@@ -13,7 +13,7 @@ its place:
     + #: 图像乘以一个根，噪声乘以另一个根
 
 Code, ids and tags are always those of the English source, so that the two editions cannot drift apart.
-'''
+"""
 
 import hashlib
 import re
@@ -91,10 +91,13 @@ def translate(notebook, translation: dict[str, Rendering]):
         if cell.cell_type == "markdown":
             cell.source = rendering.text
         else:
-            pairs = rendering.pairs()
-            pieces = sorted(pairs, key=len, reverse=True)  # a longer piece goes before one that is inside it
-            cell.source = re.sub("|".join(map(re.escape, pieces)), lambda match: pairs[match.group()], cell.source)
+            cell.source = _replaced(cell.source, rendering.pairs())
     return result
+
+
+def _replaced(source: str, pairs: dict[str, str]) -> str:
+    pieces = sorted(pairs, key=len, reverse=True)  # a longer piece goes before one that is inside it
+    return re.sub("|".join(map(re.escape, pieces)), lambda match: pairs[match.group()], source)
 
 
 def stamp(path: Path, notebook) -> None:

@@ -145,8 +145,8 @@ def _difference(got, expected, tolerance, what) -> str:
     # The element that is farthest off tells more than the one with the largest relative error, which is near 0
     # (by NumPy: torch's own unravel_index imports a library that takes a second)
     place = tuple(map(int, np.unravel_index(int(away.argmax()), away.shape))) if away.ndim else ()
-    at = f" at {list(place)}" if place else ""
-    found = f"{what}{at}: got {_number(got[place])}, expected {_number(expected[place])}."
+    where = f"{what} at {list(place)}" if place else what
+    found = f"{where}: got {_number(got[place])}, expected {_number(expected[place])}."
     if not expected.is_floating_point() or not expected[place].isfinite() or not got[place].isfinite():
         return found
     return f"{found} The largest relative error is {error:.2g}; up to {tolerance:g} is allowed."

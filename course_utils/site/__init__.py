@@ -6,17 +6,21 @@ holds what the browser loads. No notebook is run: text and stubs come from `chap
 `solutions/`; only the films of some explorers are drawn.
 """
 
+import contextlib
 import importlib.util
+import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
+from course_utils.authoring import languages_of
 from course_utils.site import films
 from course_utils.site.sources import write_sources
 from course_utils.web import write_box
 
 NEEDS = "The book needs Sphinx, MyST-NB and the theme Furo: pip install -c constraints.txt sphinx myst-nb furo"
+SPHINX_NAMES, TITLES = {"zh": "zh_CN"}, {"zh": "图像生成：原理与实践"}
 BUILT = ".buildinfo"  # Sphinx writes it into each folder that it builds
 
 
@@ -32,26 +36,51 @@ def build(root: Path, output: Path, repository: str = "") -> Path:
     if output.exists() and not (output.is_dir() and (not any(output.iterdir()) or (output / BUILT).exists())):
         raise ValueError(f"{output} holds something other than a book: name another folder with --output.")
     with tempfile.TemporaryDirectory() as temporary:
-        source, pages, trees, box = (Path(temporary) / name for name in ("source", "pages", "trees", "draw"))
-        live = write_drawing_box(box)
-        shown = {place: films.show(place, frames) for place, frames in films.shoot(Path(temporary) / "films").items()}
-        write_sources(root, source, shown, repository, live)
-        render(source, pages, trees)
-        shutil.copytree(Path(temporary) / "films", pages / "films")
+        work = Path(temporary)
+        live = write_drawing_box(work / "draw")
+        for language in languages_of(root):
+            with speaking(language):
+                build_in(language, root, work / language, repository, live)
         if output.exists():
             shutil.rmtree(output)
-        shutil.copytree(pages, output, ignore=shutil.ignore_patterns("*.map", "objects.inv"))
+        for language in languages_of(root):
+            pages = output if language == "en" else output / language
+            shutil.copytree(work / language / "pages", pages, ignore=shutil.ignore_patterns("*.map", "objects.inv"),
+                            dirs_exist_ok=True)  # fmt: skip
         if live:
-            shutil.copytree(box, output / "draw")
+            shutil.copytree(work / "draw", output / "draw")
     return output / "index.html"
 
 
-def render(source: Path, pages: Path, trees: Path) -> None:
+def build_in(language: str, root: Path, work: Path, repository: str, live: bool) -> None:
+    """Build the book in one language, into `work/pages`."""
+    shown = {place: films.show(place, frames) for place, frames in films.shoot(work / "films").items()}
+    write_sources(root, work / "source", shown, repository, live, language)
+    render(work / "source", work / "pages", work / "trees", language)
+    shutil.copytree(work / "films", work / "pages" / "films")
+
+
+@contextlib.contextmanager
+def speaking(language: str):
+    """Let the package speak a language within this context."""
+    before = os.environ.get("COURSE_LANGUAGE")
+    os.environ["COURSE_LANGUAGE"] = language
+    try:
+        yield
+    finally:
+        os.environ.pop("COURSE_LANGUAGE")
+        if before is not None:
+            os.environ["COURSE_LANGUAGE"] = before
+
+
+def render(source: Path, pages: Path, trees: Path, language: str = "en") -> None:
     """Let Sphinx make pages of a folder of sources. Raises ValueError if it warns of anything."""
     from sphinx.cmd.build import build_main
 
     here = Path(__file__).parent  # where conf.py is
     arguments = ["-b", "html", "-W", "--keep-going", "-q", "-c", here, "-d", trees, source, pages]
+    if language != "en":
+        arguments += ["-D", f"language={SPHINX_NAMES[language]}", "-D", f"html_title={TITLES[language]}"]
     if build_main([str(argument) for argument in arguments]):
         raise ValueError("The book has the faults that are listed above: fix each where its text is written.")
 

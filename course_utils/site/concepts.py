@@ -6,6 +6,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 TABLE = Path(__file__).parent / "pages" / "concepts.md"
+SOURCES = Path(__file__).parents[2] / "solutions" / "source"
+HEADS_IN = {
+    "en": {
+        "index": [
+            "# Concepts",
+            "",
+            "Where each term is explained, by chapter and section; the main place comes first.",
+        ],
+        "glossary": ["# Glossary", "", "Each term in a sentence, and the chapter that explains it."],
+        "chapter": ["Chapter {}"],
+    },
+    "zh": {
+        "index": ["# 概念索引", "", "每个术语在哪一章、哪一节讲解，主要出处排在最前，按英文字母排序。"],
+        "glossary": ["# 术语表", "", "每个术语一句话，并指出讲解它的章节。"],
+        "chapter": ["第 {} 章"],
+    },
+}
 
 
 class Concept(NamedTuple):
@@ -39,9 +56,21 @@ def cited_cells(concepts: list[Concept]) -> dict[str, set[str]]:
     return cited
 
 
-def index_page(concepts: list[Concept], headings: dict[tuple[str, str], str]) -> str:
+def read_table(path: Path) -> dict[str, str]:
+    """Return the first two columns of the tables of a file."""
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return dict(rows)
+
+
+def names_in(language: str) -> dict[str, str]:
+    """Return the terms in another language; {} for English."""
+    return {} if language == "en" else read_table(SOURCES / language / "TERMS.md")
+
+
+def index_page(concepts: list[Concept], headings: dict[tuple[str, str], str], language: str = "en") -> str:
     """Return the index as Markdown. headings: of the section in which a cell is, by chapter and id of the cell."""
-    lines = ["# Concepts", "", "Where each term is explained, by chapter and section; the main place comes first.", ""]
+    names = names_in(language)
+    lines = [*HEADS_IN[language]["index"], ""]
     letter = ""
     for concept in concepts:
         first = concept.term.strip("`")[0].upper()
@@ -49,15 +78,21 @@ def index_page(concepts: list[Concept], headings: dict[tuple[str, str], str]) ->
             letter = first
             lines += ["", f"## {letter}", ""]
         places = [f"{place[0]} [{headings[place]}](#c{place[0]}-{place[1]})" for place in concept.cells]
-        lines.append(f"- **{concept.term}** &ensp; {' · '.join(places)}")
+        own = f"**{names[concept.term]}** {concept.term}" if names else f"**{concept.term}**"
+        lines.append(f"- {own} &ensp; {' · '.join(places)}")
     return "\n".join(lines) + "\n"
 
 
-def glossary_page(concepts: list[Concept]) -> str:
+def glossary_page(concepts: list[Concept], language: str = "en") -> str:
     """Return the glossary as Markdown."""
-    lines = ["# Glossary", "", "Each term in a sentence, and the chapter that explains it.", "", ":::{glossary}", ""]
+    names = names_in(language)
+    meanings = read_table(TABLE.parent / language / "meanings.md") if names else {}
+    head, chapter = HEADS_IN[language]["glossary"], HEADS_IN[language]["chapter"][0]
+    lines = [*head, "", ":::{glossary}", ""]
     for concept in concepts:
         if concept.meaning:
             number, cell = concept.cells[0]
-            lines += [concept.term, f"  {concept.meaning} [Chapter {number}](#c{number}-{cell})", ""]
+            term = f"{names[concept.term]} · {concept.term}" if names else concept.term
+            meaning = meanings[concept.term] if names else concept.meaning
+            lines += [term, f"  {meaning} [{chapter.format(number)}](#c{number}-{cell})", ""]
     return "\n".join([*lines, ":::"]) + "\n"

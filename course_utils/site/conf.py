@@ -30,6 +30,11 @@ toc_object_entries = False
 suppress_warnings = ["ref.python"]  # two classes of one name in two rooms: the type in a signature gets no link
 
 html_theme = "furo"
+templates_path = [str(Path(__file__).parent / "templates")]
+html_sidebars = {
+    "**": ["sidebar/brand.html", "language.html", "sidebar/search.html", "sidebar/scroll-start.html",
+           "sidebar/navigation.html", "sidebar/scroll-end.html"]
+}  # fmt: skip
 html_static_path = [str(Path(__file__).parent / "static")]
 html_css_files = ["katex/katex.min.css", "book.css"]
 html_js_files = [("katex/katex.min.js", {"defer": "defer"}), ("maths.js", {"defer": "defer"}),

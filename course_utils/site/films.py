@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from course_utils import widgets
+from course_utils.language import translated
 from course_utils.widgets import Explorer
+
+
+REMARK = "One control of the explorer, drawn beforehand; in the notebook all of them move."
+ELSEWHERE = "This explorer moves in the notebook; on this page it has the still pictures above."
 
 
 class Film(NamedTuple):
@@ -98,8 +103,8 @@ def show(place: tuple[str, str], frames: list[tuple[str, str]], images: str = ".
     data = json.dumps(frames, ensure_ascii=False).replace("</", "<\\/")
     return (
         f'<div class="film" data-images="{name}"><script type="application/json">{data}</script>\n'
-        f'<label>{html.escape(film.control)} <input type="range" min="0" max="{len(frames) - 1}" value="{first}">'
-        f" <output>{value}</output></label>\n"
-        f'<img src="{name}/{first}.png" alt="{html.escape(said)}">\n<p><small>{html.escape(said)}</small></p>\n'
-        "<p>One control of the explorer, drawn beforehand; in the notebook all of them move.</p>\n</div>"
+        f"<p>{translated(REMARK)}</p>\n"
+        f'<label>{html.escape(translated(film.control))} <input type="range" min="0" max="{len(frames) - 1}" '
+        f'value="{first}" aria-valuetext="{value}"> <output>{value}</output></label>\n'
+        f'<img src="{name}/{first}.png" alt="{html.escape(said)}">\n<p><small>{html.escape(said)}</small></p>\n</div>'
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
+SOLVED = re.compile(r"^(solutions/.*)[.]ipynb$")  # for its download the name says that it is the solved one
 GITHUB = re.compile(r"(?:git@github\.com:|(?:https|ssh)://(?:[^/@]+@)?github\.com/)([\w.-]+)/([\w.-]+?)(?:\.git)?/?")
 
 
@@ -75,7 +76,7 @@ def relinked(text: str, path: str, root: Path, pages: dict[str, str], repository
         if file in pages:
             return f"[{words}](/{pages[file]}{place and '#'}{place})"
         if file.endswith(".ipynb"):
-            return f"[{words}](path:/{file})"
+            return f"[{words}](path:/{SOLVED.sub(r'\1_solved.ipynb', file)})"
         return f"[{words}]({repository.file(file)})" if repository.name else words
 
     return LINK.sub(relink, text)

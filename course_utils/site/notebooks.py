@@ -5,6 +5,8 @@ from pathlib import Path
 
 import nbformat
 
+from course_utils.language import translated
+from course_utils.site.films import ELSEWHERE
 from course_utils.site.links import Repository
 
 PAGES = Path(__file__).parent / "pages"
@@ -17,28 +19,33 @@ DIAGRAMS = {
         "which removes a little noise and hands the latents back. After the last step the decoder draws the picture.",
     )
 }
-# The text after which a chapter's page has the box to draw in, where that could be written.
-BOXES = {"00": "explore-how", "10": "measure-read", "12": "failure-text"}
-BOX = """```{raw} html
-<div class="draw-box" data-model="../draw/model/"></div>
-<script type="module" src="../draw/draw.js"></script>
+# The text after which a chapter's page has the box to draw in, where that could be written, and its first prompt.
+BOXES = {
+    "00": ("explore-how", "a cute corgi puppy sitting on the grass"),
+    "10": ("measure-read", "a red ball left of a white cat in the snow"),
+    "12": ("failure-text", "a red ball left of a white cat in the snow"),
+}
+BOX = """```{{raw}} html
+<div class="draw-box" data-model="{0}/model/" data-prompt="{1}"></div>
+<script type="module" src="{0}/draw.js"></script>
 ```"""
+LINKS_IN = {"en": ("Notebook", "solved notebook", "open in"), "zh": ("笔记本", "带解答的笔记本", "打开于")}
 FOLDED = re.compile(r"(<details><summary>.*?</summary>)(.*?)(</details>)", re.DOTALL)
 FIGURE = re.compile(r"!\[([^\]]*)\]\(([^)]+)\)")
 DIAGRAM = re.compile(r"```mermaid\n(.*?)\n```", re.DOTALL)
 TITLE = re.compile(r"# (\d\d) · (.+)")
 
 
-def page_of(chapter, solution, links: str, cited: set[str], films: dict[str, str], live: bool = False):
+def page_of(chapter, solution, links: str, cited: set[str], films: dict[str, str], box: str = ""):
     """Return the notebook that MyST-NB makes a page of.
 
     chapter, solution: the chapter's notebooks, cell by cell the same. links: Markdown, put below the title. cited: ids
-    of the cells that the book's indices point at. films: HTML to put below a cell, by its id. live: whether there is a
-    box to draw in. The page has the chapter's text and stubs; after each stub, folded, the solution, and below it the
-    outputs of its run.
+    of the cells that the book's indices point at. films: HTML to put below a cell, by its id. box: where the page
+    finds the box to draw in, "" if there is none. The page has the chapter's text and stubs; after each stub, folded, the
+    solution, and below it the outputs of its run.
     """
     page = nbformat.v4.new_notebook(metadata=chapter.metadata)
-    boxed = BOXES.get(title_of(chapter)[0]) if live else None
+    boxed, prompt = BOXES.get(title_of(chapter)[0], ("", ""))
     for number, (cell, solved) in enumerate(zip(chapter.cells, solution.cells, strict=True)):
         if cell.cell_type == "markdown":
             text = with_drawn_diagrams(with_folded_markdown(cell.source), label(chapter, cell.id))
@@ -47,16 +54,19 @@ def page_of(chapter, solution, links: str, cited: set[str], films: dict[str, str
                 text = f"{title}\n\n{links}\n\n{rest}"
             anchor = f"({label(chapter, cell.id)})=\n" if cell.id in cited else ""
             page.cells.append(nbformat.v4.new_markdown_cell(anchor + text))
-            if cell.id == boxed:
-                page.cells.append(nbformat.v4.new_markdown_cell(BOX))
+            if box and cell.id == boxed:
+                page.cells.append(nbformat.v4.new_markdown_cell(BOX.format(box, prompt)))
             continue
         if cell.source == solved.source:
             page.cells += with_outputs(cell.source, solved.outputs)
             if cell.id in films:
                 page.cells.append(nbformat.v4.new_markdown_cell(f"```{{raw}} html\n{films[cell.id]}\n```"))
+            elif cell.source.startswith("explore("):
+                page.cells.append(nbformat.v4.new_markdown_cell(f"*{translated(ELSEWHERE)}*"))
             continue
         page.cells.append(nbformat.v4.new_code_cell(cell.source))
-        folded = {"tags": ["hide-input"], "mystnb": {"code_prompt_show": "Solution", "code_prompt_hide": "Solution"}}
+        word = translated("Solution")
+        folded = {"tags": ["hide-input"], "mystnb": {"code_prompt_show": word, "code_prompt_hide": word}}
         page.cells += with_outputs(solved.source, solved.outputs, folded)
     return page
 
@@ -136,7 +146,7 @@ def headings_of(chapter) -> dict[str, str]:
     """Return the heading of the section in which each cell of a chapter is, without "3 ·" or "Exercise 2 ·"."""
     headings, heading = {}, ""
     for cell in chapter.cells:
-        found = re.search(r"^#+ (?:Exercise )?(?:\d+ · )?(.+)$", cell.source, re.MULTILINE)
+        found = re.search(r"^#+ (?:Exercise |练习 )?(?:\d+ · )?(.+)$", cell.source, re.MULTILINE)
         if cell.cell_type == "markdown" and found:
             heading = found.group(1)
         headings[cell.id] = heading
@@ -158,9 +168,11 @@ def title_picture(chapter) -> tuple[str, str]:
     return " ".join(text.split()), Path(path).name
 
 
-def links_of(name: str, repository: Repository) -> str:
+def links_of(name: str, repository: Repository, language: str = "en") -> str:
     """Return the line below a chapter's title: its notebooks, and where they run."""
-    path = f"chapters/{name}.ipynb"
-    links = [f"[Notebook](path:/{path})", f"[solved notebook](path:/solutions/{name}.ipynb)"]
-    links += [f"[open in {place}]({address})" for place, address in repository.launchers(path).items()]
+    stub, solved, opens, outputs = LINKS_IN[language]
+    path = f"chapters/{'' if language == 'en' else language + '/'}{name}.ipynb"
+    links = [f"[{stub}](path:/chapters/{name}.ipynb)", f"[{solved}](path:/solutions/{name}_solved.ipynb)"]
+    links += [f"[{opens} {place}]({address})" for place, address in repository.launchers(path).items()]
+    links.append(outputs)
     return "{.links}\n" + " · ".join(links)

@@ -18,56 +18,70 @@ TEXTS = {
     "benchmarks/README.md": "benchmarks.md",
     "chapters/SYMBOLS.md": "symbols.md",
 }
+TEXTS_IN = {"zh": {"TEACHING.zh-CN.md" if file == "TEACHING.md" else file: page for file, page in TEXTS.items()}}
+README_IN = {"en": "README.md", "zh": "README.zh-CN.md"}
+SECTIONS_IN = {"en": ("Start", "For whom", "minutes"), "zh": ("开始", "适合谁", "分钟")}
 NOT_DOCUMENTED = re.compile(r"exercises\.(chapter|mistakes)_\d\d|site\b|cli$|__init__$")  # no functions to call
 
 
 def write_sources(
-    root: Path, folder: Path, films: dict[tuple[str, str], str], address: str = "", live: bool = False
+    root: Path,
+    folder: Path,
+    films: dict[tuple[str, str], str],
+    address: str = "",
+    live: bool = False,
+    language: str = "en",
 ) -> None:
-    """Write all that Sphinx reads into `folder`.
+    """Write all that Sphinx reads into `folder`, in a language.
 
     root: the course's folder. films: HTML to put below a cell, by chapter and cell. address: of the repository, "" for
     that of `git remote`. live: whether the front page has a box to draw in, or else a picture. Raises ValueError for an
     index that points at a cell that is not there.
     """
     repository = find_repository(root, address)
-    chapters = {path.stem: nbformat.read(path, as_version=4) for path in sorted((root / "chapters").glob("*.ipynb"))}
-    pages = TEXTS | {f"chapters/{name}.ipynb": f"book/{name}.ipynb" for name in chapters}
+    part, up = ("", "") if language == "en" else (f"{language}/", "../")
+    chapters = {
+        path.stem: nbformat.read(path, as_version=4) for path in sorted((root / "chapters" / part).glob("*.ipynb"))
+    }
+    texts = TEXTS_IN.get(language, TEXTS)
+    pages = texts | {f"chapters/{part}{name}.ipynb": f"book/{name}.ipynb" for name in chapters}
     concepts = terms.read_concepts()
     require_cells(concepts, chapters)
-    for part in ("book", "chapters/figures", "solutions", "reference", "benchmarks"):
-        (folder / part).mkdir(parents=True)
+    for new in ("book", "chapters/figures", "solutions", "reference", "benchmarks"):
+        (folder / new).mkdir(parents=True)
     for picture in [*root.glob("chapters/figures/*"), *root.glob("benchmarks/*.png"), *PAGES.glob("*.svg")]:
         place = picture.name if picture.parent == PAGES else picture.relative_to(root)
         shutil.copyfile(picture, folder / place)
 
     cited = terms.cited_cells(concepts)
     for name, chapter in chapters.items():
-        solution = nbformat.read(root / "solutions" / f"{name}.ipynb", as_version=4)
+        solution = nbformat.read(root / "solutions" / part / f"{name}.ipynb", as_version=4)
         nbformat.write(chapter, folder / "chapters" / f"{name}.ipynb")  # to download
-        nbformat.write(solution, folder / "solutions" / f"{name}.ipynb")
-        links = notebooks.links_of(name, repository)
+        nbformat.write(solution, folder / "solutions" / f"{name}_solved.ipynb")
+        links = notebooks.links_of(name, repository, language)
         moving = {cell: film for (number, cell), film in films.items() if number == name[:2]}
-        page = notebooks.page_of(chapter, solution, links, cited[name[:2]] | {"symbols"}, moving, live)
+        page = notebooks.page_of(
+            chapter, solution, links, cited[name[:2]] | {"symbols"}, moving, live and f"{up}../draw"
+        )
         for cell in page.cells:
             if cell.cell_type == "markdown":
-                cell.source = relinked(cell.source, f"chapters/{name}.ipynb", root, pages, repository)
+                cell.source = relinked(cell.source, f"chapters/{part}{name}.ipynb", root, pages, repository)
         nbformat.write(page, folder / "book" / f"{name}.ipynb")
 
-    for file, page in TEXTS.items():
+    for file, page in texts.items():
         text = (root / file).read_text(encoding="utf-8")
         if page == "symbols.md":
             text = with_linked_chapters(text)
         write(folder / page, relinked(text, file, root, pages, repository))
     headings = {(name[:2], cell): heading for name, chapter in chapters.items()
                 for cell, heading in notebooks.headings_of(chapter).items()}  # fmt: skip
-    write(folder / "concepts.md", terms.index_page(concepts, headings))
-    write(folder / "glossary.md", terms.glossary_page(concepts))
+    write(folder / "concepts.md", terms.index_page(concepts, headings, language))
+    write(folder / "glossary.md", terms.glossary_page(concepts, language))
     write(folder / "card.md", model_card(root))
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    front = front_page(relinked(readme, "README.md", root, pages, repository), chapters, live, repository)
-    write(folder / "index.md", front)
-    write_reference(root / "course_utils", folder / "reference")
+    readme = (root / README_IN[language]).read_text(encoding="utf-8")
+    readme = relinked(readme, README_IN[language], root, pages, repository)
+    write(folder / "index.md", front_page(readme, chapters, live, repository, language))
+    write_reference(root / "course_utils", folder / "reference", language)
 
 
 def write(path: Path, text: str) -> None:
@@ -103,19 +117,27 @@ def model_card(root: Path) -> str:
     return model_card(read_manifest(root / "course_utils" / "checkpoints" / "manifest.json"))
 
 
-def front_page(readme: str, chapters: dict, live: bool, repository: Repository) -> str:
+def page_in(language: str, name: str) -> str:
+    """Return a text of `pages/`, in a language."""
+    return (PAGES / ("" if language == "en" else language) / name).read_text(encoding="utf-8")
+
+
+def front_page(readme: str, chapters: dict, live: bool, repository: Repository, language: str = "en") -> str:
     """Return the front page: `pages/front.md`, with sections of the README and a card for each chapter."""
-    text = (PAGES / "front.md").read_text(encoding="utf-8")
-    picture = (PAGES / ("live.md" if live else "still.md")).read_text(encoding="utf-8")
+    text, up = page_in(language, "front.md"), "" if language == "en" else "../"
+    picture = page_in(language, "live.md" if live else "still.md").replace('"draw/', f'"{up}draw/')
     minutes = dict(re.findall(r"^\| (\d\d) \| .*\| (\d+) \|", readme, re.MULTILINE))
+    start, readers, unit = SECTIONS_IN[language]
     parts = {
         "picture": picture,
-        "address": repository.address or "ADDRESS",
-        "start": section(readme, "Start").split("\n\n", 1)[1],  # without the first paragraph, on how to get it
-        "readers": section(readme, "For whom"),
-        "chapters": "\n".join(card(name, chapter, minutes) for name, chapter in chapters.items()),
+        "address": repository.address,
+        "start": section(readme, start).split("\n\n", 1)[1],  # without the first paragraph, on how to get it
+        "readers": section(readme, readers),
+        "chapters": "\n".join(card(name, chapter, minutes, unit) for name, chapter in chapters.items()),
         "toctree": "\n".join(f"book/{name}" for name in chapters),
     }
+    if not repository.name:  # nothing to clone from
+        text = re.sub(r"```\ngit clone.*?```\n\n", "", text, flags=re.DOTALL)
     for name, part in parts.items():
         text = text.replace(f"{{{{ {name} }}}}", part.strip())
     return text
@@ -129,15 +151,15 @@ def section(readme: str, title: str) -> str:
     return found.group(1).strip()
 
 
-def card(name: str, chapter, minutes: dict[str, str]) -> str:
+def card(name: str, chapter, minutes: dict[str, str], unit: str = "minutes") -> str:
     """Return a chapter's line of the front page: its picture, its title and how long it takes."""
     number, title = notebooks.title_of(chapter)
     words, picture = notebooks.title_picture(chapter)
-    takes = f" {minutes[number]} minutes" if number in minutes else ""
+    takes = f" {minutes[number]} {unit}" if number in minutes else ""
     return f"- ![{words}](/chapters/figures/{picture}) [{number} · {title}](/book/{name}.ipynb){takes}"
 
 
-def write_reference(package: Path, folder: Path) -> None:
+def write_reference(package: Path, folder: Path, language: str = "en") -> None:
     """Write a page for each room of the package, from the docstrings of its modules."""
     rooms: dict[str, list[str]] = {}
     for path in sorted(package.rglob("*.py")):
@@ -157,5 +179,5 @@ def write_reference(package: Path, folder: Path) -> None:
             lines += [f".. automodule:: {module}", "   :members:", ""]
         write(folder / f"{room}.rst", "\n".join(lines))
     names = "\n".join(rooms)
-    text = (PAGES / "reference.md").read_text(encoding="utf-8")
+    text = page_in(language, "reference.md")
     write(folder / "index.md", text.replace("{{ rooms }}", names))

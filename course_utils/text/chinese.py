@@ -1,4 +1,4 @@
-"""Chinese prompts in the English of the captions: "一只可爱的柯基犬坐在草地上" -> "a cute corgi puppy sitting on the grass".
+"""Chinese prompts in the English of the captions: "一只猫坐在草地上" -> "a cat sitting on the grass".
 
 The model was trained on English captions. Its world is small, so that a dictionary and a few rules suffice: words are
 found from left to right, the longest first; number, colour and praise belong to the next subject, a pose to the last.
@@ -60,17 +60,15 @@ OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "bel
 COUNTS = {1: "一 1", 2: "两 二 2", 3: "三 3"}
 PRAISE = {"cute": "可爱", "little": "小小", "happy": "快乐 开心", "pretty": "漂亮 美丽 好看"}
 # Words that say nothing more: measure words, particles, and the talk about a picture.
-SILENT = """只 个 条 头 辆 艘 座 栋 间 棵 株 朵 颗 把 幅 张 匹 枚 的 地 着 了 有 是 和 与 跟 及 色 颜色 画 图片 图画 图 照片 风格
-    这 那 一下 请 帮 我 画出 停 放 立 长 生长 躺 趴 位于 正 风 旁边 里面 中 里 上 下 在 ， 。 、 ！ ； ： “ ” , . !""".split()
+SILENT = """只 个 条 头 辆 艘 座 栋 间 棵 株 朵 颗 把 幅 张 匹 枚 的 地 着 了 有 是 和 与 跟 及 色 颜色 画 图片 图画 图
+    照片 风格 这 那 一下 请 帮 我 画出 停 放 立 长 生长 躺 趴 位于 正 风 旁边 里面 中 里 上 下 在
+    ， 。 、 ！ ； ： “ ” , . !"""
 
-KINDS = {"subject": SUBJECTS, "colour": COLOURS, "place": PLACES, "pose": POSES, "style": STYLES, "side": SIDES,
+KINDS: dict[str, dict] = {"subject": SUBJECTS, "colour": COLOURS, "place": PLACES, "pose": POSES, "style": STYLES, "side": SIDES,
          "count": COUNTS, "praise": PRAISE}  # fmt: skip
 WORDS = {
-    word: (kind, meaning)
-    for kind, table in KINDS.items()
-    for meaning, words in table.items()
-    for word in words.split()
-} | {word: ("silent", word) for word in SILENT}
+    word: (kind, meaning) for kind, table in KINDS.items() for meaning, words in table.items() for word in words.split()
+} | {word: ("silent", word) for word in SILENT.split()}
 LONGEST = sorted(WORDS, key=len, reverse=True)
 CHINESE = re.compile("[\u3400-\u9fff]")
 
@@ -153,7 +151,7 @@ def require_english(prompt: str) -> English:
 
 
 def pieces(prompt: str) -> list[str]:
-    """Return the words of a prompt, the longest that the dictionary has first; neighbours that it lacks stay together."""
+    """Return the words of a prompt, each as long as the dictionary has it; what it lacks stays together."""
     found: list[str] = []
     rest, lacking = prompt.replace(" ", ""), ""
     while rest:

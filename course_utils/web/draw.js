@@ -120,7 +120,7 @@ class DrawBox {
     };
     const whole = { type: "number", inputMode: "numeric", step: "1" };
     const any = { type: "number", inputMode: "decimal", step: "any" };
-    const first = pictures[0]?.prompt ?? "a cute corgi puppy sitting on the grass";
+    const first = this.box.dataset.prompt ?? pictures[0]?.prompt ?? "a cute corgi puppy sitting on the grass";
 
     this.canvas = element("canvas", { width: side, height: side, role: "img", "aria-label": "No picture yet" });
     this.bar = element("progress", { max: 1, value: 0, "aria-label": "Progress" });
@@ -180,6 +180,7 @@ class DrawBox {
     if (this.run) return;
     this.canvas.getContext("2d").drawImage(ready, 0, 0, this.canvas.width, this.canvas.height);
     this.canvas.setAttribute("aria-label", prompt);
+    if (this.message.textContent) return; // of a link that asks for something else
     const size = Object.values(this.description.bytes).reduce((sum, bytes) => sum + bytes, RUNTIME_BYTES);
     this.say(`A picture to begin with. The first that you draw loads the model, ${megabytes(size)} MB.`);
   }
