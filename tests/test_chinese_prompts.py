@@ -60,8 +60,8 @@ def test_every_word_of_the_dictionary_is_found_and_gives_words_that_the_model_kn
         for meaning, words in table.items():
             for word in words.split():
                 assert chinese.WORDS[word][1] == meaning, word  # no word stands in two tables
-                english = to_english(word if table is SUBJECTS else f"一只{word}猫" if table in (COLOURS, chinese.PRAISE)
-                                     else f"一只猫，{word}")  # fmt: skip
+                before, after = ("一只", "猫") if table in (COLOURS, chinese.PRAISE) else ("一只猫，", "")
+                english = to_english(word if table is SUBJECTS else before + word + after)
                 assert not english.unknown and not inspect_prompt(tokenizer, english.text).advice(), word
 
 

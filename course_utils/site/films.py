@@ -10,7 +10,6 @@ from course_utils import widgets
 from course_utils.language import translated
 from course_utils.widgets import Explorer
 
-
 REMARK = "One control of the explorer, drawn beforehand; in the notebook all of them move."
 ELSEWHERE = "This explorer moves in the notebook; on this page it has the still pictures above."
 

@@ -76,7 +76,8 @@ def relinked(text: str, path: str, root: Path, pages: dict[str, str], repository
         if file in pages:
             return f"[{words}](/{pages[file]}{place and '#'}{place})"
         if file.endswith(".ipynb"):
-            return f"[{words}](path:/{SOLVED.sub(r'\1_solved.ipynb', file)})"
+            file = SOLVED.sub(r"\1_solved.ipynb", file)
+            return f"[{words}](path:/{file})"
         return f"[{words}]({repository.file(file)})" if repository.name else words
 
     return LINK.sub(relink, text)

@@ -29,7 +29,10 @@ BOX = """```{{raw}} html
 <div class="draw-box" data-model="{0}/model/" data-prompt="{1}"></div>
 <script type="module" src="{0}/draw.js"></script>
 ```"""
-LINKS_IN = {"en": ("Notebook", "solved notebook", "open in"), "zh": ("笔记本", "带解答的笔记本", "打开于")}
+LINKS_IN = {
+    "en": ("Notebook", "solved notebook", "open in", "outputs are those of the solved notebook"),
+    "zh": ("笔记本", "带解答的笔记本", "打开于", "页面上的输出来自带解答的笔记本"),
+}
 FOLDED = re.compile(r"(<details><summary>.*?</summary>)(.*?)(</details>)", re.DOTALL)
 FIGURE = re.compile(r"!\[([^\]]*)\]\(([^)]+)\)")
 DIAGRAM = re.compile(r"```mermaid\n(.*?)\n```", re.DOTALL)
@@ -40,8 +43,8 @@ def page_of(chapter, solution, links: str, cited: set[str], films: dict[str, str
     """Return the notebook that MyST-NB makes a page of.
 
     chapter, solution: the chapter's notebooks, cell by cell the same. links: Markdown, put below the title. cited: ids
-    of the cells that the book's indices point at. films: HTML to put below a cell, by its id. box: where the page
-    finds the box to draw in, "" if there is none. The page has the chapter's text and stubs; after each stub, folded, the
+    of the cells that the book's indices point at. films: HTML to put below a cell, by its id. box: where the page finds
+    the box to draw in, "" if there is none. The page has the chapter's text and stubs; after each stub, folded, the
     solution, and below it the outputs of its run.
     """
     page = nbformat.v4.new_notebook(metadata=chapter.metadata)

@@ -61,7 +61,7 @@ def write_sources(
         links = notebooks.links_of(name, repository, language)
         moving = {cell: film for (number, cell), film in films.items() if number == name[:2]}
         page = notebooks.page_of(
-            chapter, solution, links, cited[name[:2]] | {"symbols"}, moving, live and f"{up}../draw"
+            chapter, solution, links, cited[name[:2]] | {"symbols"}, moving, f"{up}../draw" if live else ""
         )
         for cell in page.cells:
             if cell.cell_type == "markdown":

@@ -60,9 +60,11 @@ OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "bel
 COUNTS = {1: "一 1", 2: "两 二 2", 3: "三 3"}
 PRAISE = {"cute": "可爱", "little": "小小", "happy": "快乐 开心", "pretty": "漂亮 美丽 好看"}
 # Words that say nothing more: measure words, particles, and the talk about a picture.
-SILENT = """只 个 条 头 辆 艘 座 栋 间 棵 株 朵 颗 把 幅 张 匹 枚 的 地 着 了 有 是 和 与 跟 及 色 颜色 画 图片 图画 图
-    照片 风格 这 那 一下 请 帮 我 画出 停 放 立 长 生长 躺 趴 位于 正 风 旁边 里面 中 里 上 下 在
-    ， 。 、 ！ ； ： “ ” , . !"""
+SILENT = """
+只 个 条 头 辆 艘 座 栋 间 棵 株 朵 颗 把 幅 张 匹 枚 的 地 着 了 有 是 和 与 跟 及 色 颜色
+画 图片 图画 图 照片 风格 这 那 一下 请 帮 我 画出 停 放 立 长 生长 躺 趴 位于 正 风
+旁边 里面 中 里 上 下 在 ， 。 、 ！ ； ： “ ” , . !
+"""
 
 KINDS: dict[str, dict] = {"subject": SUBJECTS, "colour": COLOURS, "place": PLACES, "pose": POSES, "style": STYLES, "side": SIDES,
          "count": COUNTS, "praise": PRAISE}  # fmt: skip
