@@ -17,8 +17,16 @@ WORDS = re.compile(r"[A-Za-z]{2,}")
 CATALOGUES: dict[str, tuple[str, ...]] = {
     **{f"exercises_{n:02}": (f"exercises/chapter_{n:02}.py", f"exercises/mistakes_{n:02}.py") for n in range(1, 17)},
     "engine": ("exercises/[!cm]*.py", "exercises/calls.py", "exercises/messages.py"),
-    "tools": ("cli.py", "doctor.py", "systems.py", "machine/*.py", "pipelines/png_info.py", "text/prompts.py"),
-    "widgets": ("widgets/*.py", "plotting.py", "studio/*.py"),
+    "tools": (
+        "cli.py",
+        "doctor.py",
+        "systems.py",
+        "machine/*.py",
+        "pipelines/png_info.py",
+        "text/prompts.py",
+        "text/chinese.py",
+    ),
+    "widgets": ("widgets/*.py", "plotting.py", "studio/*.py", "site/films.py", "site/notebooks.py"),
 }
 
 
