@@ -12,6 +12,7 @@ put where the other language wants them. What has no entry stays English.
 """
 
 import functools
+import json
 import locale
 import os
 import re
@@ -22,6 +23,7 @@ from typing import NamedTuple
 
 LANGUAGES = {"en": "English", "zh": "简体中文"}
 FOLDER = Path(__file__).parent / "languages"
+CHINESE = "\u3400-\u9fff"
 PLACE = re.compile(r"\{([^{}]*)\}")
 CUTS = (re.compile(r"(\n)"), re.compile(r"(?<=[.:;!?])(\s+)"))  # between lines, between sentences
 
@@ -60,6 +62,10 @@ def wrapped(text: str, columns: int) -> str:
     return "\n".join(lines)
 
 
+ENGLISH = re.compile(r"\b[a-z]{2,} [a-z]{2,}\b")  # words that are left in a value: another entry may suit better
+PLURAL = re.compile(r"'e?s' (\*|if)")  # the expression that makes an English plural
+
+
 class Template(NamedTuple):
     """An entry with values: how it is recognised, its longest constant piece, its length, and its translation."""
 
@@ -86,7 +92,7 @@ def catalogue(name: str) -> Catalogue:
     for path in sorted((FOLDER / name).glob("*.po")):
         with path.open("rb") as file:
             for message in read_po(file):
-                english, translation = str(message.id), str(message.string)
+                english, translation = str(message.id).strip(), str(message.string).strip()
                 if english and translation and PLACE.search(english):
                     templates.append(_template(english, translation))
                 elif english and translation:
@@ -102,11 +108,34 @@ def plain(text: str) -> str:
 def _template(text: str, translation: str) -> Template:
     pieces = PLACE.split(text.replace("{{", "\0").replace("}}", "\1"))
     constant = [piece.replace("\0", "{").replace("\1", "}") for piece in pieces[::2]]
-    pattern = "(.*?)".join(map(re.escape, constant))
-    if not constant[-1]:  # a value at the end goes no further than its own sentence
-        pattern = pattern.removesuffix("(.*?)") + r"((?:(?!: got |[.;] ).)*)"
-    longest = max(constant, key=len)
-    return Template(re.compile(pattern, re.DOTALL), longest, sum(map(len, constant)), pieces[1::2], translation)
+    names, any_sign = pieces[1::2], "(?s:.)" if "\n" in text else "."  # a value keeps to the lines of its entry
+    pattern = re.escape(constant[0])
+    for number, (name, after) in enumerate(zip(names, constant[1:], strict=True)):
+        if PLURAL.match(name) or name.startswith(("list(", "tuple(")):
+            value = "s?" if PLURAL.match(name) else r"[\[(][\d, ]*[\])]"
+        elif number + 1 == len(names) and not after:
+            value = rf"(?:(?!: got |\. [A-Z]){any_sign})*"  # at the end: no further than its own sentence
+        else:
+            value = any_sign + ("*?" if after else "*")  # of two values side by side the first one has it all
+        pattern += f"({value})" + re.escape(after)
+    weight = sum(map(len, constant))
+    return Template(re.compile(pattern), max(constant, key=len), weight, names, translation)
+
+
+def label(text: str) -> str:
+    """Return a short label, such as the name of a control or of an axis, in the language in use.
+
+    Besides the entries of all texts these have single words, in `languages/LANGUAGE/words.json`, which elsewhere may be
+    names in code.
+    """
+    name = language()
+    return text if name == "en" else words(name).get(text) or translated(text, name)
+
+
+@functools.cache
+def words(name: str) -> dict[str, str]:
+    """Return the single words of a language."""
+    return json.loads((FOLDER / name / "words.json").read_text(encoding="utf-8"))
 
 
 def translated(text: str, to: str | None = None) -> str:
@@ -140,7 +169,8 @@ def _joined(parts: list[str], entries: Catalogue) -> str:
             if found is not None:
                 break
         else:
-            end, found = at + 1, _translate(parts[at], entries)
+            end = at + 1
+            found = parts[at] if parts[at].startswith("    ") else _translate(parts[at], entries)  # code is indented
         space = parts[end] if end < len(parts) else ""
         done += found + ("" if space == " " and re.search("[。；：！？]$", found) else space)
         at = end + 1
@@ -151,13 +181,24 @@ def _whole(text: str, entries: Catalogue) -> str | None:
     """Return the translation of a text that is one entry, else None."""
     if text in entries.texts:
         return entries.texts[text]
+    if text.endswith(".") and text[:-1] in entries.texts:
+        return entries.texts[text[:-1]] + "。"
+    best = None
     for template in entries.templates:
-        if template.piece in text:
-            match = template.pattern.fullmatch(text)
-            if match:
-                values = [_translate(value, entries) for value in match.groups()]
-                return _filled(template.translation, dict(zip(template.names, values, strict=True)))
-    return None
+        match = template.pattern.fullmatch(text) if template.piece in text else None
+        if match:
+            values = [_translate(value, entries) for value in match.groups()]
+            found = _spaced(_filled(template.translation, dict(zip(template.names, values, strict=True))))
+            if not any(map(ENGLISH.search, values)):
+                return found
+            best = best or found
+    return best
+
+
+def _spaced(text: str) -> str:
+    """Put a blank between Chinese and Latin letters, and none between Chinese and Chinese."""
+    text = re.sub(rf"(?<=[{CHINESE}])(?=[A-Za-z0-9])|(?<=[A-Za-z0-9%])(?=[{CHINESE}])", " ", text)
+    return re.sub(rf"(?<=[{CHINESE}，。；：？！]) (?=[{CHINESE}])", "", text)
 
 
 def _filled(text: str, values: dict[str, str]) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from course_utils.data.images import to_pil
+from course_utils.language import label as label_in_use
 from course_utils.language import language, text_width, translated, wrapped
 
 if TYPE_CHECKING:  # named in hints only: importing them takes seconds
@@ -46,7 +47,7 @@ def translate_figure(figure: "Figure") -> None:
 
     for text in figure.findobj(Text) if language() != "en" else ():
         if isinstance(text, Text) and re.search("[A-Za-z]{2}", text.get_text()):
-            text.set_text(translated(text.get_text()))
+            text.set_text(label_in_use(text.get_text()))
 
 
 def picture_grid(pictures: torch.Tensor, columns: int | None = None, padding: int = 2, scale: int = 1) -> Image.Image:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from course_utils import widgets
-from course_utils.language import translated
+from course_utils.language import label, translated
 from course_utils.widgets import Explorer
 
 REMARK = "One control of the explorer, drawn beforehand; in the notebook all of them move."
@@ -103,7 +103,7 @@ def show(place: tuple[str, str], frames: list[tuple[str, str]], images: str = ".
     return (
         f'<div class="film" data-images="{name}"><script type="application/json">{data}</script>\n'
         f"<p>{translated(REMARK)}</p>\n"
-        f'<label>{html.escape(translated(film.control))} <input type="range" min="0" max="{len(frames) - 1}" '
+        f'<label>{html.escape(label(film.control))} <input type="range" min="0" max="{len(frames) - 1}" '
         f'value="{first}" aria-valuetext="{value}"> <output>{value}</output></label>\n'
         f'<img src="{name}/{first}.png" alt="{html.escape(said)}">\n<p><small>{html.escape(said)}</small></p>\n</div>'
     )

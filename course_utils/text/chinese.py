@@ -66,8 +66,10 @@ SILENT = """
 旁边 里面 中 里 上 下 在 ， 。 、 ！ ； ： “ ” , . !
 """
 
-KINDS: dict[str, dict] = {"subject": SUBJECTS, "colour": COLOURS, "place": PLACES, "pose": POSES, "style": STYLES, "side": SIDES,
-         "count": COUNTS, "praise": PRAISE}  # fmt: skip
+KINDS: dict[str, dict] = {
+    "subject": SUBJECTS, "colour": COLOURS, "place": PLACES, "pose": POSES, "style": STYLES, "side": SIDES,
+    "count": COUNTS, "praise": PRAISE,
+}  # fmt: skip
 WORDS = {
     word: (kind, meaning) for kind, table in KINDS.items() for meaning, words in table.items() for word in words.split()
 } | {word: ("silent", word) for word in SILENT.split()}

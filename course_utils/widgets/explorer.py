@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from course_utils.language import translated
+from course_utils.language import label, translated
 from course_utils.plotting import as_png, show
 
 if TYPE_CHECKING:
@@ -120,13 +120,13 @@ def explore(explorer: Explorer) -> "ipywidgets.Widget":
 def _control(name: str, control: Slider | Choice | None, value):
     import ipywidgets
 
-    shown = translated(name)
+    shown = label(name)
     wide = {"layout": ipywidgets.Layout(width="34em"), "style": {"description_width": "6em"}}
     if control is None:
         return ipywidgets.Text(value, description=shown, continuous_update=False, **wide)
     if isinstance(control, Choice):
         return ipywidgets.Dropdown(
-            options=[(translated(option), option) for option in control.options], value=value, description=shown, **wide
+            options=[(label(option), option) for option in control.options], value=value, description=shown, **wide
         )
     kind = ipywidgets.IntSlider if isinstance(value, int) else ipywidgets.FloatSlider
     fine = {"readout_format": ".3f"} if control.step < 0.01 else {}
