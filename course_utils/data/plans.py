@@ -1,11 +1,13 @@
-"""Plans: what covers each patch of a page of the picture book, coarser than the page and without its drawing.
+"""Plans: which things stand where on a page of the picture book, as a short list, and that list as a map of the page.
 
-A plan is float32 (64, NUMBERS), one row for each of the 8 x 8 patches of 8 x 8 pixels, row by row:
-the share of the patch that each kind of thing covers, each colour, each pose; the way to the centre of the thing, x and
-y, in patches; and the share covered in each quarter of the patch. Where nothing stands, all is 0.
+A plan is float32 (THINGS, NUMBERS), one row for each thing, all 0 where there is none. In a row: kind, colour and pose,
+a 1 for the one it is; the middle, x and y, and the size, in heights of the page; 1 or -1 for the side to which it
+looks; 1 if it stands on a cloud.
+
+A map is float32 (64, TOLD), one row for each of the 8 x 8 patches of 8 x 8 pixels, row by row: what is told of the
+thing in front there, and where in that thing the patch lies. Where nothing stands, all is 0.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,75 +17,87 @@ from course_utils.data import picture_book as book
 from course_utils.metrics.pictures import fault
 from course_utils.models.judge import Finding, Verdict
 
-PATCH, SIDE = 8, 8
+PATCH, SIDE, THINGS = 8, 8, 3
 KINDS, COLOURS, POSES = tuple(book.SUBJECTS), (*book.COLOURS, "natural"), tuple(book.ALL_POSES)
 KIND = slice(0, len(KINDS))
 COLOUR = slice(KIND.stop, KIND.stop + len(COLOURS))
 POSE = slice(COLOUR.stop, COLOUR.stop + len(POSES))
-WAY = slice(POSE.stop, POSE.stop + 2)
-QUARTERS = slice(WAY.stop, WAY.stop + 4)
-NUMBERS = QUARTERS.stop
+SPOT = slice(POSE.stop, POSE.stop + 5)
+NUMBERS = SPOT.stop
+TOLD = POSE.stop + 6
+SMALLEST = 0.1  # of a page's height
+MARGIN = 0.6  # how far from its middle a thing may reach, in its own size
 
 
-def plan_of(scene: book.Scene, things: np.ndarray) -> torch.Tensor:
-    """The plan of a page. things: which thing is seen where, as `picture_book.page_and_things` tells."""
-    plan = np.zeros((SIDE, SIDE, NUMBERS), dtype=np.float32)
-    middle = np.arange(SIDE) + 0.5
-    for number, (thing, spot) in enumerate(zip(scene.things, book.layout(scene), strict=True), 1):
-        share = (things == number).reshape(SIDE, PATCH, SIDE, PATCH).mean((1, 3))  # (8, 8)
-        plan[..., KIND.start + KINDS.index(thing.kind)] += share
-        plan[..., COLOUR.start + COLOURS.index(book.seen_colour(thing) or "natural")] += share
-        if thing.pose:
-            plan[..., POSE.start + POSES.index(thing.pose)] += share
-        x, y = (SIDE * at for at in spot.centre)
-        near = np.minimum(3 * share, 1)
-        plan[..., WAY.start] += near * (x - middle[None, :]).clip(-3, 3)
-        plan[..., WAY.start + 1] += near * (y - middle[:, None]).clip(-3, 3)
-    quarters = (things > 0).reshape(SIDE, 2, PATCH // 2, SIDE, 2, PATCH // 2).mean((2, 5))  # (8, 2, 8, 2)
-    plan[..., QUARTERS] = quarters.transpose(0, 2, 1, 3).reshape(SIDE, SIDE, 4)
-    return torch.from_numpy(plan.reshape(SIDE * SIDE, NUMBERS))
+@dataclass(frozen=True)
+class Placed:
+    """A thing of a plan: names, its middle and size in heights of the page, 1 or -1 for its side, 1.0 on a cloud."""
 
-
-@dataclass
-class _Heap:
-    """Patches that point to the same centre: the sums of their shares and of their rows times their shares."""
-
-    share: float
-    row: torch.Tensor
+    kind: str
+    colour: str
+    pose: str | None
     x: float
     y: float
+    size: float
+    side: float
+    cloud: float
 
 
-def read_plan(plan: torch.Tensor) -> list[Finding]:
-    """The things in a plan (64, NUMBERS): patches that point to the same place are one thing. Centres in pixels."""
-    heaps: list[_Heap] = []
-    for number, row in enumerate(plan):
-        share = row[KIND].max().item()
-        if share < 0.35:
+def plan_of(scene: book.Scene) -> torch.Tensor:
+    """The plan of a scene, (THINGS, NUMBERS)."""
+    plan = torch.zeros(THINGS, NUMBERS)
+    for row, thing, spot in zip(plan, scene.things, book.layout(scene), strict=False):
+        row[KIND][KINDS.index(thing.kind)] = 1
+        row[COLOUR][COLOURS.index(book.seen_colour(thing) or "natural")] = 1
+        if thing.pose:
+            row[POSE][POSES.index(thing.pose)] = 1
+        row[SPOT] = torch.tensor([*spot.centre, spot.unit, 1 if spot.flip else -1, spot.cloud])
+    return plan
+
+
+def read_plan(plan: torch.Tensor) -> list[Placed]:
+    """The things of a plan (THINGS, NUMBERS), each number that stands for a choice taken for the nearest choice."""
+    things = []
+    for row in plan:
+        if row[KIND].max() < 0.5:
             continue
-        x = number % SIDE + 0.5 + row[WAY][0].item()
-        y = number // SIDE + 0.5 + row[WAY][1].item()
-        heap = next((h for h in heaps if math.hypot(h.x / h.share - x, h.y / h.share - y) < 1.1), None)
-        if heap is None:
-            heaps.append(_Heap(share, share * row, share * x, share * y))
-        else:
-            heap.share, heap.row = heap.share + share, heap.row + share * row
-            heap.x, heap.y = heap.x + share * x, heap.y + share * y
-    return [
-        Finding(
-            KINDS[heap.row[KIND].argmax()],
-            COLOURS[heap.row[COLOUR].argmax()],
-            POSES[heap.row[POSE].argmax()],
-            1.0,
-            PATCH * heap.x / heap.share,
-            PATCH * heap.y / heap.share,
-        )
-        for heap in heaps
-        if heap.share > 0.8
-    ]
+        x, y, size, side, cloud = row[SPOT].tolist()
+        pose = POSES[row[POSE].argmax()] if row[POSE].max() > 0.5 else None
+        kind, colour = KINDS[row[KIND].argmax()], COLOURS[row[COLOUR].argmax()]
+        size, side = max(size, SMALLEST), 1.0 if side > 0 else -1.0
+        things.append(Placed(kind, colour, pose, x, y, size, side, float(cloud > 0.5)))
+    return things
+
+
+def map_of(plan: torch.Tensor) -> torch.Tensor:
+    """The map of a plan, (64, TOLD): things as squares of their size, those whose feet are lower before the others.
+
+    A row: kind, colour and pose, a 1 for the one it is; where in the thing the middle of the patch lies, u (to the
+    side to which it looks) and v (down), in sizes from its middle; size, side, cloud; and 1. Rows at the rim of a
+    square are weaker.
+    """
+    page = np.zeros((SIDE, SIDE, TOLD), dtype=np.float32)
+    middle = (np.arange(SIDE) + 0.5) / SIDE
+    for thing in sorted(read_plan(plan), key=lambda thing: thing.y + thing.size / 2):
+        u = np.broadcast_to((middle[None, :] - thing.x) / thing.size, (SIDE, SIDE))
+        v = np.broadcast_to((middle[:, None] - thing.y) / thing.size, (SIDE, SIDE))
+        told = np.zeros_like(page)
+        told[..., KIND.start + KINDS.index(thing.kind)] = 1
+        told[..., COLOUR.start + COLOURS.index(thing.colour)] = 1
+        if thing.pose:
+            told[..., POSE.start + POSES.index(thing.pose)] = 1
+        told[..., POSE.stop], told[..., POSE.stop + 1] = thing.side * u, v
+        told[..., POSE.stop + 2 :] = thing.size, thing.side, thing.cloud, 1
+        reach = (MARGIN - np.maximum(np.abs(u), np.abs(v))) * thing.size * SIDE  # in patches, to the rim
+        cover = (reach + 0.5).clip(0, 1)[..., None]
+        page = (1 - cover) * page + cover * told
+    return torch.from_numpy(page.reshape(SIDE * SIDE, TOLD)).float()
 
 
 def plan_fault(plan: torch.Tensor, caption: book.Caption) -> str | None:
     """What keeps a plan from following its caption, as `metrics.pictures.fault`; place and style are not in it."""
-    verdict = Verdict(tuple(read_plan(plan)), caption.place or "", caption.style or "")
-    return fault(verdict, caption)
+    found = tuple(
+        Finding(thing.kind, thing.colour, thing.pose or "", 1.0, 64 * thing.x, 64 * thing.y)
+        for thing in read_plan(plan)
+    )
+    return fault(Verdict(found, caption.place or "", caption.style or ""), caption)

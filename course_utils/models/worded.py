@@ -4,35 +4,20 @@ Words are a learned vector each, read by a few layers of their own; then they st
 each other. What the prompt says as a whole, and the time, steer each layer as in a DiT (`models.dit`).
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
 
 import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
 from torch import nn
 from torch.nn import functional as F
 
 from course_utils.models.blocks import time_embedding
-from course_utils.models.dit import AdaLNZero, sincos_positions
+from course_utils.models.dit import AdaLNZero, patchify, sincos_positions, unpatchify
 
 PAD, NOTHING, UNKNOWN = 0, 1, 2  # words that stand for no word, for the empty prompt, for a word never met
 LONGEST = 32  # words
-
-
-@dataclass(frozen=True)
-class WordedConfig:
-    """Sizes of a `WordedTransformer`: `numbers` in a token, `given` further ones that are known, none if 0.
-
-    mixes: whether x_t itself is part of the prediction, by `mixed`.
-    """
-
-    words: int
-    numbers: int
-    given: int = 0
-    mixes: bool = False
-    side: int = 8
-    width: int = 192
-    depth: int = 6
-    heads: int = 4
-    readers: int = 2
 
 
 class Layer(nn.Module):
@@ -69,35 +54,85 @@ class Layer(nn.Module):
         return self.down(h * h)
 
 
-class WordedTransformer(nn.Module):
-    """model(x_t, t, words, given) -> x0_hat, of tokens (batch, side * side, numbers).
+class Finish(nn.Module):
+    """Return x0_hat = guess + f([guess, x_t, features], c): three 3 x 3 convolutions over the page, blind to patches.
+
+    A transformer predicts each patch by itself, so that lines break where two meet, and 192 numbers do not pass
+    unharmed through a token. Here both sides of a seam are seen, and x_t in full. features: some channels of the
+    tokens, spread over their patches. c, (batch, width), shifts and scales the channels in between; f begins as 0.
+    """
+
+    def __init__(self, width: int, patch: int, channels: int, features: int = 8):
+        super().__init__()
+        self.patch = patch
+        self.features = nn.Linear(width, features * patch**2)
+        self.steer = nn.Linear(width, 4 * channels)
+        nn.init.zeros_(self.steer.weight)
+        nn.init.zeros_(self.steer.bias)
+        self.first = nn.Conv2d(3 + 3 + features, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.last = nn.Conv2d(channels, 3, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, guess: torch.Tensor, x_t: torch.Tensor, tokens: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        """guess, x_t: patches (batch, patches, 3 * patch * patch); tokens: (batch, patches, width)."""
+        features = self.features(tokens)
+        seen = torch.cat([unpatchify(part.to(features), self.patch) for part in (guess, x_t, features)], dim=1)
+        shift_1, scale_1, shift_2, scale_2 = self.steer(c)[..., None, None].chunk(4, dim=1)  # (batch, channels, 1, 1)
+        h = self.first(seen.contiguous(memory_format=torch.channels_last))  # (batch, channels, height, width)
+        h = self.second(F.relu(torch.addcmul(shift_1, h, 1 + scale_1)))
+        h = self.last(F.relu(torch.addcmul(shift_2, h, 1 + scale_2)))
+        return guess + patchify(h, self.patch).float()
+
+
+class WordedTransformer(ModelMixin, ConfigMixin):
+    """model(x_t, t, words, given) -> x0_hat, of tokens (batch, tokens, numbers).
 
         tokens = x_t W + positions (+ given V);   c = silu(mlp(time_embedding(1000 t)) + mlp(mean of the words))
 
-    t: (batch,) in [0, 1]. words: int64 (batch, n), behind the last one PAD. given: (batch, side * side, config.given).
+    t: (batch,) in [0, 1]. words: int64 (batch, n), behind the last one PAD. given: (batch, tokens, given) numbers that
+    are known. It knows the list of its `words` and keeps, as the buffer `scale`, the deviations of the given numbers,
+    or, if there are none, of its own: whoever calls it divides by them.
+
     Tokens of nearly as many numbers as the network is wide: it must predict the clean ones alone, since noise has more
     directions than the width can carry ("Back to basics: let denoising generative models denoise", arXiv:2511.13720).
-    Tokens of a few numbers are learned faster with `mixes`.
+    Tokens of a few numbers are learned faster if x_t is part of the prediction: `mixes`, see `mixed`. finish: channels
+    of a `Finish` for tokens that are patches of a page, none if 0.
     """
 
-    def __init__(self, config: WordedConfig):
+    @register_to_config
+    def __init__(
+        self,
+        words: Sequence[str],
+        numbers: int,
+        given: int = 0,
+        mixes: bool = False,
+        finish: int = 0,
+        tokens: int = 64,
+        width: int = 192,
+        depth: int = 6,
+        heads: int = 4,
+        readers: int = 2,
+    ):
         super().__init__()
-        self.config, width = config, config.width
-        self.embed = nn.Linear(config.numbers, width)
-        self.embed_given = nn.Linear(config.given, width) if config.given else None
-        self.positions = nn.Parameter(sincos_positions(config.side, width))
-        self.word = nn.Embedding(config.words, width)
+        self.embed = nn.Linear(numbers, width)
+        self.embed_given = nn.Linear(given, width) if given else None
+        self.register_buffer("scale", torch.ones(given or numbers))
+        self.positions = nn.Parameter(sincos_positions(math.isqrt(tokens - 1) + 1, width)[:tokens])
+        self.word = nn.Embedding(len(words), width)
         nn.init.normal_(self.word.weight, std=0.5)
         self.word_positions = nn.Parameter(0.5 * time_embedding(torch.arange(LONGEST), width))
         self.neighbours = nn.Linear(2 * width, width)
-        self.readers = nn.ModuleList(Layer(width, config.heads, steered=False) for _ in range(config.readers))
+        self.reading = nn.ModuleList(Layer(width, heads, steered=False) for _ in range(readers))
         self.of_time, self.of_prompt = (
             nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)) for _ in range(2)
         )
-        self.layers = nn.ModuleList(Layer(width, config.heads, steered=True) for _ in range(config.depth))
-        self.ada, self.out = AdaLNZero(width, count=2), nn.Linear(width, config.numbers)
+        self.layers = nn.ModuleList(Layer(width, heads, steered=True) for _ in range(depth))
+        self.ada, self.out = AdaLNZero(width, count=2), nn.Linear(width, numbers)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        self.finishing = Finish(width, math.isqrt(numbers // 3), finish) if finish else None
 
     def forward(
         self, x_t: torch.Tensor, t: torch.Tensor, words: torch.Tensor, given: torch.Tensor | None = None
@@ -115,7 +150,10 @@ class WordedTransformer(nn.Module):
         for layer in self.layers:
             x = layer(x, mask, c)
         shift, scale = self.ada(c)[:, None].chunk(2, dim=-1)
-        out = self.out(torch.addcmul(shift, _norm(x[:, :tokens]), 1 + scale)).float()
+        x = torch.addcmul(shift, _norm(x[:, :tokens]), 1 + scale)  # (batch, tokens, width)
+        out = self.out(x).float()
+        if self.finishing is not None:
+            out = self.finishing(out, x_t, x, c)
         return mixed(x_t, out, t) if self.config.mixes else out
 
     def read(self, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,14 +166,20 @@ class WordedTransformer(nn.Module):
         x = x + self.neighbours(sides) + self.word_positions[: words.shape[1]]
         number_format = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         mask = ((words == PAD) * -1e4)[:, None, None].to(number_format)
-        for layer in self.readers:
+        for layer in self.reading:
             x = layer(x.to(number_format), mask)
         return _norm(x), mask
 
-    def matrices(self) -> list[nn.Parameter]:
-        """The weights inside the layers, for `optimizers.Muon`."""
-        layers = (self.readers, self.layers)
-        return [p for part in layers for name, p in part.named_parameters() if p.ndim == 2 and "ada" not in name]
+    def matrices_and_others(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """The weights inside the layers, and all other parameters, for `optimizers.Muon`."""
+        inside = [
+            parameter
+            for layers in (self.reading, self.layers)
+            for name, parameter in layers.named_parameters()
+            if parameter.ndim == 2 and "ada" not in name
+        ]
+        known = {id(parameter) for parameter in inside}
+        return inside, [parameter for parameter in self.parameters() if id(parameter) not in known]
 
 
 def mixed(x_t: torch.Tensor, out: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
