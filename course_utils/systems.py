@@ -342,7 +342,7 @@ SYSTEMS: dict[str, System] = {
         ("vae", "decoder", "clip", "unet", "few_steps"), _load_few_steps, _draw_few_steps, (4, 2, 1),
     ),
     "mine": System(
-        frozenset(), 1.5, Path("runs/mine"), ("model_index.json", "planner/config.json", "painter/config.json"), (),
+        frozenset(), 2.0, Path("runs/mine"), ("model_index.json", "planner/config.json", "painter/config.json"), (),
         _load_mine, _draw_mine, remedy="train it with `python3 course.py train mine`",
     ),
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def train_for(
     precision: torch.dtype = torch.float32,
     seed: int = 0,
     clip: float = 1.0,
-) -> Iterator[Record]:
+) -> Generator[Record, None, None]:
     """Train for `seconds` of `clock`, of which `spent` are over before a new run begins; a `Record` after each update.
 
     A run found in `folder` is gone on with: the time between counts nothing, and other `seconds` may be asked for.

@@ -89,9 +89,9 @@ def map_of(plan: torch.Tensor) -> torch.Tensor:
         told[..., POSE.stop], told[..., POSE.stop + 1] = thing.side * u, v
         told[..., POSE.stop + 2 :] = thing.size, thing.side, thing.cloud, 1
         reach = (MARGIN - np.maximum(np.abs(u), np.abs(v))) * thing.size * SIDE  # in patches, to the rim
-        cover = (reach + 0.5).clip(0, 1)[..., None]
+        cover = (reach + 0.5).clip(0, 1)[..., None].astype(np.float32)
         page = (1 - cover) * page + cover * told
-    return torch.from_numpy(page.reshape(SIDE * SIDE, TOLD)).float()
+    return torch.from_numpy(page.reshape(SIDE * SIDE, TOLD))
 
 
 def plan_fault(plan: torch.Tensor, caption: book.Caption) -> str | None:

@@ -1,7 +1,8 @@
 """A transformer that denoises any sequence of tokens, told in words what they show: words and tokens in one sequence.
 
 Words are a learned vector each, read by a few layers of their own; then they stand behind the tokens and all attend to
-each other. What the prompt says as a whole, and the time, steer each layer as in a DiT (`models.dit`).
+each other. What the prompt says as a whole, and the time, steer each layer as in a DiT (`models.dit`). A network that
+need know the prompt as a whole only has no such layers, and the tokens attend to each other alone.
 """
 
 import math
@@ -55,35 +56,49 @@ class Layer(nn.Module):
 
 
 class Finish(nn.Module):
-    """Return x0_hat = guess + f([guess, x_t, features], c): three 3 x 3 convolutions over the page, blind to patches.
+    """Return x0_hat = guess + f([guess, x_t], features, c): a small U-Net over the whole page, blind to patches.
 
-    A transformer predicts each patch by itself, so that lines break where two meet, and 192 numbers do not pass
-    unharmed through a token. Here both sides of a seam are seen, and x_t in full. features: some channels of the
-    tokens, spread over their patches. c, (batch, width), shifts and scales the channels in between; f begins as 0.
+    A transformer predicts each patch from a vector of its own: lines break where two patches meet, and the details of
+    x_t do not pass through it unharmed. Here both sides of a seam are seen, and x_t in full. At a quarter of the
+    resolution `features` of the tokens join, some for each of the (patch / 4)^2 places of a patch. c, (batch, width),
+    shifts and scales the last layer of each level; f begins as 0.
     """
 
-    def __init__(self, width: int, patch: int, channels: int, features: int = 8):
+    def __init__(self, width: int, patch: int, channels: int, features: int = 64):
         super().__init__()
         self.patch = patch
-        self.features = nn.Linear(width, features * patch**2)
-        self.steer = nn.Linear(width, 4 * channels)
-        nn.init.zeros_(self.steer.weight)
-        nn.init.zeros_(self.steer.bias)
-        self.first = nn.Conv2d(3 + 3 + features, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        self.last = nn.Conv2d(channels, 3, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        fine, middle, coarse = channels, 2 * channels, 4 * channels
+        self.features = nn.Linear(width, features * (patch // 4) ** 2)
+        self.down = nn.ModuleList([_conv(6, fine), _conv(fine, middle, stride=2), _conv(middle, coarse, stride=2)])
+        self.join = _conv(coarse + features, coarse)
+        self.at_level = nn.ModuleList([_conv(coarse, coarse), _conv(middle, middle), _conv(fine, fine)])
+        self.up = nn.ModuleList([nn.Conv2d(coarse, middle, 1), nn.Conv2d(middle, fine, 1)])
+        self.steer = nn.ModuleList([nn.Linear(width, 2 * size) for size in (coarse, middle, fine)])
+        self.last = _conv(fine, 3)
+        for layer in (*self.steer, self.last):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, guess: torch.Tensor, x_t: torch.Tensor, tokens: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """guess, x_t: patches (batch, patches, 3 * patch * patch); tokens: (batch, patches, width)."""
         features = self.features(tokens)
-        seen = torch.cat([unpatchify(part.to(features), self.patch) for part in (guess, x_t, features)], dim=1)
-        shift_1, scale_1, shift_2, scale_2 = self.steer(c)[..., None, None].chunk(4, dim=1)  # (batch, channels, 1, 1)
-        h = self.first(seen.contiguous(memory_format=torch.channels_last))  # (batch, channels, height, width)
-        h = self.second(F.relu(torch.addcmul(shift_1, h, 1 + scale_1)))
-        h = self.last(F.relu(torch.addcmul(shift_2, h, 1 + scale_2)))
-        return guess + patchify(h, self.patch).float()
+        pages = [unpatchify(part.to(features), self.patch) for part in (guess, x_t)]  # (batch, 3, height, width) each
+        h, skips = torch.cat(pages, dim=1).contiguous(memory_format=torch.channels_last), []
+        for layer in self.down:
+            h = F.relu(layer(h))
+            skips.append(h)
+        spread = unpatchify(features, self.patch // 4)  # (batch, features, height / 4, width / 4)
+        h = F.relu(self.join(torch.cat([h, spread], dim=1).contiguous(memory_format=torch.channels_last)))
+        for level, (layer, steer) in enumerate(zip(self.at_level, self.steer, strict=True)):
+            if level:
+                h = F.interpolate(self.up[level - 1](h), scale_factor=2) + skips[-1 - level]
+            shift, scale = steer(c)[..., None, None].chunk(2, dim=1)  # (batch, channels of the level, 1, 1)
+            h = h + F.relu(torch.addcmul(shift, layer(h), 1 + scale))
+        return guess + patchify(self.last(h), self.patch).float()
+
+
+def _conv(channels: int, wanted: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(channels, wanted, 3, stride=stride, padding=1)
 
 
 class WordedTransformer(ModelMixin, ConfigMixin):
@@ -145,8 +160,9 @@ class WordedTransformer(ModelMixin, ConfigMixin):
         if self.embed_given is not None:
             x = x + self.embed_given(given)
         tokens = x.shape[1]
-        x = torch.cat([x, read], dim=1).to(mask)  # (batch, tokens + words, width)
-        mask = F.pad(mask, (tokens, 0))
+        if self.reading:
+            x = torch.cat([x, read], dim=1)  # (batch, tokens + words, width)
+        x, mask = x.to(mask), F.pad(mask, (tokens, 0))[..., : x.shape[1]]
         for layer in self.layers:
             x = layer(x, mask, c)
         shift, scale = self.ada(c)[:, None].chunk(2, dim=-1)

@@ -31,7 +31,7 @@ SHEET = (
 )
 
 
-GUIDANCE = 1.5
+GUIDANCE = 2.0
 REMEDY = "train it with `python3 course.py train mine`"  # `systems` has it too, which imports no torch
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -43,7 +44,7 @@ class Half:
 
 HALVES = {
     "planner": Half(0.15, 64, dict(numbers=plans.NUMBERS, tokens=plans.THINGS, mixes=True)),
-    "painter": Half(0.85, 16, dict(numbers=3 * plans.PATCH**2, given=plans.TOLD, finish=24)),
+    "painter": Half(0.85, 16, dict(numbers=3 * plans.PATCH**2, given=plans.TOLD, finish=24, readers=0)),
 }
 SCENES = 60_000  # whose plans the planner learns
 PAGES = 20_000  # of them are drawn, in less than a minute; in half an hour each is seen three or four times
@@ -256,7 +257,7 @@ def require_own(folder: Path) -> None:
         )
 
 
-def export(model: WordedTransformer, folder: Path) -> None:
+def export(model: torch.nn.Module, folder: Path) -> None:
     """Write a half, in float16, as `WordedTransformer.from_pretrained` reads it."""
     with new_files(folder) as part:
-        copy.deepcopy(model).half().save_pretrained(part)
+        cast(WordedTransformer, copy.deepcopy(model).half()).save_pretrained(part)
