@@ -458,14 +458,17 @@ def train_own(folder: Path, minutes: float, seed: int, restart: bool) -> int:
         require_room(folder, "keep the training in another folder (--folder)")
         from course_utils.machine.devices import budget
         from course_utils.pipelines.mine import draw_sheet
-        from course_utils.recipes.mine import PAGES, train_mine
+        from course_utils.recipes.mine import PAGES, check, train_mine
 
+        check(folder, minutes)
         pages = budget(smoke=60, laptop=PAGES, gpu=PAGES)
         say(f"Drawing {pages:,} pages to train with, for a minute or so.")
         run = train_mine(folder, minutes, scenes=3 * pages, pages=pages, seed=seed, restart=restart)
-        with contextlib.closing(run), tqdm(total=minutes, bar_format=OWN_BAR) as bar:
+        with contextlib.closing(run), contextlib.ExitStack() as at_the_end:
+            bar: Any = None
             for progress in run:
                 stop.updating = True
+                bar = bar or at_the_end.enter_context(tqdm(total=minutes, bar_format=OWN_BAR))
                 bar.n = min(progress.minutes, minutes)
                 bar.set_description_str(progress.half, refresh=False)
                 left = f"{minutes - bar.n:.1f} of {minutes:g} minutes left"

@@ -105,9 +105,9 @@ class PlannedPipeline(DiffusionPipeline):
     def plan(
         self, prompts: Sequence[str], seeds: Sequence[int], steps: int = 16, guidance: float = GUIDANCE
     ) -> torch.Tensor:
-        """A plan for each prompt, (prompts, THINGS, NUMBERS), see `data.plans`."""
+        """A plan for each prompt, (prompts, ROWS, NUMBERS), see `data.plans`."""
         predict = guided(self.planner, as_numbers(prompts, self.words), guidance)
-        return sample(predict, _noise(seeds, plans.THINGS, plans.NUMBERS, 1), steps) * self.planner.scale
+        return sample(predict, _noise(seeds, plans.ROWS, plans.NUMBERS, 1), steps) * self.planner.scale
 
     def paint(
         self,

@@ -43,7 +43,7 @@ class Half:
 
 
 HALVES = {
-    "planner": Half(0.15, 64, dict(numbers=plans.NUMBERS, tokens=plans.THINGS, mixes=True)),
+    "planner": Half(0.15, 64, dict(numbers=plans.NUMBERS, tokens=plans.ROWS, mixes=True)),
     "painter": Half(0.85, 16, dict(numbers=3 * plans.PATCH**2, given=plans.TOLD, finish=24, readers=0)),
 }
 SCENES = 60_000  # whose plans the planner learns
@@ -134,7 +134,7 @@ class Told:
 
 
 def planner_loss(scenes: Sequence[book.Scene], planned: torch.Tensor, words: list[str]) -> Callable:
-    """L = |x0 - x0_hat|^2 / max(t, 0.05)^2, that of the velocity, for plans (count, THINGS, NUMBERS)."""
+    """L = |x0 - x0_hat|^2 / max(t, 0.05)^2, that of the velocity, for plans (count, ROWS, NUMBERS)."""
     told = Told(scenes, words)
 
     def loss(model, samples):
@@ -198,9 +198,7 @@ def train_mine(
     this process computes, not the time that passes. Raises ValueError unless the minutes are more than 0, if the folder
     holds something else, and as `timed_training.train_for` does.
     """
-    if not 0 < minutes < 1e6:
-        raise ValueError(f"expected a number of minutes above 0, got {minutes:g}; 30 are usual")
-    require_own(folder)
+    check(folder, minutes)
     if restart:
         shutil.rmtree(folder / "training", ignore_errors=True)
     start = clock()
@@ -247,8 +245,10 @@ def build(half: str, words: Sequence[str], scale: torch.Tensor, seed: int = 0) -
     return model
 
 
-def require_own(folder: Path) -> None:
-    """Raise ValueError if there is anything in the folder that is not of a model of one's own."""
+def check(folder: Path, minutes: float) -> None:
+    """Raise ValueError unless the minutes are more than 0, and if the folder holds anything but a model of one's own."""
+    if not 0 < minutes < 1e6:
+        raise ValueError(f"expected a number of minutes above 0, got {minutes:g}; 30 are usual")
     others = sorted({path.name for path in folder.glob("*")} - OWN) if folder.is_dir() else []
     if others:
         raise ValueError(
