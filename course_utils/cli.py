@@ -469,11 +469,11 @@ def train_own(folder: Path, minutes: float, seed: int, restart: bool) -> int:
             for progress in run:
                 stop.updating = True
                 bar = bar or at_the_end.enter_context(tqdm(total=minutes, bar_format=OWN_BAR))
-                bar.n = min(progress.minutes, minutes)
+                gone, record = min(progress.minutes, minutes), progress.record
                 bar.set_description_str(progress.half, refresh=False)
-                left = f"{minutes - bar.n:.1f} of {minutes:g} minutes left"
-                bar.set_postfix_str(f"{progress.record.step:,} updates, loss {progress.record.loss:.3f}, {left}", False)
-                bar.update(0)
+                left = f"{minutes - gone:.1f} of {minutes:g} minutes left"
+                bar.set_postfix_str(f"{record.step:,} updates, loss {record.loss:.3f}, {left}", refresh=False)
+                bar.update(gone - bar.n)
                 if stop.number:
                     break
                 if progress.exported and progress.minutes < minutes:

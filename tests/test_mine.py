@@ -25,6 +25,7 @@ from course_utils.pipelines.mine import PlannedPipeline, draw_sheet, falling_tim
 from course_utils.pipelines.png_info import read_png
 from course_utils.recipes import mine
 from course_utils.recipes.mine import as_numbers, choose_scenes, train_mine, vocabulary
+from course_utils.studio.shelf import Shelf
 from course_utils.timed_training import rate_at, train_for
 
 WORDS = ["<pad>", "<nothing>", "<unknown>", "a", "red", "car", "in", "the", "city", ","]
@@ -402,6 +403,10 @@ def test_generate_knows_the_model_by_its_folder(folder, tmp_path):
     assert page.shape == (64, 64, 3) and settings.system == "mine" and settings.guidance == 2.0 and "Note" not in said
     named, _, _ = draw("two", "--system", "mine", "--model", folder, "--seed", 4)
     assert (page == named).all()
+
+
+def test_the_studio_does_not_offer_what_it_cannot_draw_with(folder):
+    assert str(folder) not in Shelf(folder.parent).models()
 
 
 def test_generate_refuses_what_the_model_has_not(folder, tmp_path, monkeypatch):

@@ -246,7 +246,7 @@ def build(half: str, words: Sequence[str], scale: torch.Tensor, seed: int = 0) -
 
 
 def check(folder: Path, minutes: float) -> None:
-    """Raise ValueError unless the minutes are more than 0, and if the folder holds anything but a model of one's own."""
+    """Raise ValueError unless the minutes are more than 0 and the folder, if there is one, a model of one's own."""
     if not 0 < minutes < 1e6:
         raise ValueError(f"expected a number of minutes above 0, got {minutes:g}; 30 are usual")
     others = sorted({path.name for path in folder.glob("*")} - OWN) if folder.is_dir() else []
