@@ -455,12 +455,12 @@ def train_own(folder: Path, minutes: float, seed: int, restart: bool) -> int:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: name a folder to keep the training in.")
     with stop_on_signals(folder) as stop:
-        require_room(folder, "keep the training in another folder (--folder)")
         from course_utils.machine.devices import budget
         from course_utils.pipelines.mine import draw_sheet
         from course_utils.recipes.mine import PAGES, check, train_mine
 
         check(folder, minutes)
+        require_room(folder, "keep the training in another folder (--folder)")
         pages = budget(smoke=60, laptop=PAGES, gpu=PAGES)
         say(f"Drawing {pages:,} pages to train with, for a minute or so.")
         run = train_mine(folder, minutes, scenes=3 * pages, pages=pages, seed=seed, restart=restart)

@@ -349,7 +349,7 @@ def test_train_refuses_in_one_sentence(folder, tmp_path, monkeypatch):
 
 
 def start(home):
-    command = [sys.executable, "-m", "course_utils.cli", "train", "mine", "--minutes", "0.25", "--folder", str(home)]
+    command = [sys.executable, "-m", "course_utils.cli", "train", "mine", "--minutes", "0.15", "--folder", str(home)]
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
