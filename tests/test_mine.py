@@ -21,11 +21,12 @@ from course_utils.data import picture_book as book
 from course_utils.data import plans
 from course_utils.models.worded import NOTHING, PAD, UNKNOWN, Finish, WordedTransformer, mixed
 from course_utils.optimizers import Muon, orthogonalized
-from course_utils.pipelines.mine import PlannedPipeline, draw_sheet, falling_times, load_mine, sample
+from course_utils.pipelines.mine import PlannedPipeline, WordList, draw_sheet, falling_times, load_mine, sample
 from course_utils.pipelines.png_info import read_png
 from course_utils.recipes import mine
 from course_utils.recipes.mine import as_numbers, choose_scenes, train_mine, vocabulary
 from course_utils.studio.shelf import Shelf
+from course_utils.text.prompts import inspect_prompt
 from course_utils.timed_training import rate_at, train_for
 
 WORDS = ["<pad>", "<nothing>", "<unknown>", "a", "red", "car", "in", "the", "city", ","]
@@ -190,7 +191,9 @@ def test_padding_changes_nothing():
 def test_words_that_nobody_knows():
     words = vocabulary()
     a, red = words.index("a"), words.index("red")
-    assert as_numbers(["a red zeppelin", ""], words).tolist() == [[a, red, UNKNOWN], [NOTHING, PAD, PAD]]
+    assert as_numbers(["A red zeppelin.", ""], words).tolist() == [[a, red, UNKNOWN], [NOTHING, PAD, PAD]]
+    notes = inspect_prompt(WordList(words), "a red zeppelin" + " , and a red car" * 8).advice()
+    assert len(notes) == 2 and "zeppelin" in notes[0] and "does not read" in notes[1]
 
 
 def test_a_run_goes_on_where_it_was_stopped(tmp_path):

@@ -1,7 +1,6 @@
 """Drawing with a model of one's own (`recipes.mine`): first a plan, then the page that shows it."""
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from course_utils.models.dit import unpatchify
 from course_utils.models.worded import LONGEST, NOTHING, PAD, UNKNOWN, WordedTransformer
 from course_utils.pipelines.model_folder import quiet
 from course_utils.plotting import picture_grid
-from course_utils.recipes.mine import HALVES, SPREAD, as_numbers
+from course_utils.recipes.mine import HALVES, SPREAD, WORD, as_numbers
 
 SHEET = (
     "a cute corgi puppy sitting on the grass",
@@ -149,7 +148,7 @@ class WordList:
 
     def __call__(self, text: str, **options) -> dict[str, list[tuple[int, int]]]:
         """Where each word begins and ends in the text, between two that stand for beginning and end."""
-        spans = [match.span() for match in re.finditer(r"[^\s,]+|,", text)]
+        spans = [match.span() for match in WORD.finditer(text)]
         return {"offset_mapping": [(0, 0), *spans, (0, 0)]}
 
 

@@ -12,6 +12,7 @@ tell far more than captions do; for photographs a detector would have to make th
 import contextlib
 import copy
 import random
+import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -46,6 +47,7 @@ HALVES = {
     "planner": Half(0.15, 64, dict(numbers=plans.NUMBERS, tokens=plans.ROWS, mixes=True)),
     "painter": Half(0.85, 16, dict(numbers=3 * plans.PATCH**2, given=plans.TOLD, finish=24, readers=0)),
 }
+WORD = re.compile(r"[\w'-]+|,")
 SCENES = 60_000  # whose plans the planner learns
 PAGES = 20_000  # of them are drawn, in less than a minute; in half an hour each is seen three or four times
 SPREAD = 0.5  # of the pixels of a page, in [-1, 1]
@@ -101,7 +103,7 @@ def vocabulary() -> list[str]:
 
 def split(text: str) -> list[str]:
     """The words of a text, commas among them."""
-    return text.lower().replace(",", " , ").split()
+    return WORD.findall(text.lower())
 
 
 def as_numbers(texts: Sequence[str], words: Sequence[str]) -> torch.Tensor:
