@@ -69,6 +69,8 @@ def say(text: str, err: bool = False) -> None:
         typer.echo(translated(text), err=err)
 
 
+OWN_BAR = "{desc} {percentage:3.0f}%|{bar}| {postfix}"
+
 app = typer.Typer(cls=OneSentence, add_completion=False, help="Image generation: draw, train, build, check.")
 
 
@@ -83,7 +85,7 @@ def generate(
     context: typer.Context,
     prompt: Annotated[list[str], typer.Argument(help="What to draw; several words need no quotes.")],
     system: Annotated[
-        str | None, typer.Option(help="stable-diffusion, dalle, unclip or few-steps; none: the first.")
+        str | None, typer.Option(help="stable-diffusion, dalle, unclip, few-steps or mine; none: by --model.")
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="In 4 steps or, with --steps, 2 or 1: the few-steps.")] = False,
     seed: Annotated[int, typer.Option(help="Same seed, same picture; picture i uses seed + i.")] = 0,
@@ -100,7 +102,7 @@ def generate(
     output: Annotated[Path | None, typer.Option(help="PNG to write; none: named after the prompt.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite, rather than find a free name.")] = False,
     model: Annotated[
-        Path | None, typer.Option(help="Another model, such as runs/picture_book, runs/dalle or runs/unclip.")
+        Path | None, typer.Option(help="Another model, such as runs/picture_book, runs/mine or runs/dalle.")
     ] = None,
     image: Annotated[Path | None, typer.Option(help="A picture to start from, rather than from noise.")] = None,
     strength: Annotated[
@@ -118,7 +120,7 @@ def generate(
 
     if fast and system not in (None, "few-steps"):
         raise ValueError(f"--fast is the system few-steps, but --system is {system}: leave one of them out.")
-    system = "few-steps" if fast else system or png_info.Settings.system
+    system = "few-steps" if fast else system or systems.found_in(model)
     usual = systems.find(system)
     guidance = usual.guidance if guidance is None else guidance
     text = in_english(" ".join(prompt))
@@ -354,12 +356,15 @@ def train(
         str,
         typer.Argument(
             help="vae, decoder, clip, unet, control, vq, dalle, embedder, prior, unclip, few_steps, judge, reader, "
-            "digits_unet, or all."
+            "digits_unet, or all; or mine: a whole model of your own."
         ),
     ],
     steps: Annotated[int | None, typer.Option(help="Updates; none: as many as the recipe says.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
-    folder: Annotated[Path, typer.Option(help="Where checkpoints and results are kept.")] = Path("runs"),
+    folder: Annotated[
+        Path | None, typer.Option(help="Where checkpoints and results are kept; none: runs, for mine runs/mine.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="How long mine is trained; none: 30.")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Begin from nothing, not from the checkpoint.")] = False,
     from_shipped: Annotated[
         bool,
@@ -373,6 +378,13 @@ def train(
     ] = False,
 ):
     """Train PART, going on from its last checkpoint; Ctrl-C stops after this step and loses nothing."""
+    if minutes is not None and part != "mine":
+        raise ValueError(f"Only mine is trained for so many minutes: give {part} a number of updates with --steps.")
+    if part == "mine":
+        if steps is not None or from_shipped or ship:
+            raise ValueError("The part mine has no --steps, --from-shipped or --ship: say how long with --minutes.")
+        raise typer.Exit(train_own(folder or Path("runs/mine"), 30.0 if minutes is None else minutes, seed, restart))
+    folder = folder or Path("runs")
     with stop_on_signals(folder) as stop:
         look_ahead(part, steps, seed, folder, ship)
         from course_utils import recipes
@@ -407,7 +419,7 @@ def look_ahead(part: str, steps: int | None, seed: int, folder: Path, ship: bool
     from course_utils import recipes
 
     if part != "all" and part not in recipes.PARTS:
-        raise ValueError(f"There is no part {part!r}: choose one of {', '.join(recipes.PARTS)}, all.")
+        raise ValueError(f"There is no part {part!r}: choose one of {', '.join(recipes.PARTS)}, all, mine.")
     require_room(folder, "keep the training in another folder (--folder)")
     if ship:
         recipes.require_shippable(folder, part)
@@ -451,6 +463,47 @@ def train_one(records, name: str, stop) -> bool:
         if bar is not None:
             bar.close()
     return True
+
+
+def train_own(folder: Path, minutes: float, seed: int, restart: bool) -> int:
+    """Train a model of one's own with a progress bar; the exit code, 0 unless it was stopped (it is then saved)."""
+    from tqdm import tqdm
+
+    from course_utils.files import require_room
+    from course_utils.pipelines.png_info import MOST_SEED, whole_number
+
+    whole_number("The seed", seed, 0, MOST_SEED)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name a folder to keep the training in.")
+    with stop_on_signals(folder) as stop:
+        from course_utils.machine.devices import budget
+        from course_utils.pipelines.mine import draw_sheet
+        from course_utils.recipes.mine import PAGES, check, train_mine
+
+        check(folder, minutes)
+        require_room(folder, "keep the training in another folder (--folder)")
+        pages = budget(smoke=60, laptop=PAGES, gpu=PAGES)
+        say(f"Drawing {pages:,} pages to train with, for a minute or so.")
+        run = train_mine(folder, minutes, scenes=3 * pages, pages=pages, seed=seed, restart=restart)
+        with contextlib.closing(run), contextlib.ExitStack() as at_the_end:
+            bar: Any = None
+            for progress in run:
+                stop.updating = True
+                bar = bar or at_the_end.enter_context(tqdm(total=minutes, bar_format=OWN_BAR))
+                gone, record = min(progress.minutes, minutes), progress.record
+                bar.set_description_str(progress.half, refresh=False)
+                left = f"{minutes - gone:.1f} of {minutes:g} minutes left"
+                bar.set_postfix_str(f"{record.step:,} updates, loss {record.loss:.3f}, {left}", refresh=False)
+                bar.update(gone - bar.n)
+                if stop.number:
+                    break
+                if progress.exported and progress.minutes < minutes:
+                    tqdm.write(f"After {progress.minutes:.0f} minutes it draws {draw_sheet(folder)}")
+        if stop.number:
+            say(stop.message)
+            return 128 + stop.number
+        say(f"mine: trained, in {folder}; see {draw_sheet(folder)}, or `generate 'a red car' --model {folder}`.")
+    return 0
 
 
 def is_main_process() -> bool:

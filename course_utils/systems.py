@@ -4,12 +4,16 @@
     dalle               prompt -> transformer -> codes -> picture                pipelines/dalle.py
     unclip              prompt -> prior -> CLIP's embedding -> U-Net -> picture  pipelines/unclip.py
     few-steps           the first, distilled: four, two or one evaluations       pipelines/few_steps.py
+    mine                prompt -> planner -> plan -> painter -> picture          pipelines/mine.py
+
+The last comes with no weights: `train mine` makes them.
 
 torch and the libraries take seconds to import, so only what loads and draws imports them; `prepare` does not.
 """
 
 import copy
 import dataclasses
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +41,8 @@ class System:
     """A row of the table of systems.
 
     options: those of `FIELDS`, and "size", that it has. guidance: its own, where none is given. folder: that of the
-    shipped one; files: what must be in it. trained: the parts that it needs to draw, as `recipes.PARTS` names them.
+    shipped one, or where it is looked for; files: what must be in it; remedy: what to do where they are not. trained:
+    the parts that it needs to draw, as `recipes.PARTS` names them.
     steps: the only numbers of steps that it can draw in, the usual first, with its own guidance; (): as many as wanted.
     load(folder, device) -> (parts, tokenizer). draw(parts, prompts, seed, guidance, **how) -> pictures (n, 3, 64, 64)
     in [-1, 1], see `Loaded.draw`.
@@ -51,6 +56,7 @@ class System:
     load: Callable[..., tuple[Any, Any]]
     draw: Callable[..., "torch.Tensor"]
     steps: tuple[int, ...] = ()
+    remedy: str = REMEDY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +112,15 @@ def find(name: str) -> System:
     return SYSTEMS[name]
 
 
+def found_in(folder: Path | None) -> str:
+    """Return the system that a model folder is of by its model_index.json: mine, or else the usual one."""
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8")) if folder else {}
+        return "mine" if index.get("_class_name") == "PlannedPipeline" else Settings.system
+    except (OSError, ValueError, AttributeError):  # what is wrong with it is said by who loads it
+        return Settings.system
+
+
 def refuse(name: str, options: Iterable[str]) -> None:
     """Raise ValueError, which says what to do, if one of these options of `generate` is not the system's."""
     for option in options:
@@ -128,7 +143,9 @@ def prepare(settings: Settings, folder: Path | None = None, count: int = 1) -> t
     if settings.system != "stable-diffusion":
         for file in system.files:
             if not (folder / file).is_file():
-                raise ValueError(f"There is no model of {settings.system} in {folder}, {file} is missing: {REMEDY}.")
+                raise ValueError(
+                    f"There is no model of {settings.system} in {folder}, {file} is missing: {system.remedy}."
+                )
         return settings, None
     from course_utils.pipelines import steering
 
@@ -242,6 +259,13 @@ def _load_few_steps(folder: Path, device) -> tuple[Any, Any]:
     return (pipe, load_student(pipe.unet, folder)), pipe.tokenizer
 
 
+def _load_mine(folder: Path, device) -> tuple[Any, Any]:
+    from course_utils.pipelines.mine import WordList, load_mine
+
+    pipe = load_mine(folder)  # it draws on the processor: its networks are small
+    return pipe, WordList(pipe.words)
+
+
 def _generators(seed: int, count: int) -> list:
     import torch
 
@@ -296,6 +320,10 @@ def _draw_few_steps(parts, prompts, seed, guidance, steps=4):
     return draw_fast(pipe, student, prompts, _latent_noise(pipe.unet, _generators(seed, len(prompts))), steps)
 
 
+def _draw_mine(pipe, prompts, seed, guidance):
+    return pipe.draw(prompts, [seed + i for i in range(len(prompts))], guidance)
+
+
 SYSTEMS: dict[str, System] = {
     "stable-diffusion": System(
         frozenset(FIELDS) - {"candidates"} | {"size"}, 4.0, PICTURE_BOOK, (),
@@ -312,5 +340,9 @@ SYSTEMS: dict[str, System] = {
     "few-steps": System(
         frozenset({"steps"}), 1.0, CHECKPOINTS / "few_steps", ("model.safetensors",),
         ("vae", "decoder", "clip", "unet", "few_steps"), _load_few_steps, _draw_few_steps, (4, 2, 1),
+    ),
+    "mine": System(
+        frozenset(), 2.0, Path("runs/mine"), ("model_index.json", "planner/config.json", "painter/config.json"), (),
+        _load_mine, _draw_mine, remedy="train it with `python3 course.py train mine`",
     ),
 }  # fmt: skip

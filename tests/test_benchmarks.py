@@ -38,12 +38,12 @@ def test_benchmarks_are_listed_and_found_by_name():
             "recipe_book",
             "sampling",
             "scale",
+            "speedrun",
             "steering",
             "systems",
             "throughput",
             "tokens",
             "variety",
-            "whole",
         )
     )
     assert "--seeds" in run("variety", "--help").stdout

@@ -6,6 +6,8 @@ from pathlib import Path
 from course_utils.machine.devices import pick_device
 from course_utils.pipelines.model_folder import read_configurations
 from course_utils.pipelines.picture_book import PICTURE_BOOK, load_picture_book, made_for
+from course_utils.pipelines.png_info import Settings
+from course_utils.systems import found_in
 
 SHIPPED, STABLE_DIFFUSION = "picture book", "Stable Diffusion v1.5"
 LARGE = 256  # pixels: models for such pictures are loaded as Stable Diffusion, planned for the memory there is
@@ -33,7 +35,8 @@ class Shelf:
             found[str(self.own)] = self.own
         found[SHIPPED] = PICTURE_BOOK
         for index in sorted(self.runs.glob("*/model_index.json")):
-            found[str(index.parent)] = index.parent
+            if found_in(index.parent) == Settings.system:  # the studio's settings are that system's
+                found[str(index.parent)] = index.parent
         if _is_fetched():
             from course_utils.pipelines.stable_diffusion import MODEL_ID
 

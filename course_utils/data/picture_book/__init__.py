@@ -47,6 +47,7 @@ __all__ = [
     "is_held_out",
     "layout",
     "maps",
+    "page_and_things",
     "pictures",
     "sample_scene",
     "seen_colour",
@@ -174,17 +175,33 @@ def layout(scene: Scene) -> list[Spot]:
     return spots
 
 
-def _page(scene: Scene, size: int) -> np.ndarray:
-    """The finished picture, uint8 (size, size, 3)."""
+def page_and_things(scene: Scene, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """A page, uint8 (size, size, 3), and which thing is seen at the middle of each pixel, uint8 (size, size).
+
+    The numbers are those of `Maps.things`; made together with the page, they cost a third of what `maps` takes.
+    """
+    things = Image.new("L", (size * SUPERSAMPLING, size * SUPERSAMPLING))
+    page = _page(scene, size, things)
+    middle = slice(SUPERSAMPLING // 2, None, SUPERSAMPLING)
+    return page, np.asarray(things)[middle, middle].copy()
+
+
+def _page(scene: Scene, size: int, things: Image.Image | None = None) -> np.ndarray:
+    """The finished picture, uint8 (size, size, 3). `things`: a sheet that gets the number of the thing seen."""
     page, rng = _empty_page(scene, size)
     style = STYLES[scene.style]
-    for _, thing, spot in _far_to_near(scene):
+    for number, thing, spot in _far_to_near(scene):
         pen = Pen(page, *_frame(page, spot), style.line)
         if spot.cloud:
             places.draw_cloud(pen, _thickness(page, spot, style))
         below: Colour = page.getpixel((int(pen.x), int(pen.y)))  # type: ignore[assignment]
         pen.ellipse(0, 0.01, 0.42, 0.055, mix(below, (40, 36, 60), 0.32), line=False)
         pen.ink(0)
+        if things is not None:
+            before = rng.getstate()
+            flat = LinePen(things, *_frame(page, spot), line=number, fill=number)
+            _draw_thing(flat, thing, rng, _thickness(page, spot, style))
+            rng.setstate(before)
         _draw_thing(pen, thing, rng, _thickness(page, spot, style))
     return style.finish(page, random.Random(f"paper/{scene.seed}"), size).clip(0, 255).astype(np.uint8)
 
