@@ -185,9 +185,11 @@ def require_its_own_kind(got, matrix, called) -> None:
 def require_accurate(got, right, largest, what, advice, called) -> None:
     """Raise `Wrong` if an element is off by more than a share `largest` of the largest one, or is not a number."""
     off = (got.double() - right).abs().max().item() / right.abs().max().item()
-    found = f"is off by {off:.2g} of its largest element" if math.isfinite(off) else "is NaN or infinite in places"
     with called_as(called):
-        require(off < largest, f"{what} the root {found}, expected an error of less than {largest:g}.", advice)
+        require(math.isfinite(off), f"{what} the root is NaN or infinite in places, expected an error of less than "
+                f"{largest:g}.", advice)  # fmt: skip
+        require(off < largest, f"{what} the root is off by {off:.2g} of its largest element, expected less than "
+                f"{largest:g}.", advice)  # fmt: skip
 
 
 def require_all_steps(learner) -> None:
@@ -354,13 +356,13 @@ def require_few_images(results) -> None:
         means, of_x, of_y, root = parts_of_frechet(x, y)
         right, size = (means + of_x + of_y - 2 * root).item(), (of_x + of_y).item()
         with called_as(called):
-            found = f"of {len(x)} and {len(y)} images with {x.shape[1]} features, the distance is"
             require(isinstance(got, NUMBERS) or got.numel() == 1, "got several numbers, expected one.", "Return one.")
-            got = float(got)
-            require(math.isfinite(got), f"{found} {got}, expected {max(right, 0):.6g}.", "Rounding makes some "
-                    "eigenvalues of 0 slightly negative, and their root is NaN: .clamp(min=0) before the "
-                    "root.")  # fmt: skip
-            require(abs(got - right) < 1e-5 * size, f"{found} {got:.7g}, expected {max(right, 0):.7g}.", advice)
+            got, expected = float(got), max(right, 0)
+            found = (f"of {len(x)} and {len(y)} images with {x.shape[1]} features, the distance is {got:.7g}, expected "
+                     f"{expected:.7g}.")  # fmt: skip
+            require(math.isfinite(got), found, "Rounding makes some eigenvalues of 0 slightly negative, and their root "
+                    "is NaN: .clamp(min=0) before the root.")  # fmt: skip
+            require(abs(got - right) < 1e-5 * size, found, advice)
 
 
 def _likely(results) -> str:
@@ -751,7 +753,7 @@ def wilson_mistakes(hits, number, z):
         ((half / below, middle / below), "Half length and middle came back. The ends are their difference and sum."),
         ((p - half / below, p + half / below), "The interval was laid around the share. Its middle is pulled towards "
                                                "one half."),
-        *[((100 * a, 100 * b), "These are percent. The ends are numbers from 0 to 1.") for a, b in both],
+        *[((100 * a, 100 * b), "These are percentages. The ends are numbers from 0 to 1.") for a, b in both],
         *[((n * a, n * b), "These are numbers of hits. The ends are probabilities: divide by `number`.")
           for a, b in both],
         (plain if hits in (0, n) else (low, high), "Where all or none are hits, no case of its own is needed: the "

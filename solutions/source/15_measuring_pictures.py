@@ -568,7 +568,7 @@ measures = {"precision": precision, "recall": recall, "density": density, "cover
 sets = real.split(COUNT)[: min(20, len(real) // COUNT)]
 print(f"expected coverage, if all are perfect: {distributions.expected_coverage(COUNT, len(real), 5):.2f} of {len(real)}, "
       f"{distributions.expected_coverage(COUNT, COUNT, 5):.2f} of {COUNT}")  # fmt: skip
-print(" " * 25 + "  ".join(measures))
+print(" " * 26 + "".join(f"{measure:<10}" for measure in measures))
 of_all, of_sets = {}, {}
 for name, points in drawn.items():
     of_all[name] = [measure(points, real, 5) for measure in measures.values()]
@@ -611,12 +611,12 @@ if LAPTOP:
 # Nothing so far asked what the features see. The usual FID takes them from a network that classifies photographs of
 # ImageNet; what its thousand classes do not need, it may not see
 # ([arXiv:2203.06026](https://arxiv.org/abs/2203.06026), [arXiv:2306.04675](https://arxiv.org/abs/2306.04675)). Three
-# networks look at our four samplers: the judge; the digit reader of chapter 01, which knows handwritten digits
+# networks look at our four samplers and at the true pages: the judge; the digit reader of chapter 01, which knows handwritten digits
 # only (it gets each page in grey, with 16 × 16 pixels); and a judge that was never trained, with random weights.
 # **Predict first:** which of the three can tell true pages from DALL·E's?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# The judge, and random weights can, too: they see colours and edges. The digit reader cannot: it gives DALL·E a lower FID than the true pages, but a higher one in the second half of the images.
+# The judge can, and so can random weights: they see colours and edges. The digit reader cannot: it gives DALL·E a lower FID than the true pages on all of the images, but a higher one on their second half.
 # </details>
 
 # %% id="which"
@@ -1063,7 +1063,7 @@ def confusion(by_judge):
 
 
 table = confusion(judged(0.25))
-print("                    the judge: right   wrong")
+print("                       the judge: right   wrong")
 for truth, name in ((True, "right"), (False, "wrong")):
     print(f"by eye {name:26} {table[truth, True]:5} {table[truth, False]:7}")
 caught = [not answer for answer, truth in zip(judged(0.25), by_eye) if not truth]
@@ -2107,9 +2107,9 @@ if LAPTOP:
     assert low < 0.5 < high or abs(left / (left + right) - 0.5) < 0.03
 
 # %% [markdown] id="sheet-read"
-# The last line tells it: of the publisher's cats all stand on the left, while in the training data left and right are
-# equally frequent. It takes a moment to count this, and no training. The sheet of the training data tells more that a
-# user of the model would want to know before drawing: the corgi is twice as frequent as each other kind, and more than
+# The last two lines tell it: of the publisher's cats all stand on the left, while in the training data left and right are
+# about equally frequent. It takes a moment to count this, and no training. The sheet of the training data tells more that a
+# user of the model would want to know before drawing: the corgi is about twice as frequent as each other kind, and more than
 # half of the pages are in one style. (The training of chapter 10 knows this, and takes pages in the other styles three
 # times as often, and those of several things twice as often: `weight` in `course_utils/recipes/unet.py`.)
 #
