@@ -86,7 +86,7 @@ def masks(size, own):
         (mask(lambda r, c, m: r < m), "In its own row the pixel may see what is left of it, too."),
         (mask(lambda r, c, m: r == m and c < m), "The rows above are missing. They come before the middle row."),
         (mask(lambda r, c, m: r <= m and c <= m), "Above, this sees nothing to the right. But the rows above are "
-         "finished, so all of them is seen."),
+         "finished, so all of them are seen."),
         (mask(lambda r, c, m: r < m and c < m), "Only what is above and to the left is seen. The rows above are seen "
          "as a whole, and so is what is left in the middle row."),
         (mask(lambda r, c, m: r <= m), "This sees the whole middle row. What is right of the middle comes later."),
@@ -305,15 +305,15 @@ def stacks_and_mistakes(v, h, above, left):
 
     new_v, new_h = up(v), aside(h)
     below, right = pad(above.weight, (0, 0, 1, 0)), pad(left.weight, (1, 0, 0, 0))  # kernels that look ahead
-    moved = "The kernel of `above` stands too far to the {}: one column of zeros on either side, pad(v, (1, 1, 1, 0))."
+    cure = "One column of zeros on either side: pad(v, (1, 1, 1, 0))."
     of_v = [
         (
             up(v, below),
             "The stack of the rows above looks down: its kernel needs zeros at the top, pad(v, (1, 1, 1, 0)).",
         ),
         (new_v + new_h, "h flows into v. Then later rows would know what is hidden from them: only h gets the other."),
-        (up(pad(v, (1, 0, 0, 0)))[..., :-1], moved.format("left")),
-        (up(pad(v, (0, 1, 0, 0)))[..., 1:], moved.format("right")),
+        (up(pad(v, (1, 0, 0, 0)))[..., :-1], f"The kernel of `above` stands too far to the left. {cure}"),
+        (up(pad(v, (0, 1, 0, 0)))[..., 1:], f"The kernel of `above` stands too far to the right. {cure}"),
         (up(h), "`above` was given h. It reads v, which has seen the rows above."),
     ]
     of_h = [
