@@ -112,7 +112,7 @@ def bounds(log_w):
         (sums.log() - math.log(batch), "This divides by the size of the batch, not by the number of samples."),
         (sums.log() - math.log(log_w.numel()), "This divides by all the numbers of log_w. The samples of an image lie "
          "along axis 0, M of them."),
-        (-expected, "The sign is wrong: this is This bounds -log p(x). Wanted is that of log p(x)."),
+        (-expected, "This bounds -log p(x), and a bound on log p(x) is wanted: the sign is wrong."),
     ]  # fmt: skip
     return expected, mistakes
 
