@@ -429,8 +429,7 @@ discriminator_step = check("03.discriminator_step", discriminator_step)
 # ### Exercise 5 · The generator's update
 #
 # ●●●○○ · 10 minutes. Update $G$ once, and leave $D$'s parameters, its mode (training or evaluation) and
-# `requires_grad` as they were. (Gradients
-# may be left in $D$'s `.grad`: its own update clears them first.)
+# `requires_grad` as they were. (Gradients may be left in $D$'s `.grad`: its own update clears them first.)
 # * `optimizer` holds the parameters of $G$. No real samples are needed.
 # * The loss is `generator_loss` of the logits that $D$ outputs for $G(z)$. Nothing is detached on the way.
 # * Return the loss from before the update as `loss.detach()`, a tensor of shape ().
@@ -862,7 +861,7 @@ for start in (2.0, 4.0, 8.0, 16.0):
         estimate = critic(real).mean() - critic(fake).mean()
         values = estimate, -softplus(D(fake)).mean(), softplus(-D(fake)).mean()
         slopes = [torch.autograd.grad(value, theta, retain_graph=True)[0].item() for value in values]
-        print(f"{start:5} {start:4g} {estimate.item():10.2f} {slopes[0]:35.2f} {slopes[1]:9.4f} {slopes[2]:9.2f}")
+        print(f"{start:5} {start:3g} {estimate.item():18.2f} {slopes[0]:38.2f} {slopes[1]:8.4f} {slopes[2]:15.2f}")
         if budget(smoke=False, laptop=True, gpu=True):
             assert 0.8 < slopes[0] < 1.25 and abs(estimate.item() / start - 1) < 0.25
             assert (start < 8 or abs(slopes[1]) < 0.001) and (start < 16 or slopes[2] < 0.2)
