@@ -849,11 +849,11 @@ if budget(smoke=False, laptop=True, gpu=True):
 # In the last layer but one, the map of "corgi" is bright on the puppy and the map of "grass" around it in the two
 # drawings shown; in all four drawings of this one prompt, the two maps are negatively correlated. Three warnings. The
 # map of "sitting" resembles that of "corgi"; a likely reason, not tested here, is that the text encoder passes
-# information from earlier words on to later ones. Yet "sitting" gets less than a tenth of the attention, which a map
-# scaled to its own maximum hides. The start token, which is the same in every prompt, gets a third. The shares of a
-# pixel must add up to 1, so they cannot all be small, even where no word is of use. And in the very last layer nothing
-# of this kind is found: "grass" correlates *positively* with "corgi", and both get hardly any attention. Read such maps
-# with care, and check which layer is shown.
+# information from earlier words on to later ones. Yet "sitting" gets less than a tenth of what "corgi" gets, which a
+# map scaled to its own maximum hides. The start token, which is the same in every prompt, gets a third of the
+# attention. The shares of a pixel must add up to 1, so they cannot all be small, even where no word is of use. And in
+# the very last layer nothing of this kind is found: "grass" correlates *positively* with "corgi", and both get hardly
+# any attention. Read such maps with care, and check which layer is shown.
 
 # %% [markdown] id="time-text"
 # ## 5 · Three small components
