@@ -64,8 +64,8 @@ print("Device: cpu. This chapter trains nothing, so it does not use a GPU.")
 # **Predict first.** What will the cloud look like after 10 pushes, after 100, after 1,000? Does it settle?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# After 10 pushes the gap between the arms is closed, after 100 the spiral is gone: fine structure disappears before
-# coarse structure. But the cloud does not settle. Variances of independent things add up, so every push adds 0.01 to
+# After 10 pushes the gap between the arms is nearly closed, after 100 the spiral is gone: fine structure disappears
+# before coarse structure. But the cloud does not settle. Variances of independent things add up, so every push adds 0.01 to
 # the variance, and it keeps growing. The cloud also keeps a trace of where the points came from: on the left it is
 # still darker than on the right.
 # </details>
@@ -93,9 +93,9 @@ show(figure, "The spiral blurs, then becomes a cloud, and the cloud keeps growin
 print(f"correlation of where points are with where they came from: {likeness(spiral[:, 0], x[:, 0]):.2f}")
 
 # %% [markdown] id="naive-read"
-# The cloud grows without end, and even after a thousand pushes one can still tell a little about where a point came
-# from (the printed correlation). Both change at once if everything shrinks a little towards the
-# middle before each push.
+# The variance, printed above each panel, keeps growing: every push adds its 0.01. And even after a thousand pushes the
+# place of a point still tells a little about where the point came from: the printed correlation is far from 0. Both
+# change in section 1, where everything shrinks a little towards the middle before each push.
 
 # %% [markdown] id="step-text"
 # ## 1 · One small step
