@@ -937,8 +937,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 # <details><summary>Answer (after running the cell below)</summary>
 # Its loss is much less bad: after 500 updates it is about a tenth higher on the same 1,000 test cases, where on the
 # points it was about a third higher. A likely reason is that the noise level can be estimated from the image itself,
-# though not perfectly. But fewer of its digits are legible: about a quarter against 41 per cent, and the two intervals
-# of 200 digits do not overlap. All this holds for these two networks; how much one training differs from the next, a
+# though not perfectly. But fewer of its digits are legible: 23 per cent against 41, and the two intervals of 200 digits
+# each do not overlap. All this holds for these two networks; how much one training differs from the next, a
 # single training each cannot show.
 # </details>
 
