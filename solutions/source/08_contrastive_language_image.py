@@ -1253,7 +1253,7 @@ show(
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # In somewhat more than half of the 672 sums. The colour is almost always the new one, but in about four of ten cases
-# the *subject* changes. The example above is one of them: look at the first printed line.
+# the <em>subject</em> changes. The example above is one of them: look at the first printed line.
 # </details>
 
 # %% id="arithmetic"
