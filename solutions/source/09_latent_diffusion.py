@@ -306,7 +306,7 @@ print(
     f"first 8 pages: mean {psnr(back[:8], x.cpu()).mean():.2f} dB, sample {psnr(back_sampled, x.cpu()).mean():.2f} dB"
 )
 narrow = (z.std() / (q.std * kappa).median()).item()
-print(f"scaled: sigma_z {(q.std * kappa).median():.3f}, latents of all pages {z.std():.2f}: {narrow:.0f} times wider")
+print(f"scaled: sigma_z {(q.std * kappa).median():.3f}, latents of the 8 pages {z.std():.2f}: {narrow:.0f} times wider")
 assert gain.mean() > 3 and abs(psnr(back[:8], x.cpu()).mean() - psnr(back_sampled, x.cpu()).mean()) < 0.1
 assert narrow > 30
 
@@ -316,7 +316,7 @@ assert narrow > 30
 # (It was also fitted to many more pages, so this comparison does not show how much each of these contributes.)
 #
 # On the first eight pages it hardly matters whether we decode the mean or a sample (30.61 and 30.59 dB), because
-# $q(z \mid x)$ is tens of times narrower than the cloud of all latents.
+# $q(z \mid x)$ is tens of times narrower than the cloud of their latents.
 #
 # No layer fixes the image size: convolutions, normalisations and activations accept maps of any size. The sides of an
 # image only have to be multiples of 4. The network has never been trained on a photograph, but it accepts one:
@@ -1338,7 +1338,7 @@ data = {"pixels": kennel, "latents": kennel_z}
 # will the other make in the same time?
 #
 # <details><summary>Answer (after the race)</summary>
-# It takes 3.4 times as many operations, and in the same time the network for latents makes three to four times as many
+# It takes 3.4 times as many operations, and in the same time the network for latents makes about three times as many
 # updates.
 # </details>
 
@@ -1508,7 +1508,7 @@ show(
 
 # %% [markdown] id="duel-read"
 # With the same seconds and the same pages, only the latents give corgis. At least two things differ: the network for
-# latents makes several times as many updates, and it has an easier task, since texture and edges are the decoder's.
+# latents makes about three times as many updates, and it has an easier task, since texture and edges are the decoder's.
 # This race does not separate the two, and it is one training of each.
 #
 # Do not compare the two test losses. An error in latents and an error in pixels are different quantities, and here the
@@ -1653,8 +1653,8 @@ show(
 # %% [markdown] id="cascade-read"
 # The regression wins in PSNR, since the mean of all details that fit has the least squared error. The diffusion model
 # is nearer to the real pages in sharpness, since it draws one of them. (Each was trained once.) But sharpness alone
-# does not measure quality here either: its outlines are ragged. The Fréchet distances, 0.05 against 0.08 and 0.07, have
-# no intervals here, so they do not decide between the two.
+# does not measure quality here either: its outlines are ragged. The Fréchet distances of the two lie close together, all
+# below 0.1, and have no intervals here, so they do not decide between the two.
 #
 # Now the whole cascade, from noise: the first stage draws 16 · 16 pixels, the second enlarges them.
 
