@@ -69,8 +69,8 @@ alpha_bar = alpha_bar_from_beta(scaled_linear_beta(T))  # (1000,), Stable Diffus
 #
 # <details><summary>Answer (after running the cells below)</summary>
 # With $w = 0$ the points fill all three clouds, and with $w = 1$ the upper one, with nearly the right mean and spread. With
-# $w = 4$ they end *above* the upper cloud, in a smaller and denser one: the mixture exaggerates what distinguishes the
-# upper cloud from the others.
+# $w = 4$ they end <em>above</em> the upper cloud, in a smaller and denser one: the mixture exaggerates what
+# distinguishes the upper cloud from the others.
 # </details>
 
 # %% id="toy-run" tags=["static"]
@@ -342,9 +342,9 @@ word_maps = check("10.word_maps", word_maps)
 # which of the words *red*, *ball*, *white*, *cat*, *snow* have similar maps?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# In this layer the maps of *red* and *ball* have their centre in the left half, and those of *white* and *cat* in the
-# right half, as the printed mean columns show (the middle of the image is at 0.44): an adjective is used near its
-# noun. The map of *snow* is bright over the ground.
+# In this layer the maps of <em>red</em> and <em>ball</em> have their centre in the left half, and those of
+# <em>white</em> and <em>cat</em> in the right half, as the printed mean columns show (the middle of the image is at
+# 0.44): an adjective is used near its noun. The map of <em>snow</em> is bright over the ground.
 # </details>
 
 # %% id="maps-run"
@@ -1448,8 +1448,8 @@ print("a negative prompt with scale w is compose with the weights w and 1 - w: e
 # grass, and "a red ball". **Predict first:** what will the images with two weights show?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# The two weights do not give a corgi *and* a red ball: in the eight images the judge finds six things, most of them
-# mixtures such as an orange ball or a red corgi. (With the negative prompt its place is drawn in 0 of 8 images instead
+# The two weights do not give a corgi <em>and</em> a red ball: in the eight images the judge finds six things, most
+# of them mixtures such as an orange ball or a red corgi. (With the negative prompt its place is drawn in 0 of 8 images instead
 # of 2, which is too few for a conclusion.)
 # </details>
 
