@@ -138,7 +138,7 @@ def path_of(got, a: torch.Tensor, b: torch.Tensor, count: int) -> None:
         "On the straight line between two noises the middle is too short: its variance is 1/2. Go round, or bring each "
         "point back to the right norm."
         if ratio < 0.95
-        else "Which norm does the point half-way have? Print got.flatten(2).norm(dim=2)."
+        else "Which norm does the point half-way have? For your result, path, print path.flatten(2).norm(dim=2)."
     )
     require(
         bool(((norms >= low) & (norms <= high)).all()),

@@ -305,7 +305,7 @@ assert distances == sorted(distances, reverse=True) and alikes == sorted(alikes,
 #
 # <details><summary>Answer (after running the cells below)</summary>
 # At $w = 1$, exactly nothing: $\hat\varepsilon_-$ cancels. And the ball is never gone in these images. What the prompt
-# itself names stays; a negative prompt has a say in what the prompt leaves *open*, here the place and the pose.
+# itself names stays; a negative prompt has a say in what the prompt leaves <em>open</em>, here the place and the pose.
 # </details>
 
 # %% id="negative-one"
@@ -502,8 +502,8 @@ assert gaps[0] < 1e-5 and gaps[1] < 1e-3
 # page left there?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# The new *thing* is there early, in three quarters of the images at 0.4; the new *place* only beyond 0.7, and so the
-# whole prompt is followed in most images from 0.8 on. But from 0.9 on nothing of the old page is left: the result
+# The new <em>thing</em> is there early, in three quarters of the images at 0.4; the new <em>place</em> only beyond 0.7,
+# and so the whole prompt is followed in most images from 0.8 on. But from 0.9 on nothing of the old page is left: the result
 # differs from it as much as any image that was drawn freely. There is no strength at which everything new is there
 # and much is kept.
 # </details>
@@ -1269,8 +1269,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 # %% id="compare-plot" tags=["static"]
 show(
     plot_pictures(torch.cat([ball_pages, *tries.values()]), columns=BALLS, rows=["given", *tries]),
-    "Eight given pages with a red ball, and six rows with a blue ball: a new image each; strength 0.5 and 0.8, where the "
-    "page becomes less and less the given one; inverted; painted inside the mask; and your recolour, on the exact page.",
+    "Eight given pages with a red ball, and six rows with a blue one: new images; strength 0.5 and 0.8, which resemble the "
+    "given pages less and less; inverted, close to them; painted inside the mask, exact around it but with rims of the old "
+    "ball; and your recolour, exact everywhere but in the ball.",
 )
 
 # %% [markdown] id="compare-read"
@@ -1665,7 +1666,7 @@ print("before training, the U-Net with LoRA predicts the same, to the last bit")
 # <details><summary>Answer (after running the cells below)</summary>
 # Taught foxes alone, the model loses a part of the old prompts: 8 of 48 that it followed before, against 4 that it
 # gains. With two old pages in each batch, whose target is the model's own old prediction, 3 are lost and 5 gained.
-# (One training each; `python3 course.py benchmark lora` repeats it with 200 old prompts.)
+# (One training each; <code>python3 course.py benchmark lora</code> repeats it with 200 old prompts.)
 # </details>
 
 # %% id="pages"
@@ -1944,8 +1945,8 @@ zero_convolution = check("12.zero_convolution", zero_convolution)
 # it?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# The gradient of the *weights* is the product of the input and the gradient of the output, and neither is zero: they
-# leave zero at the first update. The gradient that is passed on to what lies before has the weights as a factor: it is
+# The gradient of the <em>weights</em> is the product of the input and the gradient of the output, and neither is zero:
+# they leave zero at the first update. The gradient that is passed on to what lies before has the weights as a factor: it is
 # zero at the first update, and no longer at the second.
 # </details>
 
@@ -2509,7 +2510,7 @@ if budget(smoke=False, laptop=True, gpu=True):
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # With weight 0 all 16 balls are still red. A likely reason: the text encoder is causal, so that the hidden states of
-# all tokens *after* "red" depend on it, too. With weight 1.3 the whole prompt is followed in 0.94 ± 0.08 of the
+# all tokens <em>after</em> "red" depend on it, too. With weight 1.3 the whole prompt is followed in 0.94 ± 0.08 of the
 # images, against 0.81 ± 0.10 without any weight: within the errors. With weight 2 it is 0.44 ± 0.12: all other words
 # have become weaker.
 # </details>
