@@ -71,7 +71,7 @@ def read_weights(learner, case):
         pairs, wanted = as_pairs(got), read_in_one_way(text)
         if same_pairs(pairs, wanted):
             continue
-        found = f"for {text!r}: got {got!r}, expected {wanted!r}."
+        found = f"for the prompt {text!r}: got {got!r}, expected {wanted!r}."
         with called_as(called):
             require(pairs is not None, found, "Return a list of pairs (text, weight), also for the empty prompt: [].")
             for change, advice in READ_MISTAKES:
@@ -197,7 +197,8 @@ def shift_layers(learner, case):
             got = learner(layers, camera)
         require_layers_left(layers, kept, learner.called)
         right, mistakes = layer_mistakes(kept, camera)
-        what = f"with depths {list(depths)} and the camera at {camera}, the scene"
+        of_layers = ", ".join(map(str, depths))
+        what = f"with the depths {of_layers} and the camera at {camera}, the scene"
         settings.append((got, right, mistakes, what, learner.called))
     require_bits(settings, ROUNDED_LAYERS)
     close_in_all(settings)

@@ -265,8 +265,8 @@ def seam_mistakes(pictures):
         (steps[:, -2], torch.cat([steps[:, :-2], steps[:, -1:]], 1).mean(1), first),
         (steps[:, 0], steps[:, 1:].mean(1), "Step 0 is that from column 0 to column 1. The seam is the last one: "
                                             "steps[:, -1]."),
-        (seam, steps[:, 1:].mean(1), "The mean leaves out step 0. It is taken with the seam and without the first step "
-                                     "inside. steps[:, :-1] are those inside."),
+        (seam, steps[:, 1:].mean(1), "The mean leaves out step 0, and takes in the seam. The steps inside are "
+                                     "steps[:, :-1]."),
         (seam, inner[:, :-1].mean(1), "One step inside is missing: steps[:, :-1] are all of them, without the seam."),
         (seam, inner[:, 1:].mean(1), "One step inside is missing: steps[:, :-1] are all of them, without the seam."),
         (seam.mean(), inner.mean(), "One ratio came back for all pictures. Each has its own: mean((1, 2)) leaves the "

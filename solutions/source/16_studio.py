@@ -564,7 +564,7 @@ show(
 # %% [markdown] id="info-text"
 # ### An image that knows how it was made
 #
-# The sheet shows what the count of *A weight for a word* cannot: at 1.3 the ball is still red above, but blue below, more
+# The sheet shows what the count of *What does a weight do?* cannot: at 1.3 the ball is still red above, but blue below, more
 # so than at 1. "Blue ball alone" does not count that. (This is one seed, and the other solver.)
 #
 # Each file carries its settings, in the words of the Web UI (chapter 11). Reading them and drawing once more, on the same
@@ -1094,7 +1094,7 @@ if ENOUGH:
 
 # %% [markdown] id="repeats-read"
 # The measure finds repetition where there is some: 0.44 to 0.63 for the repeated noise. (It is not 1, perhaps because
-# the windows begin every 6 latents and the noise every 16, so that eight of the nine see it at different places.) The four panoramas have
+# the windows begin every 6 latents and the noise every 16, so that the nine windows see it at eight different places.) The four panoramas have
 # 0.11 at most, and ordinary pages of the same prompts 0.07 to 0.25: the four pages into which a panorama is cut are no more
 # alike than pages that know nothing of each other. With one prompt for all windows it is 0.08 to 0.32, and the steps at the borders are 1.36 ± 0.37
 # times the others: a trace of the windows is likely there, but four panoramas do not prove it.
