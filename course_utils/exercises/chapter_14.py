@@ -287,7 +287,7 @@ def joint_attention(learner, case):
         require_pair(got, patches + count, learner.called)
         right, mistakes = joint_mistakes(image, words)
         settings.append((got, right, mistakes, learner.called))
-    names = ("what leaves at the patches", "what leaves at the words")
+    names = ("the output at the patches", "the output at the words")
     close_in_each(settings, names)
     if not learner.gradients:  # those of a saturated softmax are rounding errors
         image, words = large_streams(case)

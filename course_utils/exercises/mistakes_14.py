@@ -36,9 +36,12 @@ class Velocity(nn.Module):
 
     def forward(self, x_t, t=None, cond=None):
         if not isinstance(t, torch.Tensor) or t.shape != x_t.shape[:1]:
-            found = f"shape {tuple(t.shape)}" if isinstance(t, torch.Tensor) else type(t).__name__
-            raise ValueError(f"the model expects one time for each sample, a tensor t of shape {tuple(x_t.shape[:1])}, "
-                             f"got {found}: model(x_t, t, cond).")  # fmt: skip
+            wanted = tuple(x_t.shape[:1])
+            if isinstance(t, torch.Tensor):
+                raise ValueError(f"the model expects one time for each sample, a tensor t of shape {wanted}, got the "
+                                 f"shape {tuple(t.shape)}: model(x_t, t, cond).")  # fmt: skip
+            raise ValueError(f"the model expects one time for each sample, a tensor t of shape {wanted}, got "
+                             f"{type(t).__name__}: model(x_t, t, cond).")  # fmt: skip
         if cond is not None and len(cond) != len(x_t):
             raise ValueError("the model expects cond as it was passed: model(x_t, t, cond).")
         self.calls += 1
@@ -737,7 +740,7 @@ def large_streams(case):
 def require_finite_attention(got, called) -> None:
     tensors = [x for x in got if isinstance(x, torch.Tensor)] if isinstance(got, tuple | list) else []
     with called_as(called):
-        require(all(x.isfinite().all() for x in tensors), "with large queries and keys what leaves is NaN or infinite, "
+        require(all(x.isfinite().all() for x in tensors), "with large queries and keys the output is NaN or infinite, "
                 "expected finite numbers.", "exp(...) of a large score is infinite in float32, and infinity divided by "
                 "infinity is NaN. softmax subtracts the largest score first.")  # fmt: skip
 
