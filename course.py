@@ -11,7 +11,6 @@ COURSE_UNPINNED=1 installs the newest packages instead of the pinned ones: to tr
 
 import contextlib
 import errno
-import functools
 import hashlib
 import importlib.util
 import json
@@ -79,7 +78,20 @@ VERBS = {
     "doctor": "say what this machine has, and what the course will use",
 }
 
-say = functools.partial(print, flush=True)
+
+def say(text, **how):
+    """Print a text at once, in the learner's language."""
+    print(in_their_language(text), flush=True, **how)
+
+
+def in_their_language(text):
+    """Return a text in the learner's language, or as it is where Python is too old for the package."""
+    try:
+        from course_utils.language import translated
+
+        return translated(text)
+    except Exception:  # English is better than nothing
+        return text
 
 
 class SetupError(Exception):
@@ -96,10 +108,12 @@ def main(arguments, folder=ROOT):
         asked = verb in ("help", "-h", "--help")
         lines = [] if asked else [f"course.py has no verb '{verb}'.\n"]
         lines += [f"Usage: {COMMAND} VERB [options]\n"]
-        lines += [f"  {name:11} {meaning}" for name, meaning in VERBS.items()]
-        print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
+        lines += [f"  {name:11} {in_their_language(meaning)}" for name, meaning in VERBS.items()]
+        say("\n".join(lines), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     try:
+        if verb == "lab":
+            os.environ["COURSE_LANGUAGE"] = language_of(arguments[1:])[0]  # what set-up, checks and widgets say
         newly_installed = set_up(folder, again=verb == "repair")
         if verb == "repair":
             return 0
@@ -109,17 +123,16 @@ def main(arguments, folder=ROOT):
             if not newly_installed:
                 say(describe_machine(folder, f"run '{COMMAND} repair'."))
             copy_chapters(folder)
-            os.environ["COURSE_LANGUAGE"] = language_of(arguments[1:])[0]  # what checks and widgets say
         return hand_over(*command_of(verb, arguments[1:], folder))
     except SetupError as error:
-        print(f"course.py: {error}", file=sys.stderr)
+        say(f"course.py: {error}", file=sys.stderr)
         return 1
     except OSError as error:
         other = f"{error}: check that it is there and that you may write there, and start again."
-        print(f"course.py: {known_fault(str(error)) or other}", file=sys.stderr)
+        say(f"course.py: {known_fault(str(error)) or other}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped. If the set-up was not finished, the next start does it.", file=sys.stderr)
+        say("\nStopped. If the set-up was not finished, the next start does it.", file=sys.stderr)
         return 130
 
 

@@ -25,6 +25,8 @@ LANGUAGES = {"en": "English", "zh": "简体中文"}
 FOLDER = Path(__file__).parent / "languages"
 CHINESE = "\u3400-\u9fff"
 PLACE = re.compile(r"\{([^{}]*)\}")
+QUOTED = re.compile(r'^(?:msg\w+ )?("(?:[^"\\]|\\.)*")$', re.MULTILINE)
+ENTRY = re.compile(r'^(msgid (?:".*"\n)+)(msgstr (?:".*"(?:\n|\Z))+)', re.MULTILINE)
 CUTS = (re.compile(r"(\n)"), re.compile(r"(?<=[.:;!?])(\s+)"))  # between lines, between sentences
 
 
@@ -86,18 +88,27 @@ class Catalogue(NamedTuple):
 @functools.cache
 def catalogue(name: str) -> Catalogue:
     """Return the entries of a language that have a translation."""
-    from babel.messages.pofile import read_po
-
     texts, templates = {}, []
     for path in sorted((FOLDER / name).glob("*.po")):
-        with path.open("rb") as file:
-            for message in read_po(file):
-                english, translation = str(message.id).strip(), str(message.string).strip()
-                if english and translation and PLACE.search(english):
-                    templates.append(_template(english, translation))
-                elif english and translation:
-                    texts[plain(english)] = plain(translation)
+        for english, translation in read_po(path).items():
+            if PLACE.search(english):
+                templates.append(_template(english, translation))
+            else:
+                texts[plain(english)] = plain(translation)
     return Catalogue(texts, sorted(templates, key=lambda template: -template.weight))
+
+
+def read_po(path: Path) -> dict[str, str]:
+    """Return the entries of a catalogue that have a translation, both without space at the ends.
+
+    Babel, which writes these files, is not there yet when `course.py` sets the course up.
+    """
+    found = {}
+    for entry in ENTRY.finditer(path.read_text(encoding="utf-8")):
+        english, translation = ("".join(map(json.loads, QUOTED.findall(part))).strip() for part in entry.groups())
+        if english and translation:
+            found[english] = translation
+    return found
 
 
 def plain(text: str) -> str:

@@ -5,6 +5,7 @@ has, and says how much is still to translate.
 """
 
 import ast
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ CATALOGUES: dict[str, tuple[str, ...]] = {
         "text/prompts.py",
         "text/chinese.py",
     ),
+    "setup": ("../course.py",),
     "widgets": ("widgets/*.py", "plotting.py", "studio/*.py", "site/films.py", "site/notebooks.py"),
 }
 
@@ -102,10 +104,10 @@ def entries() -> dict[str, dict[str, list[str]]]:
     """Return for each catalogue its texts, each with the modules that have it."""
     found: dict[str, dict[str, list[str]]] = {}
     for name, patterns in CATALOGUES.items():
-        paths = sorted({path for pattern in patterns for path in PACKAGE.glob(pattern)})
+        paths = sorted({path.resolve() for pattern in patterns for path in PACKAGE.glob(pattern)})
         for path in paths:
             for text in texts_of(path):
-                found.setdefault(name, {}).setdefault(text, []).append(path.relative_to(PACKAGE).as_posix())
+                found.setdefault(name, {}).setdefault(text, []).append(os.path.relpath(path, PACKAGE))
     return found
 
 

@@ -108,7 +108,7 @@ class WordedTransformer(ModelMixin, ConfigMixin):
 
     t: (batch,) in [0, 1]. words: int64 (batch, n), behind the last one PAD. given: (batch, tokens, given) numbers that
     are known. It knows the list of its `words` and keeps, as the buffer `scale`, the deviations of the given numbers,
-    or, if there are none, of its own: whoever calls it divides by them.
+    or, if there are none, of its own: the numbers that it is called with are divided by them.
 
     Tokens of nearly as many numbers as the network is wide: it must predict the clean ones alone, since noise has more
     directions than the width can carry ("Back to basics: let denoising generative models denoise", arXiv:2511.13720).

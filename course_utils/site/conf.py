@@ -1,8 +1,10 @@
 """Sphinx's settings for the book; `course_utils.site.build` hands them over."""
 
+import re
 from pathlib import Path
 
 from docutils import nodes
+from sphinx.search.en import SearchEnglish
 
 from course_utils.site.docstrings import as_rest
 
@@ -63,12 +65,33 @@ def formula(self, node):
     raise nodes.SkipNode
 
 
+class ChineseSearch(SearchEnglish):
+    """Search in Chinese, written without spaces: each two neighbouring characters are a word; Latin ones as in English.
+
+    Sphinx's own needs a package to find the words, and finds nothing without it.
+    """
+
+    lang = "zh"
+    js_splitter_code = """
+var splitQuery = (query) => (query.match(/[\u4e00-\u9fff]+|((?![\u4e00-\u9fff])[\\p{L}\\p{N}_])+/gu) || []).flatMap((run) =>
+  run.length > 1 && run >= "\u4e00" ? [...run.slice(1)].map((_, n) => run.slice(n, n + 2)) : [run]);
+"""
+
+    def split(self, input: str) -> list[str]:
+        words = []
+        for run in re.findall(r"[\u4e00-\u9fff]+|[^\W\u4e00-\u9fff]+", input):
+            pairs = [run[n : n + 2] for n in range(len(run) - 1)]
+            words += pairs if pairs and run[0] >= "\u4e00" else [run]
+        return words
+
+
 def rest_of(app, what, name, thing, options, lines):
     """Turn a docstring, in place as autodoc wants it, into reStructuredText."""
     lines[:] = as_rest(list(lines))
 
 
 def setup(app):
-    """Connect the two functions above with Sphinx."""
+    """Connect what is above with Sphinx."""
+    app.add_search_language(ChineseSearch)
     app.add_html_math_renderer("katex", (formula, None), (formula, None))
     app.connect("autodoc-process-docstring", rest_of)

@@ -39,7 +39,7 @@ DIAGRAM = re.compile(r"```mermaid\n(.*?)\n```", re.DOTALL)
 TITLE = re.compile(r"# (\d\d) · (.+)")
 
 
-def page_of(chapter, solution, links: str, cited: set[str], films: dict[str, str], box: str = ""):
+def page_of(chapter, solution, links: str, cited: set[str], films: dict[str, str], box: str = "", language: str = "en"):
     """Return the notebook that MyST-NB makes a page of.
 
     chapter, solution: the chapter's notebooks, cell by cell the same. links: Markdown, put below the title. cited: ids
@@ -51,7 +51,7 @@ def page_of(chapter, solution, links: str, cited: set[str], films: dict[str, str
     boxed, prompt = BOXES.get(title_of(chapter)[0], ("", ""))
     for number, (cell, solved) in enumerate(zip(chapter.cells, solution.cells, strict=True)):
         if cell.cell_type == "markdown":
-            text = with_drawn_diagrams(with_folded_markdown(cell.source), label(chapter, cell.id))
+            text = with_drawn_diagrams(with_folded_markdown(cell.source), label(chapter, cell.id), language)
             if number == 0:
                 title, _, rest = text.partition("\n")
                 text = f"{title}\n\n{links}\n\n{rest}"
@@ -113,7 +113,7 @@ def with_folded_markdown(text: str) -> str:
     return FOLDED.sub(spread, text)
 
 
-def with_drawn_diagrams(text: str, name: str) -> str:
+def with_drawn_diagrams(text: str, name: str, language: str = "en") -> str:
     """Return Markdown with the picture of each diagram in place of its Mermaid code; name: that of its cell.
 
     Mermaid itself is larger than all other scripts of the book, which has one diagram. Raises ValueError where a
@@ -123,11 +123,12 @@ def with_drawn_diagrams(text: str, name: str) -> str:
     def draw(code: re.Match) -> str:
         file, description = DIAGRAMS.get(name, ("", ""))
         words = re.findall(r'"(.*?)"', code.group(1))
-        drawn = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", (PAGES / file).read_text("utf-8"))) if file else ""
+        path = PAGES / ("" if language == "en" else language) / file
+        drawn = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", path.read_text("utf-8"))) if file else ""
         missing = [word for word in words if word.replace("<br/>", " ") not in drawn]
         if missing:
             raise ValueError(f"pages/{file or '*.svg'}: the diagram of {name} lacks {missing}: draw it, in DIAGRAMS.")
-        return f"![{description}](/{file})"
+        return f"![{translated(description)}](/{file})"
 
     return DIAGRAM.sub(draw, text)
 

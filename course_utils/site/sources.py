@@ -49,8 +49,8 @@ def write_sources(
     require_cells(concepts, chapters)
     for new in ("book", "chapters/figures", "solutions", "reference", "benchmarks"):
         (folder / new).mkdir(parents=True)
-    for picture in [*root.glob("chapters/figures/*"), *root.glob("benchmarks/*.png"), *PAGES.glob("*.svg")]:
-        place = picture.name if picture.parent == PAGES else picture.relative_to(root)
+    for picture in [*root.glob("chapters/figures/*"), *root.glob("benchmarks/*.png"), *(PAGES / part).glob("*.svg")]:
+        place = picture.relative_to(PAGES / part if picture.is_relative_to(PAGES) else root)
         shutil.copyfile(picture, folder / place)
 
     cited = terms.cited_cells(concepts)
@@ -61,7 +61,7 @@ def write_sources(
         links = notebooks.links_of(name, repository, language)
         moving = {cell: film for (number, cell), film in films.items() if number == name[:2]}
         page = notebooks.page_of(
-            chapter, solution, links, cited[name[:2]] | {"symbols"}, moving, f"{up}../draw" if live else ""
+            chapter, solution, links, cited[name[:2]] | {"symbols"}, moving, f"{up}../draw" if live else "", language
         )
         for cell in page.cells:
             if cell.cell_type == "markdown":
