@@ -229,6 +229,20 @@ def test_a_figure_shows_chinese_without_empty_boxes(monkeypatch, recwarn):
     assert not [one for one in recwarn if "Glyph" in str(one.message)]
 
 
+def rows_of_symbols(name):
+    """The cells of each row of a table of the whole course's symbols, without its head."""
+    lines = (ROOT / "chapters" / name).read_text("utf-8").splitlines()
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def test_the_table_of_symbols_is_rendered_row_for_row():
+    english, chinese = rows_of_symbols("SYMBOLS.md"), rows_of_symbols("SYMBOLS.zh-CN.md")
+    assert [[*row[:2], row[-1]] for row in english] == [[*row[:2], row[-1]] for row in chinese]
+    for symbol, _, meaning, _ in chinese:
+        assert re.search(f"[{CHINESE}]", meaning) or re.fullmatch(r"\$[^$]+\$", meaning), symbol
+
+
 def test_the_table_of_terms_has_every_concept():
     from course_utils.site.concepts import read_concepts
 

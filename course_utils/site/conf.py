@@ -73,8 +73,8 @@ class ChineseSearch(SearchEnglish):
 
     lang = "zh"
     js_splitter_code = """
-var splitQuery = (query) => (query.match(/[\u4e00-\u9fff]+|((?![\u4e00-\u9fff])[\\p{L}\\p{N}_])+/gu) || []).flatMap((run) =>
-  run.length > 1 && run >= "\u4e00" ? [...run.slice(1)].map((_, n) => run.slice(n, n + 2)) : [run]);
+var splitQuery = (query) => (query.match(/[\u4e00-\u9fff]+|((?![\u4e00-\u9fff])[\\p{L}\\p{N}_])+/gu) || []).flatMap(
+  (run) => run.length > 1 && run >= "\u4e00" ? [...run.slice(1)].map((_, n) => run.slice(n, n + 2)) : [run]);
 """
 
     def split(self, input: str) -> list[str]:

@@ -18,7 +18,9 @@ TEXTS = {
     "benchmarks/README.md": "benchmarks.md",
     "chapters/SYMBOLS.md": "symbols.md",
 }
-TEXTS_IN = {"zh": {"TEACHING.zh-CN.md" if file == "TEACHING.md" else file: page for file, page in TEXTS.items()}}
+CHINESE = ("TEACHING.md", "chapters/SYMBOLS.md")  # with a Chinese one beside it, .zh-CN.md
+TEXTS_IN = {"zh": {file.replace(".md", ".zh-CN.md") if file in CHINESE else file: page for file, page in TEXTS.items()}}
+ENGLISH_ONLY = {"zh": "*本页只有英文。*"}
 README_IN = {"en": "README.md", "zh": "README.zh-CN.md"}
 SECTIONS_IN = {"en": ("Start", "For whom", "minutes"), "zh": ("开始", "适合谁", "分钟")}
 NOT_DOCUMENTED = re.compile(r"exercises\.(chapter|mistakes)_\d\d|site\b|cli$|__init__$")  # no functions to call
@@ -72,6 +74,8 @@ def write_sources(
         text = (root / file).read_text(encoding="utf-8")
         if page == "symbols.md":
             text = with_linked_chapters(text)
+        if language != "en" and file in TEXTS:
+            text = text.replace("\n", f"\n\n{ENGLISH_ONLY[language]}\n", 1)
         write(folder / page, relinked(text, file, root, pages, repository))
     headings = {(name[:2], cell): heading for name, chapter in chapters.items()
                 for cell, heading in notebooks.headings_of(chapter).items()}  # fmt: skip
