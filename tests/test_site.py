@@ -13,6 +13,7 @@ import pytest
 from bs4 import BeautifulSoup
 from needs import needs
 
+from course_utils.language import LANGUAGES
 from course_utils.site import build, films, write_drawing_box
 from course_utils.site.concepts import read_concepts
 from course_utils.site.docstrings import as_rest
@@ -46,12 +47,16 @@ def anchors(path):
 
 def pages(book):
     found = sorted(path for path in book.rglob("*.html") if "draw" not in path.relative_to(book).parts)
-    assert len(found) > 40
+    assert len(found) > 80
     return found
 
 
-def notebook(folder, name):
-    return nbformat.read(ROOT / folder / f"{name}.ipynb", 4)
+def notebook(folder, name, language="en"):
+    return nbformat.read(ROOT / folder / ("" if language == "en" else language) / f"{name}.ipynb", 4)
+
+
+def chapter_page(book, name, language):
+    return html(book / ("" if language == "en" else language) / "book" / f"{name}.html")
 
 
 def without_space(text):
@@ -59,25 +64,37 @@ def without_space(text):
 
 
 @needs_sphinx
-def test_every_chapter_has_a_page_and_leads_to_the_next(book):
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_chapter_has_a_page_and_leads_to_the_next(book, language):
     for name, following in zip(NAMES, [*NAMES[1:], None], strict=True):
-        page = html(book / "book" / f"{name}.html")
+        page = chapter_page(book, name, language)
         assert page.h1.get_text().startswith(f"{name[:2]} · ")
         onward = page.select_one(".related-pages .next-page")["href"]
         assert following is None or onward == f"{following}.html"
 
 
 @needs_sphinx
+def test_every_page_has_a_switch_to_the_other_language(book):
+    for page in pages(book):
+        english = page.relative_to(book).parts[0] != "zh"
+        switch = html(page).select_one("p.language a")
+        other = "简体中文" if english else "English"
+        assert switch.get_text() == other and (html(page).html["lang"] == "zh-CN") != english
+        place = page.relative_to(book if english else book / "zh")
+        assert (page.parent / switch["href"]).resolve() == (book / "zh" if english else book).resolve() / place
+
+
+@needs_sphinx
+@pytest.mark.parametrize("language, word", [("en", "Solution"), ("zh", "解答")])
 @pytest.mark.parametrize("name", NAMES)
-def test_each_solution_is_folded_below_its_stub(book, name):
-    page = html(book / "book" / f"{name}.html")
-    pairs = [(stub.source, solved.source)
-             for stub, solved in zip(notebook("chapters", name).cells, notebook("solutions", name).cells, strict=True)
-             if stub.source != solved.source]  # fmt: skip
+def test_each_solution_is_folded_below_its_stub(book, name, language, word):
+    page = chapter_page(book, name, language)
+    cells = zip(notebook("chapters", name, language).cells, notebook("solutions", name, language).cells, strict=True)
+    pairs = [(stub.source, solved.source) for stub, solved in cells if stub.source != solved.source]
     folded = page.select("details.hide")
     assert len(folded) == len(pairs)
     for details, (stub, solution) in zip(folded, pairs, strict=True):
-        assert details.summary.get_text(strip=True).startswith("Solution")
+        assert details.summary.get_text(strip=True).startswith(word)
         assert not details.has_attr("open")
         assert without_space(details.select_one("pre").get_text()) == without_space(solution)
         before = details.find_parent(class_="cell").find_previous_sibling(class_="cell")
@@ -86,12 +103,13 @@ def test_each_solution_is_folded_below_its_stub(book, name):
 
 
 @needs_sphinx
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name", NAMES)
-def test_each_picture_of_a_run_is_there_with_its_description(book, name):
-    described = [output.metadata[kind]["alt"] for cell in notebook("solutions", name).cells
+def test_each_picture_of_a_run_is_there_with_its_description(book, name, language):
+    described = [output.metadata[kind]["alt"] for cell in notebook("solutions", name, language).cells
                  for output in cell.get("outputs", []) for kind in output.get("data", {})
                  if kind.startswith("image/")]  # fmt: skip
-    shown = html(book / "book" / f"{name}.html").select(".cell_output img")
+    shown = chapter_page(book, name, language).select(".cell_output img")
     assert [" ".join(picture["alt"].split()) for picture in shown] == [" ".join(text.split()) for text in described]
 
 

@@ -82,7 +82,7 @@ def page(address):
 def test_every_page_is_whole_without_a_network(page, address, book):
     names = [path.relative_to(book).as_posix() for path in sorted(book.rglob("*.html"))]
     names = [name for name in names if not name.startswith("draw/")]
-    assert len(names) > 40
+    assert len(names) > 80
     formulas = 0
     for name in names:
         page.set_viewport_size(DESKTOP)
@@ -98,14 +98,22 @@ def test_every_page_is_whole_without_a_network(page, address, book):
     assert formulas > 1000
 
 
-def test_search_finds_a_word(page, address):
+@pytest.mark.parametrize(
+    "front, word, title",
+    [
+        ("", "reparametrisation", "Variational autoencoders"),
+        ("zh/", "重参数化", "变分自编码器"),
+        ("zh/", "U-Net", "会作画的网络"),
+    ],
+)
+def test_search_finds_a_word(page, address, front, word, title):
     page.set_viewport_size(DESKTOP)
-    page.goto(address)
-    page.locator("input.sidebar-search").fill("reparametrisation")
+    page.goto(address + front)
+    page.locator("input.sidebar-search").fill(word)
     page.locator("input.sidebar-search").press("Enter")
     first = page.locator("#search-results li a").first
     first.wait_for()
-    assert page.locator("#search-results a", has_text="Variational autoencoders").count()
+    assert page.locator("#search-results a", has_text=title).count()
     assert (page.asked, page.complaints) == ([], [])
 
 
@@ -135,12 +143,21 @@ def test_a_slider_shows_what_was_drawn_beforehand(page, address):
     assert (page.asked, page.complaints) == ([], [])
 
 
-def test_a_concept_leads_to_its_cell(page, address):
+@pytest.mark.parametrize("front, term", [("", "forward diffusion"), ("zh/", "前向扩散")])
+def test_a_concept_leads_to_its_cell(page, address, front, term):
     page.set_viewport_size(DESKTOP)
-    page.goto(address + "concepts.html")
-    page.locator("article li", has_text="forward diffusion").locator("a").first.click()
-    page.wait_for_url("**/book/05_forward_diffusion.html#*")
+    page.goto(address + front + "concepts.html")
+    page.locator("article li", has_text=term).locator("a").first.click()
+    page.wait_for_url(f"**/{front}book/05_forward_diffusion.html#*")
     assert page.locator(":target").count() == 1
+
+
+def test_the_switch_leads_to_the_same_page(page, address):
+    page.set_viewport_size(DESKTOP)
+    page.goto(address + "book/05_forward_diffusion.html")
+    page.locator("p.language a").click()
+    page.wait_for_url("**/zh/book/05_forward_diffusion.html")
+    assert "前向扩散" in page.locator("h1").text_content()
 
 
 @pytest.mark.skipif(os.environ.get("COURSE_SCREENSHOT") != "1", reason="COURSE_SCREENSHOT=1 writes the figure")
