@@ -841,14 +841,14 @@ show(
 )
 
 # %% [markdown] id="race-read"
-# After so little training the MMDiT is ahead. One of its updates takes about three fifths of the time, so it has made more of them; whether that
+# After so little training the MMDiT is ahead. Its updates take less time, so it has made more of them, as is printed above; whether that
 # is the reason, this run does not show. None of the three draws yet: the MMDiTs' images have the
 # colours of a caption's place at most, hardly those of its things. And one seed at the very beginning says little about the end. The shipped U-Net
 # was trained for hours.
 #
-# Of the two initialisations of the MMDiT the one at zero is not better here; the other is slightly ahead. (The standard error is over test pages,
-# with one training each; another seed could reverse the order.) This does not contradict DiT's experiment: there the network had 28 blocks and
-# several thousand times as many updates.
+# Of the two initialisations of the MMDiT the one at zero is not clearly better here: their losses differ by about a hundredth or less. (The
+# standard error is over test pages, with one training each; another seed, or another computer, could reverse the order.) This does not contradict
+# DiT's experiment: there the network had 28 blocks and several thousand times as many updates.
 
 # %% [markdown] id="few-text"
 # ## 4 · Few steps
@@ -951,9 +951,9 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% [markdown] id="w-look-read"
 # With prompts like these the count does not tell the three apart: this model follows nearly all of them without guidance, too. The distance
-# shows a little: the student's images are on average 6.5 grey levels from the guided ones, the unguided images 7.3. With standard errors of about
-# 0.4 each, this is a first sign and no more: after little more than a minute of training, one evaluation does not yet do the work of two. Below,
-# guidance is distilled together with the steps, in a longer training.
+# shows a little at most: the student's images are nearer to the guided ones than the unguided images are, but hardly by more than the standard
+# errors printed beside the two distances. This is a first sign and no more: after little more than a minute of training, one evaluation does not
+# yet do the work of two. Below, guidance is distilled together with the steps, in a longer training.
 
 # %% [markdown] id="ideas-text"
 # ### Five ways to few steps
@@ -1119,10 +1119,10 @@ def jumped(U, n, again):
 # clouds; three trainings each. **Predict first:** which is nearest to the data with one step?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# The trajectories, at about 0.05; with four steps they are hardly better, and shortcut comes near them. The other three lie between about 0.2
-# and 0.35 with one step; three trainings are too few to rank MeanFlow and consistency. The methods do not make equally many updates in the
-# same time: distribution matching, which trains a second network, makes a fifth of those of the trajectories. That is not the whole explanation:
-# consistency makes nearly as many as shortcut. Its target passes from one small step to the next, which is probably slow.
+# The trajectories, at about 0.05; with four steps they are hardly better, and shortcut comes near them. The other three are at least twice as
+# far off with one step; three trainings are too few to rank MeanFlow and consistency. The methods do not make equally many updates in the
+# same time: distribution matching, which trains a second network, makes the fewest. That is not the whole explanation: consistency makes about
+# as many as shortcut, or more, and is further off. Its target passes from one small step to the next, which is probably slow.
 # </details>
 
 # %% id="ideas-run"

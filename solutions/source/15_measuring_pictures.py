@@ -88,7 +88,7 @@ LAPTOP = budget(smoke=False, laptop=True, gpu=True)  # whether claims about qual
 #
 # <details><summary>Answer (after running the cells of this section)</summary>
 # It depends on who looks. FID in the judge's features puts them in this order: 10 steps, 4 steps, blurred pages,
-# DALL·E. KID in the same features cannot tell the blurred pages from the 4 steps. A network with random weights hardly tells 4 steps from 10. For one that was trained on handwritten digits DALL·E comes first, but its order is little more than chance. (100 images of each.)
+# DALL·E. KID in the same features cannot tell the blurred pages from the 4 steps. A network with random weights hardly tells 4 steps from 10. For one that was trained on handwritten digits DALL·E comes first, but its order agrees between two halves of the images no better than chance. (100 images of each.)
 # </details>
 
 # %% id="four-models"
@@ -1114,7 +1114,7 @@ show(
 # is it worse, if both were measured on 200 prompts? On 1,000?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# Not by these numbers alone: the interval of their difference holds 0, at 200 as at 1,000. If both drew the *same*
+# Not by these numbers alone: the interval of their difference holds 0, at 200 as at 1,000. If both drew the <em>same</em>
 # prompts, more can be said.
 # </details>
 
@@ -1810,7 +1810,7 @@ if LAPTOP:
 # occur as often as in the data? And with a scale of 8, which of the answers become less varied: places, poses, colours?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# No: a beach, in 18% of such captions' pages, is drawn in 3% of the images. With a scale of 8 the cat's poses and sides are as varied as before; the places of the house become less varied, those of the ball more. The colours of cats and houses become *more* varied: they leave the natural colour, which the data always show.
+# No: a beach, in 18% of such captions' pages, is drawn in 3% of the images. With a scale of 8 the cat's poses and sides are as varied as before; the places of the house become less varied, those of the ball more. The colours of cats and houses become <em>more</em> varied: they leave the natural colour, which the data always show.
 # </details>
 
 # %% id="silent-drawn"

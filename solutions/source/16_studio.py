@@ -384,7 +384,7 @@ if ENOUGH:
 # A corgi, and not only at 0.5: of 12 images all are corgis at 0.5 and at 0.8 (76% to 100%). At 0.9, where only the last
 # of the ten steps sees the second prompt, 8 are still corgis, 3 are cats, and the judge takes one for neither alone. At
 # none of these shares is it mostly a cat. What the first prompt leaves behind is the
-# *arrangement*: in the images below, pose, size, sun and clouds are the cat's, and not those that the second prompt alone
+# <em>arrangement</em>: in the images below, pose, size, sun and clouds are the cat's, and not those that the second prompt alone
 # draws from these seeds. Over all twelve seeds the images are nearer to the cat's than to the corgi's, by 4.1 ± 3.7 grey
 # levels at 0.5 and by 7.7 ± 3.2 at 0.8 (95% intervals).
 # </details>
@@ -1112,7 +1112,7 @@ if ENOUGH:
 #
 # <details><summary>Answer (after running the cell below)</summary>
 # In the seeds shown mostly another thing, animal-like, cut off at the border of the hole. An empty place is not in the training
-# data. A *blank* line drawing, handed to the ControlNet, asks for no lines there, but it does not help reliably. So we use
+# data. A <em>blank</em> line drawing, handed to the ControlNet, asks for no lines there, but it does not help reliably. So we use
 # that each seed paints another thing, and the grass is the same: the median of nine seeds, pixel by pixel, keeps what most
 # of them agree on. (It would smooth anything.)
 # </details>
