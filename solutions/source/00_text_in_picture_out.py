@@ -179,6 +179,26 @@ show(
     "book stand in for them.",
 )
 
+# %% [markdown] id="chinese-text"
+# All training captions are in English, so a Chinese prompt has no word that the model knows. But the world of the picture
+# book is small: some 150 words and a few rules turn a Chinese sentence into a caption. What this dictionary lacks is
+# named, not guessed. (`python3 course.py generate` does the same with every Chinese prompt.)
+
+# %% id="chinese" tags=["static"]
+from course_utils.text.chinese import to_english
+
+sentences = ["一只可爱的柯基犬坐在草地上", "雪地里，一个红色的球在一只白猫的左边", "一只猫和一条恐龙在城市里"]
+captions = [to_english(sentence) for sentence in sentences]
+for sentence, caption in zip(sentences, captions):
+    print(f"{sentence}: {caption.text}", *[f"(not in the dictionary: {word})" for word in caption.unknown])
+
+pictures = [draw(pipe, Settings(caption.text, seed=0, steps=steps))[0][0] for caption in captions]
+show(
+    plot_pictures(to_tensor(pictures), columns=3, heads=[caption.text for caption in captions]),
+    "Three pictures of Chinese prompts: a sitting corgi puppy on grass, a red ball left of a white cat in the snow, a "
+    "cat in the city; the dragon of the third prompt is not in the dictionary.",
+)
+
 # %% [markdown] id="inside"
 # ## Inside the model
 #
