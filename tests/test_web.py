@@ -3,6 +3,8 @@
 import functools
 import json
 import os
+import random
+import re
 import shutil
 import subprocess
 from importlib.util import find_spec
@@ -12,13 +14,16 @@ import pytest
 import torch
 from needs import needs
 from PIL import Image
+from test_chinese_prompts import first, in_chinese
 from test_cli import refused, run
 
 from course_utils.data import picture_book as book
+from course_utils.language import translated
 from course_utils.pipelines.attention_maps import recorded_maps
 from course_utils.pipelines.picture_book import load_picture_book, make_scheduler
 from course_utils.pipelines.png_info import Settings, format_parameters, read_png
 from course_utils.pipelines.quick import GRAPHS
+from course_utils.text import chinese
 from course_utils.text.prompts import inspect_prompt
 from course_utils.text.tokens import tokenize
 from course_utils.web import assets, export
@@ -236,6 +241,92 @@ def test_advice(pipe, described, node):
     for prompt, sentences in zip(prompts, got, strict=True):
         text = prompt if "  " not in prompt else " ".join(prompt.split())
         assert sentences == inspect_prompt(pipe.tokenizer, text).advice(), repr(prompt)
+
+
+@needs_node
+def test_advice_in_chinese_is_the_packages(pipe, described, node):
+    prompts = [
+        "a turquoise cat on the gras", "a dog", "one unicorn two three fore fife sicks seven ate", "1 2 3",
+        "a puppie and a sailbot near a toadstol", "ball " * 35, "a red ball on the beach " * 8,
+    ]  # fmt: skip
+    got = node(
+        "data[1].map((text) => prompts.advice(new tokenizer.Tokenizer(data[0]), text, words.speaker('zh-CN')))",
+        [described, prompts], "tokenizer", "prompts", "words",
+    )  # fmt: skip
+    for prompt, sentences in zip(prompts, got, strict=True):
+        expected = [translated(sentence, "zh") for sentence in inspect_prompt(pipe.tokenizer, prompt).advice()]
+        for english, joint in ((", ", "、"), (" and ", " 和 "), (" or ", " 或 "), ("说不准.", "说不准。")):
+            expected = [sentence.replace(english, joint) for sentence in expected]
+        assert sentences == expected, prompt
+
+
+@needs_node
+def test_all_that_the_box_says_is_said_in_chinese(node):
+    scripts = [path.read_text(encoding="utf-8") for path in WEB.glob("*.js") if path.name != "words.js"]
+    said = [text for script in scripts for text in re.findall(r'\bsay\(\s*"([^"]+)"', script)]
+    assert len(said) == sum(len(re.findall(r"\bsay\(", script)) for script in scripts)  # each is a template
+    table = node("words.CHINESE", None, "words")
+    assert set(table) == set(said)
+    for english, sentence in table.items():
+        places = re.compile(r"\{\w+\}")
+        assert sorted(places.findall(english)) == sorted(places.findall(sentence)), english
+        assert re.search("[\u3400-\u9fff。、]", sentence) and not re.search("[\u3400-\u9fff][,;:?!]", sentence), (
+            sentence
+        )
+
+
+@needs_node
+def test_the_language_is_that_of_the_page(node):
+    code = "data.map((language) => words.speaker(language)('Step {step} of {steps}', { step: 1, steps: 20 }))"
+    english, chinese = "Step 1 of 20", "第 1 步，共 20 步"
+    assert node(code, ["en", "de", "zh-CN", "zh"], "words") == [english, english, chinese, chinese]
+
+
+def chinese_prompts():
+    """Prompts of all kinds: combinations of the dictionary's words, pairs of subjects, those that people write."""
+    rng = random.Random(0)
+    poses, sides = (None, *chinese.POSES), [word for words in chinese.SIDES.values() for word in words.split()]
+
+    def thing():
+        return book.Thing(rng.choice([*chinese.SUBJECTS]), rng.choice((None, *chinese.COLOURS)))
+
+    for _ in range(1500):
+        pose, place, style = rng.choice(poses), rng.choice([*chinese.PLACES]), rng.choice([*chinese.STYLES])
+        manner = f"{first(chinese.POSES, pose)}着，" if pose else ""
+        where = f"在{first(chinese.PLACES, place)}，{first(chinese.STYLES, style)}"
+        yield f"{in_chinese(thing(), rng.choice([*chinese.COUNTS]))}{manner}{where}"
+    for _ in range(500):
+        a, b, side = in_chinese(thing(), 1), in_chinese(thing(), 1), rng.choice(sides)
+        yield rng.choice((f"{a}在{b}的{side}，雪地里", f"{a}在{side}，{b}在右边", f"{b}的{side}是{a}", f"{a} 和 {b}"))
+    for _ in range(500):  # words in any order
+        yield "".join(rng.choices([*chinese.WORDS, "恐龙", "飞", "dragon", " ", "🐕", "a cat", "constructor"], k=8))
+    yield from (
+        "", " ", "猫", "恐龙", "雪地里", "水彩", "一只恐龙和一只猫在城市里", "一只 red 猫 on the grass", "🐕一只柯基🐕‍🦺",
+        "请帮我画一幅画：雪地里有两只白色的兔子。", "夜晚，一辆红色的小汽车停在蓝色房子的左边", "水彩画：森林里的一座房子",
+        "a red ball", "constructor 猫 toString __proto__", "猫\t在\n草地上", "𠀀猫", "貓 在草地上", "三只橙色的鸭子睡在沙滩上",
+    )  # fmt: skip
+
+
+@needs_node
+def test_chinese_prompts_are_turned_into_the_packages_english(node):
+    prompts = list(chinese_prompts())
+    code = """data[1].map((prompt) => {
+        const { text, unknown } = chinese.toEnglish(prompt, data[0]);
+        let fault = null;
+        try { chinese.requireEnglish(prompt, data[0], words.speaker()); } catch (error) { fault = error.message; }
+        return { is: chinese.isChinese(prompt), text, unknown, fault };
+    })"""
+    faults = 0
+    for prompt, got in zip(prompts, node(code, [export.describe_chinese(), prompts], "chinese", "words"), strict=True):
+        english, fault = chinese.to_english(prompt), None
+        try:
+            chinese.require_english(prompt)
+        except ValueError as error:
+            fault = str(error)
+            faults += 1
+        expected = {"is": chinese.is_chinese(prompt), "text": english.text, "unknown": english.unknown, "fault": fault}
+        assert got == expected, prompt
+    assert len(prompts) > 2000 and 10 < faults < 500
 
 
 @needs_node

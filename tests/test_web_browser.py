@@ -314,6 +314,62 @@ def test_another_page_of_the_site_has_the_box_too(page, site, address, browser, 
         assert other.locator(".draw-box").evaluate("one => getComputedStyle(one).display") == "grid"
 
 
+@pytest.fixture(scope="module")
+def chinese_address(site, address):
+    """A Chinese page of the site, which chooses its colours as the book does."""
+    box = '<div class="draw-box" data-model="draw/model/"></div><script type="module" src="draw/draw.js"></script>'
+    page = f'<!doctype html><html lang="zh-CN"><meta charset="utf-8"><body data-theme="auto">{box}</body></html>'
+    (site / BELOW / "chinese.html").write_text(page, encoding="utf-8")
+    return address.replace("draw/index.html", "chinese.html")
+
+
+def test_a_chinese_prompt_on_a_chinese_page(browser, chinese_address, generated, tmp_path):
+    expected = "all in Chinese, and the picture of the English prompt"
+    with opened(browser, chinese_address) as page, pictured(page, tmp_path, expected):
+        page.get_by_label("提示词").fill("一只可爱的柯基犬坐在草地上，恐龙")
+        page.get_by_label("步数").fill("2")
+        page.get_by_role("button", name="绘制", exact=True).click()
+        wait(page, "画好了")
+        english = "a cute corgi puppy sitting on the grass"
+        assert page.locator(".notes li").all_text_contents() == [
+            f"模型是用英文的图像描述训练的，所以画的是 '{english}'。", "课程的词典里没有：恐龙。",
+        ]  # fmt: skip
+        assert page.locator("canvas").get_attribute("aria-label") == english
+        assert difference(shown(page), generated(Settings(english, steps=2))) <= 2
+        assert page.url.endswith("#prompt=a+cute+corgi+puppy+sitting+on+the+grass&seed=0&steps=2&guidance=4")
+        for text in page.locator("label, .title, .actions button, .settings button").all_text_contents():
+            assert re.search("[\u3400-\u9fff]", text)
+        with page.expect_download() as download:
+            page.get_by_role("button", name="下载 PNG").click()
+        download.value.save_as(tmp_path / "a.png")
+        assert read_png(tmp_path / "a.png").prompt == english
+        page.get_by_label("提示词").fill("一只恐龙")
+        page.get_by_role("button", name="绘制", exact=True).click()
+        assert wait(page, "一只恐龙").startswith("“一只恐龙”里没有图画书认识的主体；它认识的有：柯基幼犬、")
+
+
+def test_a_chinese_prompt_on_an_english_page(page, tmp_path):
+    with pictured(page, tmp_path, "a note in English"):
+        page.get_by_label("Prompt").fill("两只白色的兔子")
+        note = "The model was trained on English captions, so it draws 'two white rabbits'."
+        assert page.locator(".notes li").all_text_contents() == [note]
+
+
+def test_it_is_dark_where_the_book_is(browser, chinese_address, tmp_path):
+    brightness = """box => ["color", "backgroundColor"].map((name) =>
+        getComputedStyle(box)[name].match(/\\d+/g).reduce((sum, one) => sum + Number(one), 0) / 3)"""
+    with opened(browser, chinese_address) as page, pictured(page, tmp_path, "light letters on a dark box"):
+        box = page.locator(".draw-box:has(canvas)")
+        for system, theme, dark in (
+            ("light", "auto", False), ("dark", "auto", True), ("dark", "light", False), ("light", "dark", True),
+            ("dark", "", False),
+        ):  # fmt: skip
+            page.emulate_media(color_scheme=system)
+            page.evaluate("theme => { document.body.dataset.theme = theme; }", theme)
+            letters, ground = box.evaluate(brightness)
+            assert (letters > 200 and ground < 50) if dark else (letters < 50 and ground == 255), (system, theme)
+
+
 def test_no_request_leaves_the_server(page, address, requests):
     assert any(url.endswith("unet.onnx") for url in requests) and any(url.endswith(".wasm") for url in requests)
     folder = address.removesuffix("index.html")

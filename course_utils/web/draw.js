@@ -4,12 +4,15 @@
 //     <script type="module" src="draw/draw.js"></script>
 //
 // data-model: where the exported model is. data-gallery: where ready pictures are; none: gallery/ beside the model.
+// It speaks Chinese in a page, or a part of one, that does: <html lang="zh-CN">; else English.
 
 import { mapOf, shaded } from "./attention.js";
+import { isChinese, requireEnglish, toEnglish } from "./chinese.js";
 import { encodePng, parameters } from "./png.js";
 import { advice } from "./prompts.js";
-import { fileName, fromHash, read, toHash } from "./settings.js";
+import { fileName, fromHash, read, tidy, toHash } from "./settings.js";
 import { Tokenizer } from "./tokenizer.js";
+import { speaker } from "./words.js";
 
 const MOST_RANDOM_SEED = 9999; // of "Another seed": short enough to be told to somebody
 const RUNTIME_BYTES = 15e6; // of what runs the model, about
@@ -17,29 +20,28 @@ const RUNTIME_BYTES = 15e6; // of what runs the model, about
 const SIMD = [
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11,
 ];
-const UNABLE = "This browser cannot run the model, which needs WebAssembly.";
 
 let number = 0; // of boxes on this page
 
 /** Turn an element into a box to draw with. */
 export async function mount(box) {
   addStyle();
+  const language = box.closest("[lang]")?.lang || "en";
+  const say = speaker(language);
   const model = new URL(box.dataset.model, document.baseURI);
   const gallery = new URL(box.dataset.gallery ?? new URL("../gallery/", model), document.baseURI);
   const pictures = await json(new URL("pictures.json", gallery)).catch(() => []);
-  if (!canDraw()) return showGallery(box, gallery, pictures, UNABLE);
+  if (!canDraw()) {
+    return showGallery(box, gallery, pictures, say("This browser cannot run the model, which needs WebAssembly."), say);
+  }
   let description;
   try {
     description = await json(new URL("model.json", model));
   } catch (error) {
-    return showGallery(box, gallery, pictures, `The model cannot be loaded (${error.message}).`);
+    const why = say("The model cannot be loaded ({reason}).", { reason: error.message });
+    return showGallery(box, gallery, pictures, why, say);
   }
-  return new DrawBox(box, model, description, gallery, pictures);
-}
-
-function deviceOf({ device, threads }) {
-  if (device === "webgpu") return "the graphics processor";
-  return threads > 1 ? `the processor, by ${threads} threads` : "the processor";
+  return new DrawBox(box, model, description, gallery, pictures, language);
 }
 
 function megabytes(bytes) {
@@ -78,8 +80,8 @@ function thumbnail(gallery, { file, prompt }) {
 }
 
 /** Ready pictures in place of the box, below one sentence that says why. */
-function showGallery(box, gallery, pictures, why) {
-  const sentence = `${why} ${pictures.length ? "Here are pictures that it drew elsewhere." : ""}`.trim();
+function showGallery(box, gallery, pictures, why, say) {
+  const sentence = pictures.length ? say("{why} Here are pictures that it drew elsewhere.", { why }) : why;
   const figures = pictures.map((one) =>
     element("figure", {}, thumbnail(gallery, one), element("figcaption", { textContent: one.prompt })),
   );
@@ -91,8 +93,8 @@ function showGallery(box, gallery, pictures, why) {
 }
 
 class DrawBox {
-  constructor(box, model, description, gallery, pictures) {
-    Object.assign(this, { box, model, description, gallery });
+  constructor(box, model, description, gallery, pictures, language) {
+    Object.assign(this, { box, model, description, gallery, language, say: speaker(language) });
     this.tokenizer = new Tokenizer(description.tokenizer);
     this.id = ++number;
     this.run = 0; // of pictures, so that what an older one still says is not heeded
@@ -107,6 +109,7 @@ class DrawBox {
   }
 
   build(pictures) {
+    const { say } = this;
     const { defaults, most, side } = this.description;
     const id = (name) => `draw-box-${this.id}-${name}`;
     const field = (name, label, properties) => {
@@ -122,48 +125,48 @@ class DrawBox {
     const any = { type: "number", inputMode: "decimal", step: "any" };
     const first = this.box.dataset.prompt ?? pictures[0]?.prompt ?? "a cute corgi puppy sitting on the grass";
 
-    this.canvas = element("canvas", { width: side, height: side, role: "img", "aria-label": "No picture yet" });
-    this.bar = element("progress", { max: 1, value: 0, "aria-label": "Progress" });
+    this.canvas = element("canvas", { width: side, height: side, role: "img", "aria-label": say("No picture yet") });
+    this.bar = element("progress", { max: 1, value: 0, "aria-label": say("Progress") });
     this.message = element("p", { className: "message", role: "status", "aria-live": "polite" });
     this.notes = element("ul", { className: "notes", id: id("notes"), "aria-live": "polite" });
     this.form = element(
       "form",
       { noValidate: true },
-      field("prompt", "Prompt", { type: "text", value: first, "aria-describedby": id("notes") }),
+      field("prompt", say("Prompt"), { type: "text", value: first, "aria-describedby": id("notes") }),
       this.notes,
       element(
         "div",
         { className: "settings" },
-        field("seed", "Seed", { ...whole, min: 0, max: most.seed, value: defaults.seed }),
-        button("another", "Another seed"),
-        field("steps", "Steps", { ...whole, min: 1, max: most.steps, value: defaults.steps }),
-        field("guidance", "Guidance", { ...any, min: 0, max: most.guidance, value: defaults.guidance }),
+        field("seed", say("Seed"), { ...whole, min: 0, max: most.seed, value: defaults.seed }),
+        button("another", say("Another seed")),
+        field("steps", say("Steps"), { ...whole, min: 1, max: most.steps, value: defaults.steps }),
+        field("guidance", say("Guidance"), { ...any, min: 0, max: most.guidance, value: defaults.guidance }),
       ),
       element(
         "div",
         { className: "actions" },
-        button("go", "Draw", { type: "submit", className: "go" }),
-        button("halt", "Stop", { className: "halt", disabled: true }),
+        button("go", say("Draw"), { type: "submit", className: "go" }),
+        button("halt", say("Stop"), { className: "halt", disabled: true }),
       ),
       this.message,
     );
     this.examples = pictures.map((one) =>
       element(
         "button",
-        { type: "button", "aria-label": `Draw: ${one.prompt}`, title: one.prompt, onclick: () => this.take(one) },
+        { type: "button", "aria-label": say("Draw: {prompt}", one), title: one.prompt, onclick: () => this.take(one) },
         thumbnail(this.gallery, one),
       ),
     );
-    const title = element("p", { className: "title", id: id("examples"), textContent: "Examples" });
+    const title = element("p", { className: "title", id: id("examples"), textContent: say("Examples") });
     const row = element("div", { className: "row" }, ...this.examples);
     const examples = element("div", { className: "examples", role: "group", "aria-labelledby": title.id }, title, row);
     const keep = element(
       "div",
       { className: "actions" },
-      button("save", "Download PNG", { disabled: true }),
-      button("share", "Copy link", { disabled: true }),
+      button("save", say("Download PNG"), { disabled: true }),
+      button("share", say("Copy link"), { disabled: true }),
     );
-    this.words = element("div", { className: "words", role: "group", "aria-label": "Attention to a word" });
+    this.words = element("div", { className: "words", role: "group", "aria-label": say("Attention to a word") });
     this.box.classList.add("draw-box");
     this.box.replaceChildren(
       element("div", { className: "picture" }, this.canvas, this.bar, this.words, keep),
@@ -182,7 +185,10 @@ class DrawBox {
     this.canvas.setAttribute("aria-label", prompt);
     if (this.message.textContent) return; // of a link that asks for something else
     const size = Object.values(this.description.bytes).reduce((sum, bytes) => sum + bytes, RUNTIME_BYTES);
-    this.say(`A picture to begin with. The first that you draw loads the model, ${megabytes(size)} MB.`);
+    const { say } = this;
+    this.tell(
+      say("A picture to begin with. The first that you draw loads the model, {size} MB.", { size: megabytes(size) }),
+    );
   }
 
   listen() {
@@ -190,7 +196,9 @@ class DrawBox {
       event.preventDefault();
       this.draw();
     });
-    this.prompt.addEventListener("input", () => this.warn());
+    // A Chinese word is typed by several keys, which say nothing until it is there.
+    this.prompt.addEventListener("input", ({ isComposing }) => isComposing || this.warn());
+    this.prompt.addEventListener("compositionend", () => this.warn());
     this.another.addEventListener("click", () => {
       this.seed.value = Math.floor(Math.random() * (MOST_RANDOM_SEED + 1));
       this.draw();
@@ -214,46 +222,66 @@ class DrawBox {
     this.draw();
   }
 
+  /** What should be known of the prompt: what is drawn for it if it is Chinese, and what the model cannot read. */
   warn() {
-    const sentences = this.prompt.value.trim() ? advice(this.tokenizer, this.prompt.value) : [];
+    const { say } = this;
+    const prompt = tidy(this.prompt.value);
+    const english = isChinese(prompt) ? toEnglish(prompt, this.description.chinese) : null;
+    const drawn = english ? english.text : this.prompt.value;
+    const sentences = [];
+    if (english?.subjects) {
+      sentences.push(say("The model was trained on English captions, so it draws '{prompt}'.", { prompt: drawn }));
+    }
+    if (english?.unknown.length) {
+      sentences.push(say("Not in the course's dictionary: {words}.", { words: english.unknown.join("、") }));
+    }
+    if (english ? english.subjects : prompt) sentences.push(...advice(this.tokenizer, drawn, say));
+    this.notes.classList.toggle("drawn", Boolean(english?.subjects)); // the first says no fault
     this.notes.replaceChildren(...sentences.map((textContent) => element("li", { textContent })));
   }
 
-  say(text, fault = false) {
+  tell(text, fault = false) {
     this.message.textContent = text;
     this.message.classList.toggle("fault", fault);
   }
 
   draw() {
-    let settings;
+    const { say } = this;
+    let settings; // in English, for the picture, its link and its file
     try {
       const { prompt, seed, steps, guidance } = this;
       const typed = { prompt: prompt.value, seed: seed.value, steps: steps.value, guidance: guidance.value };
-      settings = read(typed, this.description.most);
+      settings = read(typed, this.description.most, say);
+      if (isChinese(settings.prompt)) {
+        settings.prompt = requireEnglish(settings.prompt, this.description.chinese, say).text;
+      }
     } catch (error) {
-      return this.say(error.message, true);
+      return this.tell(error.message, true);
     }
     if (!this.worker) {
       this.worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
       this.worker.onmessage = ({ data }) => this.hear(data);
-      this.worker.onerror = ({ message }) => this.end(`The model cannot be run (${message ?? "no reason"}).`, true);
-      this.say("Loading the model");
-    } else this.say("Drawing");
+      this.worker.onerror = ({ message }) =>
+        this.end(say("The model cannot be run ({reason}).", { reason: message ?? say("no reason") }), true);
+      this.tell(say("Loading the model"));
+    } else this.tell(say("Drawing"));
     this.settings = settings;
     this.words.replaceChildren();
     this.busy(true);
-    this.worker.postMessage({ kind: "draw", id: ++this.run, model: this.model.href, settings });
+    const { model, language } = this;
+    this.worker.postMessage({ kind: "draw", id: ++this.run, model: model.href, settings, language });
   }
 
   stop() {
     this.worker.postMessage({ kind: "stop" });
     this.run++;
     this.drawn = null;
-    this.end("Stopped.");
+    this.end(this.say("Stopped."));
   }
 
   /** A button for each word: where the picture attended to it. */
   offerWords() {
+    const { say } = this;
     const { settings, maps } = this.drawn;
     const buttons = (maps ? this.tokenizer.words(settings.prompt) : []).map((one) => {
       const button = element("button", { type: "button", textContent: one.word, "aria-pressed": "false" });
@@ -264,11 +292,12 @@ class DrawBox {
       const on = chosen.getAttribute("aria-pressed") === "false";
       for (const button of buttons) button.setAttribute("aria-pressed", on && button === chosen);
       const { pixels, side } = this.drawn;
-      const said = on ? `Bright where the picture attended to “${one.word}”, on 8 × 8 places.` : "";
-      this.show({ pixels: on ? shaded(pixels, side, mapOf(maps, one)) : pixels, side }, `${settings.prompt}. ${said}`.trim());
-      this.say(said);
+      const said = on ? say("Bright where the picture attended to “{word}”, on 8 × 8 places.", one) : "";
+      const described = say("{prompt}. {said}", { prompt: settings.prompt, said }).trim();
+      this.show({ pixels: on ? shaded(pixels, side, mapOf(maps, one)) : pixels, side }, described);
+      this.tell(said);
     };
-    const title = element("p", { className: "title", textContent: "Show where it attended to" });
+    const title = element("p", { className: "title", textContent: say("Show where it attended to") });
     this.words.replaceChildren(...(buttons.length ? [title, ...buttons] : []));
   }
 
@@ -288,30 +317,42 @@ class DrawBox {
 
   end(text, fault = false) {
     this.busy(false);
-    this.say(text, fault);
+    this.tell(text, fault);
   }
 
   /** What the worker says. */
   hear(data) {
+    const { say } = this;
     if (data.kind === "loading") {
       if (this.halt.disabled) return; // it goes on after a stop, for the next picture
       this.bar.value = data.loaded / data.total;
-      this.say(`Loading the model: ${megabytes(data.loaded)} of ${megabytes(data.total)} MB`);
+      const [loaded, total] = [megabytes(data.loaded), megabytes(data.total)];
+      this.tell(say("Loading the model: {loaded} of {total} MB", { loaded, total }));
     } else if (data.id !== this.run) {
       return;
     } else if (data.kind === "step") {
       this.bar.value = data.step / data.steps;
-      this.say(`Step ${data.step} of ${data.steps}`);
-      this.show(data, `Preview after step ${data.step} of ${data.steps}: ${this.settings.prompt}`);
+      const { step, steps } = data;
+      this.tell(say("Step {step} of {steps}", { step, steps }));
+      const { prompt } = this.settings;
+      this.show(data, say("Preview after step {step} of {steps}: {prompt}", { step, steps, prompt }));
     } else if (data.kind === "picture") {
       this.drawn = { settings: this.settings, pixels: data.pixels, side: data.side, maps: data.maps };
       this.show(data, this.settings.prompt);
       this.offerWords();
       if (this.id === 1) history.replaceState(null, "", toHash(this.settings));
-      this.end(`Drawn in ${data.seconds.toFixed(1)} seconds on ${deviceOf(data)}.`);
+      this.end(this.howDrawn(data));
     } else {
-      this.end(`The picture cannot be drawn: ${data.message}.`, true);
+      this.end(say("The picture cannot be drawn: {reason}.", { reason: data.message }), true);
     }
+  }
+
+  howDrawn({ device, threads, seconds: exact }) {
+    const { say } = this;
+    const seconds = exact.toFixed(1);
+    if (device === "webgpu") return say("Drawn in {seconds} seconds on the graphics processor.", { seconds });
+    if (threads === 1) return say("Drawn in {seconds} seconds on the processor.", { seconds });
+    return say("Drawn in {seconds} seconds on the processor, by {threads} threads.", { seconds, threads });
   }
 
   show({ pixels, side }, description) {
@@ -331,13 +372,14 @@ class DrawBox {
   }
 
   async copyLink() {
+    const { say } = this;
     const link = new URL(toHash(this.drawn.settings), location.href).href;
     try {
       await navigator.clipboard.writeText(link);
-      this.say("The link is copied: it draws this picture again.");
+      this.tell(say("The link is copied: it draws this picture again."));
     } catch {
       history.replaceState(null, "", link);
-      this.say("Copy the address of this page: it draws this picture again.");
+      this.tell(say("Copy the address of this page: it draws this picture again."));
     }
   }
 }

@@ -4,7 +4,8 @@
     unet.onnx            x_t (n, c, h, w), t (), cond (n, words, width)     -> prediction (n, c, h, w),
                                                                                maps (n, words, places)
     decoder.onnx         z (n, c, h, w), no longer scaled                   -> picture (n, 3, f h, f w) in [-1, 1]
-    model.json           tokenizer, alpha_bar, prediction type, scale and shift of latents, sizes, defaults
+    model.json           tokenizer, Chinese words, alpha_bar, prediction type, scale and shift of latents, sizes,
+                         defaults
 
 Weights are stored in float16 (all but the text encoder's are so already, in the shipped model) and cast to float32 when
 a session is made, so that the networks compute in float32 everywhere. n is free. Nothing is pickled.
@@ -228,6 +229,7 @@ def describe(pipe, name: str) -> dict:
         "name": name,
         "files": FILES,
         "tokenizer": describe_tokenizer(pipe.tokenizer),
+        "chinese": describe_chinese(),
         "alpha_bar": [float(f"{one:.9g}") for one in scheduler.alphas_cumprod.tolist()],
         "prediction_type": scheduler.config.prediction_type,
         "latents": {
@@ -263,6 +265,23 @@ def describe_tokenizer(tokenizer) -> dict:
         "words": sorted(taught or prompts.whole_word_tokens(tokenizer)),
         "only_in": {word: phrase for word, phrase in prompts.ONLY_IN.items() if word in taught},
         "colours": sorted(prompts.COLOURS),
+    }
+
+
+def describe_chinese() -> dict:
+    """Return the dictionary of Chinese prompts, and the English that is made of them."""
+    from course_utils.data.picture_book import captions
+    from course_utils.text import chinese
+
+    names = {kind: captions.NAMES[kind][0] for kind in chinese.SUBJECTS}
+    return {
+        "words": chinese.WORDS,
+        "subjects": [words.split()[0] for words in chinese.SUBJECTS.values()],
+        "names": {kind: [name, captions.plural(name)] for kind, name in names.items()},
+        "numbers": captions.NUMBERS,
+        "places": {place: words[0] for place, words in captions.PLACE_WORDS.items()},
+        "styles": {style: words[-1 if style == "picture book" else 1] for style, words in captions.STYLE_WORDS.items()},
+        "opposite": chinese.OPPOSITE,
     }
 
 

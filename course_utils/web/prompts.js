@@ -1,12 +1,14 @@
 // What the model can read of a prompt: the sentences of `generate` on words that it never saw and on what is cut off.
 
+import { speaker } from "./words.js";
+
 const WORD = /[\p{L}\p{Nl}\p{No}]+/gu;
 const MOST_SENTENCES = 5;
 const SUGGESTIONS = 3;
 const SHOWN = 60;
 
-/** A sentence for each fault of a prompt, as `PromptReport.advice` has them. */
-export function advice(tokenizer, prompt) {
+/** A sentence for each fault of a prompt, as `PromptReport.advice` has them. say: of `speaker`. */
+export function advice(tokenizer, prompt, say = speaker()) {
   const { words: known, only_in: onlyIn, colours } = tokenizer.description;
   const vocabulary = new Set(known);
   const cut = tokenizer.cut(prompt);
@@ -16,42 +18,67 @@ export function advice(tokenizer, prompt) {
   const text = ` ${said.join(" ")} `;
 
   const sentences = [];
-  if (!words.length) sentences.push("The prompt has no word in letters, so the seed alone decides what is drawn.");
-  for (const word of unknown.slice(0, MOST_SENTENCES)) {
-    sentences.push(`No training caption has the word ${quoted(word)}, so its effect is arbitrary${hint(word)}`);
+  if (!words.length) {
+    sentences.push(say("The prompt has no word in letters, so the seed alone decides what is drawn."));
   }
+  for (const word of unknown.slice(0, MOST_SENTENCES)) sentences.push(unlike(word));
   const more = unknown.slice(MOST_SENTENCES);
   if (more.length) {
-    sentences.push(`Nor do the captions have ${more.length} further words: ${shortened(more.join(", "))}.`);
+    const values = { count: more.length, words: shortened(row(more)) };
+    sentences.push(say("Nor do the captions have {count} further words: {words}.", values));
   }
   for (const word of words.filter((one) => onlyIn[one] && !text.includes(` ${onlyIn[one]} `))) {
-    const phrase = quoted(onlyIn[word]);
+    const values = { word: quoted(word), phrase: quoted(onlyIn[word]) };
     sentences.push(
-      `The captions have the word ${quoted(word)} only in ${phrase}, so alone it hardly counts; write ${phrase}.`,
+      say("The captions have the word {word} only in {phrase}, so alone it hardly counts; write {phrase}.", values),
     );
   }
   if (cut) {
-    const length = [...cut].length > SHOWN ? ` (${[...cut].length.toLocaleString("en")} characters)` : "";
-    sentences.push(`The prompt is too long: the model does not read ${quoted(shortened(cut))}${length}.`);
+    const length = [...cut].length;
+    const values = { cut: quoted(shortened(cut)), count: length.toLocaleString("en") };
+    sentences.push(
+      length > SHOWN
+        ? say("The prompt is too long: the model does not read {cut} ({count} characters).", values)
+        : say("The prompt is too long: the model does not read {cut}.", values),
+    );
   }
   return sentences;
 
-  function hint(word) {
-    if (colours.includes(word)) {
-      const near = colours.filter((colour) => vocabulary.has(colour)).sort();
-      return near.length ? `; the captions' colours are ${listed(near)}.` : ".";
+  /** A sentence on a word that is not in the vocabulary, and what is. */
+  function unlike(word) {
+    const isColour = colours.includes(word);
+    const near = isColour ? colours.filter((colour) => vocabulary.has(colour)).sort() : closeMatches(word, known);
+    if (!near.length) {
+      return say("No training caption has the word {word}, so its effect is arbitrary.", { word: quoted(word) });
     }
-    const near = closeMatches(word, known);
-    return near.length ? `; did you mean ${near.map(quoted).join(" or ")}?` : ".";
+    if (isColour) {
+      const listed = near.length > 1 ? and(row(near.slice(0, -1)), near.at(-1)) : near[0];
+      return say(
+        "No training caption has the word {word}, so its effect is arbitrary; the captions' colours are {colours}.",
+        { word: quoted(word), colours: listed },
+      );
+    }
+    return say(
+      "No training caption has the word {word}, so its effect is arbitrary; did you mean {words}?",
+      { word: quoted(word), words: near.map(quoted).reduce(or) },
+    );
+  }
+
+  function row(words) {
+    return words.reduce((words, word) => say("{words}, {word}", { words, word }));
+  }
+
+  function and(words, word) {
+    return say("{words} and {word}", { words, word });
+  }
+
+  function or(words, word) {
+    return say("{words} or {word}", { words, word });
   }
 }
 
 function quoted(text) {
   return text.includes("'") && !text.includes('"') ? `"${text}"` : `'${text.replaceAll("'", "\\'")}'`;
-}
-
-function listed(words) {
-  return words.length > 1 ? `${words.slice(0, -1).join(", ")} and ${words.at(-1)}` : words[0];
 }
 
 function shortened(text) {

@@ -1,5 +1,7 @@
 // What a picture is drawn from: prompt, seed, steps and guidance; checked as `generate` does, and kept in a link.
 
+import { speaker } from "./words.js";
+
 const NAMES = ["prompt", "seed", "steps", "guidance"];
 // Python's white space at the ends of a line.
 const ENDS = /^[\s\x1c-\x1f\x85]+|[\s\x1c-\x1f\x85]+$/g;
@@ -10,35 +12,45 @@ export function tidy(prompt) {
   return lines.join("\n").replace(ENDS, "");
 }
 
-/** Settings of what was typed, { prompt, seed, steps, guidance } as text. Throws a RangeError, in one sentence. */
-export function read(typed, most) {
+/**
+ * Settings of what was typed, { prompt, seed, steps, guidance } as text. say: of `speaker`.
+ *
+ * Throws a RangeError, in one sentence.
+ */
+export function read(typed, most, say = speaker()) {
   const prompt = tidy(typed.prompt);
   if (!prompt) {
-    throw new RangeError("The prompt is empty: say what to draw, such as “a cute corgi puppy on the grass”.");
+    throw new RangeError(
+      say("The prompt is empty: say what to draw, such as “a cute corgi puppy on the grass”."),
+    );
   }
   if (prompt.split("\n").some((line) => line.startsWith("Negative prompt:")) || /<lora:[^<>]+>/.test(prompt)) {
-    throw new RangeError("This page draws from a prompt only: leave out negative prompts and the tags of LoRAs.");
+    throw new RangeError(
+      say("This page draws from a prompt only: leave out negative prompts and the tags of LoRAs."),
+    );
   }
   const guidance = typed.guidance.trim() ? Number(typed.guidance) : NaN;
   if (!(guidance === 0 || (guidance >= 1 && guidance <= most.guidance))) {
     throw new RangeError(
-      `The guidance must be a number from 1 (no guidance) to ${most.guidance}, or 0 (the prompt is ignored), ` +
-        `but is “${typed.guidance}”.`,
+      say(
+        "The guidance must be a number from 1 (no guidance) to {most}, or 0 (the prompt is ignored), but is “{typed}”.",
+        { most: most.guidance, typed: typed.guidance },
+      ),
     );
   }
-  return {
-    prompt,
-    seed: whole("The seed", typed.seed, 0, most.seed),
-    steps: whole("The number of steps", typed.steps, 1, most.steps),
-    guidance,
-  };
+  const seed = whole(typed.seed, 0, most.seed, (values) =>
+    say("The seed must be a whole number from {lowest} to {highest}, but is “{typed}”.", values),
+  );
+  const steps = whole(typed.steps, 1, most.steps, (values) =>
+    say("The number of steps must be a whole number from {lowest} to {highest}, but is “{typed}”.", values),
+  );
+  return { prompt, seed, steps, guidance };
 }
 
-function whole(name, text, lowest, highest) {
-  const number = /^\d+$/.test(text.trim()) ? Number(text) : NaN;
-  if (!(number >= lowest && number <= highest)) {
-    throw new RangeError(`${name} must be a whole number from ${lowest} to ${highest}, but is “${text}”.`);
-  }
+/** The number that a text is; else throws what `fault` says. */
+function whole(typed, lowest, highest, fault) {
+  const number = /^\d+$/.test(typed.trim()) ? Number(typed) : NaN;
+  if (!(number >= lowest && number <= highest)) throw new RangeError(fault({ lowest, highest, typed }));
   return number;
 }
 

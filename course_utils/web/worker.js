@@ -1,24 +1,27 @@
 // Draws beside the page, so that the page stays quick: loads ONNX Runtime Web and the networks once, then draws.
 //
-// To it:   { kind: "draw", id, model, settings }, { kind: "stop" }
+// To it:   { kind: "draw", id, model, settings, language }, { kind: "stop" }
 // From it: { kind: "loading", loaded, total } in bytes, { kind: "step", id, step, steps, pixels, side },
 //          { kind: "picture", id, pixels, side, maps, seconds, device, threads },
 //          { kind: "fault", id, message }
 
 import { Painter } from "./painter.js";
 import { inSinglePrecision } from "./weights.js";
+import { speaker } from "./words.js";
 
 const RUNTIME = new URL("onnxruntime/", import.meta.url);
 const SLOW = 400; // milliseconds: a graphics processor that takes longer for a step is left alone
 // Threads need memory that they share, which a browser gives only to pages that are isolated from others.
 const THREADS = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
 const ERRORS = 3; // what the runtime writes to the console: errors, no warnings
+let say = speaker();
 let loading = null;
 let wanted = null; // the id of what is to be drawn
 let queue = Promise.resolve(); // the networks do one thing at a time
 
 onmessage = ({ data }) => {
   wanted = data.kind === "draw" ? data.id : null;
+  if (data.language) say = speaker(data.language);
   if (data.kind === "draw") queue = queue.then(() => draw(data));
 };
 
@@ -109,10 +112,14 @@ async function hasGpu() {
 
 async function fetched(url, signal) {
   const response = await fetch(url, { signal }).catch((error) => {
-    throw new Error(`${url.pathname} cannot be fetched (${error.message})`);
+    throw notFetched(url, error.message);
   });
-  if (!response.ok) throw new Error(`${url.pathname} cannot be fetched (${response.status})`);
+  if (!response.ok) throw notFetched(url, response.status);
   return response;
+}
+
+function notFetched(url, reason) {
+  return new Error(say("{file} cannot be fetched ({reason})", { file: url.pathname, reason }));
 }
 
 /** Fetch files, { name: { url, size } }, all at once, and tell how far it is; return their bytes by name. */
@@ -133,7 +140,9 @@ async function download(files) {
       loaded += value.length;
       if (loaded - told > 250_000) postMessage({ kind: "loading", loaded: (told = loaded), total });
     }
-    if (at !== size) throw new Error(`${url.pathname} has another size than was expected`);
+    if (at !== size) {
+      throw new Error(say("{file} has another size than was expected", { file: url.pathname }));
+    }
     return [name, bytes];
   };
   try {
