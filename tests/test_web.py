@@ -247,7 +247,7 @@ def test_advice(pipe, described, node):
 def test_advice_in_chinese_is_the_packages(pipe, described, node):
     prompts = [
         "a turquoise cat on the gras", "a dog", "one unicorn two three fore fife sicks seven ate", "1 2 3",
-        "a puppie and a sailbot near a toadstol", "ball " * 35, "a red ball on the beach " * 8,
+        "a puppie and a sailbot near a toadstol", "ball " * 35,
     ]  # fmt: skip
     got = node(
         "data[1].map((text) => prompts.advice(new tokenizer.Tokenizer(data[0]), text, words.speaker('zh-CN')))",
@@ -278,8 +278,8 @@ def test_all_that_the_box_says_is_said_in_chinese(node):
 @needs_node
 def test_the_language_is_that_of_the_page(node):
     code = "data.map((language) => words.speaker(language)('Step {step} of {steps}', { step: 1, steps: 20 }))"
-    english, chinese = "Step 1 of 20", "第 1 步，共 20 步"
-    assert node(code, ["en", "de", "zh-CN", "zh"], "words") == [english, english, chinese, chinese]
+    said = node(code, ["en", "de", "zh-CN", "zh"], "words")
+    assert said == ["Step 1 of 20"] * 2 + ["第 1 步，共 20 步"] * 2
 
 
 def chinese_prompts():
@@ -301,9 +301,10 @@ def chinese_prompts():
     for _ in range(500):  # words in any order
         yield "".join(rng.choices([*chinese.WORDS, "恐龙", "飞", "dragon", " ", "🐕", "a cat", "constructor"], k=8))
     yield from (
-        "", " ", "猫", "恐龙", "雪地里", "水彩", "一只恐龙和一只猫在城市里", "一只 red 猫 on the grass", "🐕一只柯基🐕‍🦺",
-        "请帮我画一幅画：雪地里有两只白色的兔子。", "夜晚，一辆红色的小汽车停在蓝色房子的左边", "水彩画：森林里的一座房子",
-        "a red ball", "constructor 猫 toString __proto__", "猫\t在\n草地上", "𠀀猫", "貓 在草地上", "三只橙色的鸭子睡在沙滩上",
+        "", " ", "猫", "恐龙", "雪地里", "水彩", "一只恐龙和一只猫在城市里", "一只 red 猫 on the grass",
+        "🐕一只柯基🐕\u200d🦺", "请帮我画一幅画：雪地里有两只白色的兔子。", "水彩画：森林里的一座房子", "a red ball",
+        "夜晚，一辆红色的小汽车停在蓝色房子的左边", "constructor 猫 toString __proto__", "猫\t在\n草地上", "𠀀猫",
+        "貓 在草地上", "三只橙色的鸭子睡在沙滩上",
     )  # fmt: skip
 
 
