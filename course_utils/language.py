@@ -68,6 +68,9 @@ ENGLISH = re.compile(r"\b[a-z]{2,} [a-z]{2,}\b")  # words that are left in a val
 PLURAL = re.compile(r"'e?s' (\*|if)")  # the expression that makes an English plural
 
 
+LABEL = 0.5  # of a label, the share that must not be values: "times {verb}" is no entry for "times root of 6"
+
+
 class Template(NamedTuple):
     """An entry with values: how it is recognised, its longest constant piece, its length, and its translation."""
 
@@ -140,7 +143,7 @@ def label(text: str) -> str:
     names in code.
     """
     name = language()
-    return text if name == "en" else words(name).get(text) or translated(text, name)
+    return text if name == "en" else words(name).get(text) or _translate(text, catalogue(name), LABEL)
 
 
 @functools.cache
@@ -155,40 +158,42 @@ def translated(text: str, to: str | None = None) -> str:
     return text if name == "en" or not text.strip() else _translate(text, catalogue(name))
 
 
-def _translate(text: str, entries: Catalogue) -> str:
-    found = _whole(text, entries)
+def _translate(text: str, entries: Catalogue, constant: float = 0.0) -> str:
+    """Translate a text; entries with values must share so much of it, a share of its length, with it."""
+    found = _whole(text, entries, constant)
     if found is not None:
         return found
     stripped = text.strip()
     if stripped != text:
-        return text.replace(stripped, _translate(stripped, entries), 1)
+        return text.replace(stripped, _translate(stripped, entries, constant), 1)
     for cut in CUTS:  # several entries, one after the other
         parts = cut.split(text)
         if len(parts) > 1:
-            return _joined(parts, entries)
+            return _joined(parts, entries, constant)
     parts = text.split(", ")
-    named = [_whole(part, entries) for part in parts]
+    named = [_whole(part, entries, constant) for part in parts]
     return "，".join(map(str, named)) if len(parts) > 1 and None not in named else text
 
 
-def _joined(parts: list[str], entries: Catalogue) -> str:
+def _joined(parts: list[str], entries: Catalogue, constant: float) -> str:
     """Translate pieces with what separates them, as many together as make one entry."""
     done, at = "", 0
     while at < len(parts):
         for end in range(len(parts), at, -2):
-            found = _whole("".join(parts[at:end]), entries)
+            found = _whole("".join(parts[at:end]), entries, constant)
             if found is not None:
                 break
         else:
             end = at + 1
-            found = parts[at] if parts[at].startswith("    ") else _translate(parts[at], entries)  # code is indented
+            is_code = parts[at].startswith("    ")
+            found = parts[at] if is_code else _translate(parts[at], entries, constant)
         space = parts[end] if end < len(parts) else ""
         done += found + ("" if space == " " and re.search("[。；：！？]$", found) else space)
         at = end + 1
     return done
 
 
-def _whole(text: str, entries: Catalogue) -> str | None:
+def _whole(text: str, entries: Catalogue, constant: float = 0.0) -> str | None:
     """Return the translation of a text that is one entry, else None."""
     if text in entries.texts:
         return entries.texts[text]
@@ -196,7 +201,8 @@ def _whole(text: str, entries: Catalogue) -> str | None:
         return entries.texts[text[:-1]] + "。"
     best = None
     for template in entries.templates:
-        match = template.pattern.fullmatch(text) if template.piece in text else None
+        suits = template.piece in text and template.weight >= constant * len(text)
+        match = template.pattern.fullmatch(text) if suits else None
         if match:
             values = [_translate(value, entries) for value in match.groups()]
             found = _spaced(_filled(template.translation, dict(zip(template.names, values, strict=True))))

@@ -10,7 +10,7 @@ from course_utils import authoring
 from course_utils.authoring import catalogue, font
 from course_utils.authoring.source import read_source
 from course_utils.authoring.translation import hash_of, problems, read_translation, stamp, translate
-from course_utils.language import LANGUAGES, PLACE, language, text_width, translated, wrapped
+from course_utils.language import LANGUAGES, PLACE, label, language, text_width, translated, wrapped
 from course_utils.language import catalogue as entries_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -181,6 +181,12 @@ def test_a_finished_text_is_recognised(english, chinese):
     words = re.sub(r"05\.snr|torch|True|False", "", found)
     assert not re.search("[A-Za-z]{3}", words), found
     assert translated(english, "en") == english and translated("no entry has this", "zh") == "no entry has this"
+
+
+@pytest.mark.parametrize("english, chinese", [("loss", "损失"), ("times root of 7", "times root of 7")])
+def test_a_label_is_no_accident(monkeypatch, english, chinese):
+    monkeypatch.setenv("COURSE_LANGUAGE", "zh")
+    assert label(english) == chinese
 
 
 def test_the_language_is_chosen(monkeypatch):
