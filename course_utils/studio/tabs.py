@@ -233,8 +233,12 @@ class InfoTab(Tab):
 
 def send_buttons(send: Callable[[str], None]) -> ipywidgets.Widget:
     """Buttons that send a picture with its settings to another tab."""
-    titles = (Tab.title, ImageTab.title, InpaintTab.title)
-    return row(*(button(f"Send to {title.lower()}", lambda title=title: send(title)) for title in titles))
+    labels = {
+        Tab.title: "Send to text to image",
+        ImageTab.title: "Send to image to image",
+        InpaintTab.title: "Send to inpaint",
+    }
+    return row(*(button(label, lambda title=title: send(title)) for title, label in labels.items()))
 
 
 class GalleryTab(Tab):
