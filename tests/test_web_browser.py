@@ -360,6 +360,7 @@ def test_it_is_dark_where_the_book_is(browser, chinese_address, tmp_path):
         getComputedStyle(box)[name].match(/\\d+/g).reduce((sum, one) => sum + Number(one), 0) / 3)"""
     with opened(browser, chinese_address) as page, pictured(page, tmp_path, "light letters on a dark box"):
         box = page.locator(".draw-box:has(canvas)")
+        page.wait_for_function("getComputedStyle(document.querySelector('.draw-box')).display === 'grid'")  # styled
         for system, theme, dark in (
             ("light", "auto", False), ("dark", "auto", True), ("dark", "light", False), ("light", "dark", True),
             ("dark", "", False),
