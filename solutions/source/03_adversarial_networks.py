@@ -1512,10 +1512,10 @@ explore(walk)
 # **Predict first.** Which of the numbers will warn you?
 #
 # <details><summary>Answer (after running the cell below)</summary>
-# The losses and the accuracy do warn that D pulls ahead: in all three runs without the penalty L_D is far below its
-# value with it, and D classifies nearly every image correctly. But they do not tell what happens to the images. In the
-# two runs with the usual learning rate FID turns and rises in the second half; in the faster run, whose L_G is the
-# highest of all, it does not.
+# The losses and the accuracy do warn that D pulls ahead: in all three runs without the penalty L_D is below its value
+# with it, L_G far above, and D classifies more images correctly. But they do not tell what happens to the images. In
+# the two runs with the usual learning rate FID turns and rises in the second half; in the faster run, whose L_G is just
+# as high, it does not.
 # </details>
 
 # %% id="unstable"
@@ -1535,7 +1535,8 @@ if budget(smoke=False, laptop=True, gpu=True):
     for seed in range(2):
         its_fids = [exam[2] for exam in falls[f"no penalty, seed {seed}"][1]]
         assert its_fids[-1] > 1.2 * max(with_penalty) and its_fids[-1] > 1.05 * min(its_fids)
-    assert all(falls[name][1][-1][1] > 0.9 for name in falls if name.startswith("no"))
+    calm, *pulled_ahead = [its_exams[-1][1] for _, its_exams in falls.values()]  # the accuracies
+    assert calm < min(pulled_ahead)
     faster = [exam[2] for exam in falls["no penalty, faster"][1]]
     assert faster[-1] < 1.1 * min(faster)
 
@@ -1561,9 +1562,9 @@ show(
 )
 
 # %% [markdown] id="unstable-why"
-# Without the penalty the discriminator pulls ahead: its accuracy is near 1, $L_D$ is low, $L_G$ high. On both seeds
+# Without the penalty the discriminator pulls ahead: its accuracy is higher, $L_D$ is low, $L_G$ high. On both seeds
 # FID turns and *rises* towards the end, and is higher than with the penalty. Fifteen images in a row do not show this
-# difference; a distance between sets does. The faster run has an $L_G$ and an accuracy just as extreme, and yet its
+# difference; a distance between sets does. The faster run has an $L_G$ just as high, and yet its
 # FID does not rise. (One run says nothing about larger learning rates in general.) So the losses show that the balance
 # is lost, but not what this does to the images: for that you need a measure from outside the game.
 
