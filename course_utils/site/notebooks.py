@@ -20,11 +20,9 @@ DIAGRAMS = {
     )
 }
 # The text after which a chapter's page has the box to draw in, where that could be written, and its first prompt.
-BOXES = {
-    "00": ("explore-how", "a cute corgi puppy sitting on the grass"),
-    "10": ("measure-read", "a red ball left of a white cat in the snow"),
-    "12": ("failure-text", "a red ball left of a white cat in the snow"),
-}
+CORGI = {"en": "a cute corgi puppy sitting on the grass", "zh": "一只可爱的柯基犬坐在草地上"}
+BALL = {"en": "a red ball left of a white cat in the snow", "zh": "雪地里，一个红色的球在一只白猫的左边"}
+BOXES = {"00": ("explore-how", CORGI), "10": ("measure-read", BALL), "12": ("failure-text", BALL)}
 BOX = """```{{raw}} html
 <div class="draw-box" data-model="{0}/model/" data-prompt="{1}"></div>
 <script type="module" src="{0}/draw.js"></script>
@@ -48,7 +46,7 @@ def page_of(chapter, solution, links: str, cited: set[str], films: dict[str, str
     solution, and below it the outputs of its run.
     """
     page = nbformat.v4.new_notebook(metadata=chapter.metadata)
-    boxed, prompt = BOXES.get(title_of(chapter)[0], ("", ""))
+    boxed, prompt = BOXES.get(title_of(chapter)[0], ("", {}))
     for number, (cell, solved) in enumerate(zip(chapter.cells, solution.cells, strict=True)):
         if cell.cell_type == "markdown":
             text = with_drawn_diagrams(with_folded_markdown(cell.source), label(chapter, cell.id), language)
@@ -58,7 +56,7 @@ def page_of(chapter, solution, links: str, cited: set[str], films: dict[str, str
             anchor = f"({label(chapter, cell.id)})=\n" if cell.id in cited else ""
             page.cells.append(nbformat.v4.new_markdown_cell(anchor + text))
             if box and cell.id == boxed:
-                page.cells.append(nbformat.v4.new_markdown_cell(BOX.format(box, prompt)))
+                page.cells.append(nbformat.v4.new_markdown_cell(BOX.format(box, prompt[language])))
             continue
         if cell.source == solved.source:
             page.cells += with_outputs(cell.source, solved.outputs)
