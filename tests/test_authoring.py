@@ -215,6 +215,21 @@ def test_changed_code_is_stale_even_in_notebooks_that_were_written_without_a_run
     assert authoring.check(course) == [STALE]
 
 
+@pytest.mark.parametrize(
+    "source, same",
+    [
+        ("n = budget(smoke=8, laptop=100, gpu=400)\nx = n", True),
+        ("n = budget(smoke=(1, 2), laptop=100, gpu=400)\nx = n", True),
+        ("# so many\nn = budget(smoke=2, laptop=100, gpu=400)\n    # as wanted\nx = n", True),
+        ("n = budget(smoke=2, laptop=101, gpu=400)\nx = n", False),
+        ("n = budget(smoke=2, laptop=100, gpu=400)\nx = n + 1", False),
+    ],
+)
+def test_what_the_outputs_depend_on(source, same):
+    code = "n = budget(smoke=2, laptop=100, gpu=400)\nx = n"
+    assert (authoring.as_run(source) == authoring.as_run(code)) == same
+
+
 def test_pictures_are_made_small_by_every_build(course):
     noise = numpy.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=numpy.uint8)
     file = io.BytesIO()

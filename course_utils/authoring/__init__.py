@@ -23,6 +23,8 @@ from course_utils.language import LANGUAGES
 SIZE_LIMIT = 2_000_000  # bytes a notebook: GitHub and the browser still show it at once
 PICTURES_LIMIT = 1_000_000  # bytes that its pictures may take: the rest is text and code
 MEAN_SIZE_LIMIT = 1_000_000  # bytes, on average: each rebuilt notebook stays in the history for good
+COMMENT = re.compile(r"^[ \t]*#.*\n?", re.MULTILINE)
+SMOKE = re.compile(r"\bsmoke=(?:\([^()]*\)|\"[^\"]*\"|[^,()\[\]]+(?:\[[^\]]*\])?), *")
 SOURCE_NAME = re.compile(r"(\d\d)_\w+\.py")
 
 
@@ -172,7 +174,7 @@ def keep_outputs(solution, built):
         return
     old = {cell.get("id"): cell for cell in built.cells if cell.cell_type == "code"}
     for cell in solution.cells:
-        if cell.cell_type == "code" and cell.id in old and old[cell.id].source == cell.source:
+        if cell.cell_type == "code" and cell.id in old and as_run(old[cell.id].source) == as_run(cell.source):
             cell.outputs, cell.execution_count = old[cell.id].outputs, old[cell.id].execution_count
     if built.metadata.get("course") == stamp(solution):
         solution.metadata["course"] = built.metadata["course"]
@@ -181,10 +183,15 @@ def keep_outputs(solution, built):
 def stamp(solution):
     """Return what an executed solution remembers: the hash of the code that was run, and its profile.
 
-    Of the code cells' ids and sources only: prose may be edited without another run.
+    Of the code cells' ids and sources only, as they run: prose may be edited without another run.
     """
-    code = [[cell.id, cell.source] for cell in solution.cells if cell.cell_type == "code"]
+    code = [[cell.id, as_run(cell.source)] for cell in solution.cells if cell.cell_type == "code"]
     return {"code_sha256": hashlib.sha256(json.dumps(code).encode("ascii")).hexdigest(), "profile": PROFILE}
+
+
+def as_run(source):
+    """Return what of a cell's code its outputs depend on: not lines of comment, nor the budgets of other profiles."""
+    return SMOKE.sub("", COMMENT.sub("", source))
 
 
 def shrink_figures(folder):
