@@ -1338,7 +1338,7 @@ data = {"pixels": kennel, "latents": kennel_z}
 # will the other make in the same time?
 #
 # <details><summary>Answer (after the race)</summary>
-# It takes 3.4 times as many operations, and in the same time the network for latents makes about three times as many
+# It takes 3.4 times as many operations, and in the same time the network for latents makes several times as many
 # updates.
 # </details>
 
@@ -1508,7 +1508,7 @@ show(
 
 # %% [markdown] id="duel-read"
 # With the same seconds and the same pages, only the latents give corgis. At least two things differ: the network for
-# latents makes about three times as many updates, and it has an easier task, since texture and edges are the decoder's.
+# latents makes several times as many updates, and it has an easier task, since texture and edges are the decoder's.
 # This race does not separate the two, and it is one training of each.
 #
 # Do not compare the two test losses. An error in latents and an error in pixels are different quantities, and here the
@@ -1653,8 +1653,8 @@ show(
 # %% [markdown] id="cascade-read"
 # The regression wins in PSNR, since the mean of all details that fit has the least squared error. The diffusion model
 # is nearer to the real pages in sharpness, since it draws one of them. (Each was trained once.) But sharpness alone
-# does not measure quality here either: its outlines are ragged. The Fréchet distances of the two lie close together, all
-# below 0.1, and have no intervals here, so they do not decide between the two.
+# does not measure quality here either: its outlines are ragged. The Fréchet distances of the two lie close together,
+# far below that of the bilinear pages, and have no intervals here, so they do not decide between the two.
 #
 # Now the whole cascade, from noise: the first stage draws 16 · 16 pixels, the second enlarges them.
 
