@@ -1147,7 +1147,8 @@ if budget(smoke=False, laptop=True, gpu=True):  # the thresholds of section 5
 # two standard errors.
 #
 # The trained U-Net of the next sections has ten times as many parameters, and was trained for hours on the whole picture
-# book. Its text encoder was trained further with it.
+# book. Its text encoder was trained further with it. (A whole small model can be trained from nothing in one sitting, by
+# `python3 course.py train mine`, if it is told more than captions say: chapter 14, section 3.)
 
 # %% [markdown] id="measure-text"
 # ## 6 · What guidance gains and what it costs
