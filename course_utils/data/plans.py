@@ -49,9 +49,15 @@ class Placed:
 
 
 def plan_of(scene: book.Scene) -> torch.Tensor:
-    """The plan of a scene, (ROWS, NUMBERS)."""
+    """The plan of a scene, (ROWS, NUMBERS), its things in the order of KINDS, those of one kind from left to right.
+
+    In any order, "a cat and a tree" would leave open which row is the cat, and a network that fills all rows at once
+    often fills both with the same.
+    """
     plan = torch.zeros(ROWS, NUMBERS)
-    for row, thing, spot in zip(plan, scene.things, book.layout(scene), strict=False):
+    placed = zip(scene.things, book.layout(scene), strict=True)
+    placed = sorted(placed, key=lambda one: (KINDS.index(one[0].kind), one[1].centre[0]))
+    for row, (thing, spot) in zip(plan, placed, strict=False):
         row[KIND][KINDS.index(thing.kind)] = 1
         row[COLOUR][COLOURS.index(book.seen_colour(thing) or "natural")] = 1
         if thing.pose:

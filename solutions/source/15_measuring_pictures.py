@@ -568,7 +568,7 @@ measures = {"precision": precision, "recall": recall, "density": density, "cover
 sets = real.split(COUNT)[: min(20, len(real) // COUNT)]
 print(f"expected coverage, if all are perfect: {distributions.expected_coverage(COUNT, len(real), 5):.2f} of {len(real)}, "
       f"{distributions.expected_coverage(COUNT, COUNT, 5):.2f} of {COUNT}")  # fmt: skip
-print(" " * 26 + "".join(f"{measure:<10}" for measure in measures))
+print(" " * 25 + "  ".join(measures))
 of_all, of_sets = {}, {}
 for name, points in drawn.items():
     of_all[name] = [measure(points, real, 5) for measure in measures.values()]
@@ -1063,7 +1063,7 @@ def confusion(by_judge):
 
 
 table = confusion(judged(0.25))
-print("                       the judge: right   wrong")
+print("                    the judge: right   wrong")
 for truth, name in ((True, "right"), (False, "wrong")):
     print(f"by eye {name:26} {table[truth, True]:5} {table[truth, False]:7}")
 caught = [not answer for answer, truth in zip(judged(0.25), by_eye) if not truth]
