@@ -53,6 +53,14 @@ def test_a_plan_says_what_the_caption_says():
     assert plans.plan_fault(turned, book.caption(two)) in ("place", "style")
 
 
+def test_a_plan_has_its_things_in_one_order():
+    scenes = [book.sample_scene(number) for number in range(200)]
+    for scene in scenes:
+        found = [(plans.KINDS.index(thing.kind), thing.x) for thing in plans.read_plan(plans.plan_of(scene))]
+        assert len(found) == len(scene.things) and found == sorted(found)
+    assert any(len({thing.kind for thing in scene.things}) > 1 for scene in scenes)
+
+
 def test_a_plan_that_is_nearly_right_is_read_as_the_right_one():
     for number in range(50):
         plan = plans.plan_of(book.sample_scene(number))
