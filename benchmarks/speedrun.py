@@ -19,9 +19,9 @@ import torch
 from tqdm.auto import tqdm
 
 from benchmarks.prompts import TASKS, Prompt, load
-from course_utils.data.plans import plan_fault
 from course_utils.machine.devices import describe_machine
 from course_utils.metrics.pictures import faults
+from course_utils.metrics.plans import plan_fault
 from course_utils.metrics.statistics import wilson_interval
 from course_utils.pipelines.mine import PlannedPipeline, draw_sheet, load_mine
 from course_utils.plotting import picture_grid

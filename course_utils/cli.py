@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from course_utils.doctor import REINSTALL
-from course_utils.language import LANGUAGES, translated
+from course_utils.language import LANGUAGES, is_chinese, translated
 
 if __name__ == "__main__" and sys.argv[1:2] == ["train"] and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `train` takes care of it: no traceback out of an import
@@ -156,10 +156,10 @@ def generate(
 
 def in_english(prompt: str) -> str:
     """The prompt, in the words of the captions if it is Chinese; says so, and what it could not read."""
-    from course_utils.text import chinese
-
-    if not chinese.is_chinese(prompt):
+    if not is_chinese(prompt):
         return prompt
+    from course_utils.data.picture_book import chinese  # with torch
+
     english = chinese.require_english(prompt)
     say(f"Note: The model was trained on English captions, so it draws '{english.text}'.", err=True)
     if english.unknown:

@@ -88,6 +88,11 @@ class Catalogue(NamedTuple):
     templates: list[Template]
 
 
+def is_chinese(text: str) -> bool:
+    """Whether a text has Chinese characters."""
+    return re.search(f"[{CHINESE}]", text) is not None
+
+
 @functools.cache
 def catalogue(name: str) -> Catalogue:
     """Return the entries of a language that have a translation."""

@@ -7,8 +7,19 @@ from test_cli import refused, run
 
 from course_utils.data import picture_book as book
 from course_utils.data.picture_book.captions import OPPOSITE, PLACE_WORDS
-from course_utils.text import chinese
-from course_utils.text.chinese import COLOURS, COUNTS, PLACES, POSES, SIDES, STYLES, SUBJECTS, to_english
+from course_utils.data.picture_book.chinese import (
+    COLOURS,
+    COUNTS,
+    PLACES,
+    POSES,
+    PRAISE,
+    SIDES,
+    STYLES,
+    SUBJECTS,
+    WORDS,
+    English,
+    to_english,
+)
 from course_utils.text.prompts import inspect_prompt
 
 
@@ -56,11 +67,11 @@ def test_every_word_of_the_dictionary_is_found_and_gives_words_that_the_model_kn
     from course_utils.pipelines.picture_book import load_picture_book
 
     tokenizer = load_picture_book().tokenizer
-    for table in (SUBJECTS, COLOURS, PLACES, STYLES, POSES, chinese.PRAISE):
+    for table in (SUBJECTS, COLOURS, PLACES, STYLES, POSES, PRAISE):
         for meaning, words in table.items():
             for word in words.split():
-                assert chinese.WORDS[word][1] == meaning, word  # no word stands in two tables
-                before, after = ("一只", "猫") if table in (COLOURS, chinese.PRAISE) else ("一只猫，", "")
+                assert WORDS[word][1] == meaning, word  # no word stands in two tables
+                before, after = ("一只", "猫") if table in (COLOURS, PRAISE) else ("一只猫，", "")
                 english = to_english(word if table is SUBJECTS else before + word + after)
                 assert not english.unknown and not inspect_prompt(tokenizer, english.text).advice(), word
 
@@ -76,7 +87,7 @@ def test_every_word_of_the_dictionary_is_found_and_gives_words_that_the_model_kn
     ],
 )
 def test_sentences_as_people_write_them(said, english, unknown):
-    assert to_english(said) == chinese.English(english, unknown)
+    assert to_english(said) == English(english, unknown)
 
 
 def test_generate_reads_chinese_and_says_what_it_drew(tmp_path):

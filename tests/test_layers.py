@@ -12,12 +12,15 @@ PACKAGE = Path(__file__).resolve().parent.parent / "course_utils"
 
 # Lowest floor first. A module may import those before it, never those after it. A folder is one floor.
 FLOORS = [
+    "language",  # what is said to the learner, in every room
     "files",  # how anything is kept: used by trainings, recipes and pipelines
     "machine",
     "shapes",
     "text",
     "checkpoint",  # what `training` keeps, and what the recipes read of it; by itself, so that each file stays short
+    "optimizers",
     "training",
+    "timed_training",
     "data",
     "models",
     "diffusion",
@@ -39,7 +42,7 @@ APART = {("diffusion", "models"), ("training", "models")}  # they are handed a m
 # The modules of these folders are peers: none imports another, but for the shared helpers named here.
 MATHEMATICS = {("models", "variational")}  # stands in that room, and is no network
 PEERS = {"data", "models"}
-SHARED = {("data", "images"), ("models", "attention"), ("models", "blocks")} | MATHEMATICS
+SHARED = {("data", "images"), ("models", "attention"), ("models", "blocks"), ("models", "dit")} | MATHEMATICS
 UNKNOWN = "'{}' is not in FLOORS (tests/test_layers.py); add it there, on the floor where it belongs"
 SLOW = {"diffusers", "transformers", "accelerate", "matplotlib", "sklearn", "skimage"}
 

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from course_utils import cli
 from course_utils.checkpoint import saved_run
 from course_utils.data import picture_book as book
-from course_utils.data import plans
+from course_utils.data.picture_book import plans
+from course_utils.metrics.plans import plan_fault
 from course_utils.models.worded import NOTHING, PAD, UNKNOWN, Finish, WordedTransformer, mixed
 from course_utils.optimizers import Muon, orthogonalized
 from course_utils.pipelines.mine import PlannedPipeline, WordList, draw_sheet, falling_times, load_mine, sample
@@ -42,15 +43,15 @@ def test_page_and_things_are_those_of_draw_and_maps():
 
 def test_a_plan_says_what_the_caption_says():
     scenes = [book.sample_scene(number) for number in range(300)]
-    assert all(plans.plan_fault(plans.plan_of(scene), book.caption(scene, 1)) is None for scene in scenes)
+    assert all(plan_fault(plans.plan_of(scene), book.caption(scene, 1)) is None for scene in scenes)
     two = next(scene for scene in scenes if scene.relation == "left of")
     turned = plans.plan_of(two)
     turned[:2, plans.SPOT.start] = turned[:2, plans.SPOT.start].flip(0)
-    assert plans.plan_fault(turned, book.caption(two)) == "side"
+    assert plan_fault(turned, book.caption(two)) == "side"
     turned[: plans.THINGS] = 0
-    assert plans.plan_fault(turned, book.caption(two)) == "a thing missing"
+    assert plan_fault(turned, book.caption(two)) == "a thing missing"
     turned[-1] = turned[-1].flip(0)
-    assert plans.plan_fault(turned, book.caption(two)) in ("place", "style")
+    assert plan_fault(turned, book.caption(two)) in ("place", "style")
 
 
 def test_a_plan_has_its_things_in_one_order():

@@ -18,12 +18,12 @@ from test_chinese_prompts import first, in_chinese
 from test_cli import refused, run
 
 from course_utils.data import picture_book as book
-from course_utils.language import translated
+from course_utils.data.picture_book import chinese
+from course_utils.language import is_chinese, translated
 from course_utils.pipelines.attention_maps import recorded_maps
 from course_utils.pipelines.picture_book import load_picture_book, make_scheduler
 from course_utils.pipelines.png_info import Settings, format_parameters, read_png
 from course_utils.pipelines.quick import GRAPHS
-from course_utils.text import chinese
 from course_utils.text.prompts import inspect_prompt
 from course_utils.text.tokens import tokenize
 from course_utils.web import assets, export
@@ -325,7 +325,7 @@ def test_chinese_prompts_are_turned_into_the_packages_english(node):
         except ValueError as error:
             fault = str(error)
             faults += 1
-        expected = {"is": chinese.is_chinese(prompt), "text": english.text, "unknown": english.unknown, "fault": fault}
+        expected = {"is": is_chinese(prompt), "text": english.text, "unknown": english.unknown, "fault": fault}
         assert got == expected, prompt
     assert len(prompts) > 2000 and 10 < faults < 500
 

@@ -25,7 +25,7 @@ CATALOGUES: dict[str, tuple[str, ...]] = {
         "machine/*.py",
         "pipelines/png_info.py",
         "text/prompts.py",
-        "text/chinese.py",
+        "data/picture_book/chinese.py",
     ),
     "setup": ("../course.py",),
     "widgets": ("widgets/*.py", "plotting.py", "studio/*.py", "site/films.py", "site/notebooks.py"),

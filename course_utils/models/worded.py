@@ -6,6 +6,7 @@ need know the prompt as a whole only has no such layers, and the tokens attend t
 """
 
 import math
+import re
 from collections.abc import Sequence
 
 import torch
@@ -19,6 +20,20 @@ from course_utils.models.dit import AdaLNZero, patchify, sincos_positions, unpat
 
 PAD, NOTHING, UNKNOWN = 0, 1, 2  # words that stand for no word, for the empty prompt, for a word never met
 LONGEST = 32  # words
+WORD = re.compile(r"[\w'-]+|,")
+
+
+def split(text: str) -> list[str]:
+    """The words of a text, commas among them."""
+    return WORD.findall(text.lower())
+
+
+def as_numbers(texts: Sequence[str], words: Sequence[str]) -> torch.Tensor:
+    """The words of the texts as numbers, int64 (batch, longest), behind the last word of each PAD."""
+    number = {word: n for n, word in enumerate(words)}
+    rows = [[number.get(word, UNKNOWN) for word in split(text)][:LONGEST] or [NOTHING] for text in texts]
+    longest = max(map(len, rows))
+    return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
 
 
 class Layer(nn.Module):

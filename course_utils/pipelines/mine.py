@@ -7,16 +7,15 @@ from pathlib import Path
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
 
-from course_utils.data import plans
 from course_utils.data.images import to_pil
+from course_utils.data.picture_book import plans
 from course_utils.diffusion.guidance import guide
 from course_utils.files import new_file
 from course_utils.machine.devices import autocast_dtype
 from course_utils.models.dit import unpatchify
-from course_utils.models.worded import LONGEST, NOTHING, PAD, UNKNOWN, WordedTransformer
+from course_utils.models.worded import LONGEST, NOTHING, PAD, UNKNOWN, WORD, WordedTransformer, as_numbers
 from course_utils.pipelines.model_folder import quiet
 from course_utils.plotting import picture_grid
-from course_utils.recipes.mine import HALVES, SPREAD, WORD, as_numbers
 
 SHEET = (
     "a cute corgi puppy sitting on the grass",
@@ -29,7 +28,8 @@ SHEET = (
     "a tulip next to a ball in the desert, coloured pencil",
 )
 
-
+HALVES = ("planner", "painter")
+SPREAD = 0.5  # of the pixels of a page, in [-1, 1]: the painter's are divided by it
 GUIDANCE = 2.0
 REMEDY = "train it with `python3 course.py train mine`"  # `systems` has it too, which imports no torch
 
@@ -104,7 +104,7 @@ class PlannedPipeline(DiffusionPipeline):
     def plan(
         self, prompts: Sequence[str], seeds: Sequence[int], steps: int = 16, guidance: float = GUIDANCE
     ) -> torch.Tensor:
-        """A plan for each prompt, (prompts, ROWS, NUMBERS), see `data.plans`."""
+        """A plan for each prompt, (prompts, ROWS, NUMBERS), see `data.picture_book.plans`."""
         predict = guided(self.planner, as_numbers(prompts, self.words), guidance)
         return sample(predict, _noise(seeds, plans.ROWS, plans.NUMBERS, 1), steps) * self.planner.scale
 

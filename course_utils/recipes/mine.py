@@ -1,6 +1,6 @@
 """A text-to-image model of one's own, from nothing, in half an hour: a planner and a painter, both in plain numbers.
 
-    words -> plan: which things stand where (`data.plans`) -> map of the page -> page
+    words -> plan: which things stand where (`data.picture_book.plans`) -> map of the page -> page
 
 Both are the same small transformer (`models.worded`), and neither needs an autoencoder or a text encoder that was
 trained before. A plan is a few dozen numbers, all of them about what the prompt says, so that the planner learns to
@@ -12,7 +12,6 @@ tell far more than captions do; for photographs a detector would have to make th
 import contextlib
 import copy
 import random
-import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -23,13 +22,14 @@ from typing import cast
 import torch
 
 from course_utils.data import picture_book as book
-from course_utils.data import plans
+from course_utils.data.picture_book import plans
 from course_utils.diffusion.flow import interpolate
 from course_utils.files import new_files
 from course_utils.machine.devices import autocast_dtype
 from course_utils.models.dit import patchify
-from course_utils.models.worded import LONGEST, NOTHING, PAD, UNKNOWN, WordedTransformer
+from course_utils.models.worded import WordedTransformer, as_numbers, split
 from course_utils.optimizers import Muon
+from course_utils.pipelines.mine import SPREAD
 from course_utils.timed_training import train_for
 from course_utils.training import MovingAverage, Record, Samples
 
@@ -47,17 +47,15 @@ HALVES = {
     "planner": Half(0.15, 64, dict(numbers=plans.NUMBERS, tokens=plans.ROWS, mixes=True)),
     "painter": Half(0.85, 16, dict(numbers=3 * plans.PATCH**2, given=plans.TOLD, finish=24, readers=0)),
 }
-WORD = re.compile(r"[\w'-]+|,")
 SCENES = 60_000  # whose plans the planner learns
 PAGES = 20_000  # of them are drawn, in less than a minute; in half an hour each is seen three or four times
-SPREAD = 0.5  # of the pixels of a page, in [-1, 1]
 DROPPED = 0.1  # of the prompts, for guidance
 OWN = {*HALVES, "training", "model_index.json", "sheet.png", "frozen.png", ".DS_Store"}  # what may lie in the folder
 
 
 @dataclass(frozen=True)
 class Pages:
-    """Pages, uint8 (count, 3, 64, 64), where things are, bool (count, 64, 64), and their maps (`data.plans`)."""
+    """Pages, uint8 (count, 3, 64, 64), where things are, bool (count, 64, 64), and their maps (`plans.map_of`)."""
 
     pixels: torch.Tensor
     covered: torch.Tensor
@@ -99,19 +97,6 @@ def vocabulary() -> list[str]:
     """The words of the captions of the first 3,000 training scenes, behind three that stand for no word."""
     texts = (book.caption(book.sample_scene(n), k).text for n in range(3000) for k in range(4))
     return ["<pad>", "<nothing>", "<unknown>", *sorted({word for text in texts for word in split(text)})]
-
-
-def split(text: str) -> list[str]:
-    """The words of a text, commas among them."""
-    return WORD.findall(text.lower())
-
-
-def as_numbers(texts: Sequence[str], words: Sequence[str]) -> torch.Tensor:
-    """The words of the texts as numbers, int64 (batch, longest), behind the last word of each PAD."""
-    number = {word: n for n, word in enumerate(words)}
-    rows = [[number.get(word, UNKNOWN) for word in split(text)][:LONGEST] or [NOTHING] for text in texts]
-    longest = max(map(len, rows))
-    return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
 
 
 class Told:

@@ -5,8 +5,8 @@ Runtime Web and the scripts into a folder. The scripts are plain ES modules, whi
 `worker.js` loads the networks and draws beside the page, by `painter.js`; `weights.js` widens what travels in float16;
 `attention.js` shows where a picture attended to a word; and `tokenizer.js`, `prompts.js`, `noise.js`, `sampler.js`,
 `settings.js` and `png.js` do what `text/tokens.py`, `text/prompts.py`, torch's generator, diffusers' UniPC and
-`pipelines/png_info.py` do, to the same picture; `chinese.js` does what `text/chinese.py` does, by its tables. All
-that the box says is in `words.js` in Chinese too. What draws with torch does not belong here.
+`pipelines/png_info.py` do, to the same picture; `chinese.js` does what `data/picture_book/chinese.py` does, by its
+tables. All that the box says is in `words.js` in Chinese too. What draws with torch does not belong here.
 """
 
 

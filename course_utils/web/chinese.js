@@ -1,4 +1,4 @@
-// Chinese prompts in the English of the captions, as `text/chinese.py` turns them, by its own tables.
+// Chinese prompts in the English of the captions, as `data/picture_book/chinese.py` turns them, by its own tables.
 
 /** Whether a prompt has Chinese characters. */
 export function isChinese(prompt) {

@@ -270,8 +270,7 @@ def describe_tokenizer(tokenizer) -> dict:
 
 def describe_chinese() -> dict:
     """Return the dictionary of Chinese prompts, and the English that is made of them."""
-    from course_utils.data.picture_book import captions
-    from course_utils.text import chinese
+    from course_utils.data.picture_book import captions, chinese
 
     names = {kind: captions.NAMES[kind][0] for kind in chinese.SUBJECTS}
     return {

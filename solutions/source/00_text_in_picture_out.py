@@ -185,7 +185,7 @@ show(
 # named, not guessed. (`python3 course.py generate` does the same with every Chinese prompt.)
 
 # %% id="chinese" tags=["static"]
-from course_utils.text.chinese import to_english
+from course_utils.data.picture_book.chinese import to_english
 
 sentences = ["一只可爱的柯基犬坐在草地上", "雪地里，一个红色的球在一只白猫的左边", "一只猫和一条恐龙在城市里"]
 captions = [to_english(sentence) for sentence in sentences]

@@ -14,8 +14,6 @@ import numpy as np
 import torch
 
 from course_utils.data import picture_book as book
-from course_utils.metrics.pictures import fault
-from course_utils.models.judge import Finding, Verdict
 
 PATCH, SIDE, THINGS = 8, 8, 3
 ROWS = THINGS + 1
@@ -55,8 +53,8 @@ def plan_of(scene: book.Scene) -> torch.Tensor:
     often fills both with the same.
     """
     plan = torch.zeros(ROWS, NUMBERS)
-    placed = zip(scene.things, book.layout(scene), strict=True)
-    placed = sorted(placed, key=lambda one: (KINDS.index(one[0].kind), one[1].centre[0]))
+    spots = zip(scene.things, book.layout(scene), strict=True)
+    placed = sorted(spots, key=lambda one: (KINDS.index(one[0].kind), one[1].centre[0]))
     for row, (thing, spot) in zip(plan, placed, strict=False):
         row[KIND][KINDS.index(thing.kind)] = 1
         row[COLOUR][COLOURS.index(book.seen_colour(thing) or "natural")] = 1
@@ -112,12 +110,3 @@ def map_of(plan: torch.Tensor) -> torch.Tensor:
     place, style = read_page(plan)
     everywhere = torch.tensor([*(float(place == one) for one in PLACES), *(float(style == one) for one in STYLES)])
     return torch.cat([torch.from_numpy(page.reshape(SIDE * SIDE, THING)), everywhere.expand(SIDE * SIDE, -1)], dim=1)
-
-
-def plan_fault(plan: torch.Tensor, caption: book.Caption) -> str | None:
-    """What keeps a plan from following its caption, as `metrics.pictures.fault`."""
-    found = tuple(
-        Finding(thing.kind, thing.colour, thing.pose or "", 1.0, 64 * thing.x, 64 * thing.y)
-        for thing in read_plan(plan)
-    )
-    return fault(Verdict(found, *read_page(plan)), caption)

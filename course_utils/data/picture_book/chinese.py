@@ -4,7 +4,6 @@ The model was trained on English captions. Its world is small, so that a diction
 found from left to right, the longest first; number, colour and praise belong to the next subject, a pose to the last.
 """
 
-import re
 from dataclasses import dataclass, field, replace
 
 from course_utils.data.picture_book.captions import NAMES, NUMBERS, PLACE_WORDS, STYLE_WORDS, plural, with_article
@@ -74,7 +73,6 @@ WORDS = {
     word: (kind, meaning) for kind, table in KINDS.items() for meaning, words in table.items() for word in words.split()
 } | {word: ("silent", word) for word in SILENT.split()}
 LONGEST = sorted(WORDS, key=len, reverse=True)
-CHINESE = re.compile("[\u3400-\u9fff]")
 
 
 @dataclass
@@ -100,11 +98,6 @@ class English:
 
     text: str
     unknown: list[str] = field(default_factory=list)
-
-
-def is_chinese(prompt: str) -> bool:
-    """Whether a prompt has Chinese characters."""
-    return CHINESE.search(prompt) is not None
 
 
 def to_english(prompt: str) -> English:
