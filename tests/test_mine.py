@@ -360,8 +360,8 @@ def test_train_refuses_in_one_sentence(folder, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "letters"]
 
 
-def start(home):
-    command = [sys.executable, "-m", "course_utils.cli", "train", "mine", "--minutes", "0.15", "--folder", str(home)]
+def start(home, minutes="1"):
+    command = [sys.executable, "-m", "course_utils.cli", "train", "mine", "--minutes", minutes, "--folder", str(home)]
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -397,7 +397,7 @@ def test_ctrl_c_and_kill_lose_nothing(tmp_path):
     second.kill()
     second.communicate()
     assert saved_run(home / "training" / "painter").step >= kept.step
-    third = start(home)
+    third = start(home, minutes="0.3")
     out, err = third.communicate(timeout=120)
     assert third.returncode == 0, err
     assert "sheet.png" in out and saved_run(home / "training" / "painter").began == kept.began
