@@ -978,8 +978,8 @@ if budget(smoke=False, laptop=True, gpu=True):
 
 # %% [markdown] id="w-look-read"
 # With prompts like these the count does not tell the three apart: this model follows nearly all of them without guidance, too. The distance
-# shows a little at most: the student's images are nearer to the guided ones than the unguided images are, but hardly by more than the standard
-# errors printed beside the two distances. This is a first sign and no more: after little more than a minute of training, one evaluation does not
+# shows a little at most: the student's images are nearer to the guided ones than the unguided images are, but by no more than about twice the
+# standard errors printed beside the two distances. This is a first sign and no more: after little more than a minute of training, one evaluation does not
 # yet do the work of two. Below, guidance is distilled together with the steps, in a longer training.
 
 # %% [markdown] id="ideas-text"
