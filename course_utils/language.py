@@ -54,14 +54,14 @@ def wrapped(text: str, columns: int) -> str:
     if text_width(text) == len(text):
         return textwrap.fill(text, columns)
     lines = [""]
-    for piece in re.findall(r"[ -~\u00a1-\u04ff]+|\n|.", text):  # Latin words stay together
+    for piece in re.findall(r"[!-~\u00a1-\u04ff]+|\n|.", text):  # a Latin word stays together
         if piece == "\n":
             lines.append("")
         elif text_width(lines[-1] + piece.rstrip()) > columns and lines[-1] and piece not in "，。；：！？、）”":
             lines.append(piece.lstrip())
         else:
             lines[-1] += piece
-    return "\n".join(lines)
+    return "\n".join(line.strip() for line in lines)
 
 
 ENGLISH = re.compile(r"\b[a-z]{2,} [a-z]{2,}\b")  # words that are left in a value: another entry may suit better
