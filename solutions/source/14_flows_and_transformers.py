@@ -859,7 +859,7 @@ show(
 # where half an hour on two cores by the recipe of the shipped model, for all of its parts, had given 0.5%
 # (`benchmarks/speedrun.md`). These are its pictures of eight prompts:
 #
-# ![Eight pictures of a model trained in an hour on one core: a sitting corgi, a red car in the city, two purple cats in the snow, a blue teapot and a yellow duck on the beach, a house in watercolour, a green boat above a pink mushroom at night, three rabbits in pixel art, and, wrongly, two balls in place of a tulip and a ball.](../chapters/figures/mine.png)
+# ![Eight pictures of a model trained in an hour on one core: a sitting corgi, a red car in the city, two purple cats in the snow, a blue teapot and a yellow duck on the beach, a house in watercolour, a green boat above a pink mushroom at night, three rabbits in pixel art, and a tulip and a ball in coloured pencil.](../chapters/figures/mine.png)
 #
 # Three choices, each tried alone, with one seed:
 #
