@@ -73,8 +73,8 @@ class Round(pytest.Item):
 
 def kind_and_language(path):
     """Where a notebook lies: ("chapters", "en"), ("solutions", "zh"), ..."""
-    folders = path.relative_to(ROOT).parts[:-1] if path.is_relative_to(ROOT) else (path.parent.name,)
-    return folders[0], folders[1] if len(folders) > 1 else "en"
+    folders = path.relative_to(ROOT).parts[:-1] if path.is_relative_to(ROOT) else ()
+    return folders[0] if folders else path.parent.name, folders[1] if len(folders) > 1 else "en"
 
 
 def is_cell(item):
