@@ -28,7 +28,7 @@ def characters() -> set[int]:
 
 def chinese_files() -> list[Path]:
     """Return all files of the course with Chinese text that figures and pages show."""
-    return sorted([*ROOT.glob("solutions/source/zh/*.md"), *ROOT.glob("course_utils/languages/zh/*.po")])
+    return sorted([*ROOT.glob("solutions/source/zh/*.md"), *ROOT.glob("course_utils/languages/zh/*")])
 
 
 def write(collection: Path) -> None:
