@@ -298,7 +298,7 @@ def test_a_course_on_no_host_has_no_launchers(tmp_path):
     [
         ("[text](https://arxiv.org/abs/1)", "[text](https://arxiv.org/abs/1)"),
         (f"[the chapter]({NAMES[0]}.ipynb)", f"[the chapter](/book/{NAMES[0]}.ipynb)"),
-        (f"[solved](../solutions/{NAMES[0]}.ipynb)", f"[solved](path:/solutions/{NAMES[0]}.ipynb)"),
+        (f"[solved](../solutions/{NAMES[0]}.ipynb)", f"[solved](path:/solutions/{NAMES[0]}_solved.ipynb)"),
         ("![two\nlines](figures/corgis.png)", "![two lines](/chapters/figures/corgis.png)"),
         ("[all](../TEACHING.md#answers)", "[all](/teaching.md#answers)"),
         ("see [the launcher](../course.py)", "see the launcher"),
