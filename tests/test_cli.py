@@ -378,8 +378,8 @@ def test_build_and_its_check(monkeypatch):
     refused(run("build", "99"), "99")
     calls = []
 
-    def build(root, numbers, execute):
-        calls.append((root, numbers, execute))
+    def build(root, numbers, execute, language):
+        calls.append((root, numbers, execute, language))
         return ["chapters/05.ipynb"]
 
     monkeypatch.setattr(authoring, "build", build)
@@ -387,12 +387,12 @@ def test_build_and_its_check(monkeypatch):
     assert (result.exit_code, result.stdout) == (0, "Wrote chapters/05.ipynb\n")
     monkeypatch.setattr(authoring, "check", lambda *given: calls.append(given) or [])
     assert run("build", "--check").exit_code == 0
-    assert calls == [(cli.ROOT, ["05", "06"], True), (cli.ROOT, None)]
+    assert calls == [(cli.ROOT, ["05", "06"], True, "en"), (cli.ROOT, None)]
     monkeypatch.setattr(authoring, "check", lambda *arguments: ["chapters/05.ipynb: cell 3 differs"])
     result = run("build", "--check", "05")
     assert (result.exit_code, result.stderr) == (1, "chapters/05.ipynb: cell 3 differs\n")
     assert run("build", "--no-execute").exit_code == 0
-    assert calls[-1] == (cli.ROOT, None, False)
+    assert calls[-1] == (cli.ROOT, None, False, "en")
     refused(run("build", "--check", "--no-execute"), "exclude each other")
 
 

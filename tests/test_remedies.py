@@ -351,9 +351,9 @@ def test_the_command_line_prints_on_every_console_and_loses_no_picture(tmp_path,
         monkeypatch.setattr(sys, "stdout", out)
         monkeypatch.setattr(sys, "stderr", err)
         with pytest.raises(SystemExit) as end:
-            cli.app(["generate", "柯基", "puppy", "--count", "3", "--steps", "1", "--model", "tiny"])
+            cli.app(["generate", "корги", "puppy", "--count", "3", "--steps", "1", "--model", "tiny"])
     monkeypatch.undo()
     pictures = sorted(tmp_path.glob("*.png"))
     assert end.value.code == 0 and len(pictures) == 3
-    assert all(read_png(path).prompt == "柯基 puppy" for path in pictures)
-    assert r"\u67ef" in Path(tmp_path / "said").read_text() + Path(tmp_path / "noted").read_text()
+    assert all(read_png(path).prompt == "корги puppy" for path in pictures)
+    assert r"\u043a" in Path(tmp_path / "said").read_text() + Path(tmp_path / "noted").read_text()

@@ -70,7 +70,7 @@ wrong_loss("The mean was taken before the square", loss=lambda off: off.flatten(
 wrong_loss("(batch, ...) means any number of axes", loss=lambda off: off.square().mean((1, 2, 3)), state="error")
 wrong_loss("has no way back", loss=lambda off: off.detach().square().flatten(1).mean(1))
 wrong_loss("the gradient with respect to model.weight is not", loss=lambda off: (off * off.detach()).flatten(1).mean(1))
-wrong_loss("a tensor t of shape (3,), got shape (3, 1, 1, 1)", time=lambda t: t[:, None, None, None], state="error")
+wrong_loss("a tensor t of shape (3,), got the shape (3, 1, 1, 1)", time=lambda t: t[:, None, None, None], state="error")
 wrong_loss("a tensor t of shape (3,), got float", time=lambda t: t[0].item(), state="error")
 
 
