@@ -414,8 +414,7 @@ def look_ahead(part: str, steps: int | None, seed: int, folder: Path, ship: bool
     whole_number("The seed", seed, 0, MOST_SEED)
     if steps is not None:
         whole_number("The number of steps", steps, 1, 10**9)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: name a folder to keep the training in.")
+    require_folder(folder)
     from course_utils import recipes
 
     if part != "all" and part not in recipes.PARTS:
@@ -465,6 +464,12 @@ def train_one(records, name: str, stop) -> bool:
     return True
 
 
+def require_folder(folder: Path) -> None:
+    """Raise ValueError if there is a file where a training is to be kept."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name a folder to keep the training in.")
+
+
 def train_own(folder: Path, minutes: float, seed: int, restart: bool) -> int:
     """Train a model of one's own with a progress bar; the exit code, 0 unless it was stopped (it is then saved)."""
     from tqdm import tqdm
@@ -473,8 +478,7 @@ def train_own(folder: Path, minutes: float, seed: int, restart: bool) -> int:
     from course_utils.pipelines.png_info import MOST_SEED, whole_number
 
     whole_number("The seed", seed, 0, MOST_SEED)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: name a folder to keep the training in.")
+    require_folder(folder)
     with stop_on_signals(folder) as stop:
         from course_utils.machine.devices import budget
         from course_utils.pipelines.mine import draw_sheet

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from course_utils.checkpoint import Checkpoint, Run, alone
-from course_utils.training import MovingAverage, Record, Samples
+from course_utils.training import MovingAverage, Record, Samples, require_finite
 
 FOREVER = 10**12  # updates: the time ends the run
 
@@ -67,11 +67,7 @@ def train_for(
                 nn.utils.clip_grad_norm_(model.parameters(), clip)
                 optimizer.step()
                 optimizer.zero_grad()
-                if not np.isfinite(value.item()):
-                    raise ValueError(
-                        f"expected a finite loss, got {value.item()} at step {run.step + 1}; lower the learning rate "
-                        f"({learning_rate}) or look for a division by zero in the loss"
-                    )
+                require_finite(value.item(), run.step, learning_rate)
                 if average is not None:
                     average.update(model, run.step)
                 run = Run(run.step + 1, clock() - start, value.item(), run.began, settings)

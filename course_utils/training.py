@@ -108,6 +108,15 @@ def learning_rate_at(step: int, steps: int, peak: float, warmup: int) -> float:
     return peak * min((step + 1) / max(1, warmup), (steps - step) / max(1, steps - warmup))
 
 
+def require_finite(loss: float, step: int, learning_rate: float) -> None:
+    """Raise ValueError if the loss of update `step` (0, 1, ...) is no finite number."""
+    if not np.isfinite(loss):
+        raise ValueError(
+            f"expected a finite loss, got {loss} at step {step + 1}; lower the learning rate "
+            f"({learning_rate}) or look for a division by zero in the loss"
+        )
+
+
 def train(
     model: torch.nn.Module,
     loss: Callable[[torch.nn.Module, Samples], torch.Tensor],
@@ -179,11 +188,7 @@ def train(
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 value = _update(accelerator, model, optimizer, loss, run.step, batch, accumulate, seed, clip)
-                if not np.isfinite(value):
-                    raise ValueError(
-                        f"expected a finite loss, got {value} at step {run.step + 1}; lower the learning rate "
-                        f"({learning_rate}) or look for a division by zero in the loss"
-                    )
+                require_finite(value, run.step, learning_rate)
                 if average is not None:
                     average.update(plain, run.step)
                 run = Run(run.step + 1, time.perf_counter() - start, value, run.began, settings)

@@ -121,14 +121,18 @@ def with_drawn_diagrams(text: str, name: str, language: str = "en") -> str:
     def draw(code: re.Match) -> str:
         file, description = DIAGRAMS.get(name, ("", ""))
         words = re.findall(r'"(.*?)"', code.group(1))
-        path = PAGES / ("" if language == "en" else language) / file
-        drawn = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", path.read_text("utf-8"))) if file else ""
+        drawn = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page_in(language, file))) if file else ""
         missing = [word for word in words if word.replace("<br/>", " ") not in drawn]
         if missing:
             raise ValueError(f"pages/{file or '*.svg'}: the diagram of {name} lacks {missing}: draw it, in DIAGRAMS.")
         return f"![{translated(description)}](/{file})"
 
     return DIAGRAM.sub(draw, text)
+
+
+def page_in(language: str, name: str) -> str:
+    """Return a text of `pages/`, in a language."""
+    return (PAGES / ("" if language == "en" else language) / name).read_text(encoding="utf-8")
 
 
 def label(chapter, cell_id: str) -> str:

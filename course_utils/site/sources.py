@@ -9,8 +9,8 @@ import nbformat
 from course_utils.site import concepts as terms
 from course_utils.site import notebooks
 from course_utils.site.links import Repository, find_repository, relinked
+from course_utils.site.notebooks import PAGES, page_in
 
-PAGES = Path(__file__).parent / "pages"
 # Files of the course that are pages of the book as they are; Markdown of the same folder as here is in `pages/`.
 TEXTS = {
     "TEACHING.md": "teaching.md",
@@ -119,11 +119,6 @@ def model_card(root: Path) -> str:
     from course_utils.metrics.model_card import model_card, read_manifest
 
     return model_card(read_manifest(root / "course_utils" / "checkpoints" / "manifest.json"))
-
-
-def page_in(language: str, name: str) -> str:
-    """Return a text of `pages/`, in a language."""
-    return (PAGES / ("" if language == "en" else language) / name).read_text(encoding="utf-8")
 
 
 def front_page(readme: str, chapters: dict, live: bool, repository: Repository, language: str = "en") -> str:
