@@ -30,9 +30,31 @@ SECONDS = 600  # a notebook, in the smoke profile; COURSE_NOTEBOOK_SECONDS sets 
 GIGABYTES = 4  # of its kernel after each cell
 EXPECTED_STATE = {"chapters": "todo", "solutions": "pass"}
 
-# Learners' copies are theirs, and hold attempts that may well raise. Solutions in another language are the same code:
-# COURSE_ALL_LANGUAGES=1 runs them too.
-collect_ignore = ["work", "runs", ".venv", *([] if os.environ.get("COURSE_ALL_LANGUAGES") == "1" else ["solutions/zh"])]
+collect_ignore = ["work", "runs", ".venv"]  # learners' copies are theirs, and hold attempts that may well raise
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--all",
+        action="store_true",
+        help="run also what repeats other tests more slowly: every chapter in JupyterLab, the solved Chinese notebooks "
+        "(the same code), every chapter's source with each of its right answers",
+    )
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: repeats other tests more slowly; runs with --all")
+
+
+def pytest_ignore_collect(collection_path, config):
+    return True if collection_path == ROOT / "solutions" / "zh" and not config.getoption("--all") else None
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--all"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in set(slow)]
 
 
 def pytest_collect_file(file_path, parent):

@@ -7,6 +7,7 @@ Leave the machine alone meanwhile.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -23,16 +24,36 @@ from benchmarks.families import one_of
 from course_utils.machine.devices import describe_machine
 
 BATCH = 32  # pictures an update, as in the training of the shipped U-Net
-# A convolution forward and backward, over and over, in a process of its own: prints seconds a round.
-WORK = """
-import os, time, torch
+# Work that is done over and over, in a process of its own, which prints seconds a round: in one large piece, and in
+# many small ones, between which threads wait for each other.
+WORK = {
+    "a large convolution": """
 x, w = torch.randn(32, 64, 32, 32), torch.randn(64, 64, 3, 3, requires_grad=True)
+def work(): torch.nn.functional.conv2d(x, w, padding=1).square().mean().backward()
+""",
+    "a U-Net": """
+from course_utils.models.unet_by_hand import UNet, UNetConfig
+model = UNet(UNetConfig(channels=8, widths=(32, 64, 96), attention=(False, True, True), cond_width=128))
+x, t, words = torch.randn(16, 8, 16, 16), torch.arange(16), torch.randn(16, 32, 128)
+def work(): model(x, t, words).square().mean().backward()
+""",
+}
+TIMED = """
+import time, torch
+{work}
 for count in range(45):
     if count == 5:
         start = time.perf_counter()
-    torch.nn.functional.conv2d(x, w, padding=1).square().mean().backward()
+    work()
 print((time.perf_counter() - start) / 40)
 """
+# How threads wait for work: OMP_WAIT_POLICY, GOMP_SPINCOUNT, the number of threads (None: one for each core).
+WAITING = {
+    "one thread": (None, None, "1"),
+    "spinning (torch's own)": (None, None, None),
+    "asleep": ("passive", None, None),
+    "asleep after 1,000 looks (the course's)": ("passive", "1000", None),
+}
 # `generate` as it draws without ONNX Runtime: by torch, diffusers and transformers.
 BY_THE_LIBRARIES = """
 import sys
@@ -174,16 +195,18 @@ def from_start_to_file(rounds: int) -> dict[str, list[float]]:
 
 
 def beside_others(rounds: int) -> dict[str, list[float]]:
-    """Seconds of a convolution forward and backward, on all cores, with and without a busy process beside it."""
+    """Seconds forward and backward, by how threads wait, with and without a busy process beside them."""
     seconds = {}
     for _ in range(rounds):
         for busy in (False, True):
             other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
             try:
-                for name, policy in (("torch's own waiting", None), ("passive waiting", "passive")):
-                    name += ", one busy process beside" if busy else ", alone"
-                    took = float(run(WORK, OMP_WAIT_POLICY=policy, OMP_NUM_THREADS=str(os.cpu_count())))
-                    seconds.setdefault(name, []).append(took)
+                for (what, work), (name, (policy, looks, threads)) in itertools.product(WORK.items(), WAITING.items()):
+                    number = threads or str(os.cpu_count())
+                    code = TIMED.format(work=work)
+                    took = run(code, OMP_WAIT_POLICY=policy, GOMP_SPINCOUNT=looks, OMP_NUM_THREADS=number)
+                    beside = "one busy process beside" if busy else "alone"
+                    seconds.setdefault(f"{what}, {name}, {beside}", []).append(float(took))
             finally:
                 if other:
                     other.kill()

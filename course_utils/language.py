@@ -16,6 +16,7 @@ import json
 import locale
 import os
 import re
+import sys
 import textwrap
 import unicodedata
 from pathlib import Path
@@ -131,7 +132,9 @@ def _template(text: str, translation: str) -> Template:
     pattern = re.escape(constant[0])
     for number, (name, after) in enumerate(zip(names, constant[1:], strict=True)):
         if PLURAL.match(name) or name.startswith(("list(", "tuple(")):
-            value = "s?" if PLURAL.match(name) else r"[\[(][\d, ]*[\])]"
+            value = "s?" if PLURAL.match(name) else r"[\[(][^\[\]()]*[\])]"
+        elif name.startswith(("len(", "int(")):
+            value = r"[\d,]+"
         elif number + 1 == len(names) and not after:
             value = rf"(?:(?!: got |\. [A-Z]){any_sign})*"  # at the end: no further than its own sentence
         else:
@@ -161,6 +164,19 @@ def translated(text: str, to: str | None = None) -> str:
     """Return a finished English text in a language (None: the one in use), or as it is where there is no entry."""
     name = language() if to is None else to
     return text if name == "en" or not text.strip() else _translate(text, catalogue(name))
+
+
+def translate_errors() -> None:
+    """From here on a notebook shows the messages of errors in the language in use, as far as there are entries."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None or language() == "en":
+        return
+
+    def show(shell, kind, error, trace, tb_offset=None):
+        error.args = tuple(translated(part) if isinstance(part, str) else part for part in error.args)
+        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+
+    shell.set_custom_exc((Exception,), show)
 
 
 def _translate(text: str, entries: Catalogue, constant: float = 0.0) -> str:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from course_utils.data.images import to_pil
 from course_utils.language import label as label_in_use
-from course_utils.language import language, text_width, translated, wrapped
+from course_utils.language import language, text_width, translate_errors, translated, wrapped
 
 if TYPE_CHECKING:  # named in hints only: importing them takes seconds
     from matplotlib.axes import Axes
@@ -28,7 +28,10 @@ if TYPE_CHECKING:  # named in hints only: importing them takes seconds
 
 
 def use_style() -> None:
-    """Draw all later figures in the course's style: large enough type, colours for all eyes, a light grid."""
+    """Draw all later figures in the course's style: large enough type, colours for all eyes, a light grid.
+
+    In another language than English figures get its font, and errors are shown in it.
+    """
     import matplotlib.pyplot as plt
 
     with resources.as_file(resources.files("course_utils") / "course.mplstyle") as path:
@@ -39,6 +42,7 @@ def use_style() -> None:
         with resources.as_file(resources.files("course_utils") / "fonts" / "CourseSansSC.otf") as path:
             font_manager.fontManager.addfont(path)
         plt.rcParams["font.family"] = ["Course Sans SC", "DejaVu Sans"]
+        translate_errors()
 
 
 def translate_figure(figure: "Figure") -> None:

@@ -15,6 +15,7 @@ from test_lab import course, lab
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.name for path in (ROOT / "chapters").glob("*.ipynb"))
+ALWAYS = ("00", "05", "15")  # the first that a learner opens, and those with tests of their own; the others with --all
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE, RUN_PATIENCE = 300_000, 1_200_000  # milliseconds, for one answer of the page and for a whole chapter
 
@@ -94,7 +95,10 @@ def open_chapter(tmp_path_factory):
         browser.close()
 
 
-@pytest.fixture(scope="module", params=NAMES, ids=[name[:2] for name in NAMES])
+CHAPTERS = [pytest.param(n, id=n[:2], marks=[] if n[:2] in ALWAYS else pytest.mark.slow) for n in NAMES]
+
+
+@pytest.fixture(scope="module", params=CHAPTERS)
 def name(request):
     return request.param
 

@@ -172,20 +172,20 @@ def small_package(folder, files):
 
 def after_import(code, **environment):
     """Return what `code` prints in a fresh Python that has imported course_utils."""
-    clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    clean = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     command = [sys.executable, "-c", f"{SPY}\nimport course_utils\n{code}"]
     environment = clean | {"PYTHONPATH": str(PACKAGE.parent)} | environment
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
 
 
-# Notes the wait policy at the moment when torch is first asked for, by whomever
+# Notes how threads are to wait at the moment when torch is first asked for, by whomever
 SPY = """
 import os, sys
 policy_at_torch = []
 class Spy:
     def find_spec(self, name, path=None, target=None):
         if name == "torch" and not policy_at_torch:
-            policy_at_torch.append(os.environ.get("OMP_WAIT_POLICY"))
+            policy_at_torch.append(f"{os.environ.get('OMP_WAIT_POLICY')},{os.environ.get('GOMP_SPINCOUNT')}")
 sys.meta_path.insert(0, Spy())
 """
 
@@ -196,6 +196,8 @@ def test_importing_the_package_is_light():
     assert SLOW & set(loaded) == set()
 
 
-def test_the_wait_policy_is_set_before_torch_is_imported():
-    assert after_import("import torch; print(policy_at_torch[0])") == ["passive"]
-    assert after_import("print(os.environ['OMP_WAIT_POLICY'])", OMP_WAIT_POLICY="active") == ["active"]
+def test_how_threads_wait_is_set_before_torch_is_imported():
+    assert after_import("import torch; print(policy_at_torch[0])") == ["passive,1000"]
+    looks = "print(os.environ['OMP_WAIT_POLICY'], os.environ.get('GOMP_SPINCOUNT'))"
+    assert after_import(looks, OMP_WAIT_POLICY="active") == ["active", "None"]
+    assert after_import(looks, GOMP_SPINCOUNT="7") == ["passive", "7"]

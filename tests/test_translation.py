@@ -1,7 +1,10 @@
 """The Chinese edition: complete, up to date, in the course's terms, and set in a font that has its characters."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -173,14 +176,33 @@ def test_catalogues_have_all_that_the_code_says():
         ("the result at [0, 1]: got 0.3, expected 0.5.", ["[0, 1]", "0.3", "0.5"]),
         ("Print the shape after each line to see where it changes.", []),
         ("The noise has a minus sign; the equation adds it.", []),
+        ("Device: cpu (this build of torch has no CUDA; no Apple GPU found).", ["cpu"]),
+        ("Expected a whole size of at least 8, which the digits have, got 7.", ["8", "7"]),
     ],
 )
 def test_a_finished_text_is_recognised(english, chinese):
     found = translated(english, "zh")
     assert all(part in found for part in chinese) and re.search(f"[{CHINESE}]", found)
-    words = re.sub(r"05\.snr|torch|True|False", "", found)
+    words = re.sub(r"05\.snr|torch|CUDA|Apple|GPU|cpu|size|True|False", "", found)
     assert not re.search("[A-Za-z]{3}", words), found
     assert translated(english, "en") == english and translated("no entry has this", "zh") == "no entry has this"
+
+
+FAULTY = """
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance(colors="nocolor")
+shell.run_cell("from course_utils.plotting import use_style; use_style()")
+done = shell.run_cell("from course_utils.data.digits import load; load(7)")
+print(type(done.error_in_exec).__name__)
+"""
+
+
+@pytest.mark.parametrize("chosen, said", [("zh", "应是"), ("en", "Expected")])
+def test_a_notebook_shows_errors_in_the_language_in_use(chosen, said):
+    environment = {**os.environ, "COURSE_LANGUAGE": chosen}
+    result = subprocess.run([sys.executable, "-c", FAULTY], env=environment, capture_output=True, text=True, cwd=ROOT)
+    (message,) = re.findall(r"^ValueError: (.*)$", result.stdout, re.MULTILINE)
+    assert said in message and result.stdout.endswith("ValueError\n"), result.stderr
 
 
 @pytest.mark.parametrize("english, chinese", [("loss", "损失"), ("times root of 7", "times root of 7")])

@@ -7,7 +7,7 @@ has, and says how much is still to translate.
 import ast
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from course_utils.language import FOLDER, LANGUAGES
@@ -19,17 +19,27 @@ CATALOGUES: dict[str, tuple[str, ...]] = {
     **{f"exercises_{n:02}": (f"exercises/chapter_{n:02}.py", f"exercises/mistakes_{n:02}.py") for n in range(1, 17)},
     "engine": ("exercises/[!cm]*.py", "exercises/calls.py", "exercises/messages.py"),
     "tools": (
+        "checkpoint.py",
         "cli.py",
         "doctor.py",
         "systems.py",
         "machine/*.py",
         "pipelines/png_info.py",
         "text/prompts.py",
+        "data/folder.py",
         "data/picture_book/chinese.py",
+        "metrics/families.py",
+        "pipelines/model_folder.py",
+        "pipelines/rectified_flow_models.py",
+        "pipelines/stable_diffusion.py",
+        "pipelines/steering.py",
     ),
     "setup": ("../course.py",),
     "widgets": ("widgets/*.py", "plotting.py", "studio/*.py", "site/films.py", "site/notebooks.py"),
 }
+# Which modules say no more to the learner than what they raise; these texts are the catalogue "errors".
+RAISING = ("*.py", "data/**/*.py", "diffusion/*.py", "metrics/*.py", "models/*.py", "pipelines/*.py", "recipes/*.py",
+           "text/*.py")  # fmt: skip
 
 
 def texts_of(path: Path) -> list[str]:
@@ -51,6 +61,18 @@ def texts_of(path: Path) -> list[str]:
     for text in _texts(tree, skipped):
         found.setdefault(text)
     return list(found)
+
+
+def raised_in(path: Path) -> list[str]:
+    """Return the texts of the errors that a module raises, and of its constants that they name, in order, each once."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    raised = [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
+    names = {part.id for node in raised for part in ast.walk(node) if isinstance(part, ast.Name)}
+    named = [
+        node for node in tree.body if isinstance(node, ast.Assign) and {getattr(node.targets[0], "id", "")} & names
+    ]
+    skipped = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
+    return list(dict.fromkeys(text for node in [*named, *raised] for text in _texts(node, skipped - {node})))
 
 
 def _texts(tree: ast.AST, skipped: set) -> Iterator[str]:
@@ -103,12 +125,18 @@ def _escaped(text: str) -> str:
 def entries() -> dict[str, dict[str, list[str]]]:
     """Return for each catalogue its texts, each with the modules that have it."""
     found: dict[str, dict[str, list[str]]] = {}
-    for name, patterns in CATALOGUES.items():
-        paths = sorted({path.resolve() for pattern in patterns for path in PACKAGE.glob(pattern)})
-        for path in paths:
-            for text in texts_of(path):
+    speaking = {path for patterns in CATALOGUES.values() for path in modules(patterns)}
+    ways = [*((name, texts_of, modules(patterns)) for name, patterns in CATALOGUES.items())]
+    for name, read, paths in [*ways, ("errors", raised_in, modules(RAISING) - speaking)]:
+        for path in sorted(paths):
+            for text in read(path):
                 found.setdefault(name, {}).setdefault(text, []).append(os.path.relpath(path, PACKAGE))
     return found
+
+
+def modules(patterns: Iterable[str]) -> set[Path]:
+    """Return the modules of the package that fit one of the patterns."""
+    return {path.resolve() for pattern in patterns for path in PACKAGE.glob(pattern)}
 
 
 def update(language: str) -> dict[str, tuple[int, int]]:

@@ -20,6 +20,7 @@ import torch
 from PIL import Image, ImageOps
 
 from course_utils.data.images import as_rgb, crop_and_resize, require_size, to_tensor
+from course_utils.language import translated
 
 # Only these decoders are tried, whatever a file calls itself: some others would start other programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
@@ -82,9 +83,9 @@ def load(folder: str | Path, size: int = 64) -> FolderPictures:
             pictures.append(_read_picture(root / name, size))
             names.append(name)
         except Exception as error:  # decoders of damaged files raise almost anything
-            skipped.append((name, _reason(name, error)))
+            skipped.append((name, translated(_reason(name, error))))
     missing = set(captions or ()) - set(names) - {name for name, _ in skipped}
-    skipped += [(name, f"named in {METADATA}, but not found") for name in sorted(missing)]
+    skipped += [(name, translated(f"named in {METADATA}, but not found")) for name in sorted(missing)]
     skipped = [(_shown(name), reason) for name, reason in skipped]
     summary = _summary(len(pictures), root, skipped, _unused_captions(found))
     if not pictures:
@@ -230,13 +231,15 @@ def _parse_line(line: str, where: str) -> tuple[str, str]:
 
 def _summary(number: int, root: Path, skipped: list[tuple[str, str]], unused: list[str]) -> str:
     """Return the one line that is printed: how many were read, and the first few that were not."""
-    line = f"Pictures read from {_shown(root)}: {number}. Skipped: {len(skipped)}"
+    line = f"Pictures read from {_shown(root)}: {number}. Skipped: 0."
     if skipped:
-        line += ": " + _first_few([f"{name} ({reason})" for name, reason in skipped])
+        which = _first_few([f"{name} ({reason})" for name, reason in skipped])
+        line = f"Pictures read from {_shown(root)}: {number}. Skipped: {len(skipped)}: {which}."
+    lines = [line]
     if unused:
-        line += f". Not used: {_first_few(map(_shown, unused))}; "
-        line += f"captions are read only from files named exactly {METADATA}"
-    return line + "."
+        names = _first_few(map(_shown, unused))
+        lines.append(f"Not used: {names}; captions are read only from files named exactly {METADATA}.")
+    return " ".join(map(translated, lines))
 
 
 def _first_few(items) -> str:

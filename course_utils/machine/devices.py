@@ -21,6 +21,8 @@ import psutil
 import torch
 from torch.nn import functional
 
+from course_utils.language import translated
+
 Network = TypeVar("Network", bound=torch.nn.Module)
 Value = TypeVar("Value")
 
@@ -90,7 +92,7 @@ def pick_device(quiet: bool = False) -> torch.device:
     """
     name, reason = choose_device(find_hardware(), os.environ.get("COURSE_DEVICE"))
     if not quiet:
-        print(f"Device: {name} ({reason}).")
+        print(translated(f"Device: {name} ({reason})."))
     return torch.device(name)
 
 
@@ -202,10 +204,11 @@ def memory_report(device: torch.device | str) -> str:
     """Return one line: free and total memory of `device` in GiB, and the peak use where torch counts it."""
     device = torch.device(device)
     free, total = memory(device)
-    line = f"Memory of {device}: {free / GIBIBYTE:.1f} GiB free of {total / GIBIBYTE:.1f} GiB"
+    report = translated(f"Memory of {device}: {free / GIBIBYTE:.1f} GiB free of {total / GIBIBYTE:.1f} GiB.")
     if device.type == "cuda":
-        line += f"; tensors took {torch.cuda.max_memory_allocated(device) / GIBIBYTE:.1f} GiB at most so far"
-    return line + "."
+        peak = torch.cuda.max_memory_allocated(device) / GIBIBYTE
+        report += " " + translated(f"Tensors took {peak:.1f} GiB at most so far.")
+    return report
 
 
 def _processor_name() -> str:
@@ -227,12 +230,13 @@ def describe_machine() -> str:
     gpu_memory = f", {memory(name)[1] / GIBIBYTE:.0f} GiB" if name != "cpu" else ""
     system = f"{platform.system()} {platform.machine()}"
     cores = psutil.cpu_count(logical=False) or os.cpu_count()
-    return (
-        f"Python {platform.python_version()}, torch {torch.__version__}, {system}.\n"
-        f"Processor: {_processor_name()}, {cores} cores; torch uses {torch.get_num_threads()} threads.\n"
-        f"{memory_report('cpu')}\n"
-        f"Device: {name}{gpu_memory} ({reason})."
-    )
+    lines = [
+        f"Python {platform.python_version()}, torch {torch.__version__}, {system}.",
+        f"Processor: {_processor_name()}, {cores} cores; torch uses {torch.get_num_threads()} threads.",
+        memory_report("cpu"),
+        f"Device: {name}{gpu_memory} ({reason}).",
+    ]
+    return "\n".join(map(translated, lines))
 
 
 def seed_everything(seed: int) -> torch.Generator:

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from course_utils.language import translated
 from course_utils.machine.devices import GIBIBYTE
 
 SAMPLING = 0.001  # seconds between two looks at a memory that nobody counts for us
@@ -34,7 +35,7 @@ class Measurement:
     peak: int = 0
 
     def __str__(self) -> str:
-        return f"{self.seconds:.2f} s, {self.peak / 2**20:.0f} MiB more at the peak"
+        return translated(f"{self.seconds:.2f} s, {self.peak / 2**20:.0f} MiB more at the peak")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from course_utils.language import translated
 from course_utils.machine.devices import DTYPES, GIBIBYTE, autocast_dtype, memory
 from course_utils.machine.memory import gib
 
@@ -66,7 +67,7 @@ class Plan:
     attention_slicing: bool = False  # never: torch's fused attention saves more, and slicing it is slower
 
     def __str__(self) -> str:
-        return "\n".join(f"- {reason}" for reason in self.reasons)
+        return "\n".join(f"- {translated(reason)}" for reason in self.reasons)
 
 
 def look_at_machine(device: torch.device | str, wide: bool = False) -> Machine:

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from course_utils.language import label, text_width, translated
+
 MEASURED = Path(__file__).with_name("families.json")
 HEAD = ("family", "data", "parameters", "training", "a picture", "FID", "one thing", "bits/dim")
 WIDTHS = (10, 18, 11, 8, 9, 7, 9, 9)
@@ -58,18 +60,15 @@ def compare(*own: Row, upto: str | None = None) -> None:
         rows = [row for row in rows if known.index(row.family) <= known.index(upto)]
     show(rows)
     if own:
-        print("your run:")
+        print(translated("your run:"))
         show(own, head=False)
 
 
 def show(rows: Iterable[Row], head: bool = True) -> None:
     """Print rows as a table, with or without its head."""
-    for cells in ([HEAD] if head else []) + [_cells(row) for row in rows]:
-        print(
-            "  ".join(
-                cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, WIDTHS, strict=True))
-            ).rstrip()
-        )
+    for cells in ([tuple(map(label, HEAD))] if head else []) + [_cells(row) for row in rows]:
+        padded = ((cell, " " * max(0, w - text_width(cell))) for cell, w in zip(cells, WIDTHS, strict=True))
+        print("  ".join(cell + blank if i < 2 else blank + cell for i, (cell, blank) in enumerate(padded)).rstrip())
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -77,8 +76,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     trained = f"{row.training_seconds:.0f} s" if row.training_seconds else "–"
     judge = "–" if row.judge is None else f"{row.judge:.0%}"
     return (
-        row.family,
-        row.data,
+        label(row.family),
+        label(row.data),
         f"{row.parameters:,}" if row.parameters else "–",
         trained,
         _time(row.seconds_per_picture),

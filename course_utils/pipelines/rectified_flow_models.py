@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from course_utils.language import translated
 from course_utils.machine.devices import pick_device
 from course_utils.machine.memory_plan import Machine, Part, Plan, look_at_machine, plan_memory
 from course_utils.pipelines.model_folder import quiet
@@ -170,10 +171,10 @@ def load_rectified_flow(
             options |= {T5_OF_SD3: None, "tokenizer_3": None}
         pipe = getattr(diffusers, facts["model_index"]["_class_name"]).from_pretrained(model_id, **options)
     apply_plan(pipe, plan, device)
-    say(f"Loaded {model_id} on {device}, in {plan.dtype}:\n{plan}")
+    say(translated(f"Loaded {model_id} on {device}, in {plan.dtype}:") + f"\n{plan}")
     if left_out:
         why = "as asked" if t5 is False else "for no plan with it is both small and quick enough (`t5=True` insists)"
-        say(f"- T5 is left out, {why}.")
+        say("- " + translated(f"T5 is left out, {why}."))
     return pipe
 
 

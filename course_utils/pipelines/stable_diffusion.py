@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from course_utils.language import translated
 from course_utils.machine.devices import DTYPES, pick_device
 from course_utils.machine.memory import peak_activations
 from course_utils.machine.memory_plan import Machine, Part, Plan, look_at_machine, plan_memory
@@ -39,7 +40,7 @@ class StableDiffusionUnavailable(ValueError):
     what, instead = "Stable Diffusion", INSTEAD
 
     def __init__(self, reason: str):
-        super().__init__(f"{self.what} cannot be loaded here: {reason} {self.instead}")
+        super().__init__(translated(f"{self.what} cannot be loaded here: {reason} {self.instead}"))
 
 
 def build_part(name: str, facts: dict):
@@ -152,9 +153,9 @@ def load_stable_diffusion(
         else:
             pipe = _from_folder_or_hub(model_id, source, plan, revision, local_files_only)
     apply_plan(pipe, plan, device)
-    say(f"Loaded {model_id} on {device}, in {plan.dtype}:\n{plan}")
+    say(translated(f"Loaded {model_id} on {device}, in {plan.dtype}:") + f"\n{plan}")
     if pipe.safety_checker is None:
-        say("- This copy has no safety checker: what it draws is not looked at before you see it.")
+        say("- " + translated("This copy has no safety checker: what it draws is not looked at before you see it."))
     return pipe
 
 

@@ -5,6 +5,7 @@ import difflib
 import re
 from typing import TYPE_CHECKING
 
+from course_utils.language import label, translated
 from course_utils.text.tokens import known_words
 
 if TYPE_CHECKING:  # named in hints only: importing it takes seconds
@@ -50,7 +51,8 @@ class PromptReport:
             if near and word in COLOURS:
                 hint = f"; the captions' colours are {_listed(near)}."
             elif near:
-                hint = f"; did you mean {' or '.join(repr(other) for other in near)}?"
+                either = f" {label('or')} ".join(map(repr, near))
+                hint = f"; did you mean {either}?"
             sentences.append(f"No training caption has the word {word!r}, so its effect is arbitrary{hint}")
         if more := [word for word, _ in self.unknown[MOST_SENTENCES:]]:
             sentences.append(f"Nor do the captions have {len(more)} further words: {_shortened(', '.join(more))}.")
@@ -61,7 +63,7 @@ class PromptReport:
         if self.cut:
             length = f" ({len(self.cut):,} characters)" if len(self.cut) > SHOWN else ""
             sentences.append(f"The prompt is too long: the model does not read {_shortened(self.cut)!r}{length}.")
-        return sentences
+        return [translated(sentence) for sentence in sentences]
 
 
 def _listed(words: list[str]) -> str:

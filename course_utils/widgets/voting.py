@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from course_utils.files import new_file
+from course_utils.language import translated
 from course_utils.metrics.statistics import wilson_interval
 from course_utils.plotting import as_png, picture_grid
 
@@ -89,12 +90,12 @@ class Ballot:
         (first, second), results = self.pictures, self.results()
         wins, losses, ties = (results.count(value) for value in (1.0, 0.0, 0.5))
         if not wins + losses:
-            return f"No pair was decided; ties: {ties}." if ties else "No votes yet."
+            return translated(f"No pair was decided; ties: {ties}." if ties else "No votes yet.")
         low, high = wilson_interval(wins, wins + losses)
         better = first if low > 0.5 else second if high < 0.5 else None
         decision = f"{better} is preferred" if better else "the interval holds 50%, so these votes do not decide"
-        return (
-            f"{first} won {wins} times, {second} {losses} times; ties: {ties}. "
+        return translated(
+            f"{first} won {int(wins)} times, {second} {int(losses)} times; ties: {ties}. "
             f"{first} won {wins / (wins + losses):.0%} of the decided pairs (95% interval {low:.0%} to {high:.0%}, "
             f"n = {wins + losses}): {decision}."
         )

@@ -126,7 +126,7 @@ def caption(scene: Scene, seed: int | None = None, turned: float = 0.2) -> Capti
     and relation may be left out; a colour that is not the natural one, a number and another style are always named.
     """
     if seed is None:
-        said = [_phrase(thing, scene.things.count(thing)) for thing in dict.fromkeys(scene.things)]
+        said = [phrase(thing, scene.things.count(thing)) for thing in dict.fromkeys(scene.things)]
         text = f"{f' {scene.relation} '.join(said)} {PLACE_WORDS[scene.place][0]}"
         style = None if scene.style == "picture book" else scene.style
         return Caption(text if style is None else f"{text}, {style}", scene.things, scene.place, style, scene.relation)
@@ -156,7 +156,7 @@ def caption(scene: Scene, seed: int | None = None, turned: float = 0.2) -> Capti
     return Caption(text, tuple(claimed), place, style, relation)
 
 
-def _phrase(thing: Thing, count: int) -> str:
+def phrase(thing: Thing, count: int) -> str:
     """The plain form: "a red cat sitting", "two red cats sitting"."""
     words = [thing.colour, plural(NAMES[thing.kind][0]) if count > 1 else NAMES[thing.kind][0], thing.pose]
     text = " ".join(word for word in words if word)
