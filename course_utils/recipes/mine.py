@@ -48,7 +48,7 @@ HALVES = {
     "painter": Half(0.85, 16, dict(numbers=3 * plans.PATCH**2, given=plans.TOLD, finish=24, readers=0)),
 }
 SCENES = 60_000  # whose plans the planner learns
-PAGES = 20_000  # of them are drawn, in less than a minute; in half an hour each is seen three or four times
+PAGES = 20_000  # of them are drawn, in less than a minute; in half an hour on two cores each is seen five times
 DROPPED = 0.1  # of the prompts, for guidance
 OWN = {*HALVES, "training", "model_index.json", "sheet.png", "frozen.png", ".DS_Store"}  # what may lie in the folder
 
