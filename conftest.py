@@ -38,7 +38,7 @@ def pytest_addoption(parser):
         "--all",
         action="store_true",
         help="run also what repeats other tests more slowly: every chapter in JupyterLab, the solved Chinese notebooks "
-        "(the same code), every chapter's source with each of its right answers",
+        "(the same code), each chapter's source with more than the first of the right answers",
     )
 
 
@@ -52,9 +52,8 @@ def pytest_ignore_collect(collection_path, config):
 
 def pytest_collection_modifyitems(config, items):
     if not config.getoption("--all"):
-        slow = [item for item in items if item.get_closest_marker("slow")]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in set(slow)]
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow")])
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
 
 
 def pytest_collect_file(file_path, parent):
@@ -74,7 +73,10 @@ class Afterwards(pytest.File):
         from afterwards import rounds
 
         for number in range(rounds(self.path.name[:2])):
-            yield Round.from_parent(self, name=f"answers-{number}", number=number)
+            item = Round.from_parent(self, name=f"answers-{number}", number=number)
+            if number:
+                item.add_marker("slow")
+            yield item
 
 
 class Round(pytest.Item):

@@ -15,7 +15,7 @@
 # 3. classify and search without labels, and name three things that a CLIP score does *not* measure;
 # 4. train image against image, and show that the augmentations decide what is learned.
 #
-# **Time** two and three quarter hours, 85 minutes of them for nine exercises. All trainings together take about six
+# **Time** two and three quarter hours, 85 minutes of them for nine exercises. All trainings together take about seven
 # minutes on a CPU, all cells about ten. **You need** attention and heads from chapter 04, and the training loop of
 # chapter 06.
 
@@ -2132,7 +2132,7 @@ held_out_pairs = [pair_of(n, "held out", 9) for n in range(budget(smoke=4, lapto
 torch.manual_seed(0)
 student = Student(len(alphabet) + 2).to(device)
 average = MovingAverage(student, 0.99)
-settings = {"steps": budget(smoke=8, laptop=1200, gpu=3000), "batch": budget(smoke=4, laptop=16, gpu=64)}
+settings = {"steps": budget(smoke=8, laptop=2400, gpu=6000), "batch": budget(smoke=4, laptop=16, gpu=64)}
 live = LivePlot("The student's loss on the training pairs: it starts near 1 and falls, first steeply.", seconds=5)
 
 
@@ -2165,7 +2165,8 @@ assert after < before
 # model draw what they say, in English and in Chinese?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# The two lines that the second cell prints give both shares, each with its 95% interval.
+# Nearly all of the English ones, and of the Chinese ones hardly fewer: about nine in ten. The two intervals overlap, so
+# that 48 sentences are too few to tell them apart.
 # </details>
 
 
@@ -2212,6 +2213,8 @@ for name, images in drawn.items():
     low, high = wilson_interval(right[name], len(found))
     common = Counter(one for one in found if one).most_common(3)
     print(f"{name}: {right[name]} of {len(found)} followed (95% interval {low:.0%} to {high:.0%}); faults {common}")
+if budget(smoke=False, laptop=True, gpu=True):
+    assert min(right.values()) > 0.75 * len(english)
 
 # %% [markdown] id="chinese-figure-text"
 # The first six sentences of the test, not selected:
@@ -2234,7 +2237,15 @@ show(
 # What happens to a word with characters that the student has never seen? *恐龙* is a dinosaur. The dictionary reports
 # the word and leaves it out. The student maps both characters to the same number, whose vector is still as random as at
 # the start, and returns 32 vectors as for any other sentence. A second question is a phrase that no training sentence
-# has, *请帮我画：* (please draw for me:), in front of the 48 sentences.
+# has, *请帮我画：* (please draw for me:), in front of the 48 sentences. **Predict first:** what will the images of the
+# dinosaurs show, and how many of the 48 sentences are still followed?
+#
+# <details><summary>Answer (after running the cell below)</summary>
+# The place is right on nearly every image, and an animal or another thing of the picture book stands in the dinosaur's
+# place; which one depends on the random vector. With the phrase in front fewer sentences are followed, although all of
+# their words are still there: each character now stands five places further back, and the student has learned the
+# places of words in its own sentences only.
+# </details>
 
 # %% id="chinese-unknown"
 from course_utils.models.judge import read
@@ -2255,9 +2266,12 @@ assert [to_english(sentence).text for sentence in polite] == [caption.text for c
 kept = followed(judge, draw(read_chinese(polite)), english)
 low, high = wilson_interval(sum(kept), len(kept))
 print(f"with the phrase in front: {sum(kept)} of {len(kept)} followed (95% interval {low:.0%} to {high:.0%})")
+if budget(smoke=False, laptop=True, gpu=True):
+    assert places_right > 0.8 * len(asked) and sum(kept) <= right["Chinese, student"]
 
 # %% [markdown] id="chinese-read"
-# In so small a world a dictionary of a few dozen words does the same work, says which words it does not know, and needs
-# no training. The student knows one generator's sentences and no others: its characters and the wordings of
-# `sentence_pair`. What the experiment shows is something else: to connect a second language to the images, no image was
-# used and the U-Net was not changed. The training took pairs of sentences only.
+# The Chinese sentences are drawn as asked about nine times in ten. In so small a world a dictionary of a few dozen words
+# does the same work, says which words it does not know, and needs no training. The student knows one generator's
+# sentences and no others: its characters and the wordings of `sentence_pair`. What the experiment shows is something
+# else: to connect a second language to the images, no image was used and the U-Net was not changed. The training took
+# pairs of sentences only, 2,400 batches of 16.
