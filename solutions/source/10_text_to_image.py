@@ -12,8 +12,8 @@
 # 2. write the training step with a prompt and the complete sampling loop, and check that both match diffusers;
 # 3. train a small text-to-image model in minutes, and measure how often its images match the prompt.
 #
-# **Time** about three hours, 90 minutes of them for eight exercises. All cells together run in about eight minutes on
-# a CPU, almost half of it for the two trainings of section 5. **You need** chapter 04 (`Attention`, `UNet`), 06 (the
+# **Time** about three hours, 90 minutes of them for eight exercises. All cells together run in about eleven minutes on
+# a CPU, more than half of it for the four trainings of section 5. **You need** chapter 04 (`Attention`, `UNet`), 06 (the
 # loss), 07 (DDIM, the score), 08 (hidden states) and 09 (latents, their scaling factor and the judge).
 
 # %% id="set-up"
@@ -982,7 +982,7 @@ explore(minds)
 # %% [markdown] id="own-text"
 # ## 5 · A text-to-image model of your own
 #
-# We train the U-Net that you wrote in chapter 04, 0.97 million parameters, from random weights. A small set of pages
+# We train the U-Net that you wrote in chapter 04, one million parameters, from random weights. A small set of pages
 # keeps the training short: four things in four colours at four places, one thing per page. Some combinations are
 # *held out*: no page with them is in the training set. The text encoder and the autoencoder are the trained ones, frozen.
 
@@ -1020,22 +1020,57 @@ encoded = torch.stack([encode_captions(scenes, wording) for wording in (None, 0,
 print(f"{len(trained)} combinations to learn from, {len(held_out)} held out; {len(scenes)} pages")
 print("latents", tuple(clean.shape), f"standard deviation {clean.std():.2f}; three captions each", tuple(encoded.shape))
 
+# %% [markdown] id="own-fold-text"
+# Time is saved by *folding*: `pixel_unshuffle` stacks each square of 2 × 2 latents into one of 32 channels. The U-Net then
+# needs two levels, of 8 × 8 and 4 × 4, and attends to the words on both.
+
+# %% id="own-fold"
+from torch.nn import functional as F
+
+
+class Folded(torch.nn.Module):
+    """A U-Net for squares of 2 x 2 latents: (batch, 8, 16, 16) -> (batch, 32, 8, 8) -> U-Net -> (batch, 8, 16, 16)."""
+
+    def __init__(self):
+        super().__init__()
+        self.unet = UNet(UNetConfig(channels=32, widths=(64, 96), attention=(True, True), cond_width=128))
+
+    def forward(self, x_t, t, cond=None):
+        return F.pixel_shuffle(self.unet(F.pixel_unshuffle(x_t, 2), t, cond), 2)
+
+
+folded = Folded().to(device)
+print(f"{sum(p.numel() for p in folded.parameters()) / 1e6:.2f} million parameters")
+assert folded(clean[:2], torch.tensor([500, 500], device=device), encoded[:2, 0]).shape == clean[:2].shape
+
 # %% [markdown] id="own-loss-text"
-# We train the same U-Net four times, and change one thing each time:
+# We train this network four times, and change one thing each time:
 #
 # 1. it predicts $\varepsilon$, with your `text_loss`;
 # 2. it predicts $v$, with the squared error of $v$;
-# 3. it predicts $x_0$. An error of $x_0$, divided by $\sqrt{1 - \bar\alpha_t}$, is an error of $v$, since $v = (\sqrt{\bar\alpha_t}\,
-#    x_t - x_0) / \sqrt{1 - \bar\alpha_t}$, and $x_t$ is given. So the loss is that of model 2 (except at the smallest $t$,
-#    where $1 - \bar\alpha_t$ is kept at 0.05); only what comes out of the network is another quantity;
-# 4. like model 3, but the loss counts latents up to three times where the thing is. The program that draws the pages
-#    knows the place.
+# 3. it predicts $x_0$. Since $v = (\sqrt{\bar\alpha_t}\,x_t - x_0) / \sqrt{1 - \bar\alpha_t}$, and $x_t$ is given, an error
+#    of $x_0$ divided by $\sqrt{1 - \bar\alpha_t}$ is an error of $v$. So the loss is that of model 2 (except at the
+#    smallest $t$, where $1 - \bar\alpha_t$ is kept at 0.05); only the output of the network means another quantity;
+# 4. like model 3, but latents count up to three times as much in the loss where the thing is. The program that draws the
+#    pages knows where that is.
 #
 # Times come from the logit-normal distribution of chapter 06's bonus, which visits the middle more often; a tenth of the
-# prompts is dropped. **Predict first:** which step helps most?
+# prompts is dropped. **Predict first:** which of the three changes helps most? All of these networks could compute the
+# same functions, so why should it matter which quantity they predict?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# TO WRITE
+# All three help, and together they raise the share of prompts that are followed strictly, with $w = 2$, from almost none
+# to about nine in ten (64 prompts, one training each).
+#
+# - *From $\varepsilon$ to $v$.* The place and the large shapes are settled at large $t$. There the loss of $\varepsilon$ gives
+#   errors little weight, and small errors of $\varepsilon$ are large errors of $\hat x_0$.
+# - *From $v$ to $x_0$.* The loss is the same, so it must be what the network has to do. The noise of a square is 32
+#   independent numbers, and a network that predicts $v$ has to carry all of them to its output, through 64 channels,
+#   beside everything that it computes. $x_0$ contains no noise. This is the reason that Li and He
+#   ([arXiv:2511.13720](https://arxiv.org/abs/2511.13720)) give for large patches of pixels; the numbers here show the gain and
+#   not its cause.
+# - *Things count more.* Sky and ground fill most of a page and are learned first; the thing decides whether the prompt is
+#   followed.
 # </details>
 
 # %% id="own-loss"
@@ -1067,7 +1102,7 @@ exam = Samples(numpy.arange(10_000_000, 10_000_000 + budget(smoke=16, laptop=128
 from tqdm.auto import tqdm
 
 settings = {
-    "steps": budget(smoke=8, laptop=1000, gpu=20_000),
+    "steps": budget(smoke=8, laptop=1800, gpu=20_000),
     "batch": budget(smoke=4, laptop=16, gpu=64),
     "learning_rate": 2e-3,
     "warmup": budget(smoke=5, laptop=50, gpu=100),
@@ -1075,7 +1110,7 @@ settings = {
 trained_nets = {}
 for kind in ("eps", "v", "x0", "x0, things"):
     torch.manual_seed(0)
-    own, loss = new_unet(), partial(own_loss, kind=kind)
+    own, loss = Folded().to(device), partial(own_loss, kind=kind)
     average = MovingAverage(own, 0.995)
     with torch.no_grad():
         before = loss(own, exam).item()
@@ -1150,15 +1185,16 @@ for target, own_painter in own_painters.items():
         new_line = f"of the {len(held_out)} held out, all three {new[3]:.2f}"
         print(f"predicts {target:10}, scale {scale:.0f}: {line} ({len(asked)} prompts); {new_line}")
 if budget(smoke=False, laptop=True, gpu=True):  # the thresholds of section 5
-    assert found["v", 3.0][3] > 0.5 and found["v", 1.0][3] > found["eps", 1.0][3] + 0.1
-    assert found["v", 1.0][2] > found["eps", 1.0][2] + 0.2 and found["eps", 3.0][3] > found["eps", 1.0][3] + 0.1
+    followed_strictly = [found[kind, 2.0][4] for kind in trained_nets]
+    assert followed_strictly == sorted(followed_strictly) and followed_strictly[3] > 0.8
+    assert followed_strictly[2] > followed_strictly[1] + 0.1
 
 # %% [markdown] id="own-read"
-# After a few minutes of training, thing, colour and place follow the prompt far more often than by chance. With 64 prompts
-# a standard error is about 0.06, so the gaps in the place, and for all three without guidance, are clear and small gaps
-# are not; the seven held-out combinations are too few for a conclusion. This is one training run each, with the same seed.
-# Guidance with $w = 3$ raises "all three" clearly for the model that predicts $\varepsilon$, and for the other by less than
-# two standard errors.
+# One network, one number of updates, and four outcomes from almost nothing to nearly all: *what* is predicted, and *where*
+# errors count, decides more here than the number of updates. With 64 prompts a standard error is 0.06 at most, so the first
+# two steps are clear. The seven held-out combinations are too few for a conclusion, and this is one training run each,
+# with the same seed. So why does the U-Net of the shipped model predict $v$? It works on single latents, not on squares,
+# where there is less noise for each channel to carry; whether $x_0$ would have served it better was not tried.
 #
 # The trained U-Net of the next sections has ten times as many parameters, and was trained for hours on the whole picture
 # book. Its text encoder was trained further with it. (A whole small model can be trained from nothing in one sitting, by
@@ -1618,9 +1654,9 @@ show(
 # %% [markdown] id="pipeline-text"
 # ## 9 · Your own `StableDiffusionPipeline`
 #
-# diffusers' pipeline needs five parts and reads the configuration of each. Your U-Net of section 5 only has a different call
-# signature; an adapter of fifteen lines fixes that. That it predicts $v$ is recorded in the scheduler's configuration, as
-# `prediction_type`.
+# diffusers' pipeline needs five parts and reads the configuration of each. Your U-Nets of section 5 only have a different call
+# signature; an adapter of fifteen lines fixes that. That the last of them predicts $x_0$ is recorded in the scheduler's
+# configuration, as `prediction_type="sample"`.
 
 # %% id="adapter"
 from diffusers.configuration_utils import FrozenDict
@@ -1637,7 +1673,8 @@ class ForDiffusers(torch.nn.Module):
         self.config = FrozenDict(
             in_channels=8, out_channels=8, sample_size=16, cross_attention_dim=128, time_cond_proj_dim=None
         )
-        self.device, self.dtype = unet.first.weight.device, unet.first.weight.dtype
+        weight = next(unet.parameters())
+        self.device, self.dtype = weight.device, weight.dtype
 
     def forward(self, sample, timestep, encoder_hidden_states, **others):
         return (self.unet(sample, timestep.expand(len(sample)), encoder_hidden_states),)
@@ -1648,8 +1685,8 @@ yours = assemble(
     vae=pipe.vae,
     text_encoder=pipe.text_encoder,
     tokenizer=pipe.tokenizer,
-    unet=ForDiffusers(trained_nets["v"]),
-    scheduler=pipe.scheduler,
+    unet=ForDiffusers(trained_nets["x0, things"]),
+    scheduler=type(pipe.scheduler).from_config(pipe.scheduler.config, prediction_type="sample"),
 )
 yours.set_progress_bar_config(disable=True)
 
@@ -1664,15 +1701,16 @@ four_wishes = [
     ("house", "yellow", "snow"),
 ]
 wanted = [caption(*wish).text for wish in four_wishes]
-by_loop = text_to_image(wanted, encode, own_painters["v"], decode, noise(range(20, 24)), table, times, scale=3.0)
-made = yours(wanted, num_inference_steps=steps, guidance_scale=3.0, latents=noise(range(20, 24)), output_type="pt")
+own_painter = own_painters["x0, things"]
+by_loop = text_to_image(wanted, encode, own_painter, decode, noise(range(20, 24)), table, times, scale=2.0)
+made = yours(wanted, num_inference_steps=steps, guidance_scale=2.0, latents=noise(range(20, 24)), output_type="pt")
 by_pipe = 2 * made.images - 1  # from [0, 1] to [-1, 1]
 show(
     plot_pictures(torch.cat([by_loop, by_pipe]).cpu(), [*wanted, *[""] * 4], columns=4),
     "Above: four images by your loop with your U-Net. Below: the same by StableDiffusionPipeline with your U-Net.",
 )
 gap = (by_loop - by_pipe).abs().max().item() * 127.5
-own_unet = type(yours.unet.unet)
+own_unet = type(yours.unet.unet.unet)
 print(
     f"{type(yours).__name__} with a {own_unet.__name__} of {own_unet.__module__}: largest difference {gap:.3f} grey levels"
 )
