@@ -19,6 +19,7 @@ import re
 import sys
 import textwrap
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -164,6 +165,11 @@ def translated(text: str, to: str | None = None) -> str:
     """Return a finished English text in a language (None: the one in use), or as it is where there is no entry."""
     name = language() if to is None else to
     return text if name == "en" or not text.strip() else _translate(text, catalogue(name))
+
+
+def in_turn(texts: Iterable[str]) -> str:
+    """Return several texts, one after the other, each in the language in use."""
+    return re.sub("(?<=[。；：！？]) ", "", " ".join(map(translated, texts)))
 
 
 def translate_errors() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from course_utils.language import label, translated
+from course_utils.language import in_turn, label, translated
 from course_utils.plotting import as_png, show
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def filmstrip(explorer: Explorer, changes: list[dict]) -> None:
     sentences = [
         explorer.draw(place, **{**explorer.start, **change}) for place, change in zip(places, changes, strict=True)
     ]
-    show(figure, " ".join([order, *sentences]))
+    show(figure, in_turn([order, *sentences]))
 
 
 def explore(explorer: Explorer) -> "ipywidgets.Widget":
