@@ -38,6 +38,12 @@ class OneSentence(TyperGroup):
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")  # a console that lacks a letter stops nothing
+        for helped in (
+            self,
+            *self.commands.values(),
+            *(p for command in self.commands.values() for p in command.params),
+        ):
+            helped.help = translated(helped.help or "")
         try:
             code = super().main(*args, **{**options, "standalone_mode": False})
         except UsageError as error:
@@ -123,7 +129,7 @@ def generate(
     system = "few-steps" if fast else system or systems.found_in(model)
     usual = systems.find(system)
     guidance = usual.guidance if guidance is None else guidance
-    text = in_english(" ".join(prompt))
+    text, negative = in_english(" ".join(prompt)), in_english(negative, needed=False)
     if steps is None:
         steps = usual.steps[0] if usual.steps else png_info.Settings.steps
     systems.refuse(system, options_given(context))
@@ -154,14 +160,20 @@ def generate(
         raise typer.Exit(130) from None
 
 
-def in_english(prompt: str) -> str:
-    """The prompt, in the words of the captions if it is Chinese; says so, and what it could not read."""
+def in_english(prompt: str, needed: bool = True) -> str:
+    """The prompt, in the words of the captions if it is Chinese; says so, and what it could not read.
+
+    Raises ValueError if it has no subject that is known but needs one.
+    """
     if not is_chinese(prompt):
         return prompt
     from course_utils.data.picture_book import chinese  # with torch
 
-    english = chinese.require_english(prompt)
-    say(f"Note: The model was trained on English captions, so it draws '{english.text}'.", err=True)
+    english = chinese.require_english(prompt) if needed else chinese.to_english(prompt)
+    if needed:
+        say(f"Note: The model was trained on English captions, so it draws '{english.text}'.", err=True)
+    else:
+        say(f"Note: The negative prompt is read as '{english.text}'.", err=True)
     if english.unknown:
         say(f"Note: Not in the course's dictionary: {'、'.join(english.unknown)}.", err=True)
     return english.text

@@ -83,6 +83,10 @@ def test_every_word_of_the_dictionary_is_found_and_gives_words_that_the_model_kn
         ("请帮我画一幅画：雪地里有两只白色的兔子。", "two white rabbits in the snow", []),
         ("夜晚，一辆红色的小汽车停在蓝色房子的左边", "a red car left of a blue house at night", []),
         ("一只恐龙和一只猫在城市里", "a cat in the city", ["恐龙"]),
+        ("一只红色的恐龙和一只猫", "a cat", ["恐龙"]),
+        ("两只胖胖的白猫，三只胖鸭子", "two white cats and three ducks", ["胖胖", "胖"]),
+        ("草地上有一只熊猫", "on the grass", ["熊猫"]),
+        ("一只猫 a dog", "a cat", ["a dog"]),
         ("水彩画：森林里的一座房子", "a house in the forest, watercolour", []),
     ],
 )

@@ -46,7 +46,8 @@ def texts_of(path: Path) -> list[str]:
     """Return the texts of a module that may be read by a learner, in order, each once.
 
     These are strings of at least two words, one of them a word of more than one letter, or any that an f-string puts
-    together, and the first line of an exercise's docstring. Other docstrings, and keys, are not among them.
+    together, and the first line of the docstring of an exercise or a command. Other docstrings, and keys, are not among
+    them.
     """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     skipped = set()
@@ -77,7 +78,7 @@ def raised_in(path: Path) -> list[str]:
 
 def _texts(tree: ast.AST, skipped: set) -> Iterator[str]:
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.FunctionDef) and any(_is_exercise(one) for one in node.decorator_list):
+        if isinstance(node, ast.FunctionDef) and any(_shows_docstring(one) for one in node.decorator_list):
             yield _escaped((ast.get_docstring(node) or "").splitlines()[0])
         if isinstance(node, ast.JoinedStr):
             text = template_of(node)
@@ -93,8 +94,9 @@ def _texts(tree: ast.AST, skipped: set) -> Iterator[str]:
             yield from _texts(node, skipped)
 
 
-def _is_exercise(decorator: ast.expr) -> bool:
-    return isinstance(decorator, ast.Call) and getattr(decorator.func, "id", "") == "exercise"
+def _shows_docstring(decorator: ast.expr) -> bool:
+    """Whether it makes an exercise or a command, whose docstring a learner reads."""
+    return isinstance(decorator, ast.Call) and ast.unparse(decorator.func) in ("exercise", "app.command")
 
 
 def is_sentence(text: str) -> bool:

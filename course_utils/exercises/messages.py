@@ -140,7 +140,11 @@ def _overview_line(row: tuple[Exercise, str, bool]) -> str:
     exercise, state, once = row
     words = "solved" if once else {"": "not tried", "todo": "to do"}.get(state, "not right yet")
     if once and state != "pass":
-        words = "solved earlier; when last checked " + {"todo": "empty"}.get(state, "not right")
+        words = (
+            "solved earlier, empty when last checked"
+            if state == "todo"
+            else "solved earlier, not right when last checked"
+        )
     mark = MARKS["pass" if once else state or "todo"]
     stars = "●" * exercise.difficulty + "○" * (5 - exercise.difficulty)
     return f"{mark} {exercise.id:28} {stars} {exercise.minutes:3} min  {words}"

@@ -178,7 +178,7 @@ class PlotTab(Tab):
         for letter, (name, values) in start.items():
             kinds = list(plots.KINDS) if letter == "X" else [NO_AXIS, *plots.KINDS]
             kind = stacked(ipywidgets.Dropdown(options=kinds, value=name, description=f"{letter} axis"))
-            text = stacked(ipywidgets.Text(values, description=f"{letter} values"))
+            text = stacked(ipywidgets.Text(values, description=f"Values of {letter}"))
             self.axes.append((kind, text))
         samplers = ", ".join(WEB_UI_SAMPLERS)
         help_text = note(

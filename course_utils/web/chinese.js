@@ -15,10 +15,12 @@ export function toEnglish(prompt, tables) {
   const words = new Map(Object.entries(tables.words));
   const things = [];
   let coming = { count: 1 }; // what is said of the next subject
-  let [place, style, relation, before] = ["", "", "", ""];
+  let [place, style, relation, before, last] = ["", "", "", "", ""];
   const unknown = [];
   for (const word of pieces(prompt, words)) {
     const [kind, meaning] = words.get(word) ?? ["unknown", word];
+    const noAdjective = word !== "的" && !["subject", "colour", "praise"].includes(kind);
+    if (last === "unknown" && noAdjective) coming = { count: 1 }; // it was a thing, to which belonged what was said before
     if (kind === "subject") {
       things.push({ ...coming, kind: meaning });
       coming = { count: 1 };
@@ -30,7 +32,7 @@ export function toEnglish(prompt, tables) {
       // "A 在 B 左边" and "A 在左边，…": A is there; "A 的左边是 B": B is.
       relation = things.length > 1 || before === "在" ? meaning : tables.opposite[meaning];
     } else if (kind === "unknown") unknown.push(word);
-    before = word;
+    [before, last] = [word, kind];
   }
   const said = things.map((thing) => inEnglish(thing, tables));
   let text = relation && said.length === 2 ? said.join(` ${relation} `) : said.join(" and ");
@@ -60,7 +62,7 @@ function inEnglish({ kind, count, colour, praise, pose }, { names, numbers }) {
 function pieces(prompt, words) {
   const longest = Math.max(...Array.from(words.keys(), (word) => word.length));
   const found = [];
-  let [rest, lacking] = [prompt.replaceAll(" ", ""), ""];
+  let [rest, lacking] = [prompt.replace(/(?<![A-Za-z])\s+|\s+(?![A-Za-z])/g, ""), ""];
   while (rest) {
     let word = rest.slice(0, longest);
     while (word && !words.has(word)) word = word.slice(0, -1);

@@ -4,6 +4,7 @@ The model was trained on English captions. Its world is small, so that a diction
 found from left to right, the longest first; number, colour and praise belong to the next subject, a pose to the last.
 """
 
+import re
 from dataclasses import dataclass, field, replace
 
 from course_utils.data.picture_book.captions import NAMES, NUMBERS, PLACE_WORDS, STYLE_WORDS, plural, with_article
@@ -65,6 +66,8 @@ SILENT = """
 旁边 里面 中 里 上 下 在 ， 。 、 ！ ； ： “ ” , . !
 """
 
+UNKNOWN = "没有 熊猫"  # words with parts that are in the dictionary
+
 KINDS: dict[str, dict] = {
     "subject": SUBJECTS, "colour": COLOURS, "place": PLACES, "pose": POSES, "style": STYLES, "side": SIDES,
     "count": COUNTS, "praise": PRAISE,
@@ -72,6 +75,7 @@ KINDS: dict[str, dict] = {
 WORDS = {
     word: (kind, meaning) for kind, table in KINDS.items() for meaning, words in table.items() for word in words.split()
 } | {word: ("silent", word) for word in SILENT.split()}
+WORDS |= {word: ("unknown", word) for word in UNKNOWN.split()}
 LONGEST = sorted(WORDS, key=len, reverse=True)
 
 
@@ -108,9 +112,11 @@ def to_english(prompt: str) -> English:
     things: list[Said] = []
     coming, place, style, relation = Said(), "", "", ""
     unknown: list[str] = []
-    before = ""  # the word before this one
+    before, last = "", ""  # the word before this one, and its kind
     for word in pieces(prompt):
         kind, meaning = WORDS.get(word, ("unknown", word))
+        if last == "unknown" and word != "的" and kind not in ("subject", "colour", "praise"):
+            coming = Said()  # no adjective, but a thing, to which belonged what was said before it
         if kind == "subject":
             things.append(replace(coming, kind=meaning))
             coming = Said()
@@ -127,7 +133,7 @@ def to_english(prompt: str) -> English:
             relation = meaning if len(things) > 1 or before == "在" else OPPOSITE[meaning]
         elif kind == "unknown":
             unknown.append(word)
-        before = word
+        before, last = word, kind
     return English(_sentence(things, relation, place, style), unknown)
 
 
@@ -150,7 +156,7 @@ def require_english(prompt: str) -> English:
 def pieces(prompt: str) -> list[str]:
     """Return the words of a prompt, each as long as the dictionary has it; what it lacks stays together."""
     found: list[str] = []
-    rest, lacking = prompt.replace(" ", ""), ""
+    rest, lacking = re.sub(r"(?<![A-Za-z])\s+|\s+(?![A-Za-z])", "", prompt), ""  # blanks stay between Latin words
     while rest:
         word = next((word for word in LONGEST if rest.startswith(word)), "")
         if word:
