@@ -2165,8 +2165,7 @@ assert after < before
 # model draw what they say, in English and in Chinese?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# Nearly all of the English ones, and of the Chinese ones hardly fewer: about nine in ten. The two intervals overlap, so
-# that 48 sentences are too few to tell them apart.
+# About nine in ten, in both languages. The two intervals overlap almost entirely, so that 48 sentences show no difference.
 # </details>
 
 

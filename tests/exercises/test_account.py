@@ -19,7 +19,7 @@ def test_what_was_solved_once_stays_solved(capsys):
     assert account.load()["99.halve"]["passed"]
     assert "solved this one already; your progress keeps that" in capsys.readouterr().out
     overview = str(messages.overview([(HALVE, "todo", True)], {"99": "Test"}))
-    assert "✓ 99.halve" in overview and "solved earlier; when last checked empty" in overview
+    assert "✓ 99.halve" in overview and "solved earlier, empty when last checked" in overview
 
 
 def test_what_cannot_be_read_is_not_written_over(tmp_path, monkeypatch, capsys):
