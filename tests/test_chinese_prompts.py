@@ -102,5 +102,20 @@ def test_generate_reads_chinese_and_says_what_it_drew(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+def test_a_negative_prompt_is_read_too_and_needs_no_subject(tmp_path):
+    said = run("generate", "一只猫", "--negative", "红色的球，彩虹", "--output", str(tmp_path / "a.png"))
+    plain = run("generate", "a cat", "--negative", "a red ball", "--output", str(tmp_path / "b.png"))
+    assert said.exit_code == plain.exit_code == 0
+    assert "'a red ball'" in said.stderr and "彩虹" in said.stderr
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
 def test_generate_refuses_what_it_cannot_draw(tmp_path):
     refused(run("generate", "一只恐龙", "--output", str(tmp_path / "a.png")), "一只恐龙", "柯基")
+
+
+def test_help_speaks_the_language_in_use(monkeypatch):
+    assert "Run NOTEBOOKS" in run("check", "--help").stdout
+    monkeypatch.setenv("COURSE_LANGUAGE", "zh")
+    said = run("check", "--help").stdout
+    assert "报告每道练习的状态" in said and "写有你的答案的笔记本" in said
