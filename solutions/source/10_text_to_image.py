@@ -12,7 +12,7 @@
 # 2. write the training step with a prompt and the complete sampling loop, and check that both match diffusers;
 # 3. train a small text-to-image model in minutes, and measure how often its images match the prompt.
 #
-# **Time** about three hours, 90 minutes of them for eight exercises. All cells together run in about eleven minutes on
+# **Time** about three hours, 90 minutes of them for eight exercises. All cells together run in about twelve minutes on
 # a CPU, more than half of it for the four trainings of section 5. **You need** chapter 04 (`Attention`, `UNet`), 06 (the
 # loss), 07 (DDIM, the score), 08 (hidden states) and 09 (latents, their scaling factor and the judge).
 
@@ -1059,8 +1059,8 @@ assert folded(clean[:2], torch.tensor([500, 500], device=device), encoded[:2, 0]
 # same functions, so why should it matter which quantity they predict?
 #
 # <details><summary>Answer (after running the cells below)</summary>
-# All three help, and together they raise the share of prompts that are followed strictly, with $w = 2$, from almost none
-# to about nine in ten (64 prompts, one training each).
+# All three help, the first most. Together they raise the share of prompts that are followed strictly, with $w = 2$, from a
+# tenth to nine tenths (64 prompts, one training each).
 #
 # - *From $\varepsilon$ to $v$.* The place and the large shapes are settled at large $t$. There the loss of $\varepsilon$ gives
 #   errors little weight, and small errors of $\varepsilon$ are large errors of $\hat x_0$.
@@ -1190,10 +1190,10 @@ if budget(smoke=False, laptop=True, gpu=True):  # the thresholds of section 5
     assert followed_strictly[2] > followed_strictly[1] + 0.1
 
 # %% [markdown] id="own-read"
-# One network, one number of updates, and four outcomes from almost nothing to nearly all: *what* is predicted, and *where*
-# errors count, decides more here than the number of updates. With 64 prompts a standard error is 0.06 at most, so the first
-# two steps are clear. The seven held-out combinations are too few for a conclusion, and this is one training run each,
-# with the same seed. So why does the U-Net of the shipped model predict $v$? It works on single latents, not on squares,
+# One network, one number of updates, and outcomes from a tenth to nine tenths: *what* is predicted, and *where* errors
+# count, decides. With 64 prompts the standard error of a difference is 0.09 at most, and with $w = 2$ each of the three
+# steps, counted strictly, is about twice as large or more. The seven held-out combinations are too few for a conclusion, and
+# this is one training run each, with the same seed. So why does the U-Net of the shipped model predict $v$? It works on single latents, not on squares,
 # where there is less noise for each channel to carry; whether $x_0$ would have served it better was not tried.
 #
 # The trained U-Net of the next sections has ten times as many parameters, and was trained for hours on the whole picture
