@@ -110,7 +110,10 @@ def update_codebook(learner, case):
             codes[codes == K - 1] = 2  # not chosen, but alive
         inputs = (counts, sums, z, codes, fresh, decay, least)
         right, mistakes = codebook_mistakes(*inputs, vq.codebook_from)
-        with broadcasting_explained("dead has one entry for each code, (J,), and the rows are (J, d): dead[:, None]."):
+        with broadcasting_explained(
+            "dead has one entry for each code, (J,), and the rows are (J, d): dead[:, None]. "
+            "torch.bincount counts up to the largest code that was chosen, all of them with minlength=len(counts)."
+        ):
             settings.append((learner(*inputs), right, mistakes, learner.called))
     close_in_each(settings, ("counts", "sums", "codebook"))
 

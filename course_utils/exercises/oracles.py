@@ -105,6 +105,8 @@ def _way_to_a_tensor(got) -> str:
     """Return how what came back becomes the tensor that was wanted."""
     if isinstance(got, tuple) and len(got) == 1:
         return "A comma at the end of `return ...` makes a tuple of one: remove it."
+    if type(got).__module__ == "torch.return_types":
+        return f"With a dimension, {type(got).__name__} gives values and indices: take .values or .indices."
     if isinstance(got, tuple):
         return f"{len(got)} values were returned, separated by commas. Return one."
     if isinstance(got, list):

@@ -64,6 +64,11 @@ def the_distances(z, codebook):
     return torch.cdist(z, codebook).min(1).values
 
 
+@mutant(NEAREST, "take .values or .indices")
+def distances_and_codes(z, codebook):
+    return torch.cdist(z, codebook).min(1)
+
+
 @mutant(NEAREST, "an axis is needed")
 def without_an_axis(z, codebook):
     return (z - codebook).square().sum(1)
@@ -217,6 +222,12 @@ def into_the_counts(counts, sums, z, codes, fresh, decay=0.99, least=0.03):
 def without_an_axis_for_d(counts, sums, z, codes, fresh, decay=0.99, least=0.03):
     new, m, _ = updated()(counts, sums, z, codes, fresh, decay, 0.0)
     return torch.where(new < least, 1.0, new), torch.where(new < least, fresh, m), m
+
+
+@mutant(UPDATE, "all of them with minlength=len(counts)")
+def counted_up_to_the_last_that_was_chosen(counts, sums, z, codes, fresh, decay=0.99, least=0.03):
+    new = decay * counts + (1 - decay) * torch.bincount(codes)
+    return new, *updated()(counts, sums, z, codes, fresh, decay, least)[1:]
 
 
 @variant(UPDATE)
