@@ -851,27 +851,28 @@ show(
 # DiT's experiment: there the network had 28 blocks and several thousand times as many updates.
 
 # %% [markdown] id="race-mine"
-# ### A whole model in one sitting
+# ### A whole model in half an hour
 #
-# Where this race ends, drawing has not begun. Can a text-to-image model be trained from nothing in half an hour? One answer is a command:
+# After this race none of the networks can draw yet. Can a text-to-image model be trained from nothing in half an hour? Yes, with one command:
 # `python3 course.py train mine --minutes 30`. It trains two transformers of the kind of this section (width 192, six layers; time and prompt steer
 # them by adaLN-zero), and neither an autoencoder nor a text encoder. After half an hour on two cores the model followed 168 of the first 200 frozen prompts (84.0%; 95% interval 78.3 to 88.4%),
-# where the recipe of the shipped model, for all of its parts, had given 0.5% in the same time; after an hour on one core it was 94.0%
+# where the recipe of the shipped model, for all of its parts, had given 0.5% in the same time, on a faster machine; after an hour on one core it was 94.0%
 # (89.8 to 96.5%; `benchmarks/speedrun.md`). These are the first model's pictures of eight prompts:
 #
 # ![Eight pictures of a model trained in half an hour: a sitting corgi, a red car in the city, two purple cats in the snow, a blue teapot and a yellow duck on the beach, a house in watercolour, something green above a pink mushroom at night that is hardly a boat, three rough rabbits in pixel art, and a tulip above a ball in coloured pencil.](../chapters/figures/mine.png)
 #
-# Three choices, each tried alone, with one seed:
+# Three choices (one seed each; in the first and the last something else changed as well, see the tables of `speedrun.md`):
 #
-# - **First a plan.** A *planner* turns the words into a list of things: kind, colour, pose, place on the page, size; a few dozen numbers. A *painter*
+# - **First a plan.** A *planner* turns the words into a list of things, a row of 29 numbers for each: kind, colour, pose, place on the page, size. A *painter*
 #   draws the page that the list describes. After two and a half minutes of training on one core 93.5 to 95% of 200 such lists, depending on the guidance, followed their prompts. When the plan had
 #   to be drawn instead, as silhouettes on the 64 patches, a fifth did: there many patches must agree on where a thing is, while a list has one place
-#   for it. (Its things must stand in one order. While the order was left open, the rows for *a cat and a tree* often became two cats or
-#   two trees, and 82.5% of the prompts were followed.)
-# - **Words only where they are needed.** The list, drawn as a map, tells the painter what each patch shows, so it reads no words. With two
-#   layers that read the prompt its loss was higher after the same minutes, since each update took longer.
+#   for it. (The things of a list have one order. While it was left open, 82.5% of the prompts were followed after an hour, with the same painter:
+#   most of the wrong plans named one thing twice, two cats for *a cat and a tree*.)
+# - **Words only where they are needed.** The list, drawn as a map, tells the painter what each patch shows, so its patches do not attend to
+#   words; of the prompt only the mean of the word vectors enters, by adaLN-zero. With two layers that read the prompt its loss was higher after
+#   the same minutes, with 188 updates in place of 237.
 # - **No seams.** A transformer predicts each patch from a vector of its own, and lines break where two patches meet. A small U-Net at the
-#   end sees the whole page.
+#   end sees the whole page; with it no seams could be seen, and the loss was about the same.
 #
 # This is no better way to learn from captions. The lists come from the program that draws the pages, and say what captions leave open; for
 # photographs, people or a detector would have to write them. Large systems use layouts, too: GLIGEN ([arXiv:2301.07093](https://arxiv.org/abs/2301.07093))
