@@ -1,8 +1,8 @@
 """Runs every notebook as a test: within its budgets, with the state that each of its exercises must report.
 
 Chapters run as the learner finds them: every exercise must report `todo`, and nothing may raise. Solutions
-run strictly: every exercise must report `pass`. nbval runs the cells, each as one test. The source of each chapter runs
-with right answers that were written in another way: what a check accepts must work in later cells.
+run strictly: every exercise must report `pass`. nbval runs the cells, each as one test. With --all the source of each
+chapter runs with right answers that were written in another way: what a check accepts must work in later cells.
 """
 
 import json
@@ -38,7 +38,7 @@ def pytest_addoption(parser):
         "--all",
         action="store_true",
         help="run also what repeats other tests more slowly: every chapter in JupyterLab, the solved Chinese notebooks "
-        "(the same code), each chapter's source with more than the first of the right answers",
+        "(the same code), each chapter's source with other right answers than the solutions",
     )
 
 
@@ -74,8 +74,7 @@ class Afterwards(pytest.File):
 
         for number in range(rounds(self.path.name[:2])):
             item = Round.from_parent(self, name=f"answers-{number}", number=number)
-            if number:
-                item.add_marker("slow")
+            item.add_marker("slow")
             yield item
 
 

@@ -38,11 +38,8 @@ class OneSentence(TyperGroup):
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")  # a console that lacks a letter stops nothing
-        for helped in (
-            self,
-            *self.commands.values(),
-            *(p for command in self.commands.values() for p in command.params),
-        ):
+        commands: list[Any] = [self, *self.commands.values()]
+        for helped in [*commands, *(parameter for command in commands for parameter in command.params)]:
             helped.help = translated(helped.help or "")
         try:
             code = super().main(*args, **{**options, "standalone_mode": False})

@@ -243,7 +243,7 @@ def test_draw_lines_with_the_mouse_and_let_them_be_followed(page, gallery, tmp_p
 def test_plot(page, gallery, tmp_path):
     with pictured(page, tmp_path, "a sheet of four pictures with labels"):
         choose(page, "X/Y/Z plot")
-        set_to(page, X_values="1, 6", Y_values="3, 4", Steps=4)
+        set_to(page, Values_of_X="1, 6", Values_of_Y="3, 4", Steps=4)
         assert draw(page).startswith("Drew 4 pictures")
         page.locator(f"{SHOWN}[alt='The plot']").wait_for()
         assert newest(gallery).name.endswith("-plot.png")
