@@ -224,12 +224,6 @@ def without_an_axis_for_d(counts, sums, z, codes, fresh, decay=0.99, least=0.03)
     return torch.where(new < least, 1.0, new), torch.where(new < least, fresh, m), m
 
 
-@mutant(UPDATE, "and the rows are (J, d): dead[:, None]")
-def counted_up_to_the_last_that_was_chosen(counts, sums, z, codes, fresh, decay=0.99, least=0.03):
-    new = decay * counts + (1 - decay) * torch.bincount(codes)
-    return new, *updated()(counts, sums, z, codes, fresh, decay, least)[1:]
-
-
 @variant(UPDATE)
 def code_by_code(counts, sums, z, codes, fresh, decay=0.99, least=0.03):
     counts, sums = counts.clone(), sums.clone()
