@@ -169,7 +169,7 @@ def in_english(prompt: str, needed: bool = True) -> str:
     english = chinese.require_english(prompt) if needed else chinese.to_english(prompt)
     if needed:
         say(f"Note: The model was trained on English captions, so it draws '{english.text}'.", err=True)
-    else:
+    elif english.text:
         say(f"Note: The negative prompt is read as '{english.text}'.", err=True)
     if english.unknown:
         say(f"Note: Not in the course's dictionary: {'、'.join(english.unknown)}.", err=True)
