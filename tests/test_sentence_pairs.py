@@ -56,8 +56,7 @@ def test_the_seed_chooses_the_wording_and_nothing_else():
     alone = book.Scene((book.Thing("cat", "red", "sitting"),), "grass", 0)
     pairs = [sentence_pair(alone, seed) for seed in range(40)]
     assert {pair.english.text for pair in pairs} == {"a red cat sitting on the grass"}
-    said = {pair.chinese for pair in pairs}
-    assert {"一只红色的猫坐在草地上", "草地上坐着一只红猫"} <= said or len(said) > 8
+    assert len({pair.chinese for pair in pairs}) > 8
 
 
 def test_no_word_is_missing():

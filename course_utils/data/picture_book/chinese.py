@@ -7,7 +7,15 @@ found from left to right, the longest first; number, colour and praise belong to
 import re
 from dataclasses import dataclass, field, replace
 
-from course_utils.data.picture_book.captions import NAMES, NUMBERS, PLACE_WORDS, STYLE_WORDS, plural, with_article
+from course_utils.data.picture_book.captions import (
+    NAMES,
+    NUMBERS,
+    OPPOSITE,
+    PLACE_WORDS,
+    STYLE_WORDS,
+    plural,
+    with_article,
+)
 
 SUBJECTS = {
     "corgi": "柯基幼犬 小柯基 柯基犬 柯基狗 柯基 小狗 狗狗 幼犬 狗",
@@ -56,7 +64,6 @@ SIDES = {
     "above": "上面 上方 上边",
     "below": "下面 下方 下边",
 }
-OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 COUNTS = {1: "一 1", 2: "两 二 2", 3: "三 3"}
 PRAISE = {"cute": "可爱", "little": "小小", "happy": "快乐 开心", "pretty": "漂亮 美丽 好看"}
 # Words that say nothing more: measure words, particles, and the talk about a picture.
